@@ -1,0 +1,23 @@
+# The commands of the project. `make help` lists them.
+SHELL := /bin/bash
+SCRATCH := $(if $(ORCH_SCRATCH),$(ORCH_SCRATCH),.build)
+FLAGS := --scratch-path $(SCRATCH) -Xswiftc -use-ld=lld --explicit-target-dependency-import-check error
+DEBIAN := libsqlite3-dev libseccomp-dev libcap-dev libssl-dev zlib1g-dev libnftables-dev nftables iproute2 busybox-static gcc pkg-config
+
+.PHONY: help deps build test check format generate
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
+deps: ## install the Debian packages that are missing (root)
+	@missing=$$(for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	  if [ -n "$$missing" ]; then echo "installing" $$missing; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; fi
+build: deps ## debug build of everything
+	swift build $(FLAGS)
+test: deps ## all tests
+	swift test $(FLAGS)
+format: ## format every source in place
+	swift format -i -r -p Sources Tests Package.swift
+check: deps ## format, imports, warnings as errors, unit tests
+	swift format lint --strict -r -p Sources Tests Package.swift
+	swift test $(FLAGS) --skip Integration
+generate: ## Sources/Shared/Wire/Generated from its .proto files
+	scripts/generate-wire.sh $(SCRATCH)

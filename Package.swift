@@ -1,0 +1,166 @@
+// swift-tools-version: 6.2
+// The house plan: docs/architecture.md. Every room is one target; who may import whom is what `deps:` says.
+import PackageDescription
+
+/// Our own warnings are errors; ORCH_LENIENT=1 builds with a compiler newer than ours.
+let strict: [SwiftSetting] =
+  Context.environment["ORCH_LENIENT"] == nil
+  ? [.treatAllWarnings(as: .error), .treatWarning("DeprecatedDeclaration", as: .warning)] : []
+
+let nio: [Target.Dependency] = [
+  .product(name: "NIOCore", package: "swift-nio"),
+  .product(name: "NIOPosix", package: "swift-nio"),
+]
+let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
+let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let metrics: Target.Dependency = .product(name: "Metrics", package: "swift-metrics")
+let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let protobuf: Target.Dependency = .product(name: "SwiftProtobuf", package: "swift-protobuf")
+let trees: Target.Dependency = .product(name: "HashTreeCollections", package: "swift-collections")
+let deque: Target.Dependency = .product(name: "DequeModule", package: "swift-collections")
+let ordered: Target.Dependency = .product(name: "OrderedCollections", package: "swift-collections")
+let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
+let x509: Target.Dependency = .product(name: "X509", package: "swift-certificates")
+let asn1: Target.Dependency = .product(name: "SwiftASN1", package: "swift-asn1")
+let hummingbird: Target.Dependency = .product(name: "Hummingbird", package: "hummingbird")
+let hummingbirdTLS: Target.Dependency = .product(name: "HummingbirdTLS", package: "hummingbird")
+let httpClient: Target.Dependency = .product(name: "AsyncHTTPClient", package: "async-http-client")
+let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
+
+func room(_ name: String, _ path: String, _ deps: [Target.Dependency]) -> Target {
+  .target(name: name, dependencies: deps, path: "Sources/\(path)", swiftSettings: strict)
+}
+
+func tests(_ room: String, _ side: String, _ deps: [Target.Dependency] = []) -> Target {
+  .testTarget(
+    name: "\(room)Tests", dependencies: [.byName(name: room)] + deps, path: "Tests/\(side)/\(room)Tests",
+    swiftSettings: strict)
+}
+
+func systemLibrary(_ name: String, _ package: String, _ debian: String) -> Target {
+  .systemLibrary(name: name, path: "Sources/Shared/System/\(name)", pkgConfig: package, providers: [.apt([debian])])
+}
+
+let shared: [Target] = [
+  systemLibrary("CSQLite", "sqlite3", "libsqlite3-dev"),
+  systemLibrary("CSeccomp", "libseccomp", "libseccomp-dev"),
+  systemLibrary("CCap", "libcap", "libcap-dev"),
+  systemLibrary("CZlib", "zlib", "zlib1g-dev"),
+  systemLibrary("CNFTables", "libnftables", "libnftables-dev"),
+  .target(name: "CLinux", path: "Sources/Shared/CLinux"),
+  room("Model", "Shared/Model", [trees]),
+  room("Manifest", "Shared/Manifest", ["Model", yams]),
+  .target(
+    name: "Wire", dependencies: ["Model", protobuf], path: "Sources/Shared/Wire", exclude: ["Protos"], swiftSettings: strict),
+  room("API", "Shared/API", ["Model"]),
+  room("Identity", "Shared/Identity", ["Model", crypto, x509, asn1, nioSSL]),
+  room("Transport", "Shared/Transport", ["Model", "Wire", "Identity", protobuf, nioSSL, log, deque] + nio),
+  room("Telemetry", "Shared/Telemetry", [log, metrics]),
+  room("LinuxSystem", "Shared/LinuxSystem", ["CLinux", "CCap"]),
+  room("Netlink", "Shared/Netlink", ["LinuxSystem"]),
+]
+
+let manager: [Target] = [
+  room("Raft", "Manager/Raft", ["Model", deque]),
+  room("Store", "Manager/Store", ["Model", "Wire", "CSQLite", protobuf]),
+  room("Scheduler", "Manager/Scheduler", ["Model", trees]),
+  room("Allocator", "Manager/Allocator", ["Model", trees]),
+  room("Orchestrator", "Manager/Orchestrator", ["Model", "Allocator", "Scheduler", trees]),
+  room("Dispatcher", "Manager/Dispatcher", ["Model", trees]),
+  room("Consensus", "Manager/Consensus", ["Model", "Raft", "Store", "Wire", "Transport", protobuf, log, metrics, deque]),
+  room(
+    "ControlAPI", "Manager/ControlAPI",
+    ["Model", "API", hummingbird, hummingbirdTLS, nioSSL, log] + nio),
+  .executableTarget(
+    name: "orch-manager",
+    dependencies: [
+      "Model", "Raft", "Store", "Wire", "Orchestrator", "Dispatcher", "Consensus", "ControlAPI", "API",
+      "Identity", "Transport", "Telemetry", arguments, log, lifecycle, protobuf,
+    ] + nio, path: "Sources/Manager/Daemon", swiftSettings: strict),
+]
+
+let agent: [Target] = [
+  room("Worker", "Agent/Worker", ["Model"]),
+  room("Seccomp", "Agent/Seccomp", ["CSeccomp", "LinuxSystem"]),
+  room("Cgroups", "Agent/Cgroups", ["LinuxSystem"]),
+  room("Runtime", "Agent/Runtime", ["Model", "LinuxSystem", "CLinux", "Seccomp", "Cgroups", log]),
+  room("AgentImage", "Agent/Image", ["Model", "LinuxSystem", "CZlib", crypto, httpClient, log] + nio),
+  room("DNS", "Agent/DNS", ["Model", "LinuxSystem", log] + nio),
+  room("AgentNetwork", "Agent/Network", ["Model", "LinuxSystem", "Netlink", "CNFTables", log]),
+  room("AgentVolume", "Agent/Volume", ["Model", "LinuxSystem"]),
+  .executableTarget(
+    name: "orch-init", dependencies: ["CLinux"], path: "Sources/Agent/Init", swiftSettings: strict),
+  .executableTarget(
+    name: "orch-agent",
+    dependencies: [
+      "Model", "Wire", "Worker", "Runtime", "Cgroups", "AgentImage", "AgentNetwork", "AgentVolume", "DNS", "LinuxSystem", "Identity",
+      "Transport", "Telemetry", arguments, log, lifecycle, protobuf,
+    ] + nio, path: "Sources/Agent/Daemon", swiftSettings: strict),
+]
+
+let cli: [Target] = [
+  room("APIClient", "CLI/APIClient", ["Model", "API", httpClient, nioSSL] + nio),
+  room("DevCluster", "CLI/Dev", ["LinuxSystem", "CLinux"]),
+  .executableTarget(
+    name: "orch",
+    dependencies: ["Model", "Manifest", "API", "APIClient", "DevCluster", arguments, .product(name: "NIOCore", package: "swift-nio")],
+    path: "Sources/CLI/Command", swiftSettings: strict),
+]
+
+let testTargets: [Target] = [
+  tests("Model", "Shared"),
+  tests("Manifest", "Shared"),
+  tests("Wire", "Shared"),
+  tests("API", "Shared"),
+  tests("Identity", "Shared"),
+  tests("Transport", "Shared"),
+  tests("LinuxSystem", "Shared"),
+  tests("Netlink", "Shared"),
+  tests("Raft", "Manager"),
+  tests("Store", "Manager"),
+  tests("Scheduler", "Manager"),
+  tests("Allocator", "Manager"),
+  tests("Orchestrator", "Manager"),
+  tests("Dispatcher", "Manager"),
+  tests("Consensus", "Manager"),
+  tests("ControlAPI", "Manager"),
+  tests("Worker", "Agent"),
+  tests("Seccomp", "Agent"),
+  tests("Cgroups", "Agent"),
+  tests("Runtime", "Agent"),
+  tests("AgentImage", "Agent"),
+  tests("DNS", "Agent"),
+  tests("AgentNetwork", "Agent"),
+  tests("AgentVolume", "Agent"),
+  tests("APIClient", "CLI"),
+  tests("DevCluster", "CLI"),
+]
+
+let package = Package(
+  name: "orch",
+  platforms: [.macOS(.v15)],
+  products: [
+    .executable(name: "orch", targets: ["orch"]),
+    .executable(name: "orch-manager", targets: ["orch-manager"]),
+    .executable(name: "orch-agent", targets: ["orch-agent"]),
+    .executable(name: "orch-init", targets: ["orch-init"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+    .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
+    .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
+    .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
+    .package(url: "https://github.com/apple/swift-asn1", from: "1.7.0"),
+    .package(url: "https://github.com/apple/swift-certificates", from: "1.21.0"),
+    .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0", traits: []),
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
+    .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.0", traits: []),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
+  ],
+  targets: shared + manager + agent + cli + testTargets
+)

@@ -1,0 +1,135 @@
+/// The cluster itself: one row.
+public struct Cluster: Hashable, Sendable, Codable {
+  public var id: ClusterID
+  public var createdAt: Timestamp
+  /// Out of this pool every overlay network without a subnet of its own gets a /24.
+  public var addressPool: IPv4Prefix
+  public var subnetLength: UInt8
+  /// UDP port of VXLAN on every host.
+  public var dataPathPort: UInt16
+  /// How many tasks of a slot are remembered after their end.
+  public var taskHistory: Int
+  /// PEM; needed by every manager to issue certificates. Sealed before it is stored (Identity).
+  public var certificateAuthority: String
+  public var sealedKey: [UInt8]
+  public var workerToken: String
+  public var managerToken: String
+  public var version: UInt64
+
+  public init(id: ClusterID, createdAt: Timestamp) {
+    self.id = id
+    self.createdAt = createdAt
+    self.addressPool = IPv4Prefix("10.0.0.0/8")!
+    self.subnetLength = 24
+    self.dataPathPort = 4789
+    self.taskHistory = 5
+    self.certificateAuthority = ""
+    self.sealedKey = []
+    self.workerToken = ""
+    self.managerToken = ""
+    self.version = 0
+  }
+}
+
+/// Networks in the shape of Docker's NetworkCreateRequest.
+public struct NetworkSpec: Hashable, Sendable, Codable {
+  public var name: String
+  public var labels: [String: String]?
+  public var driver: String?
+  public var internalOnly: Bool?
+  public var attachable: Bool?
+  public var ingress: Bool?
+  public var enableIPv6: Bool?
+  public var ipam: IPAM?
+  public var options: [String: String]?
+
+  public init(name: String) { self.name = name }
+
+  public struct IPAM: Hashable, Sendable, Codable {
+    public var driver: String?
+    public var config: [Config]?
+    public init(driver: String? = nil, config: [Config]?) {
+      self.driver = driver
+      self.config = config
+    }
+    public struct Config: Hashable, Sendable, Codable {
+      public var subnet: String?
+      public var gateway: String?
+      public init(subnet: String?, gateway: String? = nil) {
+        self.subnet = subnet
+        self.gateway = gateway
+      }
+      enum CodingKeys: String, CodingKey { case subnet = "Subnet", gateway = "Gateway" }
+    }
+    enum CodingKeys: String, CodingKey { case driver = "Driver", config = "Config" }
+  }
+  enum CodingKeys: String, CodingKey {
+    case name = "Name", labels = "Labels", driver = "Driver", internalOnly = "Internal", attachable = "Attachable", ingress = "Ingress"
+    case enableIPv6 = "EnableIPv6", ipam = "IPAM", options = "Options"
+  }
+}
+
+public struct Network: Hashable, Sendable, Codable {
+  public var id: NetworkID
+  public var spec: NetworkSpec
+  /// What the allocator gave; nil until then.
+  public var vni: UInt32?
+  public var subnet: IPv4Prefix?
+  public var createdAt: Timestamp
+  public var version: UInt64
+
+  public init(id: NetworkID, spec: NetworkSpec, createdAt: Timestamp) {
+    self.id = id
+    self.spec = spec
+    self.vni = nil
+    self.subnet = nil
+    self.createdAt = createdAt
+    self.version = 0
+  }
+
+  public var name: String { spec.name }
+  public static let ingressName = "ingress"
+}
+
+/// A named volume; its data lives on the hosts whose tasks mount it.
+public struct Volume: Hashable, Sendable, Codable {
+  /// Unique; `stack_volume` for a volume of a stack.
+  public var name: String
+  public var labels: [String: String]
+  public var driver: String
+  public var driverOptions: [String: String]
+  public var createdAt: Timestamp
+  public var version: UInt64
+  public init(name: String, labels: [String: String] = [:], driver: String = "local", driverOptions: [String: String] = [:], createdAt: Timestamp) {
+    self.name = name
+    self.labels = labels
+    self.driver = driver
+    self.driverOptions = driverOptions
+    self.createdAt = createdAt
+    self.version = 0
+  }
+}
+
+/// What one manifest declared, numbered; a deploy is one Raft entry.
+public struct Stack: Hashable, Sendable, Codable {
+  public var name: String
+  public var revision: UInt64
+  public var manifest: String
+  public var services: [ServiceID: UInt64]
+  public var networks: [NetworkID]
+  public var volumes: [String]
+  public var createdAt: Timestamp
+  public var updatedAt: Timestamp
+  public var version: UInt64
+  public init(name: String, createdAt: Timestamp) {
+    self.name = name
+    self.revision = 0
+    self.manifest = ""
+    self.services = [:]
+    self.networks = []
+    self.volumes = []
+    self.createdAt = createdAt
+    self.updatedAt = createdAt
+    self.version = 0
+  }
+}

@@ -1,0 +1,102 @@
+public enum NodeRole: String, Sendable, Codable { case worker, manager }
+public enum NodeAvailability: String, Sendable, Codable { case active, pause, drain }
+public enum NodeState: String, Sendable, Codable { case unknown, down, ready, disconnected }
+
+/// What the user declares of a node, in the shape of Docker's NodeSpec.
+public struct NodeSpec: Hashable, Sendable, Codable {
+  public var name: String?
+  public var labels: [String: String]?
+  public var role: NodeRole
+  public var availability: NodeAvailability
+  public init(role: NodeRole, availability: NodeAvailability = .active) {
+    self.role = role
+    self.availability = availability
+  }
+  enum CodingKeys: String, CodingKey { case name = "Name", labels = "Labels", role = "Role", availability = "Availability" }
+}
+
+/// What the node says of itself, in the shape of Docker's NodeDescription.
+public struct NodeDescription: Hashable, Sendable, Codable {
+  public var hostname: String
+  public var platform: Platform
+  public var resources: Resources
+  public var engine: Engine
+
+  public init(hostname: String, platform: Platform, resources: Resources, engine: Engine) {
+    self.hostname = hostname
+    self.platform = platform
+    self.resources = resources
+    self.engine = engine
+  }
+  public struct Resources: Hashable, Sendable, Codable {
+    public var nanoCPUs: Int64
+    public var memoryBytes: Int64
+    public init(nanoCPUs: Int64, memoryBytes: Int64) {
+      self.nanoCPUs = nanoCPUs
+      self.memoryBytes = memoryBytes
+    }
+    enum CodingKeys: String, CodingKey { case nanoCPUs = "NanoCPUs", memoryBytes = "MemoryBytes" }
+  }
+  public struct Engine: Hashable, Sendable, Codable {
+    public var engineVersion: String
+    public var labels: [String: String]?
+    public init(engineVersion: String, labels: [String: String]? = nil) {
+      self.engineVersion = engineVersion
+      self.labels = labels
+    }
+    enum CodingKeys: String, CodingKey { case engineVersion = "EngineVersion", labels = "Labels" }
+  }
+  enum CodingKeys: String, CodingKey { case hostname = "Hostname", platform = "Platform", resources = "Resources", engine = "Engine" }
+}
+
+public struct NodeStatus: Hashable, Sendable, Codable {
+  public var state: NodeState
+  public var message: String
+  /// Where the other hosts send VXLAN to; nil until the agent has told.
+  public var address: IPv4Address?
+  public init(state: NodeState, message: String = "", address: IPv4Address? = nil) {
+    self.state = state
+    self.message = message
+    self.address = address
+  }
+}
+
+public struct ManagerStatus: Hashable, Sendable, Codable {
+  public var raftID: RaftID
+  /// "HOST:PORT" of its daemon port.
+  public var address: String
+  public init(raftID: RaftID, address: String) {
+    self.raftID = raftID
+    self.address = address
+  }
+}
+
+public struct Node: Hashable, Sendable, Codable {
+  public var id: NodeID
+  public var spec: NodeSpec
+  /// nil until its agent connected for the first time.
+  public var description: NodeDescription?
+  public var status: NodeStatus
+  /// Set for members of the Raft group.
+  public var manager: ManagerStatus?
+  /// The node's own address on each network: gateway of its containers and source of what it forwards into the network.
+  public var attachments: [NetworkAttachment]
+  public var createdAt: Timestamp
+  public var updatedAt: Timestamp
+  /// Raft index of the last change of the spec; Docker's `Version.Index`.
+  public var version: UInt64
+
+  public init(id: NodeID, spec: NodeSpec, createdAt: Timestamp) {
+    self.id = id
+    self.spec = spec
+    self.description = nil
+    self.status = NodeStatus(state: .unknown)
+    self.manager = nil
+    self.attachments = []
+    self.createdAt = createdAt
+    self.updatedAt = createdAt
+    self.version = 0
+  }
+
+  public var hostname: String { description?.hostname ?? spec.name ?? id.description }
+}
