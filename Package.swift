@@ -111,7 +111,7 @@ let cli: [Target] = [
 let testTargets: [Target] = [
   tests("Model", "Shared"),
   tests("Manifest", "Shared"),
-  tests("Wire", "Shared"),
+  tests("Wire", "Shared", ["Model"]),
   tests("API", "Shared"),
   tests("Identity", "Shared"),
   tests("Transport", "Shared"),

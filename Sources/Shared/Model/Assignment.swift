@@ -81,7 +81,9 @@ public struct ServiceRecord: Hashable, Sendable, Codable {
   public var virtualIPs: [NetworkAttachment]
   /// Published through the ingress network: every host forwards them to the service's endpoints there.
   public var ports: [PortConfig]
-  public init(id: ServiceID, name: String, names: [NetworkID: [String]], mode: EndpointSpec.Mode, virtualIPs: [NetworkAttachment], ports: [PortConfig]) {
+  public init(
+    id: ServiceID, name: String, names: [NetworkID: [String]], mode: EndpointSpec.Mode, virtualIPs: [NetworkAttachment], ports: [PortConfig]
+  ) {
     self.id = id
     self.name = name
     self.names = names

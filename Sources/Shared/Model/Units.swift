@@ -34,7 +34,8 @@ public struct Timestamp: Hashable, Comparable, Sendable, CustomStringConvertible
     let (seconds, fraction) = (floorDivide(nanoseconds, 1_000_000_000), floorModulo(nanoseconds, 1_000_000_000))
     let (days, secondOfDay) = (floorDivide(seconds, 86_400), floorModulo(seconds, 86_400))
     let (year, month, day) = civil(fromDays: days)
-    var text = "\(pad(year, 4))-\(pad(month, 2))-\(pad(day, 2))T\(pad(secondOfDay / 3600, 2)):\(pad(secondOfDay / 60 % 60, 2)):\(pad(secondOfDay % 60, 2))"
+    var text =
+      "\(pad(year, 4))-\(pad(month, 2))-\(pad(day, 2))T\(pad(secondOfDay / 3600, 2)):\(pad(secondOfDay / 60 % 60, 2)):\(pad(secondOfDay % 60, 2))"
     if fraction > 0 {
       var digits = pad(fraction, 9)
       while digits.last == "0" { digits.removeLast() }
