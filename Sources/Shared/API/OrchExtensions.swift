@@ -1,0 +1,202 @@
+// What only orch has: /orch/v1/…
+import Model
+
+/// Body of `POST /orch/v1/stacks/{name}`: the whole stack as the manifest declares it; one Raft entry.
+public struct StackDeployRequest: Codable, Hashable, Sendable {
+  /// The manifest's text, kept with the stack's revision.
+  public var manifest: String
+  /// Full names (`stack_web`); network targets are names.
+  public var services: [ServiceSpec]
+  public var networks: [NetworkSpec]
+  public var volumes: [VolumeSpec]
+  public init(manifest: String, services: [ServiceSpec], networks: [NetworkSpec], volumes: [VolumeSpec]) {
+    self.manifest = manifest
+    self.services = services
+    self.networks = networks
+    self.volumes = volumes
+  }
+  enum CodingKeys: String, CodingKey { case manifest = "Manifest", services = "Services", networks = "Networks", volumes = "Volumes" }
+}
+
+/// Each line is "service stack_web", "network stack_default", "volume stack_data".
+public struct StackDeployResponse: Codable, Hashable, Sendable {
+  public var name: String
+  /// The stack's revision after the deploy; unchanged when nothing differed.
+  public var revision: UInt64
+  public var created: [String]
+  public var updated: [String]
+  public var unchanged: [String]
+  public var removed: [String]
+  public var warnings: [String]
+  public init(
+    name: String, revision: UInt64, created: [String] = [], updated: [String] = [], unchanged: [String] = [], removed: [String] = [],
+    warnings: [String] = []
+  ) {
+    self.name = name
+    self.revision = revision
+    self.created = created
+    self.updated = updated
+    self.unchanged = unchanged
+    self.removed = removed
+    self.warnings = warnings
+  }
+  enum CodingKeys: String, CodingKey {
+    case name = "Name", revision = "Revision", created = "Created", updated = "Updated", unchanged = "Unchanged", removed = "Removed"
+    case warnings = "Warnings"
+  }
+}
+
+public struct StackInspect: Codable, Hashable, Sendable {
+  public var name: String
+  public var revision: UInt64
+  public var services: [String]
+  public var networks: [String]
+  public var volumes: [String]
+  public var createdAt: Timestamp
+  public var updatedAt: Timestamp
+  public var manifest: String?
+  public init(_ stack: Stack, in state: ClusterState, manifest: Bool = false) {
+    name = stack.name
+    revision = stack.revision
+    services = stack.services.keys.compactMap { state.services[$0]?.name }.sorted()
+    networks = stack.networks.compactMap { state.networks[$0]?.name }.sorted()
+    volumes = stack.volumes.sorted()
+    createdAt = stack.createdAt
+    updatedAt = stack.updatedAt
+    self.manifest = manifest ? stack.manifest : nil
+  }
+  enum CodingKeys: String, CodingKey {
+    case name = "Name", revision = "Revision", services = "Services", networks = "Networks", volumes = "Volumes", createdAt = "CreatedAt"
+    case updatedAt = "UpdatedAt", manifest = "Manifest"
+  }
+}
+
+public struct StackRemoveResponse: Codable, Hashable, Sendable {
+  public var removed: [String]
+  public var warnings: [String]
+  public init(removed: [String], warnings: [String] = []) {
+    self.removed = removed
+    self.warnings = warnings
+  }
+  enum CodingKeys: String, CodingKey { case removed = "Removed", warnings = "Warnings" }
+}
+
+public struct ScaleResponse: Codable, Hashable, Sendable {
+  public struct Item: Codable, Hashable, Sendable {
+    public var name: String
+    public var id: String
+    public var from: UInt64
+    public var to: UInt64
+    public init(name: String, id: String, from: UInt64, to: UInt64) {
+      self.name = name
+      self.id = id
+      self.from = from
+      self.to = to
+    }
+    enum CodingKeys: String, CodingKey { case name = "Name", id = "ID", from = "From", to = "To" }
+  }
+  public var services: [Item]
+  public init(services: [Item]) { self.services = services }
+  enum CodingKeys: String, CodingKey { case services = "Services" }
+}
+
+public struct ManagerInspect: Codable, Hashable, Sendable {
+  public var raftID: UInt64
+  public var nodeID: String
+  public var hostname: String
+  public var addr: String
+  public var leader: Bool
+  public var reachability: String
+  /// Highest log index known to be on its disk; nil when not known to the answering manager.
+  public var matchIndex: UInt64?
+  public init(raftID: UInt64, nodeID: String, hostname: String, addr: String, leader: Bool, reachability: String, matchIndex: UInt64?) {
+    self.raftID = raftID
+    self.nodeID = nodeID
+    self.hostname = hostname
+    self.addr = addr
+    self.leader = leader
+    self.reachability = reachability
+    self.matchIndex = matchIndex
+  }
+  enum CodingKeys: String, CodingKey {
+    case raftID = "RaftID", nodeID = "NodeID", hostname = "Hostname", addr = "Addr", leader = "Leader", reachability = "Reachability"
+    case matchIndex = "MatchIndex"
+  }
+}
+
+/// One JSON line of `/orch/v1/images/load`, `/orch/v1/images/import`: a host's result.
+public struct ImageLoadResult: Codable, Hashable, Sendable {
+  public var host: String
+  public var nodeID: String
+  public var images: [String]?
+  public var error: String?
+  public init(host: String, nodeID: String, images: [String]? = nil, error: String? = nil) {
+    self.host = host
+    self.nodeID = nodeID
+    self.images = images
+    self.error = error
+  }
+  enum CodingKeys: String, CodingKey { case host = "Host", nodeID = "NodeID", images = "Images", error = "Error" }
+}
+
+/// One image on one host, for `GET /orch/v1/images`.
+public struct ImageSummary: Codable, Hashable, Sendable {
+  public var host: String
+  public var name: String
+  public var id: String
+  public var size: Int64
+  public var createdAt: Timestamp?
+  public init(host: String, name: String, id: String, size: Int64, createdAt: Timestamp? = nil) {
+    self.host = host
+    self.name = name
+    self.id = id
+    self.size = size
+    self.createdAt = createdAt
+  }
+  enum CodingKeys: String, CodingKey { case host = "Host", name = "Name", id = "ID", size = "Size", createdAt = "CreatedAt" }
+}
+
+/// First frame of an exec's request body.
+public struct ExecStart: Codable, Hashable, Sendable {
+  public struct Size: Codable, Hashable, Sendable {
+    public var rows: UInt16
+    public var columns: UInt16
+    public init(rows: UInt16, columns: UInt16) {
+      self.rows = rows
+      self.columns = columns
+    }
+    enum CodingKeys: String, CodingKey { case rows = "Rows", columns = "Columns" }
+  }
+  public var command: [String]
+  public var env: [String]?
+  public var user: String?
+  public var workingDir: String?
+  public var tty: Bool
+  public var stdin: Bool
+  public var size: Size?
+  public init(
+    command: [String], env: [String]? = nil, user: String? = nil, workingDir: String? = nil, tty: Bool = false, stdin: Bool = false, size: Size? = nil
+  ) {
+    self.command = command
+    self.env = env
+    self.user = user
+    self.workingDir = workingDir
+    self.tty = tty
+    self.stdin = stdin
+    self.size = size
+  }
+  enum CodingKeys: String, CodingKey {
+    case command = "Cmd", env = "Env", user = "User", workingDir = "WorkingDir", tty = "Tty", stdin = "AttachStdin", size = "Size"
+  }
+}
+
+/// Last frame of an exec's response body.
+public struct ExecExit: Codable, Hashable, Sendable {
+  public var exitCode: Int32
+  public var error: String?
+  public init(exitCode: Int32, error: String? = nil) {
+    self.exitCode = exitCode
+    self.error = error
+  }
+  enum CodingKeys: String, CodingKey { case exitCode = "ExitCode", error = "Error" }
+}
