@@ -54,7 +54,7 @@ let shared: [Target] = [
   .target(
     name: "Wire", dependencies: ["Model", protobuf], path: "Sources/Shared/Wire", exclude: ["Protos"], swiftSettings: strict),
   room("API", "Shared/API", ["Model"]),
-  room("Identity", "Shared/Identity", ["Model", crypto, x509, asn1, nioSSL]),
+  room("Identity", "Shared/Identity", ["Model", crypto, x509, asn1, nioSSL, .product(name: "NIOCore", package: "swift-nio")]),
   room("Transport", "Shared/Transport", ["Model", "Wire", "Identity", protobuf, nioSSL, log, deque] + nio),
   room("Telemetry", "Shared/Telemetry", [log, metrics]),
   room("LinuxSystem", "Shared/LinuxSystem", ["CLinux", "CCap"]),
