@@ -71,7 +71,7 @@ let manager: [Target] = [
   room("Consensus", "Manager/Consensus", ["Model", "Raft", "Store", "Wire", "Transport", protobuf, log, metrics, deque]),
   room(
     "ControlAPI", "Manager/ControlAPI",
-    ["Model", "API", hummingbird, hummingbirdTLS, nioSSL, log] + nio),
+    ["Model", "API", "Orchestrator", hummingbird, hummingbirdTLS, nioSSL, log] + nio),
   .executableTarget(
     name: "orch-manager",
     dependencies: [

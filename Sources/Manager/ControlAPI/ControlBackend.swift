@@ -1,0 +1,174 @@
+import Model
+
+/// What the public API needs of the daemon around it. ControlAPI knows no Raft, no store and no agent connection: the daemon
+/// implements this over Consensus and Transport, tests over a `ClusterState` in memory.
+///
+/// Errors: a ``Model/Refusal`` from `propose` becomes 404, 409 or "update out of sequence"; an ``APIError`` is sent as it is;
+/// anything else is 500 with its text.
+public protocol ControlBackend: Sendable {
+  /// Where a request has to be handled; asked once per request, for all but `_ping` and `version`.
+  func route() async -> ControlRoute
+  /// The replicated state, not older than the call (read index).
+  func state() async throws -> ClusterState
+  /// Proposes and waits until applied here; the entry's index. Throws ``Model/Refusal`` when it was not applied.
+  func propose(_ command: Command) async throws -> UInt64
+  /// What is applied from now on, with the state after it. Bounded: one that falls behind is finished.
+  func watch() async -> AsyncStream<([StateChange], ClusterState)>
+  /// A task's log from the host it ran on; ends at its end, or when the task ends with `follow`.
+  func logs(_ task: ClusterTask, _ options: LogOptions) async throws -> AsyncThrowingStream<LogRecord, any Error>
+  /// Runs a process in the task's container. The input ends when the client is gone; the output ends with `.exit`.
+  func exec(_ task: ClusterTask, _ request: ExecRequest, input: Pipe<ExecInput>) async throws -> AsyncThrowingStream<ExecOutput, any Error>
+  /// Streams an archive to one agent; the names it now has. `body` is read once.
+  func loadImage(_ load: ImageLoad, on node: NodeID, body: APIBody) async throws -> [String]
+  /// The images one agent holds.
+  func images(on node: NodeID) async throws -> [ImageRecord]
+  /// Deletes the volume's data on one host; not an error when it has none.
+  func removeVolume(_ name: String, on node: NodeID) async throws
+  /// The Raft group as this manager sees it. Works without a leader.
+  func managers() async -> [ManagerRecord]
+  /// This manager. Works without a leader.
+  func info() async -> ManagerInfo
+}
+
+public enum ControlRoute: Sendable {
+  /// This manager leads, or answers for itself.
+  case local
+  /// The leader is elsewhere: the whole request goes there.
+  case forward(@Sendable (APIRequest) async throws -> APIResponse)
+  /// Nobody leads. The sentence goes to the user after "The swarm does not have a leader".
+  case noLeader(String)
+}
+
+public struct LogOptions: Hashable, Sendable {
+  public var follow = false
+  public var stdout = true
+  public var stderr = true
+  /// Last lines only; nil: all.
+  public var tail: Int?
+  public var since: Timestamp?
+  public var until: Timestamp?
+  public init() {}
+}
+
+/// One line, with its newline when it had one.
+public struct LogRecord: Hashable, Sendable {
+  public enum Stream: UInt8, Sendable { case stdout = 1, stderr = 2 }
+  public var stream: Stream
+  public var timestamp: Timestamp
+  public var bytes: [UInt8]
+  public init(stream: Stream, timestamp: Timestamp, bytes: [UInt8]) {
+    self.stream = stream
+    self.timestamp = timestamp
+    self.bytes = bytes
+  }
+}
+
+public struct ExecRequest: Hashable, Sendable {
+  public struct Size: Hashable, Sendable {
+    public var rows: UInt16
+    public var columns: UInt16
+    public init(rows: UInt16, columns: UInt16) {
+      self.rows = rows
+      self.columns = columns
+    }
+  }
+  public var command: [String]
+  public var env: [String]
+  /// Empty: as the task's.
+  public var user: String
+  public var workingDir: String
+  public var tty: Bool
+  public var stdin: Bool
+  public var size: Size?
+  public init(
+    command: [String], env: [String] = [], user: String = "", workingDir: String = "", tty: Bool = false, stdin: Bool = false, size: Size? = nil
+  ) {
+    self.command = command
+    self.env = env
+    self.user = user
+    self.workingDir = workingDir
+    self.tty = tty
+    self.stdin = stdin
+    self.size = size
+  }
+}
+
+public enum ExecInput: Hashable, Sendable {
+  case stdin([UInt8])
+  case endOfInput
+  case resize(ExecRequest.Size)
+}
+
+public enum ExecOutput: Hashable, Sendable {
+  case stdout([UInt8])
+  case stderr([UInt8])
+  /// 0-255; 128 + signal when a signal ended it; 126 and 127 as a shell's.
+  case exit(Int32)
+}
+
+public enum ImageLoad: Hashable, Sendable {
+  /// `docker save` or an OCI archive; names are inside.
+  case archive
+  /// A root file system as tar, to be known by this name.
+  case rootfs(name: String)
+}
+
+public struct ImageRecord: Hashable, Sendable {
+  public var name: String
+  public var id: String
+  public var sizeBytes: Int64
+  public var createdAt: Timestamp?
+  public init(name: String, id: String, sizeBytes: Int64, createdAt: Timestamp? = nil) {
+    self.name = name
+    self.id = id
+    self.sizeBytes = sizeBytes
+    self.createdAt = createdAt
+  }
+}
+
+public struct ManagerRecord: Hashable, Sendable {
+  public var raftID: RaftID
+  public var node: NodeID
+  /// "HOST:PORT" of its daemon port.
+  public var address: String
+  public var leader: Bool
+  /// nil: not known (only the leader knows).
+  public var reachable: Bool?
+  public var matchIndex: UInt64?
+  public init(raftID: RaftID, node: NodeID, address: String, leader: Bool, reachable: Bool?, matchIndex: UInt64? = nil) {
+    self.raftID = raftID
+    self.node = node
+    self.address = address
+    self.leader = leader
+    self.reachable = reachable
+    self.matchIndex = matchIndex
+  }
+}
+
+public struct ManagerInfo: Hashable, Sendable {
+  public var node: NodeID
+  public var hostname: String
+  /// This manager's own "HOST:PORT".
+  public var address: String
+  /// orch's version.
+  public var version: String
+  public var kernelVersion: String
+  public var operatingSystem: String
+  public var architecture: String
+  public var cpuCount: Int
+  public var memoryBytes: Int64
+  public init(
+    node: NodeID, hostname: String, address: String, version: String, kernelVersion: String, operatingSystem: String, architecture: String,
+    cpuCount: Int, memoryBytes: Int64
+  ) {
+    self.node = node
+    self.hostname = hostname
+    self.address = address
+    self.version = version
+    self.kernelVersion = kernelVersion
+    self.operatingSystem = operatingSystem
+    self.architecture = architecture
+    self.cpuCount = cpuCount
+    self.memoryBytes = memoryBytes
+  }
+}
