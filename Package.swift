@@ -101,7 +101,7 @@ let agent: [Target] = [
 
 let cli: [Target] = [
   room("APIClient", "CLI/APIClient", ["Model", "API", httpClient, nioSSL] + nio),
-  room("DevCluster", "CLI/Dev", ["LinuxSystem", "CLinux"]),
+  room("DevCluster", "CLI/Dev", []),
   .executableTarget(
     name: "orch",
     dependencies: ["Model", "Manifest", "API", "APIClient", "DevCluster", arguments, .product(name: "NIOCore", package: "swift-nio")],

@@ -1,1 +1,316 @@
-// stub
+// Worker: what an agent decides. Assignments and the fates of containers come in, orders to the shell and reports to the
+// manager go out.
+//
+// Invariants: a task's reported state only rises; a container is started at most once for a task; a task that the manager no
+// longer assigns is stopped and removed; nothing is reported twice unless the session was renewed.
+// Refuses to know: images, namespaces, sockets, clocks. `now` comes with every input.
+// After moby/swarmkit agent/{worker,task}.go, but as one value instead of a goroutine a task.
+import Model
+
+public struct Worker: Sendable {
+  /// One assigned task as this host sees it.
+  struct Entry: Sendable {
+    var task: ClusterTask
+    var phase: Phase
+    var status: TaskStatus
+    /// Whether the manager has been told `status` in this session.
+    var reported: Bool
+    /// The manager asked for its end before it ended.
+    var stopRequested: Bool
+    /// The manager forgot it: remove everything of it as soon as it has stopped.
+    var forgotten: Bool
+  }
+
+  /// What the shell is doing, or has done, for a task.
+  enum Phase: Sendable {
+    case idle, preparing, ready, starting, running, stopping, ended
+  }
+
+  private(set) var entries: [TaskID: Entry] = [:]
+  private var items: [AssignmentItem.Key: AssignmentItem] = [:]
+  private var sequence: UInt64?
+
+  public init() {}
+
+  // MARK: - Questions
+
+  /// Everything the manager assigned, for keeping on disk.
+  public var assignments: AssignmentsMessage {
+    AssignmentsMessage(complete: true, appliesTo: 0, resultsIn: sequence ?? 0, updates: Array(items.values), removals: [])
+  }
+  public func task(_ id: TaskID) -> ClusterTask? { entries[id]?.task }
+  public func spec(of task: ClusterTask) -> ServiceSpec? {
+    guard case .revision(let revision)? = items[.revision(ServiceRevision.Key(task.service, task.revision))] else { return nil }
+    return revision.spec
+  }
+  public func service(_ id: ServiceID) -> ServiceRecord? {
+    guard case .service(let record)? = items[.service(id)] else { return nil }
+    return record
+  }
+  public func network(_ id: NetworkID) -> NetworkAssignment? {
+    guard case .network(let network)? = items[.network(id)] else { return nil }
+    return network
+  }
+  public var networks: [NetworkAssignment] {
+    items.values.compactMap { if case .network(let network) = $0 { network } else { nil } }
+  }
+  public var services: [ServiceRecord] { items.values.compactMap { if case .service(let record) = $0 { record } else { nil } } }
+  public var endpoints: [EndpointRecord] { items.values.compactMap { if case .endpoint(let record) = $0 { record } else { nil } } }
+  public var runningTasks: Int { entries.values.count { $0.phase == .running } }
+
+  // MARK: - Step
+
+  public mutating func step(_ input: WorkerInput, now: Timestamp) -> [WorkerOutput] {
+    var outputs: [WorkerOutput] = []
+    switch input {
+    case .recovered(let message, let containers): recover(message, containers, now, &outputs)
+    case .assignments(let message): assign(message, now, &outputs)
+    case .sessionOpened:
+      sequence = nil
+      for id in entries.keys { entries[id]?.reported = false }
+    case .prepared(let id): finish(id, from: .preparing, to: .ready, .ready, "prepared", now)
+    case .prepareFailed(let id, let reason):
+      end(id, TaskStatus(state: .rejected, timestamp: now, message: "preparing", error: reason), &outputs)
+    case .started(let id, let container, let pid):
+      guard entries[id]?.phase == .starting || entries[id]?.phase == .stopping else { break }
+      if entries[id]?.phase == .starting { entries[id]?.phase = .running }
+      set(id, TaskStatus(state: .running, timestamp: now, message: "started", containerID: container, pid: pid))
+    case .startFailed(let id, let reason):
+      end(id, TaskStatus(state: .failed, timestamp: now, message: "starting", error: reason), &outputs)
+    case .exited(let id, let exit): ended(id, exit, now, &outputs)
+    case .removed(let id): entries[id] = nil
+    }
+    advance(now, &outputs)
+    report(&outputs)
+    return outputs
+  }
+
+  // MARK: - Inputs
+
+  private mutating func assign(_ message: AssignmentsMessage, _ now: Timestamp, _ outputs: inout [WorkerOutput]) {
+    if message.complete {
+      items = [:]
+    } else if sequence != message.appliesTo {
+      outputs.append(.resync)
+      return
+    }
+    sequence = message.resultsIn
+    var networking = message.complete
+    for key in message.removals where items.removeValue(forKey: key) != nil { networking = networking || key.isNetworking }
+    for item in message.updates where items.updateValue(item, forKey: item.key) != item {
+      networking = networking || item.key.isNetworking
+    }
+    // Names and routes first: a task must find its peers when it starts.
+    if networking { outputs.append(.network) }
+    outputs.append(.persist)
+
+    for case .task(let task) in message.updates { adopt(task, now) }
+    if message.complete {
+      for id in entries.keys where items[.task(id)] == nil { forget(id) }
+    } else {
+      for case .task(let id) in message.removals { forget(id) }
+    }
+  }
+
+  private mutating func adopt(_ task: ClusterTask, _ now: Timestamp) {
+    if var entry = entries[task.id] {
+      entry.task = task
+      entry.forgotten = false
+      entries[task.id] = entry
+    } else if task.status.state.isTerminal || task.desiredState > .running {
+      // Its end is known, or it need not begin; a container that is still there was handled by `recover`.
+      entries[task.id] = Entry(task: task, phase: .ended, status: task.status, reported: true, stopRequested: true, forgotten: false)
+      if !task.status.state.isTerminal {
+        set(task.id, TaskStatus(state: .shutdown, timestamp: now, message: "shutdown before start"))
+      }
+    } else {
+      entries[task.id] = Entry(
+        task: task, phase: .idle, status: TaskStatus(state: .accepted, timestamp: now, message: "accepted"), reported: false,
+        stopRequested: false, forgotten: false)
+    }
+  }
+
+  private mutating func forget(_ id: TaskID) { entries[id]?.forgotten = true }
+
+  private mutating func recover(
+    _ message: AssignmentsMessage?, _ containers: [RecoveredTask], _ now: Timestamp, _ outputs: inout [WorkerOutput]
+  ) {
+    if let message {
+      for item in message.updates { items[item.key] = item }
+      outputs.append(.network)
+    }
+    for container in containers {
+      guard case .task(let task)? = items[.task(container.id)] else {
+        outputs.append(.remove(container.id))
+        continue
+      }
+      entries[container.id] = Entry(
+        task: task, phase: .running,
+        status: TaskStatus(
+          state: .running, timestamp: task.status.state == .running ? task.status.timestamp : now, message: "started",
+          containerID: container.containerID, pid: container.pid), reported: false, stopRequested: false, forgotten: false)
+      outputs.append(.watch(container.id))
+    }
+    for case .task(let task) in items.values where entries[task.id] == nil { adopt(task, now) }
+  }
+
+  private mutating func ended(_ id: TaskID, _ exit: TaskExit, _ now: Timestamp, _ outputs: inout [WorkerOutput]) {
+    guard let entry = entries[id], entry.phase != .ended else { return }
+    var status = entry.status
+    status.timestamp = exit.finishedAt ?? now
+    status.exitCode = exit.code
+    status.oomKilled = exit.oomKilled
+    status.message = "finished"
+    if entry.stopRequested {
+      status.state = .shutdown
+      status.message = "shutdown"
+    } else if exit.code == 0 {
+      status.state = .complete
+    } else {
+      status.state = .failed
+      status.error = exit.oomKilled ? "task: killed, out of memory (\(exit.code))" : "task: non-zero exit (\(exit.code))"
+    }
+    end(id, status, &outputs)
+  }
+
+  private mutating func end(_ id: TaskID, _ status: TaskStatus, _ outputs: inout [WorkerOutput]) {
+    guard let entry = entries[id], entry.phase != .ended else { return }
+    var status = status
+    if entry.stopRequested, status.state != .shutdown { status.state = .shutdown }
+    entries[id]?.phase = .ended
+    set(id, status)
+    outputs.append(.release(id))
+  }
+
+  private mutating func finish(_ id: TaskID, from: Phase, to: Phase, _ state: TaskState, _ message: String, _ now: Timestamp) {
+    guard entries[id]?.phase == from else { return }
+    entries[id]?.phase = to
+    set(id, TaskStatus(state: state, timestamp: now, message: message))
+  }
+
+  private mutating func set(_ id: TaskID, _ status: TaskStatus) {
+    guard let old = entries[id]?.status, status.state >= old.state else { return }
+    entries[id]?.status = status
+    entries[id]?.reported = false
+  }
+
+  // MARK: - Consequences
+
+  /// Moves every task as far as its desired state and its phase allow.
+  private mutating func advance(_ now: Timestamp, _ outputs: inout [WorkerOutput]) {
+    for (id, entry) in entries {
+      let desired = entry.forgotten ? .remove : entry.task.desiredState
+      switch entry.phase {
+      case .idle where desired <= .running:
+        // A spec that has not come yet comes with a later message.
+        guard spec(of: entry.task) != nil else { continue }
+        entries[id]?.phase = .preparing
+        set(id, TaskStatus(state: .preparing, timestamp: now, message: "preparing"))
+        outputs.append(.prepare(id))
+      case .ready where desired == .running:
+        entries[id]?.phase = .starting
+        set(id, TaskStatus(state: .starting, timestamp: now, message: "starting"))
+        outputs.append(.start(id))
+      case .idle, .ready:
+        guard desired > .running else { continue }
+        entries[id]?.stopRequested = true
+        end(id, TaskStatus(state: .shutdown, timestamp: now, message: "shutdown"), &outputs)
+      case .preparing, .starting:
+        // Ends when the shell has answered; a start that succeeds is stopped then.
+        if desired > .running, !entry.stopRequested {
+          entries[id]?.stopRequested = true
+          if entry.phase == .preparing { end(id, TaskStatus(state: .shutdown, timestamp: now, message: "shutdown"), &outputs) }
+        }
+      case .running where desired > .running:
+        entries[id]?.stopRequested = true
+        entries[id]?.phase = .stopping
+        outputs.append(.stop(id))
+      case .ended where entry.forgotten:
+        outputs.append(.remove(id))
+        entries[id] = nil
+      case .running, .stopping, .ended: continue
+      }
+    }
+    // A start that ended at once may have left a forgotten entry behind.
+    for (id, entry) in entries where entry.forgotten && entry.phase == .ended {
+      outputs.append(.remove(id))
+      entries[id] = nil
+    }
+  }
+
+  private mutating func report(_ outputs: inout [WorkerOutput]) {
+    var reports: [TaskReport] = []
+    for (id, entry) in entries where !entry.reported {
+      reports.append(TaskReport(task: id, status: entry.status))
+      entries[id]?.reported = true
+    }
+    if !reports.isEmpty { outputs.append(.report(reports.sorted { $0.task < $1.task })) }
+  }
+}
+
+extension AssignmentItem.Key {
+  var isNetworking: Bool {
+    switch self {
+    case .network, .service, .endpoint: true
+    case .task, .revision: false
+    }
+  }
+}
+
+public enum WorkerInput: Sendable {
+  /// Once, at start: what the disk remembers and which containers are there (running, or ended while the agent was away).
+  case recovered(AssignmentsMessage?, [RecoveredTask])
+  case assignments(AssignmentsMessage)
+  /// A new session: everything is told again, and the manager sends the whole set.
+  case sessionOpened
+  case prepared(TaskID)
+  case prepareFailed(TaskID, String)
+  case started(TaskID, containerID: String, pid: Int32)
+  case startFailed(TaskID, String)
+  case exited(TaskID, TaskExit)
+  case removed(TaskID)
+}
+
+public enum WorkerOutput: Hashable, Sendable {
+  /// Image, volumes, network namespace.
+  case prepare(TaskID)
+  case start(TaskID)
+  /// A recovered container: wait for its end.
+  case watch(TaskID)
+  /// Stop signal, grace, SIGKILL.
+  case stop(TaskID)
+  /// It has ended: give back its namespace, cgroup and mounts; keep its logs.
+  case release(TaskID)
+  /// Forgotten by the manager: nothing of it stays.
+  case remove(TaskID)
+  /// Networks, services or endpoints changed.
+  case network
+  case report([TaskReport])
+  /// Keep `assignments` on disk.
+  case persist
+  /// Ask the manager for the whole set.
+  case resync
+}
+
+public struct RecoveredTask: Hashable, Sendable {
+  public var id: TaskID
+  public var containerID: String
+  public var pid: Int32?
+  public init(id: TaskID, containerID: String, pid: Int32?) {
+    self.id = id
+    self.containerID = containerID
+    self.pid = pid
+  }
+}
+
+public struct TaskExit: Hashable, Sendable {
+  /// As a shell has it: 128 + n for signal n.
+  public var code: Int32
+  public var oomKilled: Bool
+  public var finishedAt: Timestamp?
+  public init(code: Int32, oomKilled: Bool, finishedAt: Timestamp?) {
+    self.code = code
+    self.oomKilled = oomKilled
+    self.finishedAt = finishedAt
+  }
+}

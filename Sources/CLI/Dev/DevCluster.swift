@@ -1,1 +1,200 @@
-// stub
+// DevCluster: a cluster on one machine, for trying and for testing. Each host is a network namespace with its own mount and UTS
+// namespace, data folder and cgroup; a bridge in one more namespace joins them. The daemons are the real ones.
+//
+// Invariants: everything carries the cluster's name, so that `down` finds it without any record, also after a crash; nothing but
+// our own namespaces, cgroups and folders is touched; no interface or route of the machine is.
+// Refuses to know: what the daemons do.
+import Foundation
+
+public struct DevCluster: Sendable {
+  public let layout: DevLayout
+  public let binaries: DevBinaries
+
+  public init(name: String, binaries: DevBinaries) throws {
+    self.layout = try DevLayout(name: name)
+    self.binaries = binaries
+  }
+
+  // MARK: - Questions
+
+  public var exists: Bool { FileManager.default.fileExists(atPath: layout.record) }
+
+  public func record() throws -> DevRecord {
+    guard let data = FileManager.default.contents(atPath: layout.record) else {
+      throw DevError("no local cluster is up: start one with `orch dev up`")
+    }
+    return try JSONDecoder().decode(DevRecord.self, from: data)
+  }
+
+  public func host(_ name: String) throws -> DevHost {
+    let record = try record()
+    guard let host = record.hosts.first(where: { $0.name == name }) else {
+      throw DevError("there is no host \(name); the hosts are \(record.hosts.map(\.name).joined(separator: ", "))")
+    }
+    return host
+  }
+
+  /// The process that holds a host's namespaces; nil when the host is off.
+  public func anchor(_ host: DevHost) -> Int32? {
+    guard let text = try? String(contentsOfFile: layout.anchorFile(host), encoding: .utf8),
+      let pid = Int32(text.trimmingCharacters(in: .whitespacesAndNewlines)),
+      // Pids are used again: only a process in this host's cgroup counts.
+      let cgroups = try? String(contentsOfFile: "/proc/\(pid)/cgroup", encoding: .utf8), cgroups.contains(layout.cgroup(host))
+    else { return nil }
+    return pid
+  }
+
+  // MARK: - Network and hosts
+
+  /// Makes the switch and every host's cable to it; no process yet.
+  public func createNetwork(_ record: DevRecord) async throws {
+    try FileManager.default.createDirectory(atPath: layout.folder, withIntermediateDirectories: true)
+    try JSONEncoder().encode(record).write(to: URL(fileURLWithPath: layout.record), options: .atomic)
+    try await command("ip", ["netns", "add", layout.switchNamespace])
+    try await batch(["link add br0 type bridge", "link set br0 up"], in: layout.switchNamespace)
+    for host in record.hosts { try await plug(host) }
+  }
+
+  private func plug(_ host: DevHost) async throws {
+    let namespace = layout.namespace(host)
+    try await command("ip", ["netns", "add", namespace])
+    try await batch(
+      ["link add eth0 type veth peer name \(host.name) netns \(layout.switchNamespace)", "addr add \(host.address)/24 dev eth0", "link set lo up"],
+      in: namespace)
+    try await batch(["link set \(host.name) master br0 up"], in: layout.switchNamespace)
+    try await batch(["link set eth0 up"], in: namespace)
+  }
+
+  /// Boots a host: namespaces held by an anchor process in the host's cgroup, own /var/lib/orch and /run/orch.
+  public func boot(_ host: DevHost) async throws {
+    if anchor(host) != nil { return }
+    if !FileManager.default.fileExists(atPath: "/run/netns/\(layout.namespace(host))") { try await plug(host) }
+    for folder in [layout.data(host), layout.run(host), layout.logs(host)] {
+      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    }
+    for path in Cgroup.mounts() {
+      try FileManager.default.createDirectory(atPath: "\(path)/\(layout.cgroup(host))", withIntermediateDirectories: true)
+    }
+    let ready = layout.anchorFile(host)
+    try? FileManager.default.removeItem(atPath: ready)
+    // No `ip netns exec`: it mounts a new /sys, without the cgroups.
+    let script = """
+      mkdir -p /var/lib/orch /run/orch
+      mount --bind '\(layout.data(host))' /var/lib/orch && mount --bind '\(layout.run(host))' /run/orch && hostname '\(host.name)' || exit 1
+      echo $$ > '\(ready).new' && mv '\(ready).new' '\(ready)'
+      exec sleep infinity
+      """
+    try await daemon(
+      ["nsenter", "--net=/run/netns/\(layout.namespace(host))", "--", "unshare", "--mount", "--uts", "--", "sh", "-c", script], host: host,
+      log: "\(layout.logs(host))/boot.log")
+    try await until("\(host.name) boots", seconds: 5) { anchor(host) != nil }
+  }
+
+  /// Starts one of the host's daemons and returns at once; `arguments` follow the program's name.
+  public func start(_ daemon: DevDaemon, _ arguments: [String], on host: DevHost) async throws {
+    guard let anchor = anchor(host) else { throw DevError("host \(host.name) is off: `orch dev start \(host.name)`") }
+    let program = daemon == .manager ? binaries.manager : binaries.agent
+    try await self.daemon(
+      ["nsenter", "-t", "\(anchor)", "-m", "-u", "-n", "--", program] + arguments, host: host, log: layout.log(host, daemon),
+      pidFile: layout.pidFile(host, daemon))
+  }
+
+  /// kill -9 of one daemon; its containers go on.
+  public func kill(_ daemon: DevDaemon, on host: DevHost) throws {
+    guard let pid = pid(of: daemon, on: host) else { throw DevError("\(daemon.program) does not run on \(host.name)") }
+    Foundation.kill(pid, SIGKILL)
+  }
+
+  public func pid(of daemon: DevDaemon, on host: DevHost) -> Int32? {
+    guard let text = try? String(contentsOfFile: layout.pidFile(host, daemon), encoding: .utf8),
+      let pid = Int32(text.trimmingCharacters(in: .whitespacesAndNewlines)), Foundation.kill(pid, 0) == 0,
+      let cgroups = try? String(contentsOfFile: "/proc/\(pid)/cgroup", encoding: .utf8), cgroups.contains(layout.cgroup(host)),
+      let status = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8), !status.contains(") Z ")
+    else { return nil }
+    return pid
+  }
+
+  /// Power loss: the cable first, so that nobody is told; then every process of the host; then what a reboot forgets.
+  public func kill(_ host: DevHost) async throws {
+    try? await batch(["link set \(host.name) down"], in: layout.switchNamespace)
+    try await Cgroup.killAll(layout.cgroup(host))
+    _ = try? await command("ip", ["netns", "del", layout.namespace(host)])
+    try? FileManager.default.removeItem(atPath: layout.run(host))
+    await Cgroup.remove(layout.cgroup(host))
+  }
+
+  /// Drops what arrives from the other host, on both sides (or one), silently as a broken network does.
+  public func partition(_ a: DevHost, _ b: DevHost, oneWay: Bool = false) async throws {
+    try await drop(from: a, at: b)
+    if !oneWay { try await drop(from: b, at: a) }
+  }
+
+  private func drop(from source: DevHost, at target: DevHost) async throws {
+    let rules = """
+      add table ip orch_dev
+      add chain ip orch_dev input { type filter hook input priority -300; }
+      add rule ip orch_dev input ip saddr \(source.address) drop
+      """
+    try await command("nsenter", ["--net=/run/netns/\(layout.namespace(target))", "--", "nft", "-f", "-"], input: rules)
+  }
+
+  public func heal() async throws {
+    for host in try record().hosts where FileManager.default.fileExists(atPath: "/run/netns/\(layout.namespace(host))") {
+      _ = try? await command("nsenter", ["--net=/run/netns/\(layout.namespace(host))", "--", "nft", "delete", "table", "ip", "orch_dev"])
+    }
+  }
+
+  /// Removes every trace, by name and not by record.
+  public func down() async throws {
+    try await Cgroup.killAll(layout.cgroupRoot)
+    let namespaces = (try? FileManager.default.contentsOfDirectory(atPath: "/run/netns")) ?? []
+    for namespace in namespaces where namespace.hasPrefix(layout.namespacePrefix) { _ = try? await command("ip", ["netns", "del", namespace]) }
+    await Cgroup.remove(layout.cgroupRoot)
+    for folder in [layout.folder, layout.runFolder] where FileManager.default.fileExists(atPath: folder) {
+      try FileManager.default.removeItem(atPath: folder)
+    }
+  }
+
+  // MARK: - Processes
+
+  private func batch(_ lines: [String], in namespace: String) async throws {
+    try await command("ip", ["-n", namespace, "-batch", "-"], input: lines.joined(separator: "\n") + "\n")
+  }
+
+  /// A process of its own session in the host's cgroup; its pid is written before the program begins.
+  private func daemon(_ arguments: [String], host: DevHost, log: String, pidFile: String? = nil) async throws {
+    var script = ""
+    for mount in Cgroup.mounts() { script += "echo $$ > '\(mount)/\(layout.daemonCgroup(host, in: mount))/cgroup.procs' || exit 1\n" }
+    if let pidFile { script += "echo $$ > '\(pidFile)'\n" }
+    script += "exec \"$@\" </dev/null >>'\(log)' 2>&1"
+    for mount in Cgroup.mounts() {
+      try FileManager.default.createDirectory(atPath: "\(mount)/\(layout.daemonCgroup(host, in: mount))", withIntermediateDirectories: true)
+    }
+    try await command("setsid", ["-f", "sh", "-c", script, "sh"] + arguments)
+  }
+}
+
+/// One of the two daemons of a host.
+public enum DevDaemon: String, Sendable, CaseIterable {
+  case manager, agent
+  public var program: String { "orch-\(rawValue)" }
+}
+
+public struct DevBinaries: Sendable {
+  public var manager: String
+  public var agent: String
+
+  /// Beside the running `orch`, as the build and the packages lay them.
+  public static func beside(_ executable: String) throws -> DevBinaries {
+    let folder = URL(fileURLWithPath: executable).resolvingSymlinksInPath().deletingLastPathComponent().path
+    for program in ["orch-manager", "orch-agent", "orch-init"] where !FileManager.default.isExecutableFile(atPath: "\(folder)/\(program)") {
+      throw DevError("\(program) is not beside orch in \(folder): build everything (`make build`) or install the packages")
+    }
+    return DevBinaries(manager: "\(folder)/orch-manager", agent: "\(folder)/orch-agent")
+  }
+}
+
+public struct DevError: Error, CustomStringConvertible {
+  public let description: String
+  public init(_ description: String) { self.description = description }
+}

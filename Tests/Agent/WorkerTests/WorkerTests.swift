@@ -1,1 +1,159 @@
+import Model
 import Testing
+
+@testable import Worker
+
+/// A manager with one service and one task, and the worker under test.
+private struct World {
+  var worker = Worker()
+  let service = ServiceID(value: 7)
+  var task: ClusterTask
+  var sequence: UInt64 = 0
+  let now = Timestamp(nanoseconds: 1)
+
+  init() {
+    task = ClusterTask(id: TaskID(value: 1), service: service, revision: 1, slot: 1, createdAt: .zero)
+    task.status.state = .assigned
+  }
+
+  var revision: ServiceRevision {
+    let spec = ServiceSpec(name: "web", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "web:1")))
+    return ServiceRevision(key: .init(service, 1), spec: spec, template: 1, createdAt: .zero)
+  }
+
+  mutating func complete(_ items: [AssignmentItem]) -> [WorkerOutput] {
+    sequence += 1
+    return worker.step(
+      .assignments(AssignmentsMessage(complete: true, appliesTo: 0, resultsIn: sequence, updates: items, removals: [])), now: now)
+  }
+  mutating func change(_ items: [AssignmentItem], removals: [AssignmentItem.Key] = []) -> [WorkerOutput] {
+    sequence += 1
+    return worker.step(
+      .assignments(AssignmentsMessage(complete: false, appliesTo: sequence - 1, resultsIn: sequence, updates: items, removals: removals)),
+      now: now)
+  }
+  mutating func run() {
+    _ = complete([.revision(revision), .task(task)])
+    _ = worker.step(.prepared(task.id), now: now)
+    _ = worker.step(.started(task.id, containerID: "c", pid: 9), now: now)
+  }
+}
+
+private func states(_ outputs: [WorkerOutput]) -> [TaskState] {
+  outputs.flatMap { output in
+    if case .report(let reports) = output { reports.map(\.status.state) } else { [TaskState]() }
+  }
+}
+
+struct WorkerTests {
+  @Test("a task goes from assigned to running, each step told once")
+  func life() {
+    var world = World()
+    let first = world.complete([.revision(world.revision), .task(world.task)])
+    #expect(first.contains(.prepare(world.task.id)))
+    #expect(states(first) == [.preparing])
+    let second = world.worker.step(.prepared(world.task.id), now: world.now)
+    #expect(second.contains(.start(world.task.id)))
+    let third = world.worker.step(.started(world.task.id, containerID: "c", pid: 9), now: world.now)
+    #expect(states(third) == [.running])
+    #expect(world.worker.step(.prepared(world.task.id), now: world.now) == [])
+  }
+
+  @Test("a task without its spec waits for it")
+  func specLater() {
+    var world = World()
+    #expect(!world.complete([.task(world.task)]).contains(.prepare(world.task.id)))
+    #expect(world.change([.revision(world.revision)]).contains(.prepare(world.task.id)))
+  }
+
+  @Test("a task whose desired state is ready is prepared and not started until it may run")
+  func readyFirst() {
+    var world = World()
+    world.task.desiredState = .ready
+    _ = world.complete([.revision(world.revision), .task(world.task)])
+    let prepared = world.worker.step(.prepared(world.task.id), now: world.now)
+    #expect(states(prepared) == [.ready])
+    #expect(!prepared.contains(.start(world.task.id)))
+    world.task.desiredState = .running
+    #expect(world.change([.task(world.task)]).contains(.start(world.task.id)))
+  }
+
+  @Test(
+    "an exit is complete, failed or shutdown",
+    arguments: [(0, false, TaskState.complete), (137, false, .failed), (0, true, .shutdown), (137, true, .shutdown)])
+  func exits(code: Int32, stop: Bool, expected: TaskState) {
+    var world = World()
+    world.run()
+    if stop {
+      world.task.desiredState = .shutdown
+      #expect(world.change([.task(world.task)]).contains(.stop(world.task.id)))
+    }
+    let outputs = world.worker.step(.exited(world.task.id, TaskExit(code: code, oomKilled: false, finishedAt: nil)), now: world.now)
+    #expect(states(outputs) == [expected])
+    #expect(outputs.contains(.release(world.task.id)))
+    #expect(!outputs.contains(.remove(world.task.id)))
+  }
+
+  @Test("what the manager forgot is stopped, then removed, and nothing is told of it afterwards")
+  func forgotten() {
+    var world = World()
+    world.run()
+    #expect(world.change([], removals: [.task(world.task.id)]).contains(.stop(world.task.id)))
+    let outputs = world.worker.step(.exited(world.task.id, TaskExit(code: 0, oomKilled: false, finishedAt: nil)), now: world.now)
+    #expect(outputs.contains(.remove(world.task.id)))
+    #expect(world.worker.task(world.task.id) == nil)
+  }
+
+  @Test("a task that is to stop while it starts is stopped once it has started")
+  func stopWhileStarting() {
+    var world = World()
+    _ = world.complete([.revision(world.revision), .task(world.task)])
+    _ = world.worker.step(.prepared(world.task.id), now: world.now)
+    world.task.desiredState = .shutdown
+    #expect(!world.change([.task(world.task)]).contains(.stop(world.task.id)))
+    #expect(world.worker.step(.started(world.task.id, containerID: "c", pid: 9), now: world.now).contains(.stop(world.task.id)))
+  }
+
+  @Test("a difference that does not fit asks for everything; a complete set always fits")
+  func sequence() {
+    var world = World()
+    _ = world.complete([])
+    world.sequence = 40
+    #expect(world.change([]) == [.resync])
+    #expect(!world.complete([]).contains(.resync))
+  }
+
+  @Test("a new session hears every state again")
+  func newSession() {
+    var world = World()
+    world.run()
+    #expect(states(world.worker.step(.sessionOpened, now: world.now)) == [.running])
+  }
+
+  @Test("after a restart running containers are adopted, unknown ones removed, and nothing starts twice")
+  func recovery() {
+    var world = World()
+    world.run()
+    var restarted = Worker()
+    let outputs = restarted.step(
+      .recovered(
+        world.worker.assignments,
+        [RecoveredTask(id: world.task.id, containerID: "c", pid: 9), RecoveredTask(id: TaskID(value: 99), containerID: "x", pid: nil)]),
+      now: world.now)
+    #expect(outputs.contains(.watch(world.task.id)))
+    #expect(outputs.contains(.remove(TaskID(value: 99))))
+    #expect(states(outputs) == [.running])
+    world.worker = restarted
+    let again = world.complete([.revision(world.revision), .task(world.task)])
+    #expect(!again.contains { if case .prepare = $0 { true } else if case .start = $0 { true } else { false } })
+  }
+
+  @Test("a start that fails is failed, a preparation that fails is rejected, with the reason")
+  func failures() {
+    var world = World()
+    _ = world.complete([.revision(world.revision), .task(world.task)])
+    let outputs = world.worker.step(.prepareFailed(world.task.id, "No such image: web:1"), now: world.now)
+    #expect(states(outputs) == [.rejected])
+    #expect(world.worker.entries[world.task.id]?.status.error == "No such image: web:1")
+  }
+}
