@@ -1,1 +1,150 @@
+#define _GNU_SOURCE
 #include "clinux.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int result(long value) { return value < 0 ? -errno : (int)value; }
+
+const char *clinux_errno_name(int error) {
+  const char *name = strerrorname_np(error);
+  return name ? name : "E?";
+}
+const char *clinux_errno_message(int error) {
+  const char *text = strerrordesc_np(error);
+  return text ? text : "unknown error";
+}
+int clinux_openat2(int directory, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve) {
+  struct open_how how = {.flags = flags, .mode = mode, .resolve = resolve};
+  for (;;) {
+    long fd = syscall(SYS_openat2, directory, path, &how, sizeof how);
+    // EAGAIN: a rename or mount raced with the walk inside the root; the kernel asks for another try (openat2(2)).
+    if (fd >= 0 || (errno != EAGAIN && errno != EINTR)) return result(fd);
+  }
+}
+int clinux_pidfd_open(pid_t pid, unsigned flags) { return result(syscall(SYS_pidfd_open, pid, flags)); }
+int clinux_pidfd_send_signal(int pidfd, int signal) { return result(syscall(SYS_pidfd_send_signal, pidfd, signal, NULL, 0)); }
+int clinux_pidfd_wait(int pidfd, int nohang, int *status) {
+  siginfo_t info;
+  memset(&info, 0, sizeof info);
+  int r;
+  do r = waitid((idtype_t)3 /* P_PIDFD */, (id_t)pidfd, &info, WEXITED | (nohang ? WNOHANG : 0)); while (r < 0 && errno == EINTR);
+  if (r < 0) return -errno;
+  if (info.si_pid == 0) return -EAGAIN;
+  *status = info.si_code == CLD_EXITED ? (info.si_status & 0xff) << 8 : info.si_status & 0x7f;
+  return 0;
+}
+int clinux_setns(int fd, int flags) { return result(setns(fd, flags)); }
+int clinux_unshare(int flags) { return result(unshare(flags)); }
+int clinux_gettid(void) { return (int)syscall(SYS_gettid); }
+int clinux_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data) {
+  return result(mount(source, target, type, flags, data));
+}
+int clinux_umount(const char *target, int flags) { return result(umount2(target, flags)); }
+int clinux_memfd(const char *name, const void *bytes, size_t count) {
+  int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) return -errno;
+  for (size_t done = 0; done < count;) {
+    ssize_t n = write(fd, (const char *)bytes + done, count - done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      int error = errno;
+      close(fd);
+      return -error;
+    }
+    done += (size_t)n;
+  }
+  if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0) {
+    int error = errno;
+    close(fd);
+    return -error;
+  }
+  lseek(fd, 0, SEEK_SET);
+  return fd;
+}
+int clinux_pipe(int ends[2], int flags) { return result(pipe2(ends, O_CLOEXEC | flags)); }
+int clinux_socketpair(int ends[2]) { return result(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends)); }
+int clinux_set_subreaper(void) { return result(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)); }
+int clinux_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d) { return result(prctl(option, a, b, c, d)); }
+int clinux_ioctl_winsize(int fd, uint16_t rows, uint16_t columns) {
+  struct winsize size = {.ws_row = rows, .ws_col = columns};
+  return result(ioctl(fd, TIOCSWINSZ, &size));
+}
+static int remove_tree(int directory, const char *name, int depth) {
+  if (unlinkat(directory, name, 0) == 0 || errno == ENOENT) return 0;
+  if (errno != EISDIR && errno != EPERM) return -errno;
+  if (depth > 4000) return -ELOOP;
+  int fd = openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return errno == ENOENT ? 0 : -errno;
+  DIR *entries = fdopendir(fd);
+  if (!entries) {
+    int error = errno;
+    close(fd);
+    return -error;
+  }
+  int first = 0;
+  for (struct dirent *entry; (entry = readdir(entries));) {
+    if (!strcmp(entry->d_name, ".") || !strcmp(entry->d_name, "..")) continue;
+    int r = remove_tree(fd, entry->d_name, depth + 1);
+    if (r < 0 && !first) first = r;
+  }
+  closedir(entries);
+  if (first) return first;
+  return unlinkat(directory, name, AT_REMOVEDIR) == 0 || errno == ENOENT ? 0 : -errno;
+}
+int clinux_remove_tree(int directory, const char *name) { return remove_tree(directory, name, 0); }
+int clinux_rlimit(const char *name) {
+  static const struct { const char *name; int value; } table[] = {
+    {"core", RLIMIT_CORE}, {"cpu", RLIMIT_CPU}, {"data", RLIMIT_DATA}, {"fsize", RLIMIT_FSIZE}, {"locks", 10}, {"memlock", RLIMIT_MEMLOCK},
+    {"msgqueue", 12}, {"nice", 13}, {"nofile", RLIMIT_NOFILE}, {"nproc", RLIMIT_NPROC}, {"rss", RLIMIT_RSS}, {"rtprio", 14}, {"rttime", 15},
+    {"sigpending", 11}, {"stack", RLIMIT_STACK}, {"as", RLIMIT_AS}};
+  for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+    if (!strcmp(table[i].name, name)) return table[i].value;
+  return -1;
+}
+ssize_t clinux_send_fd(int socket, const void *bytes, size_t count, int fd) {
+  struct iovec vector = {.iov_base = (void *)bytes, .iov_len = count};
+  union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int))]; } control;
+  memset(&control, 0, sizeof control);
+  struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
+  if (fd >= 0) {
+    message.msg_control = control.space;
+    message.msg_controllen = sizeof control.space;
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  }
+  ssize_t n;
+  do n = sendmsg(socket, &message, MSG_NOSIGNAL); while (n < 0 && errno == EINTR);
+  return n < 0 ? -errno : n;
+}
+ssize_t clinux_receive_fd(int socket, void *bytes, size_t count, int *fd) {
+  struct iovec vector = {.iov_base = bytes, .iov_len = count};
+  union { struct cmsghdr header; char space[CMSG_SPACE(sizeof(int))]; } control;
+  memset(&control, 0, sizeof control);
+  struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
+  *fd = -1;
+  ssize_t n;
+  do n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC); while (n < 0 && errno == EINTR);
+  if (n < 0) return -errno;
+  for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header))
+    if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) memcpy(fd, CMSG_DATA(header), sizeof *fd);
+  return n;
+}

@@ -1,1 +1,38 @@
+// Missing system call wrappers, and a container's path from clone3 to execve. Nothing else is in C.
+// Every wrapper returns a value >= 0, or -errno: errno itself is never the channel.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+// Names and texts of error numbers ("ENOENT", "No such file or directory"); static storage, never NULL.
+const char *clinux_errno_name(int error);
+const char *clinux_errno_message(int error);
+
+// openat2(2). `resolve` is a set of CLINUX_RESOLVE_*.
+enum { CLINUX_RESOLVE_NO_XDEV = 1, CLINUX_RESOLVE_NO_MAGICLINKS = 2, CLINUX_RESOLVE_NO_SYMLINKS = 4, CLINUX_RESOLVE_BENEATH = 8, CLINUX_RESOLVE_IN_ROOT = 16 };
+int clinux_openat2(int directory, const char *path, uint64_t flags, uint64_t mode, uint64_t resolve);
+
+int clinux_pidfd_open(pid_t pid, unsigned flags);
+int clinux_pidfd_send_signal(int pidfd, int signal);
+// waitid(P_PIDFD, WEXITED): 0 and the status as waitpid gives it (usable with WIFEXITED); `nohang` makes it -EAGAIN instead of waiting.
+int clinux_pidfd_wait(int pidfd, int nohang, int *status);
+int clinux_setns(int fd, int flags);
+int clinux_unshare(int flags);
+int clinux_gettid(void);
+int clinux_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
+int clinux_umount(const char *target, int flags);
+int clinux_memfd(const char *name, const void *bytes, size_t count);  // sealed against every change
+int clinux_pipe(int ends[2], int flags);         // pipe2 with O_CLOEXEC and `flags`
+int clinux_socketpair(int ends[2]);               // a connected pair of Unix stream sockets, close-on-exec
+int clinux_set_subreaper(void);
+int clinux_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
+int clinux_ioctl_winsize(int fd, uint16_t rows, uint16_t columns);
+// Makes a file or directory tree below `directory` vanish; symbolic links are not followed. 0 when already gone.
+int clinux_remove_tree(int directory, const char *name);
+int clinux_rlimit(const char *name);  // number of "nofile" and so on; -1 when unknown
+// Sends or receives one descriptor with up to `count` bytes over a Unix socket. receive: bytes read, *fd = -1 when none came.
+ssize_t clinux_send_fd(int socket, const void *bytes, size_t count, int fd);
+ssize_t clinux_receive_fd(int socket, void *bytes, size_t count, int *fd);
+
+#include "clinux_constants.h"
