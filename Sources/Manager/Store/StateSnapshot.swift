@@ -1,0 +1,81 @@
+import Model
+import Wire
+
+/// The whole replicated state as a sequence of actions that make it again: what a snapshot carries.
+extension ClusterState {
+  /// How many objects it holds: the number of actions in a snapshot of it.
+  public var objectCount: Int {
+    (cluster == nil ? 0 : 1) + nodes.count + services.count + revisions.count + tasks.count + networks.count + volumes.count + stacks.count
+  }
+
+  /// Lazy: a snapshot of a large cluster is never in memory twice.
+  public var actions: some Sequence<Action> {
+    let parts: [AnySequence<Action>] = [
+      AnySequence(CollectionOfOne(cluster).lazy.compactMap { $0 }.map(Action.putCluster)),
+      AnySequence(nodes.lazy.map { .putNode($0.value) }),
+      AnySequence(services.lazy.map { .putService($0.value) }),
+      AnySequence(revisions.lazy.map { .putRevision($0.value) }),
+      AnySequence(tasks.lazy.map { .createTask($0.value) }),
+      AnySequence(networks.lazy.map { .putNetwork($0.value) }),
+      AnySequence(volumes.lazy.map { .putVolume($0.value) }),
+      AnySequence(stacks.lazy.map { .putStack($0.value) }),
+    ]
+    return parts.lazy.joined()
+  }
+}
+
+/// Cuts a state into chunks of serialised actions. A chunk is over `chunkBytes` only when a single action is.
+public struct SnapshotWriter: Sequence, IteratorProtocol {
+  public static let defaultChunkBytes = 1 << 20
+  private var actions: AnyIterator<Action>
+  private let chunkBytes: Int
+  private var pending: [UInt8]?
+  /// Set when an action could not be serialised; the sequence ends there.
+  public private(set) var failure: (any Error)?
+
+  public init(_ state: ClusterState, chunkBytes: Int = defaultChunkBytes) {
+    actions = AnyIterator(state.actions.makeIterator())
+    self.chunkBytes = chunkBytes
+  }
+
+  /// The next chunk's actions.
+  public mutating func next() -> [[UInt8]]? {
+    var chunk: [[UInt8]] = []
+    var size = 0
+    if let first = pending {
+      chunk.append(first)
+      size = first.count
+      pending = nil
+    }
+    while failure == nil, let action = actions.next() {
+      do {
+        let bytes = try action.serialized()
+        if !chunk.isEmpty, size + bytes.count > chunkBytes {
+          pending = bytes
+          return chunk
+        }
+        chunk.append(bytes)
+        size += bytes.count
+      } catch { failure = error }
+    }
+    return chunk.isEmpty || failure != nil ? nil : chunk
+  }
+}
+
+/// Puts the chunks together again.
+public struct SnapshotReader: Sendable {
+  private var actions: [Action] = []
+  public init() {}
+
+  public mutating func add(_ chunk: some Sequence<[UInt8]>) throws {
+    for bytes in chunk { actions.append(try Action(serialized: bytes)) }
+  }
+
+  /// nil when the objects are not the `count` that the sender had.
+  public func state(at index: UInt64, count: Int) -> ClusterState? {
+    guard actions.count == count else { return nil }
+    var state = ClusterState()
+    state.restore(index: index, actions: actions)
+    return state.objectCount == count ? state : nil
+  }
+}
