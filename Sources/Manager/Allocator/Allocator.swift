@@ -1,1 +1,68 @@
-// stub
+import Model
+
+// Allocator: who has which VNI, subnet, address and published port.
+//
+// What is given is written into rows (network, service endpoint, node and task attachments); what is kept here is only an index of
+// them, so it can be rebuilt from the state at any time and seeing a change twice does no harm.
+//
+// Invariants
+// - An address has one owner at a time. A task owns its addresses until it is terminal or its row is gone, whatever is desired of it.
+// - On every network the first address (.1) stays unused, and so do the network's own, the broadcast and the declared gateway.
+// - Subnets do not overlap, VNIs and published ports are not given twice.
+//
+// It refuses to know why a task exists and where it should run.
+
+/// Why something could not be given; a sentence for the user.
+public struct AllocationRefusal: Error, Hashable, Sendable, CustomStringConvertible {
+  public var description: String
+  public init(_ description: String) { self.description = description }
+}
+
+/// A published port that is fixed, with its protocol: what two services cannot both have.
+public struct PortClaim: Hashable, Sendable, CustomStringConvertible {
+  public var port: UInt16
+  public var `protocol`: PortConfig.PortProtocol
+  public init(_ port: UInt16, _ protocol: PortConfig.PortProtocol) {
+    self.port = port
+    self.protocol = `protocol`
+  }
+  /// nil when the number is the allocator's to choose.
+  public init?(_ config: PortConfig) {
+    guard let port = config.publishedPort, port != 0 else { return nil }
+    self.init(port, config.protocol ?? .tcp)
+  }
+  public var description: String { "\(port)/\(`protocol`.rawValue)" }
+}
+
+public struct Allocator: Sendable {
+  /// Who has an address.
+  enum Owner: Hashable, Sendable {
+    case service(ServiceID)
+    case node(NodeID)
+    case task(TaskID)
+  }
+
+  /// Addresses in use on one network.
+  struct Space: Sendable {
+    var prefix: IPv4Prefix
+    var owners: [UInt32: Owner] = [:]
+    /// Where the search for a free one begins: a freed address rests until all others had their turn.
+    var cursor: UInt32
+    var gateway: UInt32?
+  }
+
+  var spaces: [NetworkID: Space] = [:]
+  /// Kept apart from the spaces: attachments may be seen before their network.
+  var vnis: [UInt32: NetworkID] = [:]
+  var subnets: [NetworkID: IPv4Prefix] = [:]
+  var ports: [PortClaim: ServiceID] = [:]
+  var nextPort: UInt16 = Allocator.dynamicPorts.lowerBound
+  public internal(set) var ingress: NetworkID?
+
+  public static let firstVNI: UInt32 = 4096
+  /// 24 bits (RFC 7348), without the last.
+  public static let lastVNI: UInt32 = 0xFF_FFFE
+  public static let dynamicPorts: ClosedRange<UInt16> = 30_000...32_767
+
+  public init() {}
+}

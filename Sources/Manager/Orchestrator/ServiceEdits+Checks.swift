@@ -1,0 +1,184 @@
+import Allocator
+import Model
+import Scheduler
+
+extension ServiceEdits {
+  static func find(_ id: ServiceID, version: UInt64?, state: ClusterState) throws(EditError) -> Service {
+    guard let service = state.services[id] else { throw .notFound("service \(id) not found") }
+    if service.pendingDelete { throw .notFound("service \(service.name) is being removed") }
+    if let version, version != service.version { throw .outOfSequence }
+    return service
+  }
+
+  static func newService(_ id: ServiceID, _ spec: ServiceSpec, now: Timestamp) -> [Action] {
+    [
+      .putService(Service(id: id, name: spec.name, createdAt: now)),
+      .putRevision(ServiceRevision(key: .init(id, 1), spec: spec, template: 1, createdAt: now)),
+    ]
+  }
+
+  static func updateActions(_ old: Service, to spec: ServiceSpec, state: ClusterState, now: Timestamp) throws(EditError) -> [Action] {
+    guard let current = state.revision(old.id, old.current) else { throw .notFound("service \(old.name) has no spec") }
+    var service = old
+    service.updatedAt = now
+    if current.spec == spec { return [.putService(service)] }
+    service.latest += 1
+    service.previous = old.current
+    service.current = service.latest
+    service.updateStatus = nil
+    let sameTasks = current.spec.taskTemplate == spec.taskTemplate && current.spec.ports == spec.ports
+    let revision = ServiceRevision(
+      key: .init(old.id, service.current), spec: spec, template: sameTasks ? current.template : service.current, createdAt: now)
+    return [.putService(service), .putRevision(revision)]
+  }
+
+  /// The spec with networks as ids, or what is wrong with it.
+  /// - Parameters:
+  ///   - known: networks that the same command makes, by name.
+  ///   - leaving: services whose ports and names do not count: the same command removes or updates them.
+  static func checked(
+    _ spec: ServiceSpec, replacing old: Service?, state: ClusterState, known: [String: NetworkID] = [:], leaving: Set<ServiceID> = []
+  ) throws(EditError) -> ServiceSpec {
+    var spec = spec
+    try checkName(spec.name, of: "service")
+    if let old {
+      if old.name != spec.name { throw .invalid("renaming services is not supported: \(old.name) to \(spec.name)") }
+      if let before = state.spec(of: old), before.isGlobal != spec.isGlobal {
+        throw .invalid("service \(spec.name): the mode cannot be changed; remove the service and create it again")
+      }
+    } else if let holder = state.service(named: spec.name) {
+      throw .conflict(
+        holder.pendingDelete
+          ? "service \(spec.name) is still being removed: try again in a moment"
+          : "name conflicts with an existing object: service \(spec.name) already exists")
+    }
+    try checkTemplate(spec)
+    try checkUpdate(spec.updateConfig, "update_config", spec.name)
+    try checkUpdate(spec.rollbackConfig, "rollback_config", spec.name)
+    try checkPorts(spec, id: old?.id, state: state, leaving: leaving)
+    if let networks = spec.taskTemplate.networks {
+      spec.taskTemplate.networks = try resolve(networks, service: spec.name, state: state, known: known)
+    }
+    return spec
+  }
+
+  private static func checkName(_ name: String, of kind: String) throws(EditError) {
+    let bytes = Array(name.utf8)
+    func isAlphanumeric(_ byte: UInt8) -> Bool { (48...57).contains(byte) || (65...90).contains(byte) || (97...122).contains(byte) }
+    guard (1...63).contains(bytes.count), isAlphanumeric(bytes[0]), isAlphanumeric(bytes[bytes.count - 1]),
+      bytes.allSatisfy({ isAlphanumeric($0) || $0 == 45 || $0 == 95 || $0 == 46 })
+    else {
+      throw .invalid("\(kind) name '\(name)' is not valid: 1 to 63 letters, digits, '-', '_' or '.', beginning and ending with a letter or digit")
+    }
+  }
+
+  private static func checkTemplate(_ spec: ServiceSpec) throws(EditError) {
+    if spec.taskTemplate.containerSpec.image.isEmpty { throw .invalid("service \(spec.name): no image is given") }
+    if spec.mode?.replicatedJob != nil || spec.mode?.globalJob != nil {
+      throw .invalid("service \(spec.name): jobs are not supported yet; use a replicated service with restart condition none")
+    }
+    if let replicas = spec.replicas, replicas > replicasMax {
+      throw .invalid("service \(spec.name): \(replicas) replicas are more than the \(replicasMax) that one service may have")
+    }
+    for text in spec.taskTemplate.placement?.constraints ?? [] {
+      do { _ = try Constraint(text) } catch { throw .invalid("service \(spec.name): \(error)") }
+    }
+    for preference in spec.taskTemplate.placement?.preferences ?? [] {
+      guard let text = preference.spread?.spreadDescriptor, SpreadKey(text) != nil else {
+        throw .invalid("service \(spec.name): a placement preference must spread over node.labels.KEY or engine.labels.KEY")
+      }
+    }
+    if let reserved = spec.taskTemplate.resources?.reservations {
+      if (reserved.nanoCPUs ?? 0) < 0 || (reserved.memoryBytes ?? 0) < 0 { throw .invalid("service \(spec.name): a reservation is negative") }
+      let limits = spec.taskTemplate.resources?.limits
+      if let limit = limits?.memoryBytes, limit > 0, let wanted = reserved.memoryBytes, wanted > limit {
+        throw .invalid("service \(spec.name): the memory reserved (\(wanted)) is more than the memory limit (\(limit))")
+      }
+      if let limit = limits?.nanoCPUs, limit > 0, let wanted = reserved.nanoCPUs, wanted > limit {
+        throw .invalid("service \(spec.name): the CPU reserved is more than the CPU limit")
+      }
+    }
+    if let limits = spec.taskTemplate.resources?.limits {
+      if (limits.nanoCPUs ?? 0) < 0 || (limits.memoryBytes ?? 0) < 0 || (limits.pids ?? 0) < 0 {
+        throw .invalid("service \(spec.name): a limit is negative")
+      }
+      // Docker's own floor.
+      if let memory = limits.memoryBytes, memory > 0, memory < 4 << 20 {
+        throw .invalid("service \(spec.name): a memory limit of \(memory) bytes is below the 4 MiB that a container needs")
+      }
+    }
+    let restart = spec.taskTemplate.restartPolicy
+    if (restart?.delay ?? 0) < 0 || (restart?.window ?? 0) < 0 { throw .invalid("service \(spec.name): restart_policy has a negative duration") }
+    if (spec.taskTemplate.containerSpec.stopGracePeriod ?? 0) < 0 { throw .invalid("service \(spec.name): stop_grace_period is negative") }
+  }
+
+  private static func checkUpdate(_ config: UpdateConfig?, _ name: String, _ service: String) throws(EditError) {
+    guard let config else { return }
+    if (config.delay ?? 0) < 0 || (config.monitor ?? 0) < 0 { throw .invalid("service \(service): \(name) has a negative duration") }
+    if let ratio = config.maxFailureRatio, !(0...1).contains(ratio) {
+      throw .invalid("service \(service): \(name) max_failure_ratio is \(ratio), must be between 0 and 1")
+    }
+    if name == "rollback_config", config.failureAction == .rollback {
+      throw .invalid("service \(service): a rollback cannot be rolled back; rollback_config failure_action is pause or continue")
+    }
+  }
+
+  private static func checkPorts(_ spec: ServiceSpec, id: ServiceID?, state: ClusterState, leaving: Set<ServiceID>) throws(EditError) {
+    var seen: Set<PortClaim> = []
+    for port in spec.ports {
+      if port.targetPort == 0 { throw .invalid("service \(spec.name): a port's target must be 1 to 65535") }
+      if spec.endpointMode == .dnsrr, (port.publishMode ?? .ingress) == .ingress {
+        throw .invalid("service \(spec.name): ports published in ingress mode need endpoint mode vip, not dnsrr; publish in host mode or change it")
+      }
+      guard let claim = PortClaim(port) else { continue }
+      if !seen.insert(claim).inserted { throw .invalid("service \(spec.name): port \(claim) is published twice") }
+    }
+    guard !seen.isEmpty else { return }
+    for other in state.services.values where other.id != id && !other.pendingDelete && !leaving.contains(other.id) {
+      let held = (state.spec(of: other)?.ports ?? []) + other.endpoint.ports
+      for port in held {
+        guard let claim = PortClaim(port), seen.contains(claim) else { continue }
+        // Host-mode ports of two services may live side by side on different nodes.
+        let mode = spec.ports.first { PortClaim($0) == claim }?.publishMode ?? .ingress
+        if mode == .host, port.publishMode == .host { continue }
+        throw .conflict("port \(claim) is already in use by service \(other.name): publish another port or change that service")
+      }
+    }
+  }
+
+  private static func resolve(
+    _ networks: [NetworkAttachmentConfig], service: String, state: ClusterState, known: [String: NetworkID]
+  ) throws(EditError) -> [NetworkAttachmentConfig] {
+    var resolved: [NetworkAttachmentConfig] = []
+    for network in networks {
+      var entry = network
+      if let id = known[network.target] {
+        entry.target = id.description
+      } else if let found = NetworkID(network.target).flatMap({ state.networks[$0] }) ?? state.network(named: network.target) {
+        if found.spec.ingress == true {
+          throw .invalid("service \(service): network \(found.name) carries published ports; services are not attached to it by hand")
+        }
+        entry.target = found.id.description
+      } else if NetworkID(network.target).map({ id in known.values.contains(id) }) != true {
+        throw .notFound("service \(service): network \(network.target) not found: create it first, or name one that exists")
+      }
+      if resolved.contains(where: { $0.target == entry.target }) {
+        throw .invalid("service \(service): network \(network.target) is named twice")
+      }
+      resolved.append(entry)
+    }
+    return resolved
+  }
+
+  static func check(_ spec: NetworkSpec, state: ClusterState, alsoTaken: [IPv4Prefix] = []) throws(EditError) {
+    try checkName(spec.name, of: "network")
+    if state.network(named: spec.name) != nil {
+      throw .conflict("name conflicts with an existing object: network \(spec.name) already exists")
+    }
+    if let driver = spec.driver, !driver.isEmpty, driver != "overlay" {
+      throw .invalid("network \(spec.name): driver \(driver) is not supported in a cluster; use overlay")
+    }
+    if spec.enableIPv6 == true { throw .invalid("network \(spec.name): IPv6 is not supported yet") }
+    do { _ = try Allocator.subnet(of: spec, state: state, alsoTaken: alsoTaken) } catch { throw .invalid(error.description) }
+  }
+}
