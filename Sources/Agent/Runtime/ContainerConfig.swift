@@ -1,0 +1,169 @@
+import Model
+
+/// What a container is to be: the subset of the OCI runtime specification's `config.json` that orch uses, by value.
+public struct ContainerConfig: Hashable, Sendable {
+  /// 1-128 of [A-Za-z0-9_.-], not beginning with a dot: it names folders and cgroups.
+  public var id: String
+  /// Unpacked layer folders, base first, as `rootfs.diff_ids` orders them. Never written to. At least one, or `rootDirectory` alone.
+  public var layers: [String]
+  /// nil: an overlay with its own upper folder in the runtime's data directory. Else, with no layers: this folder itself is the root
+  /// (an OCI bundle's `root.path`) and is written to unless `readOnlyRoot`.
+  public var rootDirectory: String?
+  public var args: [String]
+  /// "NAME=value". PATH, HOME, HOSTNAME (and TERM with a terminal) are added when absent, as Docker does.
+  public var env: [String]
+  public var cwd: String
+  /// "", "name", "uid", each with ":group" or ":gid"; resolved by the image's own /etc/passwd and /etc/group.
+  public var user: String
+  /// Additional groups, by name or number.
+  public var groups: [String]
+  /// nil or empty: the first 12 characters of the id.
+  public var hostname: String?
+  public var tty: Bool
+  public var mounts: [MountConfig]
+  public var network: NetworkMode
+  public var resources: Resources
+  /// "CAP_NET_ADMIN", "net_admin" or "ALL"; on top of Docker's default set.
+  public var capabilityAdd: [String]
+  public var capabilityDrop: [String]
+  public var readOnlyRoot: Bool
+  public var noNewPrivileges: Bool
+  public var seccomp: SeccompMode
+  /// "SIGTERM", "TERM" or "15".
+  public var stopSignal: String
+  public var ulimits: [ContainerSpec.Ulimit]
+  /// Namespaced ones only (net.*, kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*).
+  public var sysctls: [String: String]
+  public var oomScoreAdj: Int?
+  /// A tiny init as pid 1 that forwards signals and reaps.
+  public var useInit: Bool
+  /// Bytes of /dev/shm.
+  public var shmSize: Int64
+  /// Kept for `recover`; never control metadata.
+  public var labels: [String: String]
+  public var log: LogConfig
+
+  public init(id: String, layers: [String], args: [String]) {
+    self.id = id
+    self.layers = layers
+    self.args = args
+    rootDirectory = nil
+    env = []
+    cwd = "/"
+    user = ""
+    groups = []
+    hostname = nil
+    tty = false
+    mounts = []
+    network = .new
+    resources = Resources()
+    capabilityAdd = []
+    capabilityDrop = []
+    readOnlyRoot = false
+    noNewPrivileges = true
+    seccomp = .standard
+    stopSignal = "SIGTERM"
+    ulimits = []
+    sysctls = [:]
+    oomScoreAdj = nil
+    useInit = false
+    shmSize = 64 << 20
+    labels = [:]
+    log = LogConfig()
+  }
+
+  public enum NetworkMode: Hashable, Sendable {
+    /// A new namespace in which nothing is but a loopback that is up.
+    case new
+    /// A namespace made by others (AgentNetwork), by its path.
+    case path(String)
+    case host
+  }
+  public enum SeccompMode: Hashable, Sendable { case standard, unconfined }
+
+  /// As AgentNetwork hands it over: nil is `.new`.
+  public var networkNamespacePath: String? {
+    get { if case .path(let path) = network { path } else { nil } }
+    set { network = newValue.map { .path($0) } ?? .new }
+  }
+
+  public struct Resources: Hashable, Sendable {
+    /// Bytes; swap is not given on top.
+    public var memory: Int64?
+    /// 10^9 is one CPU.
+    public var nanoCPUs: Int64?
+    /// Relative weight, 1024 is usual (v1's cpu.shares; converted for v2).
+    public var cpuShares: Int64?
+    /// nil: `RuntimeConfiguration.defaultPids`.
+    public var pids: Int64?
+    public init(memory: Int64? = nil, nanoCPUs: Int64? = nil, pids: Int64? = nil) {
+      self.memory = memory
+      self.nanoCPUs = nanoCPUs
+      self.pids = pids
+    }
+  }
+
+  public struct LogConfig: Hashable, Sendable {
+    /// Bytes after which a file is rotated.
+    public var maxSize: Int64
+    /// Files kept, the current one included; at least 1.
+    public var maxFiles: Int
+    public init(maxSize: Int64 = 10 << 20, maxFiles: Int = 3) {
+      self.maxSize = maxSize
+      self.maxFiles = maxFiles
+    }
+  }
+}
+
+/// One mount of a container.
+public struct MountConfig: Hashable, Sendable {
+  public enum Kind: Hashable, Sendable {
+    /// A host folder or file; a missing target is made. Volumes, secrets, resolv.conf, hosts and hostname are binds.
+    case bind(source: String, recursive: Bool)
+    /// `size` in bytes, nil: half of memory; `mode` as chmod's.
+    case tmpfs(size: Int64?, mode: UInt32)
+  }
+  public var kind: Kind
+  /// Absolute path in the container; symbolic links in it are resolved inside the container's root.
+  public var target: String
+  public var readOnly: Bool
+  public init(_ kind: Kind, target: String, readOnly: Bool = false) {
+    self.kind = kind
+    self.target = target
+    self.readOnly = readOnly
+  }
+  public static func bind(_ source: String, _ target: String, readOnly: Bool = false) -> Self {
+    Self(.bind(source: source, recursive: true), target: target, readOnly: readOnly)
+  }
+  public static func tmpfs(_ target: String, size: Int64? = nil, mode: UInt32 = 0o1777) -> Self {
+    Self(.tmpfs(size: size, mode: mode), target: target)
+  }
+}
+
+public struct ExecConfig: Hashable, Sendable {
+  public var args: [String]
+  /// Added to the container's own environment.
+  public var env: [String]
+  /// nil: the container's.
+  public var cwd: String?
+  /// nil: the container's.
+  public var user: String?
+  public var tty: Bool
+  /// A pipe for stdin; without it, /dev/null. With a terminal always true.
+  public var stdin: Bool
+  /// Rows and columns of the terminal at the beginning.
+  public var size: (rows: UInt16, columns: UInt16)? {
+    get { rows == 0 ? nil : (rows, columns) }
+    set { (rows, columns) = newValue.map { ($0.rows, $0.columns) } ?? (0, 0) }
+  }
+  private var rows: UInt16 = 0
+  private var columns: UInt16 = 0
+  public init(args: [String], env: [String] = [], cwd: String? = nil, user: String? = nil, tty: Bool = false, stdin: Bool = false) {
+    self.args = args
+    self.env = env
+    self.cwd = cwd
+    self.user = user
+    self.tty = tty
+    self.stdin = stdin
+  }
+}
