@@ -4,7 +4,7 @@ SCRATCH := $(if $(ORCH_SCRATCH),$(ORCH_SCRATCH),.build)
 FLAGS := --scratch-path $(SCRATCH) -Xswiftc -use-ld=lld --explicit-target-dependency-import-check error
 DEBIAN := libsqlite3-dev libseccomp-dev libcap-dev libssl-dev zlib1g-dev libnftables-dev nftables iproute2 busybox-static gcc pkg-config
 
-.PHONY: help deps build test check format generate
+.PHONY: help deps build release test check format generate quickstart clean-cluster bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 deps: ## install the Debian packages that are missing (root)
@@ -12,6 +12,15 @@ deps: ## install the Debian packages that are missing (root)
 	  if [ -n "$$missing" ]; then echo "installing" $$missing; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; fi
 build: deps ## debug build of everything
 	swift build $(FLAGS)
+release: deps ## release build of the four programs
+	swift build -c release --static-swift-stdlib $(FLAGS)
+quickstart: release ## a local cluster of three hosts with the sample stack on it (root)
+	scripts/quickstart.sh $(SCRATCH)/release
+clean-cluster: ## remove every trace of the local cluster
+	@if [ -x $(SCRATCH)/release/orch ]; then $(SCRATCH)/release/orch dev down; elif [ -x $(SCRATCH)/debug/orch ]; then $(SCRATCH)/debug/orch dev down; \
+	  else echo "nothing was built, so nothing runs"; fi
+bench: release ## the benchmarks, each beside its reference (root)
+	Benchmarks/run.sh $(SCRATCH)/release
 test: deps ## all tests
 	swift test $(FLAGS)
 format: ## format every source in place

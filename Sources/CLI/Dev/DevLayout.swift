@@ -44,6 +44,7 @@ public struct DevHost: Codable, Hashable, Sendable {
 
 public struct DevRecord: Codable, Sendable {
   public var hosts: [DevHost]
+  public var insecureRegistries: [String] = []
   public init(hosts: Int, managers: Int) { self.hosts = (1...hosts).map { DevHost(number: $0, isManager: $0 <= managers) } }
   public static let maximumHosts = 200
 }
