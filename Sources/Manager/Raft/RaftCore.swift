@@ -8,46 +8,224 @@
 // write is durable, though its messages leave before.
 //
 // It refuses to know: clocks, sockets, disks, threads, addresses, what a command means, how a snapshot's bytes travel.
+import DequeModule
 import Model
 
 /// One member. A value: the same inputs in the same order give the same outputs.
 public struct RaftCore: Sendable {
-  public init(config: RaftConfig, stored: StoredState, reader: any LogReader) { fatalError("soon") }
-  public var id: RaftID { fatalError("soon") }
-  public var status: RaftStatus { fatalError("soon") }
-  public var role: Role { fatalError("soon") }
-  public var leader: RaftID? { fatalError("soon") }
-  public var term: Term { fatalError("soon") }
-  public var commitIndex: LogIndex { fatalError("soon") }
-  public var appliedIndex: LogIndex { fatalError("soon") }
-  public var lastIndex: LogIndex { fatalError("soon") }
-  public var confState: ConfState { fatalError("soon") }
+  let config: RaftConfig
+  var random: SplitMix64
+  /// Since the start of the process.
+  var ticks: UInt64 = 0
+
+  public internal(set) var term: Term
+  var vote: RaftID?
+  public internal(set) var role = Role.follower
+  public internal(set) var leader: RaftID?
+  public internal(set) var confState: ConfState
+  var log: RaftLog
+  /// Sorted by id.
+  var members: [Progress] = []
+
+  var electionElapsed = 0
+  var heartbeatElapsed = 0
+  var electionTimeout = 0
+  /// When the leader of this term was last heard: until an election timeout later nobody else gets a vote (Raft section 6).
+  var leaderHeardAt: UInt64?
+
+  // A leader's own.
+  var transferee: RaftID?
+  /// A change of the members may be in the log up to here; the next one waits until it is applied.
+  var pendingConfigurationIndex: LogIndex = 0
+  var uncommittedBytes = 0
+  var reads = PendingReads()
+
+  // What the next `ready` hands out.
+  var messages: [Message] = []
+  var messagesAfterPersistence: [Message] = []
+  var readStates: [ReadState] = []
+  var shownSoftState: SoftState
+  var shownHardState: HardState
+  /// The hard state's term is durable up to here.
+  var durableTerm: Term
+  var readyNumber: UInt64 = 0
+  /// The last slice read for sending: peers in step share it.
+  var sliceMemo: (first: LogIndex, last: LogIndex, entries: [Entry])?
+
+  /// Traps when what was stored contradicts itself.
+  public init(config: RaftConfig, stored: StoredState, reader: any LogReader) {
+    precondition(config.id.rawValue != 0, "a member's id is never 0")
+    precondition(config.heartbeatTicks > 0 && config.electionTicks > config.heartbeatTicks, "electionTicks must exceed heartbeatTicks")
+    self.config = config
+    random = SplitMix64(seed: config.seed)
+    term = stored.hardState.term
+    vote = stored.hardState.vote
+    confState = stored.confState
+    log = RaftLog(stored: stored, reader: reader, maxCachedBytes: config.maxCachedBytes)
+    shownSoftState = SoftState(role: .follower, leader: nil)
+    shownHardState = HardState(term: term, vote: vote, commit: log.committed)
+    durableTerm = term
+    // Before the restart it may have answered a leader that still holds a lease.
+    if term > 0 { leaderHeardAt = 0 }
+    rebuildMembers()
+    randomizeElectionTimeout()
+  }
+
+  public var id: RaftID { config.id }
+  public var commitIndex: LogIndex { log.committed }
+  public var appliedIndex: LogIndex { log.applied }
+  public var lastIndex: LogIndex { log.lastIndex }
+  public var firstIndex: LogIndex { log.compactedIndex + 1 }
+  var hardState: HardState { HardState(term: term, vote: vote, commit: log.committed) }
+  var softState: SoftState { SoftState(role: role, leader: leader) }
+
+  public var status: RaftStatus {
+    RaftStatus(
+      id: id, role: role, leader: leader, term: term, commit: log.committed, applied: log.applied, lastIndex: log.lastIndex,
+      confState: confState, transferee: transferee,
+      peers: role != .leader
+        ? []
+        : members.map {
+          RaftStatus.Peer(
+            id: $0.id, match: $0.match, next: $0.next, replication: $0.replication, isRecentlyActive: $0.id == id || $0.isRecentlyActive,
+            isLearner: !$0.isVoter)
+        })
+  }
+
+  // MARK: Inputs
+
   /// Time passes: call it at a steady pace.
-  public mutating func tick() { fatalError("soon") }
-  /// A message came from a peer. Throws only `inconsistent`.
-  public mutating func step(_ message: Message) throws(RaftError) { fatalError("soon") }
-  /// Starts an election now (a new cluster's first member need not wait).
-  public mutating func campaign() { fatalError("soon") }
+  public mutating func tick() {
+    ticks += 1
+    electionElapsed += 1
+    if role == .leader {
+      tickLeader()
+    } else if electionElapsed >= electionTimeout, isPromotable {
+      electionElapsed = 0
+      campaign(config.preVote ? .preElection : .election)
+    }
+  }
+
+  /// Starts an election now (a new cluster's first member need not wait). Nothing happens if it may not be elected.
+  public mutating func campaign() {
+    guard role != .leader, isPromotable else { return }
+    campaign(config.preVote ? .preElection : .election)
+  }
+
   /// One entry each. Throws `notLeader`, `busy`, `transferring`; then nothing was appended.
-  public mutating func propose(_ data: [[UInt8]]) throws(RaftError) -> ProposalPosition { fatalError("soon") }
-  public mutating func proposeConfigurationChange(_ change: ConfigurationChange) throws(RaftError) -> ProposalPosition { fatalError("soon") }
-  /// Called for every committed `configuration` entry when it is applied; save the answer with the applied index.
-  @discardableResult
-  public mutating func applyConfigurationChange(_ change: ConfigurationChange) throws(RaftError) -> ConfState { fatalError("soon") }
-  /// The answer comes as a `ReadState` with this context, or never (leader lost): ask again after a timeout. Throws `notLeader(nil)`.
-  public mutating func readIndex(context: UInt64, mode: ReadMode = .quorum) throws(RaftError) { fatalError("soon") }
-  /// Throws `notLeader`, `notVoter`. Given up after an election timeout.
-  public mutating func transferLeadership(to target: RaftID) throws(RaftError) { fatalError("soon") }
-  public var hasReady: Bool { fatalError("soon") }
-  public mutating func ready() -> Ready { fatalError("soon") }
+  public mutating func propose(_ data: [[UInt8]]) throws(RaftError) -> ProposalPosition {
+    try append(kind: .command, data)
+  }
+
+  /// A message from a peer, which the shell has authenticated as `from`. Throws only `inconsistent`.
+  public mutating func step(_ message: Message) throws(RaftError) {
+    guard message.to == id, message.from != id else { return }
+    if message.term > term {
+      guard acceptsNewerTerm(message) else { return }
+    } else if message.term < term {
+      answerOlderTerm(message)
+      return
+    }
+    switch message.body {
+    case .vote(let request): answer(request, from: message.from, term: message.term, isPreVote: false)
+    case .preVote(let request): answer(request, from: message.from, term: message.term, isPreVote: true)
+    case .voteResponse(let granted): if role == .candidate { count(vote: granted, from: message.from) }
+    case .preVoteResponse(let granted):
+      if role == .preCandidate, !granted || message.term == term + 1 { count(vote: granted, from: message.from) }
+    case .append(let append):
+      try follow(message.from)
+      try handle(append)
+    case .heartbeat(let commit, let round):
+      try follow(message.from)
+      try handleHeartbeat(commit: commit, round: round)
+    case .snapshot(let metadata):
+      try follow(message.from)
+      handle(metadata)
+    case .appended(let index): try handleAppended(from: message.from, upTo: index)
+    case .appendRejected(let rejection): handleRejection(rejection, from: message.from)
+    case .heartbeatResponse(let round): handleHeartbeatResponse(from: message.from, round: round)
+    case .timeoutNow: if role == .follower, isPromotable { campaign(.transfer) }
+    case .readIndex(let context): if role == .leader { read(from: message.from, context: context, mode: .quorum) }
+    case .readIndexResponse(let index, let context): readStates.append(ReadState(context: context, index: index))
+    }
+  }
+
   /// This and every earlier `Ready` is durable.
-  public mutating func persisted(_ number: UInt64) { fatalError("soon") }
-  /// The state machine has applied (durably) every entry up to here.
-  public mutating func applied(upTo index: LogIndex) { fatalError("soon") }
+  public mutating func persisted(_ number: UInt64) {
+    while let write = log.finishWrite(upTo: number) {
+      durableTerm = max(durableTerm, write.term)
+      if role == .candidate, write.term == term, write.votedForItself { count(vote: true, from: id) }
+    }
+    guard role == .leader, let own = position(of: id), members[own].matched(upTo: log.stable) else { return }
+    members[own].next = log.lastIndex + 1
+    if advanceCommit() { broadcast(.evenIfEmpty) }
+  }
+
+  /// The state machine holds (durably) the effect of every entry up to here.
+  public mutating func applied(upTo index: LogIndex) {
+    log.apply(upTo: index)
+    leaveJointIfDue()
+  }
+
   /// The durable log no longer has entries up to here (never beyond what is applied).
-  public mutating func compact(upTo index: LogIndex) { fatalError("soon") }
+  public mutating func compact(upTo index: LogIndex) { log.compact(upTo: index) }
+
   /// A message to the peer was lost for sure.
-  public mutating func reportUnreachable(_ peer: RaftID) { fatalError("soon") }
+  public mutating func reportUnreachable(_ peer: RaftID) {
+    guard role == .leader, let position = position(of: peer), members[position].replication == .replicate else { return }
+    members[position].becomeProbe()
+  }
+
   /// How the sending of a `snapshot` message and its bytes ended. Always report: until then the peer gets nothing else.
-  public mutating func reportSnapshot(_ peer: RaftID, succeeded: Bool) { fatalError("soon") }
+  public mutating func reportSnapshot(_ peer: RaftID, succeeded: Bool) {
+    guard role == .leader, let position = position(of: peer), members[position].replication == .snapshot else { return }
+    if !succeeded { members[position].pendingSnapshotIndex = 0 }
+    members[position].becomeProbe()
+    // Next it hears from the peer (installed, or a heartbeat's answer) it goes on.
+    members[position].isPaused = true
+  }
+
+  // MARK: Shared
+
+  func position(of id: RaftID) -> Int? { members.firstIndex { $0.id == id } }
+
+  /// Has a vote and a state to stand on.
+  var isPromotable: Bool { confState.isVoter(id) && log.pendingSnapshotIndex == nil }
+
+  mutating func randomizeElectionTimeout() {
+    electionTimeout = config.electionTicks + Int(random.next() % UInt64(config.electionTicks))
+  }
+
+  mutating func send(_ body: Message.Body, to: RaftID, term: Term? = nil) {
+    messages.append(Message(from: id, to: to, term: term ?? self.term, body: body))
+  }
+
+  mutating func sendAfterPersistence(_ body: Message.Body, to: RaftID, term: Term? = nil) {
+    messagesAfterPersistence.append(Message(from: id, to: to, term: term ?? self.term, body: body))
+  }
+
+  mutating func reset(term newTerm: Term) {
+    if term != newTerm {
+      term = newTerm
+      vote = nil
+    }
+    leader = nil
+    leaderHeardAt = nil
+    electionElapsed = 0
+    heartbeatElapsed = 0
+    randomizeElectionTimeout()
+    transferee = nil
+    pendingConfigurationIndex = 0
+    uncommittedBytes = 0
+    reads = PendingReads()
+    for position in members.indices {
+      members[position].reset(next: log.lastIndex + 1, match: members[position].id == id ? log.stable : 0)
+    }
+  }
+
+  mutating func becomeFollower(term: Term, leader: RaftID?) {
+    reset(term: term)
+    self.leader = leader
+    role = .follower
+  }
 }
