@@ -58,7 +58,7 @@ let shared: [Target] = [
   room("Transport", "Shared/Transport", ["Model", "Wire", "Identity", protobuf, nioSSL, log, deque] + nio),
   room("Telemetry", "Shared/Telemetry", [log, metrics]),
   room("LinuxSystem", "Shared/LinuxSystem", ["CLinux", "CCap"]),
-  room("Netlink", "Shared/Netlink", ["LinuxSystem"]),
+  room("Netlink", "Shared/Netlink", ["LinuxSystem", "CLinux"]),
 ]
 
 let manager: [Target] = [
@@ -86,8 +86,8 @@ let agent: [Target] = [
   room("Cgroups", "Agent/Cgroups", ["LinuxSystem"]),
   room("Runtime", "Agent/Runtime", ["Model", "LinuxSystem", "CLinux", "Seccomp", "Cgroups", log]),
   room("AgentImage", "Agent/Image", ["Model", "LinuxSystem", "CZlib", crypto, httpClient, log] + nio),
-  room("DNS", "Agent/DNS", ["Model", "LinuxSystem", log] + nio),
-  room("AgentNetwork", "Agent/Network", ["Model", "LinuxSystem", "Netlink", "CNFTables", log]),
+  room("DNS", "Agent/DNS", ["Model", "LinuxSystem", "Netlink", "CLinux", log]),
+  room("AgentNetwork", "Agent/Network", ["Model", "LinuxSystem", "CLinux", "Netlink", "CNFTables", log]),
   room("AgentVolume", "Agent/Volume", ["Model", "LinuxSystem"]),
   .executableTarget(
     name: "orch-init", dependencies: ["CLinux"], path: "Sources/Agent/Init", swiftSettings: strict),

@@ -1,0 +1,334 @@
+import Glibc
+import Model
+import Netlink
+import Synchronization
+
+/// What happens on the network thread: reads the kernel, asks the plan, carries it out. Every method runs on that thread, and holds
+/// its own small memory (which rules were loaded where) only there.
+final class HostNetwork: Sendable {
+  let configuration: OverlayNetwork.Configuration
+  let thread: NetworkThread
+  let memory = Mutex(Memory())
+
+  struct Memory {
+    var hostRules: String?
+    var containerRules: [TaskID: String] = [:]
+    /// Sockets that hold published ports, so that nobody else takes them and that who has them is noticed.
+    var ports: [PublishedPort: Int32] = [:]
+  }
+
+  init(configuration: OverlayNetwork.Configuration, thread: NetworkThread) {
+    self.configuration = configuration
+    self.thread = thread
+  }
+
+  // MARK: The host
+
+  func reconcile(_ world: NetworkWorld) throws -> [NetworkProblem] {
+    let socket = try NetlinkSocket()
+    var links = try socket.links()
+    let operations = HostState(world).operations(from: try observe(socket, links))
+    let linkChanges = operations.filter(\.changesLinks)
+    if !linkChanges.isEmpty {
+      try socket.perform(linkChanges.map { message($0, links) })
+      links = try socket.links()
+      try socket.perform(links.filter { isOurs($0) && !$0.up }.map { .quietIPv6($0.index, $0.name) })
+    }
+    try socket.perform(operations.filter { !$0.changesLinks }.map { message($0, links) })
+    var problems = parameters(world)
+    try socket.perform(reattachments(world, links))
+    let ready = world.readyEndpoints()
+    let ports = Ruleset.publishedPorts(world, ready: ready).map(\.port)
+    let taken = reserve(ports)
+    problems += taken.sorted().map { taken in
+      NetworkProblem("published port \(taken)", "another process on this host uses it; stop that process or publish another port")
+    }
+    let rules = Ruleset.host(world, ready: ready, unavailable: taken)
+    if memory.withLock({ $0.hostRules }) != rules {
+      try Nftables.run(rules, object: "this host")
+      memory.withLock { $0.hostRules = rules }
+    }
+    for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
+      do { try loadRules(container, world, ready) } catch { problems.append(NetworkProblem("task \(container.task)", "\(error)")) }
+    }
+    return problems
+  }
+
+  private func isOurs(_ link: LinkInfo) -> Bool {
+    (link.kind == "bridge" && InterfaceName.vni(link.name, prefix: InterfaceName.bridgePrefix) != nil)
+      || (link.kind == "vxlan" && InterfaceName.vni(link.name, prefix: InterfaceName.tunnelPrefix) != nil)
+  }
+
+  /// The kernel's present state, as far as it is ours.
+  private func observe(_ socket: NetlinkSocket, _ links: [LinkInfo]) throws -> HostState {
+    var state = HostState()
+    let addresses = Dictionary(grouping: try socket.addresses(), by: \.index)
+    for link in links where isOurs(link) {
+      if link.kind == "bridge", let vni = InterfaceName.vni(link.name, prefix: InterfaceName.bridgePrefix) {
+        let own = (addresses[link.index] ?? []).map { HostState.Address(address: IPv4Address(octets: $0.address), length: $0.length) }
+        state.bridges[vni] = .init(mac: link.mac, mtu: link.mtu, up: link.up, addresses: Set(own))
+      } else if let vni = InterfaceName.vni(link.name, prefix: InterfaceName.tunnelPrefix), let vxlan = link.vxlan, vxlan.local.count == 4 {
+        let entries = try socket.forwarding(of: link.index).map { HostState.Forwarding(mac: $0.mac, host: IPv4Address(octets: $0.destination)) }
+        let bridge = links.first { $0.index == link.master }?.name
+        state.tunnels[vni] = .init(
+          local: IPv4Address(octets: vxlan.local), port: vxlan.port, mtu: link.mtu, up: link.up, bridged: bridge == InterfaceName.bridge(vni),
+          forwarding: Set(entries))
+      }
+    }
+    return state
+  }
+
+  private func message(_ operation: HostOperation, _ links: [LinkInfo]) -> NetlinkMessage {
+    func index(_ name: String) -> UInt32 { links.first { $0.name == name }?.index ?? 0 }
+    func bridge(_ vni: UInt32) -> UInt32 { index(InterfaceName.bridge(vni)) }
+    func tunnel(_ vni: UInt32) -> UInt32 { index(InterfaceName.tunnel(vni)) }
+    switch operation {
+    case .deleteBridge(let vni): return .deleteLink(bridge(vni), InterfaceName.bridge(vni))
+    case .deleteTunnel(let vni): return .deleteLink(tunnel(vni), InterfaceName.tunnel(vni))
+    case .addBridge(let vni, let mac, let mtu): return .addLink(InterfaceName.bridge(vni), .bridge, mac: mac, mtu: mtu)
+    case .addTunnel(let vni, let local, let port, let mtu):
+      return .addLink(InterfaceName.tunnel(vni), .vxlan(id: vni, local: local.octets, port: port), mtu: mtu)
+    case .setBridge(let vni, let mac, let mtu): return .setLink(bridge(vni), InterfaceName.bridge(vni), up: true, mtu: mtu, mac: mac)
+    case .setTunnel(let vni, let mtu): return .setLink(tunnel(vni), InterfaceName.tunnel(vni), up: true, mtu: mtu)
+    case .bridgeTunnel(let vni): return .setLink(tunnel(vni), InterfaceName.tunnel(vni), master: bridge(vni))
+    case .addAddress(let vni, let address): return .addAddress(address.address.octets, length: address.length, on: bridge(vni))
+    case .deleteAddress(let vni, let address): return .deleteAddress(address.address.octets, length: address.length, on: bridge(vni))
+    case .addForwarding(let vni, let entry): return .addForwarding(entry.mac, to: entry.host.octets, on: tunnel(vni))
+    case .deleteForwarding(let vni, let entry): return .deleteForwarding(entry.mac, to: entry.host.octets, on: tunnel(vni))
+    }
+  }
+
+  private func parameters(_ world: NetworkWorld) -> [NetworkProblem] {
+    guard !world.networks.isEmpty else { return [] }
+    var problems = [KernelParameter.set("ipv4/ip_forward", "1")]
+    for network in world.networks {
+      let name = InterfaceName.bridge(network.vni)
+      // Answers from ingress addresses leave containers through another network: loose reverse path (RFC 3704 2.4).
+      problems.append(KernelParameter.set("ipv4/conf/\(name)/rp_filter", "2"))
+      problems.append(KernelParameter.set("ipv4/conf/\(name)/route_localnet", "1"))
+    }
+    return problems.compactMap { $0 }
+  }
+
+  /// Containers' interfaces that lost their bridge (it was removed by someone and is new) come back to it.
+  private func reattachments(_ world: NetworkWorld, _ links: [LinkInfo]) -> [NetlinkMessage] {
+    let byName = Dictionary(links.map { ($0.name, $0) }, uniquingKeysWith: { a, _ in a })
+    return world.containers.values.flatMap { container in
+      container.attachments.enumerated().flatMap { index, attachment -> [NetlinkMessage] in
+        guard let network = world.network(attachment.network), let bridge = byName[InterfaceName.bridge(network.vni)],
+          let veth = byName[InterfaceName.veth(container.task, index)], veth.master != bridge.index
+        else { return [] }
+        return [
+          .setLink(veth.index, veth.name, up: true, master: bridge.index), .addBridgeForwarding(attachment.address.mac, port: veth.index),
+        ]
+      }
+    }
+  }
+
+  // MARK: Ports
+
+  /// Holds every port of the list by a bound socket that does not listen, lets go of others; returns those that someone else has.
+  private func reserve(_ ports: [PublishedPort]) -> Set<PublishedPort> {
+    memory.withLock { memory in
+      let wanted = Set(ports.filter { $0.protocol != .sctp })
+      for (port, descriptor) in memory.ports where !wanted.contains(port) {
+        close(descriptor)
+        memory.ports[port] = nil
+      }
+      var taken: Set<PublishedPort> = []
+      for port in wanted where memory.ports[port] == nil {
+        if let descriptor = Self.hold(port) { memory.ports[port] = descriptor } else { taken.insert(port) }
+      }
+      return taken
+    }
+  }
+
+  private static func hold(_ port: PublishedPort) -> Int32? {
+    let kind = port.protocol == .udp ? SOCK_DGRAM : SOCK_STREAM
+    let descriptor = socket(AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    guard descriptor >= 0 else { return nil }
+    // While it binds only, so that a connection that lingers from before (TIME_WAIT) is not taken for a process.
+    var reuse: Int32 = port.protocol == .udp ? 0 : 1
+    setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, 4)
+    var address = sockaddr_in()
+    address.sin_family = UInt16(AF_INET)
+    address.sin_port = port.number.bigEndian
+    let bound = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+    }
+    guard bound == 0 || errno != EADDRINUSE else {
+      close(descriptor)
+      return nil
+    }
+    reuse = 0
+    setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, 4)
+    return descriptor
+  }
+
+  // MARK: Containers
+
+  func path(_ task: TaskID) -> String { "\(configuration.runDirectory)/netns/\(task)" }
+
+  func describe(_ network: TaskNetwork, in world: NetworkWorld) -> AttachedNamespace {
+    AttachedNamespace(
+      path: path(network.task), networks: network.attachments.map(\.network), reachesOutside: world.gateway(of: network.attachments) != nil)
+  }
+
+  func attach(_ network: TaskNetwork, in world: NetworkWorld) throws -> AttachedNamespace {
+    for attachment in network.attachments where world.network(attachment.network) == nil {
+      throw NetworkProblem("network \(attachment.network)", "not assigned to this node yet")
+    }
+    let hostPorts = network.hostPorts.compactMap { config in
+      config.publishedPort.map { PublishedPort(protocol: config.protocol ?? .tcp, number: $0) }
+    }
+    let before = memory.withLock { Set($0.ports.keys) }
+    for port in hostPorts {
+      // One that we hold is another task's or service's; the rule set gives it to the first.
+      if before.contains(port) { throw NetworkProblem("host port \(port)", "already published on this host by another task or service") }
+      guard let descriptor = Self.hold(port) else { throw NetworkProblem("host port \(port)", "another process on this host uses it") }
+      memory.withLock { $0.ports[port] = descriptor }
+    }
+    do {
+      try makeNamespace(network.task)
+      try connect(network, world)
+      try loadRules(network, world, world.readyEndpoints())
+    } catch {
+      detach(network)
+      throw error
+    }
+    return describe(network, in: world)
+  }
+
+  private func makeNamespace(_ task: TaskID) throws {
+    let path = path(task)
+    mkdir(configuration.runDirectory, 0o755)
+    mkdir("\(configuration.runDirectory)/netns", 0o700)
+    unbind(path)
+    let file = open(path, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o444)
+    guard file >= 0 else { throw NetlinkError(operation: "create", object: path, errno: errno) }
+    close(file)
+    try thread.insideNew {
+      guard mount("/proc/thread-self/ns/net", path, nil, UInt(MS_BIND), nil) == 0 else {
+        throw NetlinkError(operation: "bind namespace", object: path, errno: errno)
+      }
+      // Kernels without IPv6 have no such file. lo keeps ::1; interfaces that come later get no IPv6 of their own.
+      _ = KernelParameter.set("ipv6/conf/default/disable_ipv6", "1")
+      // Published ports keep the client's address: it comes in by ingress and its answer leaves by the default route.
+      _ = KernelParameter.set("ipv4/conf/all/rp_filter", "2")
+      // As Docker: a program without privileges may listen on port 80, and may ping.
+      _ = KernelParameter.set("ipv4/ip_unprivileged_port_start", "0")
+      _ = KernelParameter.set("ipv4/ping_group_range", "0 2147483647")
+      try NetlinkSocket().perform([.setLink(1, "lo", up: true)])
+    }
+  }
+
+  private func connect(_ network: TaskNetwork, _ world: NetworkWorld) throws {
+    guard !network.attachments.isEmpty else { return }
+    let path = path(network.task)
+    let namespace = open(path, O_RDONLY | O_CLOEXEC)
+    guard namespace >= 0 else { throw NetlinkError(operation: "open namespace", object: path, errno: errno) }
+    defer { close(namespace) }
+    let socket = try NetlinkSocket()
+    let links = try socket.links()
+    func index(_ name: String, _ links: [LinkInfo]) throws -> UInt32 {
+      guard let link = links.first(where: { $0.name == name }) else {
+        throw NetlinkError(operation: "find link", object: name, errno: ENODEV)
+      }
+      return link.index
+    }
+    var births: [NetlinkMessage] = []
+    for (number, attachment) in network.attachments.enumerated() {
+      guard let assigned = world.network(attachment.network) else { continue }
+      births.append(
+        .addVeth(
+          InterfaceName.veth(network.task, number), master: try index(InterfaceName.bridge(assigned.vni), links), mtu: UInt32(clamping: assigned.mtu),
+          peer: "eth\(number)", peerMAC: attachment.address.mac, peerNamespace: namespace, alias: "orch task \(network.task)"))
+    }
+    try socket.perform(births)
+    let born = try socket.links()
+    try socket.perform(
+      network.attachments.enumerated().map { number, attachment in
+        .addBridgeForwarding(attachment.address.mac, port: try index(InterfaceName.veth(network.task, number), born))
+      })
+    try thread.inside(path) {
+      let inner = try NetlinkSocket()
+      let links = try inner.links()
+      var messages: [NetlinkMessage] = []
+      for (number, attachment) in network.attachments.enumerated() {
+        guard let assigned = world.network(attachment.network) else { continue }
+        let own = try index("eth\(number)", links)
+        messages.append(.addAddress(attachment.address.octets, length: assigned.subnet.length, on: own))
+        messages.append(.setLink(own, "eth\(number)", up: true))
+      }
+      if let gateway = world.gateway(of: network.attachments) { messages.append(.addDefaultRoute(gateway: gateway.octets)) }
+      try inner.perform(messages)
+    }
+  }
+
+  private func loadRules(_ network: TaskNetwork, _ world: NetworkWorld, _ ready: Ruleset.Ready) throws {
+    let rules = Ruleset.container(network, in: world, ready: ready)
+    let loaded = memory.withLock { $0.containerRules[network.task] }
+    guard let text = rules ?? (loaded == nil ? nil : Ruleset.removal), text != loaded else { return }
+    try thread.inside(path(network.task)) { try Nftables.run(text, object: "task \(network.task)") }
+    memory.withLock { $0.containerRules[network.task] = rules }
+  }
+
+  func detach(_ network: TaskNetwork) {
+    // Its addresses may be given to a task elsewhere before the kernel has reaped the namespace.
+    if !network.attachments.isEmpty, let socket = try? NetlinkSocket(), let links = try? socket.links() {
+      for (number, attachment) in network.attachments.enumerated() {
+        if let veth = links.first(where: { $0.name == InterfaceName.veth(network.task, number) }) {
+          try? socket.perform([.deleteBridgeForwarding(attachment.address.mac, port: veth.index)])
+        }
+      }
+    }
+    unbind(path(network.task))
+    memory.withLock { memory in
+      memory.containerRules[network.task] = nil
+      for config in network.hostPorts {
+        guard let number = config.publishedPort else { continue }
+        if let held = memory.ports.removeValue(forKey: PublishedPort(protocol: config.protocol ?? .tcp, number: number)) { close(held) }
+      }
+    }
+  }
+
+  private func unbind(_ path: String) {
+    while umount2(path, Int32(MNT_DETACH)) == 0 {}
+    unlink(path)
+  }
+
+  func recover(_ alive: [TaskNetwork]) throws -> Set<TaskID> {
+    let known = Dictionary(alive.map { ($0.task.description, $0.task) }, uniquingKeysWith: { a, _ in a })
+    var found: Set<TaskID> = []
+    let folder = "\(configuration.runDirectory)/netns"
+    guard let directory = opendir(folder) else { return [] }
+    defer { closedir(directory) }
+    var names: [String] = []
+    while let entry = readdir(directory) {
+      names.append(withUnsafePointer(to: &entry.pointee.d_name) { $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) } })
+    }
+    for name in names where name != "." && name != ".." {
+      if let task = known[name], (try? thread.inside("\(folder)/\(name)") {}) != nil { found.insert(task) } else { unbind("\(folder)/\(name)") }
+    }
+    return found
+  }
+
+  func removeAll(_ containers: [TaskNetwork]) throws {
+    for container in containers { detach(container) }
+    _ = try recover([])
+    let socket = try NetlinkSocket()
+    try socket.perform(try socket.links().filter(isOurs).map { .deleteLink($0.index, $0.name) })
+    try Nftables.run(Ruleset.removal, object: "this host")
+    memory.withLock { memory in
+      for descriptor in memory.ports.values { close(descriptor) }
+      memory = Memory()
+    }
+  }
+
+  deinit { memory.withLock { for descriptor in $0.ports.values { close(descriptor) } } }
+}
+
+extension IPv4Address {
+  /// Of 4 bytes in network order; zero otherwise.
+  init(octets: [UInt8]) { self.init(octets.count == 4 ? octets.reduce(0) { $0 << 8 | UInt32($1) } : 0) }
+}

@@ -1,0 +1,118 @@
+import Model
+
+/// Links, addresses and forwarding entries of the overlays on one host: as they should be, or as they are.
+struct HostState: Equatable, Sendable {
+  struct Bridge: Equatable, Sendable {
+    var mac: [UInt8]
+    var mtu: UInt32
+    var up = true
+    var addresses: Set<Address>
+  }
+  struct Address: Hashable, Sendable {
+    var address: IPv4Address
+    var length: UInt8
+  }
+  struct Tunnel: Equatable, Sendable {
+    var local: IPv4Address
+    var port: UInt16
+    var mtu: UInt32
+    var up = true
+    /// Is a port of the network's bridge.
+    var bridged = true
+    var forwarding: Set<Forwarding>
+  }
+  struct Forwarding: Hashable, Sendable {
+    var mac: [UInt8]
+    var host: IPv4Address
+    /// Where frames go whose receiver is not known: ARP and broadcast, to every peer (head-end replication).
+    static func flood(to host: IPv4Address) -> Self { Self(mac: [0, 0, 0, 0, 0, 0], host: host) }
+  }
+  /// By VNI.
+  var bridges: [UInt32: Bridge] = [:]
+  var tunnels: [UInt32: Tunnel] = [:]
+
+  init() {}
+
+  /// As it should be.
+  init(_ world: NetworkWorld) {
+    let remote = Dictionary(grouping: world.endpoints.lazy.filter { $0.underlay != world.underlay }, by: \.network)
+    for network in world.networks {
+      let mtu = UInt32(clamping: network.mtu)
+      bridges[network.vni] = Bridge(
+        mac: network.nodeAddress.mac, mtu: mtu, addresses: [Address(address: network.nodeAddress, length: network.subnet.length)])
+      var forwarding: [[UInt8]: IPv4Address] = [:]
+      for endpoint in remote[network.id] ?? [] { forwarding[endpoint.address.mac] = endpoint.underlay }
+      for peer in network.peers { forwarding[peer.address.mac] = peer.underlay }
+      var entries = Set(forwarding.map { Forwarding(mac: $0.key, host: $0.value) })
+      for peer in network.peers where peer.underlay != world.underlay { entries.insert(.flood(to: peer.underlay)) }
+      tunnels[network.vni] = Tunnel(local: world.underlay, port: network.dataPathPort, mtu: mtu, forwarding: entries)
+    }
+  }
+}
+
+enum HostOperation: Equatable, Sendable {
+  case deleteBridge(UInt32)
+  case deleteTunnel(UInt32)
+  case addBridge(UInt32, mac: [UInt8], mtu: UInt32)
+  case addTunnel(UInt32, local: IPv4Address, port: UInt16, mtu: UInt32)
+  // From here on the links exist.
+  case setBridge(UInt32, mac: [UInt8], mtu: UInt32)
+  case setTunnel(UInt32, mtu: UInt32)
+  case bridgeTunnel(UInt32)
+  case addAddress(UInt32, HostState.Address)
+  case deleteAddress(UInt32, HostState.Address)
+  case addForwarding(UInt32, HostState.Forwarding)
+  case deleteForwarding(UInt32, HostState.Forwarding)
+
+  /// Makes or removes links, so that their numbers have to be read again before the others.
+  var changesLinks: Bool {
+    switch self {
+    case .deleteBridge, .deleteTunnel, .addBridge, .addTunnel: true
+    default: false
+    }
+  }
+}
+
+extension HostState {
+  /// What leads from `present` to this state; empty when they are equal. Links first, then what is on them; within that by VNI.
+  func operations(from present: HostState) -> [HostOperation] {
+    var links: [HostOperation] = []
+    var rest: [HostOperation] = []
+    for vni in present.tunnels.keys.sorted() where tunnels[vni] == nil { links.append(.deleteTunnel(vni)) }
+    for vni in present.bridges.keys.sorted() where bridges[vni] == nil { links.append(.deleteBridge(vni)) }
+    for (vni, bridge) in bridges.sorted(by: { $0.key < $1.key }) {
+      let old = present.bridges[vni]
+      if old == nil { links.append(.addBridge(vni, mac: bridge.mac, mtu: bridge.mtu)) }
+      if old?.mac != bridge.mac || old?.mtu != bridge.mtu || old?.up != true { rest.append(.setBridge(vni, mac: bridge.mac, mtu: bridge.mtu)) }
+      let addresses = old?.addresses ?? []
+      for address in addresses.subtracting(bridge.addresses).sorted() { rest.append(.deleteAddress(vni, address)) }
+      for address in bridge.addresses.subtracting(addresses).sorted() { rest.append(.addAddress(vni, address)) }
+    }
+    for (vni, tunnel) in tunnels.sorted(by: { $0.key < $1.key }) {
+      var old = present.tunnels[vni]
+      if let other = old, other.local != tunnel.local || other.port != tunnel.port {
+        links.append(.deleteTunnel(vni))
+        old = nil
+      }
+      if old == nil { links.append(.addTunnel(vni, local: tunnel.local, port: tunnel.port, mtu: tunnel.mtu)) }
+      // A new bridge has lost the port of the old one.
+      if old?.bridged != true || present.bridges[vni] == nil { rest.append(.bridgeTunnel(vni)) }
+      if old?.mtu != tunnel.mtu || old?.up != true { rest.append(.setTunnel(vni, mtu: tunnel.mtu)) }
+      let entries = old?.forwarding ?? []
+      // Removals first: an address that moved to another host has the same MAC.
+      for entry in entries.subtracting(tunnel.forwarding).sorted() { rest.append(.deleteForwarding(vni, entry)) }
+      for entry in tunnel.forwarding.subtracting(entries).sorted() { rest.append(.addForwarding(vni, entry)) }
+    }
+    return links + rest
+  }
+}
+
+extension HostState.Address: Comparable {
+  static func < (a: Self, b: Self) -> Bool { (a.address, a.length) < (b.address, b.length) }
+}
+
+extension HostState.Forwarding: Comparable {
+  static func < (a: Self, b: Self) -> Bool {
+    a.mac == b.mac ? a.host < b.host : a.mac.lexicographicallyPrecedes(b.mac)
+  }
+}

@@ -1,0 +1,47 @@
+import CNFTables
+import Glibc
+import Synchronization
+
+/// Runs nftables text in the calling thread's network namespace, as one transaction, through libnftables.
+enum Nftables {
+  /// libnftables keeps global state: one caller at a time in the process.
+  private static let one = Mutex<Void>(())
+
+  static func run(_ text: String, object: String) throws(NetworkProblem) {
+    let message: String? = one.withLock { _ in
+      guard let context = nft_ctx_new(UInt32(NFT_CTX_DEFAULT)) else { return "no nftables context" }
+      defer { nft_ctx_free(context) }
+      nft_ctx_buffer_output(context)
+      nft_ctx_buffer_error(context)
+      guard nft_run_cmd_from_buffer(context, text) != 0 else { return nil }
+      return nft_ctx_get_error_buffer(context).map { String(cString: $0) } ?? "refused"
+    }
+    if let message { throw NetworkProblem("nftables rules of \(object)", message.split(separator: "\n").first.map(String.init) ?? message) }
+  }
+}
+
+/// Kernel parameters of the calling thread's network namespace.
+enum KernelParameter {
+  /// nil when it has the value afterwards; else what is wrong. A read-only /proc/sys is no problem when the value is there already.
+  static func set(_ path: String, _ value: String) -> NetworkProblem? {
+    let file = "/proc/sys/net/\(path)"
+    let descriptor = open(file, O_RDWR | O_CLOEXEC)
+    var failure = errno
+    if descriptor >= 0 {
+      defer { close(descriptor) }
+      if write(descriptor, value, value.utf8.count) == value.utf8.count { return nil }
+      failure = errno
+    }
+    if get(path) == value { return nil }
+    return NetworkProblem("set \(file) to \(value)", String(cString: strerror(failure)))
+  }
+
+  static func get(_ path: String) -> String? {
+    let descriptor = open("/proc/sys/net/\(path)", O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return nil }
+    defer { close(descriptor) }
+    var buffer = [UInt8](repeating: 0, count: 64)
+    let count = read(descriptor, &buffer, buffer.count)
+    return count > 0 ? String(decoding: buffer[..<count].prefix { $0 > 32 }, as: UTF8.self) : nil
+  }
+}

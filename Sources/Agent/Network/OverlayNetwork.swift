@@ -1,0 +1,157 @@
+// Room: AgentNetwork. One host's part of the overlay: a bridge and a VXLAN device per network, a namespace and a veth per attachment,
+// and one nftables table of our own (`ip orch`) here and in each container's namespace.
+// Invariants: what the kernel has is compared with what the assignments ask for, and only the difference is done; nothing that is not
+// named orbr*, orvx*, ov* or `table ip orch` is touched; containers' networks outlive this process.
+// Refuses to know what a service's spec is, where tasks run and why, and how names are answered (room DNS).
+
+import Glibc
+import Logging
+import Model
+import Netlink
+
+/// What stays wrong after `apply`, for people; the rest was done.
+public struct NetworkProblem: Error, Hashable, Sendable, CustomStringConvertible {
+  public var object: String
+  public var reason: String
+  public init(_ object: String, _ reason: String) {
+    self.object = object
+    self.reason = reason
+  }
+  public var description: String { "\(object): \(reason)" }
+}
+
+/// A container's network namespace.
+public struct AttachedNamespace: Hashable, Sendable {
+  /// A bound namespace file: join it with setns; it stays until `detach`.
+  public var path: String
+  /// Of the attachments, in their order.
+  public var networks: [NetworkID]
+  /// false: every network is internal, so names from outside are not answered.
+  public var reachesOutside: Bool
+}
+
+/// A task's place in the network, as it is given to `attach` and, after a restart of the agent, to `recover`.
+public struct TaskNetwork: Hashable, Sendable {
+  public var task: TaskID
+  public var attachments: [NetworkAttachment]
+  /// Of its service, those with publishMode host: this host's port leads to this task alone.
+  public var hostPorts: [PortConfig]
+  public init(task: TaskID, attachments: [NetworkAttachment], hostPorts: [PortConfig] = []) {
+    self.task = task
+    self.attachments = attachments
+    self.hostPorts = hostPorts
+  }
+}
+
+public actor OverlayNetwork {
+  public struct Configuration: Sendable {
+    /// This host's address: source of VXLAN packets, and how its own endpoints are told from others'.
+    public var underlayAddress: IPv4Address
+    /// Namespaces are bound at `<runDirectory>/netns/<task>`.
+    public var runDirectory: String
+    /// The host's network namespace; nil: the process's own.
+    public var hostNamespace: String?
+    public init(underlayAddress: IPv4Address, runDirectory: String, hostNamespace: String? = nil) {
+      self.underlayAddress = underlayAddress
+      self.runDirectory = runDirectory
+      self.hostNamespace = hostNamespace
+    }
+  }
+
+  private let host: HostNetwork
+  private let thread: NetworkThread
+  private let log: Logger
+  private var desired = NetworkWorld()
+  private var containers: [TaskID: TaskNetwork] = [:]
+  private var asked = 0
+  private var done = 0
+  private var inFlight: Task<[NetworkProblem], any Error>?
+
+  /// Changes nothing yet.
+  public init(configuration: Configuration, log: Logger) throws {
+    thread = try NetworkThread(name: "orch-network", home: configuration.hostNamespace)
+    host = HostNetwork(configuration: configuration, thread: thread)
+    desired.underlay = configuration.underlayAddress
+    self.log = log
+  }
+
+  /// Brings this host to exactly these networks, services and endpoints. Idempotent; repairs what others removed. Calls that come
+  /// while one runs are done together, with the newest state. Throws NetlinkError when the kernel refuses; what stayed wrong for
+  /// reasons outside (a port in use) is returned.
+  @discardableResult
+  public func apply(networks: [NetworkAssignment], services: [ServiceRecord], endpoints: [EndpointRecord]) async throws -> [NetworkProblem] {
+    desired.networks = networks
+    desired.services = services
+    desired.endpoints = endpoints
+    return try await reconcile()
+  }
+
+  /// Compares with the kernel once more, with the state of the last `apply`.
+  @discardableResult
+  public func repair() async throws -> [NetworkProblem] { try await reconcile() }
+
+  private func reconcile() async throws -> [NetworkProblem] {
+    asked += 1
+    let mine = asked
+    let previous = inFlight
+    let next = Task { () async throws -> [NetworkProblem] in
+      let before = await previous?.result
+      if self.done >= mine, case .success(let problems)? = before { return problems }
+      return try await self.reconcileNow()
+    }
+    inFlight = next
+    return try await next.value
+  }
+
+  private func reconcileNow() async throws -> [NetworkProblem] {
+    let upTo = asked
+    var world = desired
+    world.containers = containers
+    let host = self.host
+    let problems = try await thread.run { [world] in try host.reconcile(world) }
+    done = max(done, upTo)
+    return problems
+  }
+
+  /// Makes the task's namespace with an interface for each attachment (eth0, eth1, …), routes and virtual IPs; ready when it returns.
+  /// A task that is attached already is made anew. Throws when a network is not assigned to this node, or a host port is taken.
+  public func attach(_ network: TaskNetwork) async throws -> AttachedNamespace {
+    var world = desired
+    world.containers = containers
+    world.containers[network.task] = network
+    let host = self.host
+    let namespace = try await thread.run { [world] in try host.attach(network, in: world) }
+    containers[network.task] = network
+    // An `apply` between the two lines above did not know the container.
+    if !network.hostPorts.isEmpty || desired.services != world.services || desired.endpoints != world.endpoints { _ = try await reconcile() }
+    return namespace
+  }
+
+  /// Takes the task's namespace away; the kernel removes its interfaces once nothing runs in it. No error when there is none.
+  public func detach(_ task: TaskID) async throws {
+    guard let network = containers.removeValue(forKey: task) else {
+      return try await thread.run { [host] in host.detach(TaskNetwork(task: task, attachments: [])) }
+    }
+    try await thread.run { [host] in host.detach(network) }
+    if !network.hostPorts.isEmpty { _ = try await reconcile() }
+  }
+
+  /// After a restart of the agent, before the first `apply`: takes over the namespaces of tasks that are alive and removes all others.
+  /// Returns those found; a task that is not among them has lost its network and cannot be saved.
+  public func recover(_ alive: [TaskNetwork]) async throws -> [TaskID: AttachedNamespace] {
+    let found = try await thread.run { [host] in try host.recover(alive) }
+    for network in alive where found.contains(network.task) { containers[network.task] = network }
+    var result: [TaskID: AttachedNamespace] = [:]
+    for network in alive where found.contains(network.task) { result[network.task] = host.describe(network, in: desired) }
+    return result
+  }
+
+  /// Nothing of ours is left on this host afterwards.
+  public func removeAll() async throws {
+    let all = Array(containers.values)
+    containers = [:]
+    desired = NetworkWorld()
+    desired.underlay = host.configuration.underlayAddress
+    try await thread.run { [host] in try host.removeAll(all) }
+  }
+}

@@ -1,0 +1,168 @@
+import Model
+
+/// nftables text for one namespace. Everything in it is made of numbers and addresses, never of a text from outside.
+/// The whole table `ip orch` is replaced in one transaction; connections that were established keep their translation (conntrack).
+enum Ruleset {
+  static func table(_ chains: [String]) -> String {
+    "table ip orch {\n}\ndelete table ip orch\ntable ip orch {\n\(chains.joined())}\n"
+  }
+  static let removal = "table ip orch {\n}\ndelete table ip orch\n"
+
+  /// In a container: its connections to virtual IPs go to a random ready endpoint, and the endpoint sees the container's own address.
+  /// nil when there is nothing to say.
+  static func container(_ network: TaskNetwork, in world: NetworkWorld, ready: Ready) -> String? {
+    let networks = Set(network.attachments.map(\.network))
+    let virtual = VirtualIPs(world.services, on: networks, ready: ready)
+    guard !virtual.isEmpty else { return nil }
+    return table(
+      virtual.chains + [
+        chain("output", "type nat hook output priority -100; policy accept;", virtual.translation),
+        chain("refuse", "type filter hook output priority 0; policy accept;", virtual.refusal),
+      ])
+  }
+
+  typealias Ready = [NetworkWorld.ServiceOnNetwork: [IPv4Address]]
+
+  static func host(_ world: NetworkWorld, ready: Ready, unavailable: Set<PublishedPort>) -> String {
+    let virtual = VirtualIPs(world.services, on: Set(world.networks.map(\.id)), ready: ready)
+    let ports = publishedPorts(world, ready: ready).filter { !unavailable.contains($0.port) }
+    let open = ports.filter { !$0.backends.isEmpty }
+    let closed = ports.filter { $0.backends.isEmpty }
+
+    let local =
+      world.networks.isEmpty
+      ? [] : ["ct status dnat oifname \"orbr*\" ip saddr \(set(world.networks.map { "\($0.subnet)" } + ["127.0.0.0/8"])) masquerade"]
+    var postrouting = local
+    if let ingress = world.ingress {
+      let here = world.endpoints.filter { $0.network == ingress.id && $0.underlay == world.underlay }.map { "\($0.address)" }
+      let elsewhere = here.isEmpty ? "" : "ip daddr != \(set(here)) "
+      // The answer has to come back through this host.
+      postrouting.append("ct status dnat oifname \"\(bridge(ingress))\" \(elsewhere)masquerade")
+    }
+    let outward = world.networks.filter { !$0.internalOnly }
+    if !outward.isEmpty { postrouting.append("oifname != \"orbr*\" ip saddr \(set(outward.map { "\($0.subnet)" })) masquerade") }
+
+    var forward: [String] = []
+    if !world.networks.isEmpty {
+      // With bridge-nf-call-iptables frames inside one bridge come by here too.
+      forward.append("iifname . oifname \(set(world.networks.map { "\"\(bridge($0))\" . \"\(bridge($0))\"" })) accept")
+      forward.append("iifname \"orbr*\" ct status dnat accept")
+      forward.append("oifname \"orbr*\" ct status dnat accept")
+      forward.append("oifname \"orbr*\" ct state established,related accept")
+      forward.append("oifname \"orbr*\" drop")
+      let inside = world.networks.filter(\.internalOnly)
+      if !inside.isEmpty { forward.append("iifname \(set(inside.map { "\"\(bridge($0))\"" })) drop") }
+    }
+
+    let published = vmap("meta l4proto . th dport", open.map { ("\($0.port.protocol.rawValue) . \($0.port.number)", "goto \($0.port.chain)") })
+    return table(
+      virtual.chains + open.map { chain($0.port.chain, "", ["meta l4proto \($0.port.protocol.rawValue) \(translate($0.backends, port: $0.target))"]) }
+        + [
+          chain("published", "", published),
+          // route_localnet lets 127.0.0.1 reach published ports; nobody else may use it to reach what listens there.
+          chain("guard", "type filter hook prerouting priority -300; policy accept;", ["iifname \"orbr*\" ip daddr 127.0.0.0/8 drop"]),
+          chain("prerouting", "type nat hook prerouting priority -100; policy accept;", ["fib daddr type local jump published"]),
+          chain("output", "type nat hook output priority -100; policy accept;", ["fib daddr type local jump published"] + virtual.translation),
+          chain("postrouting", "type nat hook postrouting priority 100; policy accept;", postrouting),
+          chain("forward", "type filter hook forward priority 0; policy accept;", forward),
+          chain("input", "type filter hook input priority 0; policy accept;", refuse(closed.map(\.port))),
+          chain("refuse", "type filter hook output priority 0; policy accept;", virtual.refusal),
+        ])
+  }
+
+  // MARK: Parts
+
+  struct Published: Equatable {
+    var port: PublishedPort
+    var target: UInt16
+    var backends: [IPv4Address]
+  }
+
+  /// Ports of services through ingress, and of tasks of this host; the first of two that claim the same port has it.
+  static func publishedPorts(_ world: NetworkWorld, ready: Ready) -> [Published] {
+    var result: [PublishedPort: Published] = [:]
+    func add(_ config: PortConfig, _ backends: [IPv4Address]) {
+      guard let number = config.publishedPort, number > 0 else { return }
+      let port = PublishedPort(protocol: config.protocol ?? .tcp, number: number)
+      if result[port] == nil { result[port] = Published(port: port, target: config.targetPort, backends: backends) }
+    }
+    if let ingress = world.ingress {
+      for service in world.services.sorted(by: { $0.id < $1.id }) {
+        for config in service.ports where (config.publishMode ?? .ingress) == .ingress {
+          add(config, ready[.init(service.id, ingress.id)] ?? [])
+        }
+      }
+    }
+    for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
+      guard let address = hostPortAddress(container, world) else { continue }
+      for config in container.hostPorts where config.publishMode == .host { add(config, [address]) }
+    }
+    return result.values.sorted { $0.port < $1.port }
+  }
+
+  private static func hostPortAddress(_ container: TaskNetwork, _ world: NetworkWorld) -> IPv4Address? {
+    let gateway = world.gateway(of: container.attachments)
+    return (container.attachments.first { gateway != nil && world.network($0.network)?.nodeAddress == gateway } ?? container.attachments.first)?
+      .address
+  }
+
+  struct VirtualIPs {
+    var chains: [String] = []
+    var translation: [String] = []
+    var refusal: [String] = []
+    var isEmpty: Bool { translation.isEmpty && refusal.isEmpty }
+
+    init(_ services: [ServiceRecord], on networks: Set<NetworkID>, ready: Ready) {
+      var jumps: [(String, String)] = []
+      var dead: [String] = []
+      for service in services.sorted(by: { $0.id < $1.id }) {
+        for virtual in service.virtualIPs where networks.contains(virtual.network) {
+          let backends = ready[.init(service.id, virtual.network)] ?? []
+          if backends.isEmpty {
+            dead.append("\(virtual.address)")
+          } else {
+            let name = "vip-\(virtual.address)"
+            chains.append(chain(name, "", [translate(backends, port: nil)]))
+            jumps.append(("\(virtual.address)", "goto \(name)"))
+          }
+        }
+      }
+      translation = vmap("ip daddr", jumps)
+      if !dead.isEmpty {
+        refusal = [
+          "ip daddr \(set(dead)) meta l4proto tcp reject with tcp reset", "ip daddr \(set(dead)) reject with icmp type host-unreachable",
+        ]
+      }
+    }
+  }
+
+  private static func refuse(_ ports: [PublishedPort]) -> [String] {
+    let tcp = ports.filter { $0.protocol == .tcp }.map { "\($0.number)" }
+    let udp = ports.filter { $0.protocol == .udp }.map { "\($0.number)" }
+    return (tcp.isEmpty ? [] : ["tcp dport \(set(tcp)) reject with tcp reset"]) + (udp.isEmpty ? [] : ["udp dport \(set(udp)) reject"])
+  }
+
+  private static func chain(_ name: String, _ hook: String, _ rules: [String]) -> String {
+    "  chain \(name) {\n" + (hook.isEmpty ? "" : "    \(hook)\n") + rules.map { "    \($0)\n" }.joined() + "  }\n"
+  }
+  private static func set(_ items: [String]) -> String { "{ \(items.sorted().joined(separator: ", ")) }" }
+  private static func vmap(_ key: String, _ items: [(String, String)]) -> [String] {
+    items.isEmpty ? [] : ["\(key) vmap { \(items.map { "\($0.0) : \($0.1)" }.joined(separator: ", ")) }"]
+  }
+  private static func translate(_ backends: [IPv4Address], port: UInt16?) -> String {
+    let suffix = port.map { ":\($0)" } ?? ""
+    if backends.count == 1 { return "dnat to \(backends[0])\(suffix)" }
+    let map = backends.enumerated().map { "\($0.offset) : \($0.element)" }.joined(separator: ", ")
+    return "dnat to numgen random mod \(backends.count) map { \(map) }\(suffix)"
+  }
+  private static func bridge(_ network: NetworkAssignment) -> String { InterfaceName.bridge(network.vni) }
+}
+
+/// A port of this host.
+struct PublishedPort: Hashable, Comparable, Sendable, CustomStringConvertible {
+  var `protocol`: PortConfig.PortProtocol
+  var number: UInt16
+  static func < (a: Self, b: Self) -> Bool { (a.number, a.protocol.rawValue) < (b.number, b.protocol.rawValue) }
+  var chain: String { "port-\(self.protocol.rawValue)-\(number)" }
+  var description: String { "\(number)/\(self.protocol.rawValue)" }
+}

@@ -1,0 +1,181 @@
+import Glibc
+
+// Messages of rtnetlink(7). Numbers are from linux/rtnetlink.h, if_link.h, neighbour.h. Addresses are network order, as they are in a
+// packet: `[UInt8]` of 4 (IPv4) or 6 (Ethernet) bytes.
+
+public enum LinkKind: Hashable, Sendable {
+  case bridge
+  case vxlan(id: UInt32, local: [UInt8], port: UInt16)
+}
+
+extension NetlinkMessage {
+  // MARK: Links
+
+  private static func link(_ type: UInt16, _ flags: UInt16, index: UInt32, up: Bool?, _ operation: String, _ object: String) -> Self {
+    var message = Self(type: type, flags: flags, operation: operation, object: object)
+    let on: UInt32 = up == true ? 1 : 0
+    message.append([UInt8(AF_UNSPEC), 0] + nativeBytes(UInt16(0)) + nativeBytes(index) + nativeBytes(on) + nativeBytes(UInt32(up == nil ? 0 : 1)))
+    return message
+  }
+
+  /// EEXIST when the name is taken.
+  public static func addLink(_ name: String, _ kind: LinkKind, mac: [UInt8]? = nil, mtu: UInt32? = nil, alias: String? = nil) -> Self {
+    var message = link(16, NetlinkFlag.create | NetlinkFlag.exclusive, index: 0, up: nil, "add link", name)
+    message.attribute(3, name)
+    if let mac { message.attribute(1, mac) }
+    if let mtu { message.attribute(4, mtu) }
+    message.nested(18) {
+      switch kind {
+      case .bridge:
+        $0.attribute(1, "bridge")
+        $0.nested(2) {
+          $0.attribute(1, UInt32(0))  // IFLA_BR_FORWARD_DELAY
+          $0.attribute(23, UInt8(0))  // IFLA_BR_MCAST_SNOOPING: every multicast frame goes everywhere
+        }
+      case .vxlan(let id, let local, let port):
+        $0.attribute(1, "vxlan")
+        $0.nested(2) {
+          $0.attribute(1, id)
+          $0.attribute(4, local)
+          $0.attribute(7, UInt8(0))  // IFLA_VXLAN_LEARNING: the committed log tells, not the packets
+          $0.attribute(15, networkBytes(port))
+          $0.attribute(18, UInt8(1))  // IFLA_VXLAN_UDP_CSUM
+        }
+      }
+    }
+    if let alias { message.attribute(20, alias) }
+    return message
+  }
+
+  /// A veth whose peer is born in the namespace of `peerNamespace` (an open descriptor): 0.3 ms where moving it there takes 16.
+  public static func addVeth(
+    _ name: String, master: UInt32, mtu: UInt32, peer: String, peerMAC: [UInt8], peerNamespace: Int32, alias: String
+  ) -> Self {
+    var message = link(16, NetlinkFlag.create | NetlinkFlag.exclusive, index: 0, up: true, "add link", "\(name) with peer \(peer)")
+    message.attribute(3, name)
+    message.attribute(4, mtu)
+    message.attribute(10, master)
+    message.nested(18) {
+      $0.attribute(1, "veth")
+      $0.nested(2) {
+        $0.nested(1) {  // VETH_INFO_PEER: an ifinfomsg and its attributes
+          $0.append([UInt8](repeating: 0, count: 16))
+          $0.attribute(3, peer)
+          $0.attribute(1, peerMAC)
+          $0.attribute(4, mtu)
+          $0.attribute(28, UInt32(bitPattern: peerNamespace))
+        }
+      }
+    }
+    message.attribute(20, alias)
+    return message
+  }
+
+  public static func setLink(_ index: UInt32, _ name: String, up: Bool? = nil, master: UInt32? = nil, mtu: UInt32? = nil, mac: [UInt8]? = nil) -> Self
+  {
+    var message = link(16, 0, index: index, up: up, "set link", name)
+    if let mac { message.attribute(1, mac) }
+    if let mtu { message.attribute(4, mtu) }
+    if let master { message.attribute(10, master) }
+    return message
+  }
+
+  /// No IPv6 link-local address, hence none of its chatter; before the link is up. Tolerates a kernel without IPv6.
+  public static func quietIPv6(_ index: UInt32, _ name: String) -> Self {
+    var message = link(16, 0, index: index, up: nil, "set link", name)
+    message.nested(26) { $0.nested(UInt16(AF_INET6)) { $0.attribute(8, UInt8(1)) } }
+    message.tolerated = [EAFNOSUPPORT, EOPNOTSUPP, EINVAL, ENODEV]
+    return message
+  }
+
+  public static func deleteLink(_ index: UInt32, _ name: String) -> Self {
+    var message = link(17, 0, index: index, up: nil, "delete link", name)
+    message.tolerated = [ENODEV]
+    return message
+  }
+
+  public static func dumpLinks() -> Self {
+    link(18, NetlinkFlag.dump, index: 0, up: nil, "list", "links")
+  }
+
+  // MARK: Addresses and routes
+
+  private static func address(_ type: UInt16, _ flags: UInt16, _ address: [UInt8], length: UInt8, on index: UInt32, _ operation: String) -> Self {
+    var message = Self(type: type, flags: flags, operation: operation, object: "\(dotted(address))/\(length)")
+    message.append([UInt8(AF_INET), length, 0, 0] + nativeBytes(index))
+    message.attribute(2, address)
+    message.attribute(1, address)
+    return message
+  }
+  public static func addAddress(_ bytes: [UInt8], length: UInt8, on index: UInt32) -> Self {
+    address(20, NetlinkFlag.create | NetlinkFlag.replace, bytes, length: length, on: index, "add address")
+  }
+  public static func deleteAddress(_ bytes: [UInt8], length: UInt8, on index: UInt32) -> Self {
+    var message = address(21, 0, bytes, length: length, on: index, "delete address")
+    message.tolerated = [EADDRNOTAVAIL, ENODEV]
+    return message
+  }
+  public static func dumpAddresses() -> Self {
+    var message = Self(type: 22, flags: NetlinkFlag.dump, operation: "list", object: "addresses")
+    message.append([UInt8(AF_INET), 0, 0, 0] + nativeBytes(UInt32(0)))
+    return message
+  }
+
+  /// 0.0.0.0/0 through `gateway`, in the main table.
+  public static func addDefaultRoute(gateway: [UInt8]) -> Self {
+    var message = Self(
+      type: 24, flags: NetlinkFlag.create | NetlinkFlag.replace, operation: "add route", object: "default via \(dotted(gateway))")
+    // rtmsg: family, dst_len, src_len, tos, table (main), protocol (static), scope (universe), type (unicast), flags
+    message.append([UInt8(AF_INET), 0, 0, 0, 254, 4, 0, 1] + nativeBytes(UInt32(0)))
+    message.attribute(5, gateway)
+    return message
+  }
+
+  // MARK: Forwarding entries
+
+  private static func forwarding(
+    _ type: UInt16, _ flags: UInt16, _ mac: [UInt8], to destination: [UInt8]?, on index: UInt32, owner: UInt8, state: UInt16, _ operation: String
+  ) -> Self {
+    let target = destination.map { " to \(dotted($0))" } ?? ""
+    var message = Self(type: type, flags: flags, operation: operation, object: hex(mac) + target)
+    // ndmsg: family, padding, ifindex, state, flags, type
+    message.append([UInt8(AF_BRIDGE), 0, 0, 0] + nativeBytes(index) + nativeBytes(state) + [owner, 0])
+    message.attribute(2, mac)
+    if let destination { message.attribute(1, destination) }
+    return message
+  }
+
+  /// In a VXLAN device: frames for `mac` go to the host `destination`. All-zero MACs (flooding) take several destinations; others one.
+  public static func addForwarding(_ mac: [UInt8], to destination: [UInt8], on index: UInt32) -> Self {
+    let flooding = mac.allSatisfy { $0 == 0 }
+    var message = forwarding(
+      28, NetlinkFlag.create | (flooding ? NetlinkFlag.append : NetlinkFlag.replace), mac, to: destination, on: index, owner: 2, state: 0xc0,
+      "add forwarding")
+    message.tolerated = [EEXIST]
+    return message
+  }
+  public static func deleteForwarding(_ mac: [UInt8], to destination: [UInt8], on index: UInt32) -> Self {
+    var message = forwarding(29, 0, mac, to: destination, on: index, owner: 2, state: 0, "delete forwarding")
+    message.tolerated = [ENOENT, ENODEV]
+    return message
+  }
+  /// In a bridge: `mac` is behind the port `index`, whatever was learned before. Goes with the port.
+  public static func addBridgeForwarding(_ mac: [UInt8], port index: UInt32) -> Self {
+    forwarding(28, NetlinkFlag.create | NetlinkFlag.replace, mac, to: nil, on: index, owner: 4, state: 0x40, "add bridge forwarding")
+  }
+  public static func deleteBridgeForwarding(_ mac: [UInt8], port index: UInt32) -> Self {
+    var message = forwarding(29, 0, mac, to: nil, on: index, owner: 4, state: 0, "delete bridge forwarding")
+    message.tolerated = [ENOENT, ENODEV, EINVAL]
+    return message
+  }
+  public static func dumpForwarding(of index: UInt32) -> Self {
+    var message = Self(type: 30, flags: NetlinkFlag.dump, operation: "list", object: "forwarding entries")
+    message.append([UInt8(AF_BRIDGE), 0, 0, 0] + nativeBytes(index) + nativeBytes(UInt16(0)) + [0, 0])
+    return message
+  }
+
+  private static func dotted(_ address: [UInt8]) -> String { address.map { String($0) }.joined(separator: ".") }
+  private static func hex(_ mac: [UInt8]) -> String {
+    mac.map { $0 < 16 ? "0" + String($0, radix: 16) : String($0, radix: 16) }.joined(separator: ":")
+  }
+}

@@ -1,0 +1,78 @@
+/// A link as RTM_NEWLINK tells it.
+public struct LinkInfo: Hashable, Sendable {
+  public var index: UInt32
+  public var name: String
+  public var up: Bool
+  public var mtu: UInt32
+  public var mac: [UInt8]
+  /// 0: none.
+  public var master: UInt32
+  /// "bridge", "vxlan", "veth"; empty for others.
+  public var kind: String
+  public var alias: String
+  public var vxlan: VXLAN?
+  public struct VXLAN: Hashable, Sendable {
+    public var id: UInt32
+    public var local: [UInt8]
+    public var port: UInt16
+  }
+
+  /// nil when the reply is not a link.
+  public init?(_ reply: NetlinkReply) {
+    guard reply.type == 16, reply.payload.count >= 16 else { return nil }
+    let attributes = reply.attributes(after: 16)
+    func text(_ bytes: [UInt8]?) -> String { String(decoding: (bytes ?? []).prefix { $0 != 0 }, as: UTF8.self) }
+    index = reply.payload.read(UInt32.self, at: 4)
+    up = reply.payload.read(UInt32.self, at: 8) & 1 != 0
+    name = text(attributes[3])
+    mtu = (attributes[4] ?? []).read(UInt32.self, at: 0)
+    mac = attributes[1] ?? []
+    master = (attributes[10] ?? []).read(UInt32.self, at: 0)
+    alias = text(attributes[20])
+    let info = splitAttributes((attributes[18] ?? [])[...])
+    kind = text(info[1])
+    if kind == "vxlan" {
+      let data = splitAttributes((info[2] ?? [])[...])
+      vxlan = VXLAN(
+        id: (data[1] ?? []).read(UInt32.self, at: 0), local: data[4] ?? [], port: UInt16(bigEndian: (data[15] ?? []).read(UInt16.self, at: 0)))
+    }
+  }
+}
+
+/// An IPv4 address as RTM_NEWADDR tells it.
+public struct AddressInfo: Hashable, Sendable {
+  public var index: UInt32
+  public var address: [UInt8]
+  public var length: UInt8
+  public init?(_ reply: NetlinkReply) {
+    guard reply.type == 20, reply.payload.count >= 8, reply.payload[0] == 2 else { return nil }
+    let attributes = reply.attributes(after: 8)
+    guard let address = attributes[2] ?? attributes[1], address.count == 4 else { return nil }
+    self.address = address
+    index = reply.payload.read(UInt32.self, at: 4)
+    length = reply.payload[1]
+  }
+}
+
+/// A forwarding entry of a VXLAN device as RTM_NEWNEIGH tells it.
+public struct ForwardingInfo: Hashable, Sendable {
+  public var index: UInt32
+  public var mac: [UInt8]
+  public var destination: [UInt8]
+  public init?(_ reply: NetlinkReply) {
+    guard reply.type == 28, reply.payload.count >= 12, reply.payload[0] == 7 else { return nil }
+    let attributes = reply.attributes(after: 12)
+    guard let mac = attributes[2], let destination = attributes[1], destination.count == 4 else { return nil }
+    index = reply.payload.read(UInt32.self, at: 4)
+    self.mac = mac
+    self.destination = destination
+  }
+}
+
+extension NetlinkSocket {
+  public func links() throws(NetlinkError) -> [LinkInfo] { try dump(.dumpLinks()).compactMap(LinkInfo.init) }
+  public func addresses() throws(NetlinkError) -> [AddressInfo] { try dump(.dumpAddresses()).compactMap(AddressInfo.init) }
+  public func forwarding(of index: UInt32) throws(NetlinkError) -> [ForwardingInfo] {
+    try dump(.dumpForwarding(of: index)).compactMap(ForwardingInfo.init).filter { $0.index == index }
+  }
+}
