@@ -55,7 +55,7 @@ let shared: [Target] = [
     name: "Wire", dependencies: ["Model", protobuf], path: "Sources/Shared/Wire", exclude: ["Protos"], swiftSettings: strict),
   room("API", "Shared/API", ["Model"]),
   room("Identity", "Shared/Identity", ["Model", crypto, x509, asn1, nioSSL, .product(name: "NIOCore", package: "swift-nio")]),
-  room("Transport", "Shared/Transport", ["Model", "Wire", "Identity", protobuf, nioSSL, log, deque] + nio),
+  room("Transport", "Shared/Transport", ["Model", "Wire", "Identity", protobuf, nioSSL, log, deque, .product(name: "NIOTLS", package: "swift-nio")] + nio),
   room("Telemetry", "Shared/Telemetry", [log, metrics]),
   room("LinuxSystem", "Shared/LinuxSystem", ["CLinux", "CCap"]),
   room("Netlink", "Shared/Netlink", ["LinuxSystem", "CLinux"]),

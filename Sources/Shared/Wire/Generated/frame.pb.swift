@@ -79,8 +79,9 @@ public nonisolated struct WireFrame: Sendable {
 
     /// The sender of this frame has consumed `credit` more bytes.
     case credit // = 5
+
+    /// Sent every second by both sides; says only that the sender lives.
     case ping // = 6
-    case pong // = 7
     case UNRECOGNIZED(Int)
 
     public init() {
@@ -96,7 +97,6 @@ public nonisolated struct WireFrame: Sendable {
       case 4: self = .error
       case 5: self = .credit
       case 6: self = .ping
-      case 7: self = .pong
       default: self = .UNRECOGNIZED(rawValue)
       }
     }
@@ -110,7 +110,6 @@ public nonisolated struct WireFrame: Sendable {
       case .error: return 4
       case .credit: return 5
       case .ping: return 6
-      case .pong: return 7
       case .UNRECOGNIZED(let i): return i
       }
     }
@@ -124,7 +123,6 @@ public nonisolated struct WireFrame: Sendable {
       .error,
       .credit,
       .ping,
-      .pong,
     ]
 
   }
@@ -231,7 +229,7 @@ nonisolated extension WireFrame: SwiftProtobuf.Message, SwiftProtobuf._MessageIm
 }
 
 nonisolated extension WireFrame.Kind: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0HELLO\0\u{1}OPEN\0\u{1}DATA\0\u{1}END\0\u{1}ERROR\0\u{1}CREDIT\0\u{1}PING\0\u{1}PONG\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0HELLO\0\u{1}OPEN\0\u{1}DATA\0\u{1}END\0\u{1}ERROR\0\u{1}CREDIT\0\u{1}PING\0")
 }
 
 nonisolated extension WireStreamFailure: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
