@@ -1,1 +1,414 @@
+import Model
 import Testing
+
+@testable import Manifest
+
+func parse(
+  _ text: String, path: String = "dir/web.yaml", project: String? = nil, _ environment: [String: String] = [:], files: [String: String] = [:]
+) throws(ManifestError) -> StackSpec {
+  try Manifest.parse(text: text, path: path, projectName: project, environment: environment, readFile: { files[$0] })
+}
+
+/// The errors of a service `web` with these lines below its image.
+func complaints(_ lines: String, _ environment: [String: String] = [:]) -> [String] {
+  let body = lines.split(separator: "\n").map { "    " + $0 }.joined(separator: "\n")
+  do throws(ManifestError) {
+    _ = try parse("services:\n  web:\n    image: web:1\n\(body)\n", environment)
+    return []
+  } catch {
+    return error.errors.map { "\($0.line):\($0.column) \($0.message)" }
+  }
+}
+
+func service(_ lines: String, _ environment: [String: String] = [:], top: String = "", files: [String: String] = [:]) throws -> ServiceSpec {
+  let body = lines.split(separator: "\n").map { "    " + $0 }.joined(separator: "\n")
+  return try parse("services:\n  web:\n    image: web:1\n\(body)\n\(top)", environment, files: files).services[0]
+}
+
+@Suite struct Refusals {
+  static let table: [(String, String)] = [
+    ("deploy: {replicas: two}", "4:24 services.web.deploy.replicas: expected a whole number of 0 or more, found text 'two'"),
+    ("deploy: {replicas: -1}", "4:24 services.web.deploy.replicas: expected a whole number of 0 or more, found -1"),
+    (
+      "deploy: {replicas: 1000000000}",
+      "4:24 services.web.deploy.replicas: expected a whole number of 0 or more and at most 1000000, found 1000000000"
+    ),
+    ("deploy: {replicas: 1.5}", "4:24 services.web.deploy.replicas: expected a whole number of 0 or more, found 1.5"),
+    (
+      "deploy: {replicas: 010}",
+      "4:24 services.web.deploy.replicas: expected a whole number of 0 or more, found 010, which YAML 1.1 reads as octal; write it without the leading zero"
+    ),
+    ("deploy: {replicas: [1]}", "4:24 services.web.deploy.replicas: expected a whole number of 0 or more, found a list"),
+    ("deploy: {replcas: 3}", "4:14 services.web.deploy.replcas: unknown key 'replcas'; did you mean 'replicas'?"),
+    ("imgae: x", "4:5 services.web.imgae: unknown key 'imgae'; did you mean 'image'?"),
+    ("zzzzzz: x", "4:5 services.web.zzzzzz: unknown key 'zzzzzz'; remove it, or begin it with 'x-' if it is your own"),
+    (
+      "depends_on: [db]",
+      "4:5 services.web.depends_on: 'depends_on' is not supported; services start in any order; let the program try again until the other answers"
+    ),
+    ("build: .", "4:5 services.web.build: 'build' is not supported; build the image first and name it in 'image' (orch image load)"),
+    ("init: yes", "4:11 services.web.init: expected true or false, found text 'yes'; write true"),
+    ("tty: off", "4:10 services.web.tty: expected true or false, found text 'off'; write false"),
+    ("tty: 1", "4:10 services.web.tty: expected true or false, found 1"),
+    ("ports: 8080:80", "4:12 services.web.ports: expected a list of ports, found text '8080:80'; write '- \"8080:80\"'"),
+    ("ports: [abc]", "4:13 services.web.ports[0]: expected PUBLISHED:TARGET such as 8080:80, found text 'abc'"),
+    ("ports: ['70000:80']", "4:13 services.web.ports[0]: a port is a number from 1 to 65535, found '70000'"),
+    ("ports: ['0:80']", "4:13 services.web.ports[0]: a port is a number from 1 to 65535, found '0'"),
+    ("ports: ['80:80/icmp']", "4:13 services.web.ports[0]: expected one of 'tcp', 'udp', 'sctp' after '/', found 'icmp'"),
+    ("ports: ['8000-8002:80']", "4:13 services.web.ports[0]: 3 published ports for 1 of the container; make both ranges equally long"),
+    ("ports: ['9-8:9-8']", "4:13 services.web.ports[0]: the range '9-8' runs backwards; write the lower port first"),
+    (
+      "ports: ['127.0.0.1:80:80']",
+      "4:13 services.web.ports[0]: an address before a published port is not supported; write 80:80: it answers on every address of every host"
+    ),
+    ("ports: ['80:80', '80:81']", "4:22 services.web.ports[1]: port 80/tcp is published twice; publish another port"),
+    ("ports: [{published: 80}]", "4:13 services.web.ports[0]: 'target' is missing; name the container's port"),
+    (
+      "stop_grace_period: 10",
+      "4:24 services.web.stop_grace_period: expected a duration such as 10s or 1m30s, found 10; add a unit: s, m, h, ms, us or ns"
+    ),
+    ("stop_grace_period: -1s", "4:24 services.web.stop_grace_period: expected a duration such as 10s or 1m30s, found text '-1s'"),
+    ("mem_limit: lots", "4:16 services.web.mem_limit: expected a size such as 64m or 1g, found text 'lots'; units are b, k, m, g, t"),
+    ("mem_limit: 1k", "4:16 services.web.mem_limit: expected at least 6291456 bytes, found text '1k'"),
+    ("cpus: 0", "4:11 services.web.cpus: expected a number of CPUs greater than 0 such as 0.5, found 0"),
+    (
+      "restart: sometimes",
+      "4:14 services.web.restart: expected one of 'no', 'always', 'on-failure', 'on-failure:COUNT', 'unless-stopped', found text 'sometimes'"
+    ),
+    ("cap_add: [NET_ADMN]", "4:15 services.web.cap_add[0]: there is no capability 'NET_ADMN'; did you mean 'NET_ADMIN'?"),
+    ("stop_signal: SIGTREM", "4:18 services.web.stop_signal: expected a signal such as SIGTERM, found text 'SIGTREM'; did you mean 'SIGTERM'?"),
+    (
+      "volumes: ['data:/data']",
+      "4:15 services.web.volumes[0]: the volume 'data' is not declared; add it under top-level 'volumes', or write './data' for a folder beside the manifest"
+    ),
+    ("volumes: ['./a:b']", "4:15 services.web.volumes[0]: expected an absolute path, found text 'b'; begin it with '/'"),
+    ("volumes: ['./a:/x/../..']", "4:15 services.web.volumes[0]: the path '/x/../..' leaves its place; write it without '..'"),
+    ("volumes: ['./a:/x:rx']", "4:15 services.web.volumes[0]: unknown option 'rx'; use ro, rw or a propagation"),
+    ("tmpfs: [/x, /x]", "4:17 services.web.tmpfs[1]: something else is mounted at '/x' already; mount it elsewhere"),
+    ("networks: [fornt]", "4:16 services.web.networks.fornt: the network 'fornt' is not declared; add it under top-level 'networks'"),
+    ("network_mode: host", "4:5 services.web.network_mode: 'network_mode' is not supported; use 'networks'"),
+    ("environment: [=x]", "4:19 services.web.environment[0]: expected KEY=VALUE, found text '=x'; name the key before '='"),
+    ("environment: {A: [1]}", "4:22 services.web.environment.A: expected text, a number or true or false, found a list"),
+    ("command: \"echo 'x\"", "4:14 services.web.command: a quote is not closed in 'echo 'x'; close it, or write the words as a list"),
+    (
+      "deploy: {mode: global, replicas: 2}",
+      "4:38 services.web.deploy.replicas: a global service has no 'replicas'; remove 'replicas', or use mode: replicated"
+    ),
+    (
+      "deploy: {placement: {constraints: [node.rol == worker]}}",
+      "4:40 services.web.deploy.placement.constraints[0]: a node has no 'node.rol'; did you mean 'node.role'?"
+    ),
+    (
+      "deploy: {update_config: {order: first}}",
+      "4:37 services.web.deploy.update_config.order: expected one of 'stop-first', 'start-first', found text 'first'"
+    ),
+    (
+      "deploy: {update_config: {max_failure_ratio: 2}}",
+      "4:49 services.web.deploy.update_config.max_failure_ratio: expected a number from 0 to 1, found 2"
+    ),
+    (
+      "healthcheck: {test: [curl, x]}",
+      "4:25 services.web.healthcheck.test: the first word must be NONE, CMD or CMD-SHELL, found 'curl'; write [CMD, curl, ...]"
+    ),
+    ("working_dir: app", "4:18 services.web.working_dir: expected an absolute path, found text 'app'; begin it with '/'"),
+    ("hostname: a b", "4:15 services.web.hostname: 'a b' cannot be a hostname; use at most 63 letters, digits, '-' and '.'"),
+    (
+      "extra_hosts: ['db:nowhere']",
+      "4:19 services.web.extra_hosts[0]: expected an IP address for 'db', found 'nowhere'; host-gateway and names are not supported"
+    ),
+    ("ulimits: {nofiles: 3}", "4:15 services.web.ulimits.nofiles: there is no limit 'nofiles'; did you mean 'nofile'?"),
+    ("env_file: missing.env", "4:15 services.web.env_file: the file 'dir/missing.env' cannot be read; make it, or write 'required: false'"),
+    ("user: ${WHO:?who runs it}", "4:11 services.web.user: the variable 'WHO' must be set: who runs it; set it in the environment"),
+    ("user: ${WHO", "4:11 services.web.user: '${' without its '}' in '${WHO'; close the brace, or write $$ for a plain dollar sign"),
+    ("user: a$", "4:11 services.web.user: a '$' that begins no variable in 'a$'; write $$ for a plain dollar sign"),
+    ("tty: !reset true", "4:10 services.web.tty: the YAML tag '!reset' is not supported; remove it"),
+  ]
+
+  @Test("a bad service is refused by place, path, reason and remedy", arguments: table)
+  func service(_ lines: String, _ expected: String) {
+    #expect(complaints(lines).first == expected)
+    #expect(complaints(lines).count <= 2)
+  }
+
+  static let files: [(String, String)] = [
+    ("", "0:0 the manifest is empty; a manifest needs at least a 'services' map"),
+    ("- a", "1:1 expected a map, found a list; write 'key: value' lines"),
+    ("version: '3'", "1:1 there is no 'services'; a manifest names at least one service with its image"),
+    ("services: {}", "1:11 services: there is no service; name at least one with its image"),
+    ("services: [a]", "1:11 services: expected a map, found a list; write 'name:' lines, not a list"),
+    ("services:\n  web:\n", "2:3 services.web: the service is empty; give it at least an image"),
+    ("services:\n  web: {}", "2:3 services.web: the service has no image; add 'image: NAME:TAG'"),
+    ("services:\n  web: {image: Web}", "2:16 services.web.image: 'Web' is not an image's name; image names are lower-case"),
+    ("services:\n  a: {image: a}\n  a: {image: b}", "2:3 'a' stands twice in one map; keep one of them"),
+    ("services:\n  a: {image: a\n", "3:1 not valid YAML: while parsing a flow mapping: did not find expected ',' or '}'; correct the YAML here"),
+    (
+      "services:\n\ta: 1",
+      "2:1 not valid YAML: while scanning for the next token: found character that cannot start any token; YAML is indented with spaces, not tabs"
+    ),
+    ("servces: {}", "1:1 there is no 'services'; a manifest names at least one service with its image"),
+    ("secrets: {}\nservices: {a: {image: a}}", "1:1 secrets: 'secrets' is not supported; secrets are not there yet; use environment or a volume"),
+    (
+      "services: {a: {image: a}}\nnetworks: {n: {driver: bridge}}",
+      "2:24 networks.n.driver: the network driver 'bridge' is not supported; use 'overlay' or leave it out: a stack's networks reach across hosts"
+    ),
+    (
+      "services: {a: {image: a}}\nnetworks: {n: {ipam: {config: [{subnet: 10.0.0.0/33}]}}}",
+      "2:41 networks.n.ipam.config[0].subnet: expected an IPv4 subnet such as 10.1.0.0/24, found text '10.0.0.0/33'"
+    ),
+    (
+      "services: {a: {image: a}}\nvolumes: {v: {driver: nfs}}",
+      "2:23 volumes.v.driver: the volume driver 'nfs' is not supported; use 'local' or leave it out"
+    ),
+    (
+      "name: Bad Name\nservices: {a: {image: a}}",
+      "1:7 name: 'Bad Name' cannot be a stack's name; use lower-case letters, digits, '-' and '_', a letter or digit first"
+    ),
+    (
+      "services: {a: {image: a, ports: ['80:1']}, b: {image: b, ports: ['80:2']}}",
+      "1:66 services.b.ports: port 80/tcp is already published by services.a; publish another port"
+    ),
+    ("services: {a: {image: a}}\n---\nb: 1", "2:1 not valid YAML: found a second document; correct the YAML here"),
+    (
+      "services: {a: {image: a}, 'b c': {image: b}}",
+      "1:27 services.b c: 'web_b c' cannot be a service's name; use at most 63 letters, digits, '-', '_' and '.', a letter or digit first and last"
+    ),
+  ]
+
+  @Test("a bad file is refused", arguments: files)
+  func file(_ text: String, _ expected: String) {
+    var messages: [String] = []
+    do throws(ManifestError) { _ = try parse(text) } catch { messages = error.errors.map { "\($0.line):\($0.column) \($0.message)" } }
+    #expect(messages.first == expected)
+  }
+
+  @Test("all errors come at once, in the order of the text, with warnings between")
+  func all() throws {
+    let text = "version: '3'\nservices:\n  a:\n    image: a\n    container_name: x\n    scale: no\n  b:\n    imagee: b\n"
+    let error = #expect(throws: ManifestError.self) { try parse(text) }
+    #expect(
+      error?.description == """
+        dir/web.yaml:1:1: warning: version: 'version' is ignored; it is obsolete; remove it
+        dir/web.yaml:5:5: warning: services.a.container_name: 'container_name' is ignored; tasks are named by service and slot
+        dir/web.yaml:6:12: error: services.a.scale: expected a whole number of 0 or more, found text 'no'
+        dir/web.yaml:7:3: error: services.b: the service has no image; add 'image: NAME:TAG'
+        dir/web.yaml:8:5: error: services.b.imagee: unknown key 'imagee'; did you mean 'image'?
+        """)
+  }
+
+  @Test("aliases that grow without end are refused")
+  func laughs() {
+    var text = "x-a: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+    for level in 1...9 { text += "x-\(level): &a\(level) [\((0..<10).map { _ in "*a\(level - 1)" }.joined(separator: ", "))]\n" }
+    let error = #expect(throws: ManifestError.self) { try parse(text + "services: {a: {image: a, command: *a9}}") }
+    #expect(error?.errors.contains { $0.problem.contains("grows beyond 200000 values") } == true)
+  }
+}
+
+@Suite struct Readings {
+  @Test("a service gets Docker's names and labels, and the stack's own network")
+  func names() throws {
+    let stack = try parse("name: shop\nservices:\n  web: {image: 'web:1', labels: {a: b}, deploy: {labels: [c=d]}}\n")
+    let web = stack.services[0]
+    #expect(web.name == "shop_web")
+    #expect(web.labels == ["c": "d", "com.docker.stack.namespace": "shop", "com.docker.stack.image": "web:1"])
+    #expect(web.taskTemplate.containerSpec.labels == ["a": "b", "com.docker.stack.namespace": "shop"])
+    #expect(web.networks == [.init(target: "shop_default", aliases: ["web"])])
+    #expect(web.replicas == 1)
+    #expect(stack.networks.map(\.name) == ["shop_default"])
+    #expect(stack.networks[0].driver == "overlay")
+  }
+
+  static let nameTable: [(path: String, text: String, project: String?, expected: String)] = [
+    ("manifests/web.yaml", "", nil, "web"), ("shop/compose.yaml", "", nil, "shop"), ("/srv/My Shop/docker-compose.yml", "", nil, "myshop"),
+    ("manifests/web.yaml", "name: shop\n", nil, "shop"), ("manifests/web.yaml", "name: shop\n", "other", "other"),
+  ]
+  @Test("the stack's name is the given one, the written one, or the file's", arguments: nameTable)
+  func stackName(_ row: (path: String, text: String, project: String?, expected: String)) throws {
+    #expect(try parse(row.text + "services: {a: {image: a}}", path: row.path, project: row.project).name == row.expected)
+  }
+
+  static let values: [(String, [String: String], String)] = [
+    ("$A", ["A": "1"], "1"), ("${A}", ["A": "1"], "1"), ("x${A}y", ["A": "1"], "x1y"), ("${A:-b}", [:], "b"), ("${A:-b}", ["A": ""], "b"),
+    ("${A-b}", ["A": ""], ""), ("${A-b}", [:], "b"), ("${A:+b}", ["A": "1"], "b"), ("${A:+b}", ["A": ""], ""), ("${A+b}", ["A": ""], "b"),
+    ("$$A", ["A": "1"], "$A"), ("$${A}", [:], "${A}"), ("${A:-${B:-c}}", [:], "c"), ("${A:-${B}}", ["B": "2"], "2"), ("${A:-x}}", [:], "x}"),
+    ("${A:-$$}", [:], "$"), ("${A:-a b:c}", [:], "a b:c"), ("${A?no}", ["A": ""], ""),
+  ]
+  @Test("variables are put in as the Compose specification says", arguments: values)
+  func interpolation(_ text: String, _ environment: [String: String], _ expected: String) throws {
+    let spec = try service("environment:\n  X: '\(text)'", environment)
+    #expect(spec.taskTemplate.containerSpec.env == ["X=" + expected])
+  }
+
+  @Test("keys are not interpolated, and an unset variable warns")
+  func keys() throws {
+    let stack = try parse("services: {a: {image: a, labels: {$K: '$V'}}}", ["K": "k"])
+    #expect(stack.services[0].taskTemplate.containerSpec.labels?["$K"] == "")
+    #expect(stack.warnings.map(\.message) == ["services.a.labels.$K: the variable 'V' is not set and reads as empty; set it, or write ${V:-default}"])
+  }
+
+  @Test("text stays as it is written, whatever YAML 1.1 makes of it")
+  func traps() throws {
+    let spec = try service("environment: {A: on, B: 0777, C: 1.10, D: 22:22, E: true, F: 1e3, G: 2001-01-01, H: ~, I: ''}", ["H": "host"])
+    #expect(spec.taskTemplate.containerSpec.env == ["A=on", "B=0777", "C=1.10", "D=22:22", "E=true", "F=1e3", "G=2001-01-01", "H=host", "I="])
+    #expect(try service("ports: [22:22]").ports == [PortConfig(targetPort: 22, publishedPort: 22)])
+  }
+
+  static let durations: [(String, Int64)] = [
+    ("10s", 10_000_000_000), ("1h5m30s20ms", 3_930_020_000_000), ("1.5s", 1_500_000_000), ("7us", 7_000), ("9ns", 9), ("0", 0), ("0s", 0),
+  ]
+  @Test("durations are Go's", arguments: durations)
+  func duration(_ text: String, _ nanoseconds: Int64) throws {
+    #expect(try service("stop_grace_period: \(text)").taskTemplate.containerSpec.stopGracePeriod == Nanoseconds(nanoseconds))
+  }
+
+  static let sizes: [(String, Int64)] = [
+    ("64m", 64 << 20), ("64M", 64 << 20), ("64mb", 64 << 20), ("1g", 1 << 30), ("1.5g", 3 << 29), ("8388608", 8 << 20), ("8388608b", 8 << 20),
+    ("1GiB", 1 << 30),
+  ]
+  @Test("sizes are powers of 1024", arguments: sizes)
+  func size(_ text: String, _ bytes: Int64) throws {
+    #expect(try service("mem_limit: \(text)").taskTemplate.resources?.limits?.memoryBytes == bytes)
+  }
+
+  @Test("ports: short, range, protocol, without publishing, long")
+  func ports() throws {
+    let spec = try service(
+      "ports:\n- 80\n- '8080:80'\n- '5000-5001:6000-6001/udp'\n- {target: 90, published: '9090', mode: host, protocol: tcp, name: web}")
+    var long = PortConfig(targetPort: 90, publishedPort: 9090, publishMode: .host)
+    long.name = "web"
+    #expect(
+      spec.ports == [
+        PortConfig(targetPort: 80, publishedPort: nil), PortConfig(targetPort: 80, publishedPort: 8080),
+        PortConfig(targetPort: 6000, publishedPort: 5000, protocol: .udp), PortConfig(targetPort: 6001, publishedPort: 5001, protocol: .udp), long,
+      ])
+  }
+
+  @Test("mounts: named, bind beside the file, home, anonymous, long, tmpfs")
+  func mounts() throws {
+    let lines = """
+      volumes:
+      - data:/data:ro
+      - ./site/../pages:/pages
+      - ~/x:/home
+      - /anonymous
+      - {type: volume, source: data, target: /again, volume: {nocopy: true}}
+      - {type: tmpfs, target: /run, tmpfs: {size: 1m, mode: 0700}}
+      tmpfs: /tmp:size=64m,mode=1777
+      """
+    let mounts = try service(lines, ["HOME": "/root"], top: "volumes:\n  data:\n").taskTemplate.containerSpec.mounts ?? []
+    #expect(mounts.map(\.target) == ["/data", "/pages", "/home", "/anonymous", "/again", "/run", "/tmp"])
+    #expect(mounts.map(\.type) == [.volume, .bind, .bind, .volume, .volume, .tmpfs, .tmpfs])
+    #expect(mounts.map(\.source) == ["web_data", "dir/pages", "/root/x", nil, "web_data", nil, nil])
+    #expect(mounts[0].readOnly == true)
+    #expect(mounts[0].volumeOptions?.labels == ["com.docker.stack.namespace": "web"])
+    #expect(mounts[4].volumeOptions?.noCopy == true)
+    #expect(mounts[5].tmpfsOptions?.mode == 0o700)
+    #expect(mounts[6].tmpfsOptions?.sizeBytes == 64 << 20)
+  }
+
+  @Test("process: words by quotes, lists, environment over files, limits")
+  func process() throws {
+    let lines = """
+      entrypoint: ["/bin/sh", -c]
+      command: echo "a b" 'c d' e\\ f
+      env_file: [a.env, {path: none.env, required: false}]
+      environment: [A=2, C]
+      ulimits: {nofile: {soft: 10, hard: 20}, core: 0}
+      cap_add: [net_admin, CAP_SYS_TIME]
+      sysctls: {net.core.somaxconn: 1024}
+      extra_hosts: ["db:10.0.0.1", "v6=[::1]"]
+      dns: 10.0.0.2
+      stop_signal: int
+      user: 1000
+      restart: on-failure:3
+      healthcheck: {test: curl -f http://localhost, interval: 5s, retries: 3}
+      """
+    let spec = try service(lines, ["C": "3"], files: ["dir/a.env": "# x\nA=1\nexport B=\"x $C\"\nD='$C' \n"])
+    let container = spec.taskTemplate.containerSpec
+    #expect(container.command == ["/bin/sh", "-c"])
+    #expect(container.args == ["echo", "a b", "c d", "e f"])
+    #expect(container.env == ["A=2", "B=x 3", "D=$C", "C=3"])
+    #expect(container.ulimits == [.init(name: "nofile", hard: 20, soft: 10), .init(name: "core", hard: 0, soft: 0)])
+    #expect(container.capabilityAdd == ["CAP_NET_ADMIN", "CAP_SYS_TIME"])
+    #expect(container.sysctls == ["net.core.somaxconn": "1024"])
+    #expect(container.hosts == ["10.0.0.1 db", "::1 v6"])
+    #expect(container.dnsConfig?.nameservers == ["10.0.0.2"])
+    #expect(container.stopSignal == "SIGINT")
+    #expect(container.user == "1000")
+    #expect(container.healthCheck?.test == ["CMD-SHELL", "curl -f http://localhost"])
+    #expect(spec.taskTemplate.restartPolicy?.condition == .onFailure)
+    #expect(spec.taskTemplate.restartPolicy?.maxAttempts == 3)
+  }
+
+  @Test("deploy is read whole")
+  func deploy() throws {
+    let lines = """
+      deploy:
+        replicas: 5
+        endpoint_mode: dnsrr
+        update_config: {parallelism: 2, delay: 3s, failure_action: rollback, monitor: 4s, max_failure_ratio: 0.25, order: start-first}
+        rollback_config: {parallelism: 0}
+        restart_policy: {condition: on-failure, delay: 1s, max_attempts: 3, window: 60s}
+        resources: {limits: {cpus: '0.50', memory: 50M, pids: 10}, reservations: {cpus: 0.25, memory: 20M}}
+        placement: {constraints: ["node.role==worker", "node.labels.zone != a"], preferences: [{spread: node.labels.zone}], max_replicas_per_node: 2}
+      """
+    let spec = try service(lines)
+    #expect(spec.replicas == 5)
+    #expect(spec.endpointMode == .dnsrr)
+    #expect(spec.updateConfig?.parallelism == 2)
+    #expect(spec.updateConfig?.delay == .seconds(3))
+    #expect(spec.updateConfig?.failureAction == .rollback)
+    #expect(spec.updateConfig?.maxFailureRatio == 0.25)
+    #expect(spec.updateConfig?.order == .startFirst)
+    #expect(spec.rollbackConfig?.parallelism == 0)
+    #expect(spec.taskTemplate.restartPolicy?.window == .seconds(60))
+    #expect(spec.taskTemplate.resources?.limits?.nanoCPUs == 500_000_000)
+    #expect(spec.taskTemplate.resources?.limits?.pids == 10)
+    #expect(spec.taskTemplate.resources?.reservations?.memoryBytes == 20 << 20)
+    #expect(spec.taskTemplate.placement?.constraints == ["node.role==worker", "node.labels.zone != a"])
+    #expect(spec.taskTemplate.placement?.preferences == [.init(spreadOver: "node.labels.zone")])
+    #expect(spec.taskTemplate.placement?.maxReplicas == 2)
+    #expect(try service("deploy: {mode: global}").isGlobal)
+    #expect(try service("scale: 4").replicas == 4)
+  }
+
+  @Test("networks: external, renamed, with aliases, and no default one when nobody needs it")
+  func networks() throws {
+    let text = """
+      services:
+        a: {image: a, networks: {front: {aliases: [x, y]}, back: }}
+        b: {image: b, networks: [front]}
+      networks:
+        front: {internal: true, attachable: true, ipam: {config: [{subnet: 10.9.0.0/24}]}, labels: {l: v}}
+        back: {external: true, name: shared}
+      volumes:
+        logs: {name: all-logs}
+        old: {external: true}
+      """
+    let stack = try parse(text)
+    #expect(stack.networks.map(\.name) == ["web_front"])
+    #expect(stack.networks[0].internalOnly == true)
+    #expect(stack.networks[0].ipam?.config?.first?.subnet == "10.9.0.0/24")
+    #expect(stack.externalNetworks == ["shared"])
+    #expect(stack.services[0].networks == [.init(target: "web_front", aliases: ["a", "x", "y"]), .init(target: "shared", aliases: ["a"])])
+    #expect(stack.volumes.map(\.name) == ["all-logs"])
+    #expect(stack.externalVolumes == ["old"])
+  }
+
+  @Test("merge keys: own keys win, the first merged map wins over the second")
+  func merge() throws {
+    let text = """
+      x-a: &a {image: a, hostname: ha, labels: {l: a}}
+      x-b: &b {image: b, user: ub}
+      services:
+        web:
+          <<: [*a, *b]
+          hostname: own
+      """
+    let container = try parse(text).services[0].taskTemplate.containerSpec
+    #expect(container.image == "a")
+    #expect(container.hostname == "own")
+    #expect(container.user == "ub")
+    #expect(container.labels?["l"] == "a")
+  }
+}

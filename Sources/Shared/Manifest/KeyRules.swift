@@ -1,0 +1,91 @@
+/// The Compose specification's keys that are not carried out, and what to do instead.
+enum KeyRules {
+  private static let later = "orch does not do this yet; remove it"
+
+  static let top: [String: KeyRule] = [
+    "version": .ignored("it is obsolete; remove it"),
+    "secrets": .unsupported("secrets are not there yet; use environment or a volume"),
+    "configs": .unsupported("configs are not there yet; use a volume"),
+    "include": .unsupported("write the included services into this file"),
+    "models": .unsupported("run the model as a service"),
+  ]
+
+  static let service: [String: KeyRule] = [
+    "container_name": .ignored("tasks are named by service and slot"),
+    "attach": .ignored("use 'orch logs'"),
+    "develop": .ignored("it is for development on one host"),
+    "isolation": .ignored("it is for Windows"),
+    "runtime": .ignored("orch has its own runtime"),
+    "expose": .ignored("services of one network reach every port of each other"),
+    "mac_address": .ignored("addresses are the allocator's"),
+    "oom_kill_disable": .ignored("a container over its memory limit is ended"),
+    "cgroup": .ignored("every container has its own cgroup namespace"),
+    "cgroup_parent": .ignored("orch chooses the cgroup"),
+    "uts": .ignored("every container has its own hostname"),
+    "ipc": .ignored("every container has its own IPC namespace"),
+    "userns_mode": .ignored("user namespaces are the agent's choice"),
+    "cpu_count": .ignored("use 'cpus'"), "cpu_percent": .ignored("use 'cpus'"),
+    "cpu_rt_period": .ignored("use 'cpus'"), "cpu_rt_runtime": .ignored("use 'cpus'"),
+    "mem_swappiness": .ignored("use 'mem_limit'"),
+    "blkio_config": .ignored("disks are not limited"), "device_cgroup_rules": .ignored("devices are not given to containers"),
+    "storage_opt": .ignored("writable layers are not limited"),
+
+    "build": .unsupported("build the image first and name it in 'image' (orch image load)"),
+    "depends_on": .unsupported("services start in any order; let the program try again until the other answers"),
+    "network_mode": .unsupported("use 'networks'"),
+    "links": .unsupported("services of one network find each other by name; give other names with networks.<name>.aliases"),
+    "external_links": .unsupported("attach both services to one network"),
+    "extends": .unsupported("use a YAML anchor and '<<: *anchor'"),
+    "profiles": .unsupported("keep the service in a manifest of its own"),
+    "secrets": .unsupported("secrets are not there yet; use environment or a volume"),
+    "configs": .unsupported("configs are not there yet; use a volume"),
+    "logging": .unsupported("logs are kept by the agent; see 'orch logs'"),
+    "privileged": .unsupported("name the capabilities in 'cap_add'"),
+    "pid": .unsupported("every container has its own processes"),
+    "devices": .unsupported(later), "gpus": .unsupported(later), "shm_size": .unsupported(later),
+    "group_add": .unsupported(later), "security_opt": .unsupported(later), "oom_score_adj": .unsupported(later),
+    "cpu_shares": .unsupported("use 'cpus'"), "cpu_quota": .unsupported("use 'cpus'"), "cpu_period": .unsupported("use 'cpus'"),
+    "cpuset": .unsupported("use 'cpus'"), "mem_reservation": .unsupported("use deploy.resources.reservations.memory"),
+    "memswap_limit": .unsupported("use 'mem_limit'; swap is not given"),
+    "platform": .unsupported("use deploy.placement.constraints: node.platform.arch == x86_64"),
+    "pull_policy": .unsupported("an agent pulls what it does not have; name another tag or digest to get another image"),
+    "domainname": .unsupported("write it into 'hostname'"),
+    "annotations": .unsupported("use 'labels'"), "label_file": .unsupported("use 'labels'"),
+    "post_start": .unsupported(later), "pre_stop": .unsupported(later),
+    "volumes_from": .unsupported("name the volumes in 'volumes'"),
+    "provider": .unsupported(later), "models": .unsupported(later), "use_api_socket": .unsupported(later),
+    "credential_spec": .unsupported("it is for Windows"),
+  ]
+
+  static let deploy: [String: KeyRule] = [:]
+  static let resources: [String: KeyRule] = [
+    "devices": .unsupported("devices are not reserved yet; use placement.constraints"),
+    "generic_resources": .unsupported("use placement.constraints on a node label"),
+  ]
+  static let port: [String: KeyRule] = [
+    "app_protocol": .ignored("ports are forwarded whatever they carry"),
+    "host_ip": .unsupported("a published port answers on every address of every host; remove it"),
+  ]
+  static let attachment: [String: KeyRule] = [
+    "ipv4_address": .ignored("addresses are the allocator's; use the service's name"),
+    "ipv6_address": .ignored("addresses are the allocator's; use the service's name"),
+    "link_local_ips": .ignored("addresses are the allocator's"),
+    "mac_address": .ignored("addresses are the allocator's"),
+    "priority": .ignored("networks are attached in the order of the manifest"),
+    "gw_priority": .ignored("networks are attached in the order of the manifest"),
+    "interface_name": .ignored("interfaces are named eth0, eth1, ..."),
+    "driver_opts": .unsupported("overlay networks have no options yet"),
+  ]
+  static let network: [String: KeyRule] = [
+    "driver_opts": .unsupported("overlay networks have no options yet; remove it"),
+    "enable_ipv4": .ignored("overlay networks are always IPv4"),
+  ]
+  static let volume: [String: KeyRule] = [
+    "driver_opts": .unsupported("local volumes have no options yet; use a bind mount of a mounted folder")
+  ]
+  static let mount: [String: KeyRule] = [
+    "consistency": .ignored("it is for Docker Desktop")
+  ]
+  static let bind: [String: KeyRule] = ["selinux": .ignored("SELinux labels are not changed")]
+  static let environmentFile: [String: KeyRule] = ["format": .unsupported("lines of KEY=VALUE are read as docker compose does")]
+}

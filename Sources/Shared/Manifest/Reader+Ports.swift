@@ -1,0 +1,86 @@
+import Model
+
+extension Reader {
+  func readPorts(_ value: Value) -> [PortConfig] {
+    guard case .list(let items) = value.kind else {
+      error(value, "expected a list of ports, found \(value.found)", "write '- \"8080:80\"'")
+      return []
+    }
+    var ports: [PortConfig] = []
+    for item in items {
+      let new: [PortConfig] = if case .map = item.kind { longPort(item) } else { shortPort(item) }
+      for port in new {
+        if let published = port.publishedPort,
+          ports.contains(where: { $0.publishedPort == published && ($0.protocol ?? .tcp) == (port.protocol ?? .tcp) })
+        {
+          error(item, "port \(published)/\((port.protocol ?? .tcp).rawValue) is published twice", "publish another port")
+        } else {
+          ports.append(port)
+        }
+      }
+    }
+    return ports
+  }
+
+  /// `[PUBLISHED:]TARGET[/PROTOCOL]`, ranges `3000-3005:4000-4005`.
+  private func shortPort(_ value: Value) -> [PortConfig] {
+    guard let text = nonEmpty(value, "a port") else { return [] }
+    let expected = "expected PUBLISHED:TARGET such as 8080:80, found \(value.found)"
+    let halves = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+    guard let `protocol` = PortConfig.PortProtocol(rawValue: halves.count > 1 ? String(halves[1]) : "tcp") else {
+      error(value, "expected one of 'tcp', 'udp', 'sctp' after '/', found '\(halves[1])'")
+      return []
+    }
+    let parts = halves[0].split(separator: ":", omittingEmptySubsequences: false)
+    if parts.count > 2 {
+      error(
+        value, "an address before a published port is not supported",
+        "write \(parts.suffix(2).joined(separator: ":")): it answers on every address of every host")
+      return []
+    }
+    guard let target = portRange(parts[parts.count - 1], value, expected) else { return [] }
+    if parts.count == 1 || parts[0].isEmpty { return target.map { PortConfig(targetPort: $0, publishedPort: nil, protocol: `protocol`) } }
+    guard let published = portRange(parts[0], value, expected) else { return [] }
+    guard published.count == target.count else {
+      error(value, "\(published.count) published ports for \(target.count) of the container", "make both ranges equally long")
+      return []
+    }
+    return zip(published, target).map { PortConfig(targetPort: $1, publishedPort: $0, protocol: `protocol`) }
+  }
+
+  private func portRange(_ text: Substring, _ value: Value, _ expected: String) -> ClosedRange<UInt16>? {
+    let ends = text.split(separator: "-", omittingEmptySubsequences: false)
+    guard ends.count <= 2, ends.allSatisfy({ !$0.isEmpty && $0.utf8.allSatisfy { (48...57).contains($0) } }) else {
+      error(value, expected)
+      return nil
+    }
+    let numbers = ends.compactMap { UInt16($0) }
+    guard numbers.count == ends.count, numbers.allSatisfy({ $0 > 0 }) else {
+      error(value, "a port is a number from 1 to 65535, found '\(text)'")
+      return nil
+    }
+    guard numbers[0] <= numbers[numbers.count - 1] else {
+      error(value, "the range '\(text)' runs backwards", "write the lower port first")
+      return nil
+    }
+    return numbers[0]...numbers[numbers.count - 1]
+  }
+
+  private func longPort(_ value: Value) -> [PortConfig] {
+    guard var fields = Fields(value, self) else { return [] }
+    defer { fields.finish(KeyRules.port) }
+    let name = fields.take("name").flatMap { nonEmpty($0, "a name") }
+    let `protocol` = fields.take("protocol").flatMap { choice($0, [PortConfig.PortProtocol.tcp, .udp, .sctp]) } ?? .tcp
+    let mode = fields.take("mode").flatMap { choice($0, [PortConfig.PublishMode.ingress, .host]) } ?? .ingress
+    let published = fields.take("published").flatMap { value in integer(value, 0...65_535) }
+    guard let targetValue = fields.take("target") else {
+      error(value, "'target' is missing", "name the container's port")
+      return []
+    }
+    guard let target = integer(targetValue, 1...65_535) else { return [] }
+    var port = PortConfig(
+      targetPort: UInt16(target), publishedPort: published.flatMap { $0 == 0 ? nil : UInt16($0) }, protocol: `protocol`, publishMode: mode)
+    port.name = name
+    return [port]
+  }
+}
