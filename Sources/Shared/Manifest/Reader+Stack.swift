@@ -8,8 +8,9 @@ extension Reader {
     if let networks = fields.take("networks") { readNetworks(networks, &stack) }
     if let volumes = fields.take("volumes") { readVolumes(volumes, &stack) }
     var services: [ServiceSpec] = []
-    if let value = fields.take("services"), let map = entries(value) {
-      if map.isEmpty { error(value, "there is no service", "name at least one with its image") }
+    if let value = fields.take("services") {
+      let map = entries(value) ?? []
+      if map.isEmpty, case .map = value.kind { error(value, "there is no service", "name at least one with its image") }
       for entry in map {
         if let spec = service(entry, &stack) { services.append(spec) }
       }

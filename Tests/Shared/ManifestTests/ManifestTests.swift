@@ -165,7 +165,7 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     ),
     (
       "services: {a: {image: a, ports: ['80:1']}, b: {image: b, ports: ['80:2']}}",
-      "1:66 services.b.ports: port 80/tcp is already published by services.a; publish another port"
+      "1:65 services.b.ports: port 80/tcp is already published by services.a; publish another port"
     ),
     ("services: {a: {image: a}}\n---\nb: 1", "2:1 not valid YAML: found a second document; correct the YAML here"),
     (
