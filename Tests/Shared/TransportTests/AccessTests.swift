@@ -1,0 +1,217 @@
+import Foundation
+import Identity
+import Logging
+import Model
+import NIOCore
+import NIOPosix
+import NIOSSL
+import Synchronization
+import Testing
+import Wire
+
+@testable import Transport
+
+@Suite("who may say what", .timeLimit(.minutes(1))) struct AccessTests {
+  let world: World
+  init() throws { world = try World() }
+
+  @Test(
+    "the certificate's role decides, for every stream",
+    arguments: [
+      (NodeRole.worker, Router.Callers.manager, false), (.manager, .manager, true), (.worker, [.manager, .worker], true),
+      (.worker, .worker, true), (.manager, .worker, false), (.manager, .anyone, true), (.worker, .stranger, false),
+    ] as [(NodeRole, Router.Callers, Bool)])
+  func roles(role: NodeRole, allowed: Router.Callers, passes: Bool) async throws {
+    let router = Router()
+    let reached = Mutex(false)
+    router.on(.raft, allow: allowed) { _, _ in reached.withLock { $0 = true } }
+    try await world.with(role, router: router) { client, _ in
+      let stream = try await client.open(.raft)
+      if passes {
+        #expect(try await stream.receive() == nil)
+      } else {
+        await #expect { try await stream.receive() } throws: {
+          ($0 as? StreamError)?.code == .permissionDenied && "\($0)".contains("raft is not allowed with a \(role.rawValue)'s certificate")
+        }
+      }
+    }
+    #expect(reached.withLock { $0 } == passes)
+  }
+
+  @Test("an unknown method is refused by name")
+  func unknownMethod() async throws {
+    try await world.with { client, _ in
+      let stream = try await client.open(Method(rawValue: "dance"))
+      await #expect(throws: StreamError(.unimplemented, "this daemon does not answer dance")) { try await stream.receive() }
+    }
+  }
+
+  @Test("a node that was removed is refused at its next stream")
+  func removed() async throws {
+    let router = echoRouter()
+    let gone = Mutex(false)
+    router.admit { peer in gone.withLock { $0 } ? StreamError(.permissionDenied, "node \(peer.node) was removed from the cluster") : nil }
+    try await world.with(.worker, router: router) { client, _ in
+      let stream = try await client.open(echo)
+      try await stream.send([1])
+      #expect(try await stream.receive() == [1])
+      gone.withLock { $0 = true }
+      let next = try await client.open(echo)
+      await #expect { try await next.receive() } throws: { "\($0)".contains("was removed") }
+    }
+  }
+
+  @Test("another cluster's manager is refused by both sides, in words")
+  func otherCluster() async throws {
+    let other = try World()
+    try await world.with { _, server in
+      // The client is asked to trust nobody but its own authority: it refuses first.
+      await #expect {
+        try await TransportClient.connect(host: "127.0.0.1", port: server.port, credentials: other.credentials(.manager), log: other.log)
+      } throws: { "\($0)".contains("not valid in this cluster") && "\($0)".contains("127.0.0.1:\(server.port)") }
+    }
+  }
+
+  @Test("a server refuses a client whose certificate another authority signed")
+  func foreignClient() async throws {
+    let other = try World()
+    let foreign = try other.credentials(.manager).identity
+    try await world.with { _, server in
+      // A client that trusts everyone, with the other cluster's certificate.
+      var configuration = TLSConfiguration.makeClientConfiguration()
+      configuration.certificateVerification = .none
+      configuration.certificateChain = [.certificate(try NIOSSLCertificate(bytes: Array(foreign.certificatePEM.utf8), format: .pem))]
+      configuration.privateKey = .privateKey(try NIOSSLPrivateKey(bytes: Array(foreign.key.pem.utf8), format: .pem))
+      let outcome = try await RawClient.talk(port: server.port, configuration, [])
+      #expect(!outcome.greeted)
+      #expect(outcome.reason.contains("refused this node's certificate"), "\(outcome.reason)")
+    }
+  }
+
+  @Test("a worker is not taken for a manager by those who dial it")
+  func workerAsServer() async throws {
+    let server = try await TransportServer.bind(
+      host: "127.0.0.1", port: 0, credentials: world.credentials(.worker), router: Router(), log: world.log)
+    await #expect {
+      try await TransportClient.connect(host: "127.0.0.1", port: server.port, credentials: world.credentials(.worker), log: world.log)
+    } throws: { "\($0)".contains("is a worker, not a manager") }
+    await server.close()
+  }
+
+  @Test("an expired certificate is refused")
+  func expired() async throws {
+    try await world.with { _, server in
+      let old = try world.credentials(.worker, at: world.now + .seconds(-91 * 86_400))
+      await #expect(throws: TransportError.self) {
+        try await TransportClient.connect(host: "127.0.0.1", port: server.port, credentials: old, log: world.log)
+      }
+    }
+  }
+
+  @Test("a joiner with the right token may call what strangers may, and nothing else")
+  func join() async throws {
+    let router = echoRouter()
+    let seen = Mutex<[String]>([])
+    router.unary(.joinIssueCertificate, allow: .anyone) { (peer, request: WireIssueCertificateRequest) in
+      seen.withLock { $0.append("\(request.secret) \(peer == nil)") }
+      var response = WireIssueCertificateResponse()
+      response.authority = "pem"
+      return response
+    }
+    try await world.with(router: router) { _, server in
+      let token = JoinToken.make(for: world.authority.digest)
+      let connection = try await TransportClient.join(
+        host: "127.0.0.1", port: server.port, credentials: JoinCredentials(token: token), log: world.log)
+      #expect(connection.peer?.role == .manager)
+      var request = WireIssueCertificateRequest()
+      request.secret = "s"
+      let response: WireIssueCertificateResponse = try await connection.call(.joinIssueCertificate, request)
+      #expect(response.authority == "pem")
+      #expect(seen.withLock { $0 } == ["s true"])
+      let stream = try await connection.open(echo)
+      await #expect { try await stream.receive() } throws: { "\($0)".contains("without a certificate") }
+      connection.close()
+    }
+  }
+
+  @Test("a token of another cluster is recognised before anything is sent")
+  func wrongDigest() async throws {
+    let router = Router()
+    let reached = Mutex(false)
+    router.on(.joinIssueCertificate, allow: .anyone) { _, _ in reached.withLock { $0 = true } }
+    let other = try World()
+    try await world.with(router: router) { _, server in
+      let token = JoinToken.make(for: other.authority.digest)
+      await #expect {
+        try await TransportClient.join(host: "127.0.0.1", port: server.port, credentials: JoinCredentials(token: token), log: world.log)
+      } throws: { "\($0)".contains("belongs to another cluster") }
+    }
+    #expect(!reached.withLock { $0 })
+  }
+
+  @Test("nobody there, no TLS there: said so, in time")
+  func nobody() async throws {
+    let credentials = try world.credentials(.manager)
+    await #expect { try await TransportClient.connect(host: "127.0.0.1", port: 1, credentials: credentials, log: world.log) } throws: {
+      "\($0)".contains("connect to 127.0.0.1:1") && "\($0)".contains("refused")
+    }
+    // Accepts and says nothing.
+    let mute = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton).bind(host: "127.0.0.1", port: 0).get()
+    await #expect {
+      try await TransportClient.connect(
+        host: "127.0.0.1", port: mute.localAddress!.port!, credentials: credentials, timeout: .milliseconds(200), log: world.log)
+    } throws: { "\($0)".contains("no answer within") }
+    try await mute.close()
+  }
+
+  @Test("an address in use is named")
+  func bindTaken() async throws {
+    try await world.with { _, server in
+      await #expect {
+        try await TransportServer.bind(
+          host: "127.0.0.1", port: server.port, credentials: world.credentials(.manager), router: Router(), log: world.log)
+      } throws: { "\($0)".contains("127.0.0.1:\(server.port)") && "\($0)".contains("in use") }
+    }
+  }
+
+  @Test("renewed credentials are used by the next connection")
+  func renewal() async throws {
+    try await world.with { _, server in
+      let credentials = try world.credentials(.worker)
+      let first = try await TransportClient.connect(host: "127.0.0.1", port: server.port, credentials: credentials, log: world.log)
+      let renewed = try world.credentials(.manager).identity
+      try credentials.update(renewed)
+      let second = try await TransportClient.connect(host: "127.0.0.1", port: server.port, credentials: credentials, log: world.log)
+      #expect(Set(server.connections.compactMap(\.peer)).contains(renewed.peer))
+      first.close()
+      second.close()
+    }
+  }
+
+  @Test("a link dials when needed, shares the dial, and waits after failures")
+  func link() async throws {
+    let credentials = try world.credentials(.manager)
+    let server = try await TransportServer.bind(
+      host: "127.0.0.1", port: 0, credentials: credentials, router: echoRouter(), log: world.log)
+    let link = PeerLink(host: "127.0.0.1", port: server.port, credentials: try world.credentials(.manager), log: world.log)
+    #expect(link.current == nil)
+    async let one = link.connection()
+    async let two = link.connection()
+    let (first, second) = try await (one, two)
+    #expect(first === second)
+    #expect(link.current === first)
+    await server.close()
+    await first.waitUntilClosed()
+    #expect(link.current == nil)
+    let span = await ContinuousClock().measure { for _ in 0..<3 { await #expect(throws: TransportError.self) { try await link.connection() } } }
+    // The waits before the second and third dial: 25-50 ms, 50-100 ms at least.
+    #expect(span > .milliseconds(60))
+    let again = try await TransportServer.bind(
+      host: "127.0.0.1", port: server.port, credentials: credentials, router: echoRouter(), log: world.log)
+    let third = try await link.connection()
+    #expect(third.isOpen)
+    link.close()
+    await #expect(throws: TransportError.self) { try await link.connection() }
+    await again.close()
+  }
+}
