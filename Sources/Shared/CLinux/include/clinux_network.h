@@ -8,7 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define CLINUX_CLONE_NEWNET 0x40000000
+#include "clinux_constants.h"
 
 /// setns(2) of the calling thread into the network namespace of `descriptor`. -1 and errno on failure.
 static inline int clinux_enter_network_namespace(int descriptor) { return (int)syscall(SYS_setns, descriptor, CLINUX_CLONE_NEWNET); }
