@@ -1,1 +1,345 @@
-// stub
+// Consensus: the shell around Raft and Store. One thread owns both, so that a commit takes no hop between actors: what waits in the
+// mailbox is taken together, appended together and made durable by one fsync (group commit).
+//
+// Invariants:
+// - Nothing is acknowledged before a majority has it durably and this member has applied it.
+// - A change that is answered with `notLeader`, `busy` or `refused` was not made; `unknownOutcome` says that nobody knows.
+// - A watcher gets every change or a `.resync`.
+// - When the database fails, the member stops: it never goes on as if a write had worked.
+//
+// It refuses to know what a command means (Model applies it), how bytes travel (RaftTransport), and who may call it.
+import Glibc
+import Logging
+import Model
+import Raft
+import Store
+import Synchronization
+import Wire
+
+/// One manager's member of the Raft group.
+public final class Consensus: Sendable {
+  public let configuration: ConsensusConfiguration
+  private let transport: any RaftTransport
+  private let log: Logger
+  private let mailbox = Mailbox<Replica.Input>()
+  private let shared: Mutex<Shared>
+
+  private struct Shared {
+    enum Phase { case idle, starting, running, ended(ConsensusError) }
+    var phase = Phase.idle
+    var view = Replica.View(state: ClusterState(), leadership: .follower(leader: nil), membership: Membership(), leader: nil)
+    var id: RaftID?
+    var watchers: [Watcher] = []
+    var leaderships: [UInt64: AsyncStream<Leadership>.Continuation] = [:]
+    var nextKey: UInt64 = 0
+    var ends: [CheckedContinuation<Void, any Error>] = []
+  }
+
+  public init(configuration: ConsensusConfiguration, transport: any RaftTransport, log: Logger) {
+    self.configuration = configuration
+    self.transport = transport
+    self.log = log
+    shared = Mutex(Shared())
+  }
+
+  // MARK: - Making a database
+
+  /// A new cluster of this one manager. Its log begins with a snapshot of the empty state at index 1, so that later members always
+  /// begin with a snapshot, which tells them who the members are. Blocks; fails when the database has a cluster already.
+  public static func bootstrap(path: String, raftID: RaftID, node: NodeID, address: String) throws(ConsensusError) {
+    var state = ClusterState()
+    state.skip(to: 1)
+    var batch = WriteBatch()
+    batch.raftID = raftID
+    batch.hardState = StoredHardState(term: 1, vote: nil, committed: 1)
+    batch.snapshot = .init(point: SnapshotPoint(index: 1, term: 1), state: state)
+    batch.membership = Membership([.init(raftID: raftID, node: node, address: address, role: .voter)])
+    try initialise(path, batch)
+  }
+
+  /// A manager that the leader has added, or is about to add (`addMember`): it waits until the leader sends it the state.
+  /// `members` are those of the cluster, to know where to answer. Blocks; fails when the database has a cluster already.
+  public static func prepareJoin(path: String, raftID: RaftID, members: [RaftPeer]) throws(ConsensusError) {
+    var batch = WriteBatch()
+    batch.raftID = raftID
+    batch.membership = Membership(members.map { .init(raftID: $0.id, node: nil, address: $0.address, role: .contact) })
+    try initialise(path, batch)
+  }
+
+  /// The Raft id in a database, nil when it is new. Blocks.
+  public static func raftID(path: String) throws(ConsensusError) -> RaftID? {
+    guard access(path, F_OK) == 0 else { return nil }
+    do throws(StoreError) { return try Store(path: path).load().raftID } catch { throw .storage(error) }
+  }
+
+  private static func initialise(_ path: String, _ batch: WriteBatch) throws(ConsensusError) {
+    do throws(StoreError) {
+      let store = try Store(path: path)
+      if let id = try store.load().raftID {
+        throw StoreError.cannotOpen(path: path, cause: "it belongs to manager \(id) of a cluster already; use an empty folder")
+      }
+      try store.write(batch)
+    } catch { throw .storage(error) }
+  }
+
+  // MARK: - Life
+
+  /// Loads the database on a thread of its own and begins to take part. Returns once the state is there.
+  public func start() async throws {
+    let first = shared.withLock { shared in
+      guard case .idle = shared.phase else { return false }
+      shared.phase = .starting
+      return true
+    }
+    guard first else { throw ConsensusError.stopped }
+    try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+      startThread("raft") { [self] in
+        var replica: Replica?
+        do throws(ConsensusError) { replica = try open() } catch {
+          end(error)
+          return continuation.resume(throwing: error)
+        }
+        continuation.resume()
+        let reason = live(replica!)
+        // The database is closed before anybody hears of the end.
+        replica = nil
+        end(reason)
+      }
+    }
+  }
+
+  /// Returns after `stop` or the task's cancellation; throws what ended it otherwise. Starts it if nobody has.
+  public func run() async throws {
+    if shared.withLock({ if case .idle = $0.phase { true } else { false } }) { try await start() }
+    try await withTaskCancellationHandler {
+      try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
+        let ended = shared.withLock { shared -> ConsensusError? in
+          if case .ended(let error) = shared.phase { return error }
+          shared.ends.append(continuation)
+          return nil
+        }
+        if let ended { Self.resume(continuation, ended) }
+      }
+    } onCancel: {
+      _ = mailbox.put(.stop)
+    }
+  }
+
+  /// What was applied is written, the database closed; returns then.
+  public func stop() async {
+    _ = mailbox.put(.stop)
+    try? await run()
+  }
+
+  // MARK: - Changing
+
+  /// Returns once the command is applied here, after a majority has it durably. Only the leader takes it.
+  @discardableResult
+  public func propose(_ command: Command) async throws -> (index: UInt64, changes: [StateChange]) {
+    let data = try command.serialized()
+    let applied = try await ask(bytes: data.count + 64, bound: configuration.waitingBytesMax) { .propose(data, $0) }
+    return (applied.index, applied.changes)
+  }
+
+  /// Adds a learner; the leader makes it a voter as soon as it has caught up. Returns when the addition is applied. Only the leader
+  /// takes it; adding the same member again is harmless and may change its address.
+  public func addMember(_ id: RaftID, node: NodeID, address: String) async throws {
+    if membership.members[id]?.role == .voter, membership.members[id]?.address == address { return }
+    let member = Membership.Member(raftID: id, node: node, address: address, role: .learner)
+    let context: [UInt8] = try WireRaftMember(member).serializedBytes()
+    // A voter that moved stays a voter.
+    let change: ConfigurationChange.Change = membership.members[id]?.role == .voter ? .addVoter(id) : .addLearner(id)
+    try await changeMembers(ConfigurationChange([change], context: context), force: false)
+  }
+
+  /// Its id can never come back. Refused when too few of the rest would be reachable, unless forced. Only the leader takes it.
+  public func removeMember(_ id: RaftID, force: Bool = false) async throws {
+    try await changeMembers(ConfigurationChange([.remove(id)]), force: force)
+  }
+
+  private func changeMembers(_ change: ConfigurationChange, force: Bool) async throws {
+    _ = try await ask { .changeMembers(change, force: force, $0) }
+  }
+
+  /// Asks the other to stand for election at once; leadership has changed when `leadership` says so.
+  public func transferLeadership(to target: RaftID) async throws { try await ask { .transfer(target, $0) } }
+
+  /// An id that no member has or had.
+  public func newRaftID() -> RaftID {
+    let members = membership.members
+    while true {
+      let id = RaftID(UInt64.random(in: 1...UInt64(Int64.max)))
+      if members[id] == nil { return id }
+    }
+  }
+
+  // MARK: - Reading
+
+  /// Of this member; nil before `start`.
+  public var id: RaftID? { shared.withLock { $0.id } }
+  /// The applied state, perhaps a little old. Cheap.
+  public var snapshot: ClusterState { shared.withLock { $0.view.state } }
+  public var membership: Membership { shared.withLock { $0.view.membership } }
+  public var leader: RaftPeer? { shared.withLock { $0.view.leader } }
+  public var isLeader: Bool { shared.withLock { $0.view.leadership.isLeader } }
+
+  /// A state that holds everything acknowledged anywhere before the call. Also on followers, which ask the leader.
+  public func linearizableState() async throws -> ClusterState { try await ask { .read($0) } }
+
+  public func status() async throws -> ConsensusStatus { try await ask { .status($0) } }
+
+  /// First a `.resync` with the state of now. For one reader.
+  public func changes() -> AsyncStream<ChangeEvent> {
+    let watcher = Watcher(bound: configuration.watcherBatchesMax) { [weak self] in self?.snapshot ?? ClusterState() }
+    shared.withLock { shared in
+      if case .ended = shared.phase { watcher.finish() }
+      shared.watchers.removeAll { $0.isFinished }
+      shared.watchers.append(watcher)
+    }
+    return AsyncStream {
+      await watcher.next()
+    } onCancel: {
+      watcher.finish()
+    }
+  }
+
+  /// First what is now. Only the newest waits for a slow reader.
+  public func leadership() -> AsyncStream<Leadership> {
+    let (stream, continuation) = AsyncStream.makeStream(of: Leadership.self, bufferingPolicy: .bufferingNewest(1))
+    shared.withLock { shared in
+      if case .ended = shared.phase { return continuation.finish() }
+      let key = shared.nextKey
+      shared.nextKey += 1
+      shared.leaderships[key] = continuation
+      continuation.onTermination = { [weak self] _ in _ = self?.forget(key) }
+      continuation.yield(shared.view.leadership)
+    }
+    return stream
+  }
+
+  private func forget(_ key: UInt64) { shared.withLock { $0.leaderships[key] = nil } }
+
+  // MARK: - From the transport
+
+  public func receive(_ messages: [Message]) {
+    for message in messages {
+      // Beyond the bound they are lost, as on any network.
+      _ = mailbox.put(.message(message), bytes: message.byteCount, bound: 2 * configuration.waitingBytesMax)
+    }
+  }
+
+  public func receive(_ snapshot: IncomingSnapshot) { _ = mailbox.put(.snapshot(snapshot)) }
+  public func reportUnreachable(_ peer: RaftID) { _ = mailbox.put(.unreachable(peer)) }
+
+  // MARK: - The thread
+
+  private func ask<Value: Sendable>(
+    bytes: Int = 0, bound: Int? = nil, _ input: (@escaping Replica.Reply<Value>) -> Replica.Input
+  ) async throws -> Value {
+    try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
+      let reply: Replica.Reply<Value> = { continuation.resume(with: $0.mapError { $0 as any Error }) }
+      switch mailbox.put(input(reply), bytes: bytes, bound: bound) {
+      case .accepted: break
+      case .full: continuation.resume(throwing: ConsensusError.busy("\(configuration.waitingBytesMax) bytes of changes wait already"))
+      case .closed: continuation.resume(throwing: endReason)
+      }
+    }
+  }
+
+  private var endReason: ConsensusError {
+    shared.withLock { if case .ended(let error) = $0.phase { error } else { .stopped } }
+  }
+
+  private func open() throws(ConsensusError) -> Replica {
+    let store: Store
+    do throws(StoreError) { store = try Store(path: configuration.path) } catch { throw .storage(error) }
+    let replica = try Replica(configuration: configuration, store: store, transport: transport, log: log) { [self] view, batch, resync in
+      publish(view, batch, resync)
+    }
+    let mailbox = mailbox
+    replica.snapshotSent = { peer in { _ = mailbox.put(.snapshotSent(peer, succeeded: $0)) } }
+    shared.withLock { shared in
+      shared.id = replica.id
+      shared.phase = .running
+    }
+    // Alone it need not wait for anybody.
+    if replica.membership.ids(.voter) == [replica.id] { _ = mailbox.put(.campaign) }
+    return replica
+  }
+
+  /// Until it ends; says why.
+  private func live(_ replica: Replica) -> ConsensusError {
+    let interval = UInt64(configuration.tick / .nanoseconds(1))
+    var next = MonotonicClock.now + interval
+    var reason = ConsensusError.stopped
+    do throws(ConsensusError) {
+      while true {
+        let inputs = mailbox.take(until: next)
+        let now = MonotonicClock.now
+        var ticks = 0
+        if now >= next {
+          // After a pause of the whole process one tick is enough: what was heard meanwhile counts first.
+          ticks = 1
+          next = max(next + interval, now)
+        }
+        guard try replica.process(inputs, ticks: ticks) else { break }
+      }
+      if replica.wasRemoved { reason = .removed }
+    } catch { reason = error }
+    let left = mailbox.close()
+    replica.fail(with: reason)
+    for input in left { Self.refuse(input, reason) }
+    return reason
+  }
+
+  private static func refuse(_ input: Replica.Input, _ reason: ConsensusError) {
+    switch input {
+    case .propose(_, let reply), .changeMembers(_, _, let reply): reply(.failure(reason))
+    case .read(let reply): reply(.failure(reason))
+    case .transfer(_, let reply): reply(.failure(reason))
+    case .status(let reply): reply(.failure(reason))
+    case .message, .snapshot, .unreachable, .snapshotSent, .campaign, .stop: break
+    }
+  }
+
+  private func publish(_ view: Replica.View, _ batch: ChangeBatch?, _ resync: Bool) {
+    let (watchers, leaderships) = shared.withLock { shared in
+      let changed = shared.view.leadership != view.leadership
+      shared.view = view
+      return (shared.watchers, changed ? Array(shared.leaderships.values) : [])
+    }
+    for watcher in watchers {
+      if resync { watcher.resync() } else if let batch { watcher.offer(batch) }
+    }
+    for continuation in leaderships { continuation.yield(view.leadership) }
+  }
+
+  private func end(_ reason: ConsensusError) {
+    let (watchers, leaderships, ends) = shared.withLock { shared in
+      defer { (shared.watchers, shared.leaderships, shared.ends) = ([], [:], []) }
+      shared.phase = .ended(reason)
+      shared.view.leadership = .follower(leader: nil)
+      shared.view.leader = nil
+      return (shared.watchers, shared.leaderships, shared.ends)
+    }
+    _ = mailbox.close()
+    for watcher in watchers { watcher.finish() }
+    for continuation in leaderships.values {
+      continuation.yield(.follower(leader: nil))
+      continuation.finish()
+    }
+    for continuation in ends { Self.resume(continuation, reason) }
+  }
+
+  private static func resume(_ continuation: CheckedContinuation<Void, any Error>, _ reason: ConsensusError) {
+    if case .stopped = reason { continuation.resume() } else { continuation.resume(throwing: reason) }
+  }
+}
+
+extension Message {
+  /// About what it weighs in a queue.
+  var byteCount: Int {
+    if case .append(let append) = body { return append.entries.reduce(64) { $0 + $1.byteCount } }
+    return 64
+  }
+}

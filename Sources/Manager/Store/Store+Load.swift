@@ -16,7 +16,8 @@ extension Store {
         table: "meta", row: "applied_index", reason: "\(appliedIndex) is outside the log, which holds \(compacted.index + 1) to \(lastIndex)")
     }
     return LoadedState(
-      hardState: try loadHardState(), membership: try loadMembership(), compacted: compacted, entries: entries, state: try loadState())
+      raftID: meta["raft_id"].map(RaftID.init), hardState: try loadHardState(), membership: try loadMembership(), compacted: compacted,
+      entries: entries, state: try loadState())
   }
 
   private func loadMeta() throws(StoreError) -> [String: UInt64] {

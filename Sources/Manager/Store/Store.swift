@@ -44,6 +44,7 @@ public final class Store {
     let (last, compacted, applied) = (lastIndex, compacted, appliedIndex)
     do throws(StoreError) {
       try database.transaction { () throws(StoreError) in
+        if let id = batch.raftID { try putMeta("raft_id", id.rawValue) }
         if let snapshot = batch.snapshot { try install(snapshot) }
         if let hardState = batch.hardState { try put(hardState) }
         if !batch.entries.isEmpty { try append(batch.entries) }

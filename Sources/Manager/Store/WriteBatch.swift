@@ -39,6 +39,8 @@ public struct StoredHardState: Hashable, Sendable {
 public struct Membership: Hashable, Sendable {
   public enum Role: String, Hashable, Sendable {
     case voter, learner
+    /// What a joiner knows before it has the state: somebody to answer.
+    case contact
     /// Kept so that its id is never used again and its messages are refused.
     case removed
   }
@@ -78,6 +80,8 @@ public struct SnapshotPoint: Hashable, Comparable, Sendable {
 /// Everything that must reach the disk together: one transaction, one fsync. Order within it: snapshot, hard state, entries,
 /// applied changes, membership, compaction.
 public struct WriteBatch: Sendable {
+  /// This manager's own id in the Raft group; set once, when the database is made.
+  public var raftID: RaftID?
   public var hardState: StoredHardState?
   /// Ascending without gaps; whatever the log held at the first one's index and above is dropped.
   public var entries: [StoredEntry] = []
@@ -112,12 +116,14 @@ public struct WriteBatch: Sendable {
   public init() {}
 
   public var isEmpty: Bool {
-    hardState == nil && entries.isEmpty && applied == nil && membership == nil && snapshot == nil && compact == nil
+    raftID == nil && hardState == nil && entries.isEmpty && applied == nil && membership == nil && snapshot == nil && compact == nil
   }
 }
 
 /// What `Store.load` found: all that a manager knows when it starts.
 public struct LoadedState: Sendable {
+  /// nil: a new database.
+  public var raftID: RaftID?
   public var hardState: StoredHardState
   public var membership: Membership
   /// The log begins after this entry; index 0: from the very first.

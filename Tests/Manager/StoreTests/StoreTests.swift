@@ -29,6 +29,18 @@ import Testing
     return batch
   }
 
+  @Test("the checksum is CRC-32C")
+  func crc32c() {
+    var crc = CRC32C()
+    // The check value of the Castagnoli polynomial.
+    crc.add(Array("123456789".utf8))
+    #expect(crc.value == 0xE306_9283)
+    var number = CRC32C()
+    number.add(0x3837_3635_3433_3231 as UInt64)
+    number.add([UInt8(ascii: "9")])
+    #expect(number.value == crc.value)
+  }
+
   @Test("a new database is empty, private and durable")
   func empty() throws {
     let store = try open()
@@ -181,7 +193,9 @@ import Testing
     }
     let advice = "; remove this manager from the cluster and join it again with an empty folder"
     damage("UPDATE raft_log SET data = CAST('entry 4 of term 2' AS BLOB) WHERE position = 4")
-    #expect(failure() == "database damaged: table raft_log, row 4: checksum is 2660733155, 1129613488 was stored" + advice)
+    let (found, stored) = (entries(4...4, term: 2)[0].data, entries(4...4)[0].checksum)
+    let checksum = StoredEntry(index: 4, term: 1, kind: 0, data: found).checksum
+    #expect(failure() == "database damaged: table raft_log, row 4: checksum is \(checksum), \(stored) was stored" + advice)
     damage("DELETE FROM raft_log WHERE position = 4")
     #expect(failure() == "database damaged: table raft_log, row 4: missing; the next one is 5" + advice)
     damage("DELETE FROM raft_log WHERE position = 5")

@@ -1,0 +1,35 @@
+import Model
+
+public struct ConsensusConfiguration: Sendable {
+  /// The database file.
+  public var path: String
+  public var tick: Duration
+  /// A follower that hears nothing for this many ticks up to twice as many (random) stands for election.
+  public var electionTicks: Int
+  public var heartbeatTicks: Int
+  /// So many applied entries after the log's beginning, all but the last `keptEntries` of them are forgotten (SwarmKit's figures).
+  public var snapshotEvery: UInt64
+  public var keptEntries: UInt64
+  /// Of proposals that wait for the thread.
+  public var waitingBytesMax: Int
+  /// Batches that a watcher may lag behind before it has to resync.
+  public var watcherBatchesMax: Int
+  /// How long a read waits for a majority.
+  public var readTimeout: Duration
+  /// For the randomised election timeouts.
+  public var seed: UInt64
+
+  /// The defaults notice a dead leader after 0.5 to 1 s; a heartbeat leaves every 100 ms.
+  public init(path: String, tick: Duration = .milliseconds(50), electionTicks: Int = 10, heartbeatTicks: Int = 2) {
+    self.path = path
+    self.tick = tick
+    self.electionTicks = electionTicks
+    self.heartbeatTicks = heartbeatTicks
+    snapshotEvery = 10_000
+    keptEntries = 500
+    waitingBytesMax = 32 << 20
+    watcherBatchesMax = 256
+    readTimeout = .seconds(2)
+    seed = UInt64.random(in: .min ... .max)
+  }
+}

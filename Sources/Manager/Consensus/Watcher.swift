@@ -1,0 +1,123 @@
+import DequeModule
+import Model
+import Synchronization
+
+/// What was applied since the last one: one or several entries.
+public struct ChangeBatch: Sendable {
+  /// Of the last entry.
+  public var index: UInt64
+  public var changes: [StateChange]
+  /// After that entry.
+  public var state: ClusterState
+  public init(index: UInt64, changes: [StateChange], state: ClusterState) {
+    self.index = index
+    self.changes = changes
+    self.state = state
+  }
+}
+
+public enum ChangeEvent: Sendable {
+  case changes(ChangeBatch)
+  /// First of all, and whenever changes were left out (a slow watcher, an installed snapshot): begin again from this state.
+  case resync(ClusterState)
+}
+
+/// Who leads, as far as this member knows.
+public enum Leadership: Hashable, Sendable {
+  /// This member leads, and its state holds everything committed before its term: decisions may be made from it.
+  case leader(term: UInt64)
+  case follower(leader: RaftPeer?)
+  public var isLeader: Bool { if case .leader = self { true } else { false } }
+}
+
+/// One watcher's bounded queue. Overflow turns it into one `.resync` with the state of the moment it is read: never silence.
+final class Watcher: Sendable {
+  private struct State {
+    var queue = Deque<ChangeBatch>()
+    var needsResync = true
+    /// Batches up to here are in what the watcher has seen.
+    var seen: UInt64 = 0
+    var reader: CheckedContinuation<Void, Never>?
+    var finished = false
+
+    mutating func takeReader() -> CheckedContinuation<Void, Never>? {
+      defer { reader = nil }
+      return reader
+    }
+  }
+  private let state = Mutex(State())
+  private let bound: Int
+  private let current: @Sendable () -> ClusterState
+
+  init(bound: Int, current: @escaping @Sendable () -> ClusterState) {
+    self.bound = bound
+    self.current = current
+  }
+
+  func offer(_ batch: ChangeBatch) {
+    state.withLock { state in
+      if state.finished || state.needsResync || batch.index <= state.seen { return nil as CheckedContinuation<Void, Never>? }
+      if state.queue.count == bound {
+        state.queue.removeAll()
+        state.needsResync = true
+      } else {
+        state.queue.append(batch)
+      }
+      return state.takeReader()
+    }?.resume()
+  }
+
+  func resync() {
+    state.withLock { state in
+      state.queue.removeAll()
+      state.needsResync = true
+      return state.takeReader()
+    }?.resume()
+  }
+
+  func finish() {
+    state.withLock { state in
+      state.finished = true
+      return state.takeReader()
+    }?.resume()
+  }
+
+  var isFinished: Bool { state.withLock { $0.finished } }
+
+  func next() async -> ChangeEvent? {
+    while true {
+      enum Step { case event(ChangeEvent), end, wait }
+      let step = state.withLock { state -> Step in
+        if state.needsResync && !state.finished {
+          let now = current()
+          state.needsResync = false
+          state.seen = now.index
+          return .event(.resync(now))
+        }
+        if let batch = state.queue.popFirst() {
+          state.seen = batch.index
+          return .event(.changes(batch))
+        }
+        return state.finished ? .end : .wait
+      }
+      switch step {
+      case .event(let event): return event
+      case .end: return nil
+      case .wait:
+        await withTaskCancellationHandler {
+          await withCheckedContinuation { continuation in
+            let ready = state.withLock { state in
+              if state.finished || state.needsResync || !state.queue.isEmpty { return true }
+              precondition(state.reader == nil, "a watcher is read by one task")
+              state.reader = continuation
+              return false
+            }
+            if ready { continuation.resume() }
+          }
+        } onCancel: {
+          finish()
+        }
+      }
+    }
+  }
+}

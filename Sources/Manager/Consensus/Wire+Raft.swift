@@ -1,0 +1,193 @@
+import Foundation
+import Model
+import Raft
+import Store
+import Wire
+
+// Raft's values <-> protobuf. What comes from outside is checked here.
+
+extension WireRaftBatch {
+  public init(_ messages: [Raft.Message]) {
+    self.init()
+    self.messages = messages.map(WireRaftMessage.init)
+  }
+}
+
+extension WireRaftMessage {
+  public init(_ message: Raft.Message) {
+    self.init()
+    from = message.from.rawValue
+    to = message.to.rawValue
+    term = message.term
+    body =
+      switch message.body {
+      case .preVote(let request): .preVote(WireRaftVoteRequest(request))
+      case .preVoteResponse(let granted): .preVoteResponse(granted)
+      case .vote(let request): .vote(WireRaftVoteRequest(request))
+      case .voteResponse(let granted): .voteResponse(granted)
+      case .append(let append): .append(WireRaftAppend(append))
+      case .appended(let index): .appended(index)
+      case .appendRejected(let rejection): .appendRejected(WireRaftAppendRejection(rejection))
+      case .heartbeat(let commit, let round):
+        .heartbeat(
+          .with {
+            $0.commit = commit
+            $0.round = round
+          })
+      case .heartbeatResponse(let round): .heartbeatResponse(round)
+      case .snapshot(let metadata): .snapshot(WireRaftSnapshotMetadata(metadata))
+      case .timeoutNow: .timeoutNow(true)
+      case .readIndex(let context): .readIndex(context)
+      case .readIndexResponse(let index, let context):
+        .readIndexResponse(
+          .with {
+            $0.index = index
+            $0.context = context
+          })
+      }
+  }
+
+  public func model() throws(WireError) -> Raft.Message {
+    guard from != 0, to != 0 else { throw WireError("a Raft message without sender or receiver") }
+    let body: Raft.Message.Body =
+      switch self.body {
+      case .preVote(let request): .preVote(request.model)
+      case .preVoteResponse(let granted): .preVoteResponse(granted: granted)
+      case .vote(let request): .vote(request.model)
+      case .voteResponse(let granted): .voteResponse(granted: granted)
+      case .append(let append): .append(try append.model())
+      case .appended(let index): .appended(upTo: index)
+      case .appendRejected(let rejection):
+        .appendRejected(.init(index: rejection.index, hintIndex: rejection.hintIndex, hintTerm: rejection.hintTerm))
+      case .heartbeat(let heartbeat): .heartbeat(commit: heartbeat.commit, round: heartbeat.round)
+      case .heartbeatResponse(let round): .heartbeatResponse(round: round)
+      case .snapshot(let metadata): .snapshot(metadata.model)
+      case .timeoutNow: .timeoutNow
+      case .readIndex(let context): .readIndex(context: context)
+      case .readIndexResponse(let answer): .readIndexResponse(index: answer.index, context: answer.context)
+      case nil: throw WireError("a Raft message of unknown kind")
+      }
+    return Raft.Message(from: RaftID(from), to: RaftID(to), term: term, body: body)
+  }
+}
+
+extension WireRaftVoteRequest {
+  init(_ request: Raft.Message.VoteRequest) {
+    self.init()
+    lastIndex = request.lastIndex
+    lastTerm = request.lastTerm
+    isTransfer = request.isTransfer
+  }
+  var model: Raft.Message.VoteRequest { .init(lastIndex: lastIndex, lastTerm: lastTerm, isTransfer: isTransfer) }
+}
+
+extension WireRaftAppend {
+  init(_ append: Raft.Message.Append) {
+    self.init()
+    previousIndex = append.previousIndex
+    previousTerm = append.previousTerm
+    commit = append.commit
+    entries = append.entries.map { entry in
+      .with {
+        $0.term = entry.term
+        $0.index = entry.index
+        $0.kind = UInt32(entry.kind.rawValue)
+        $0.data = Data(entry.data)
+      }
+    }
+  }
+  func model() throws(WireError) -> Raft.Message.Append {
+    var result: [Entry] = []
+    result.reserveCapacity(entries.count)
+    for entry in entries {
+      guard let kind = UInt8(exactly: entry.kind).flatMap(Entry.Kind.init) else { throw WireError("a Raft entry of kind \(entry.kind)") }
+      guard entry.index == previousIndex &+ 1 &+ UInt64(result.count) else { throw WireError("entries with a gap at \(entry.index)") }
+      result.append(Entry(term: entry.term, index: entry.index, kind: kind, data: Array(entry.data)))
+    }
+    return .init(previousIndex: previousIndex, previousTerm: previousTerm, commit: commit, entries: result)
+  }
+}
+
+extension WireRaftAppendRejection {
+  init(_ rejection: Raft.Message.AppendRejection) {
+    self.init()
+    index = rejection.index
+    hintIndex = rejection.hintIndex
+    hintTerm = rejection.hintTerm
+  }
+}
+
+extension WireRaftSnapshotMetadata {
+  init(_ metadata: SnapshotMetadata) {
+    self.init()
+    index = metadata.index
+    term = metadata.term
+    configuration = .with {
+      $0.voters = metadata.confState.voters.map(\.rawValue)
+      $0.votersOutgoing = metadata.confState.votersOutgoing.map(\.rawValue)
+      $0.learners = metadata.confState.learners.map(\.rawValue)
+      $0.learnersNext = metadata.confState.learnersNext.map(\.rawValue)
+      $0.autoLeave = metadata.confState.autoLeave
+    }
+  }
+  var model: SnapshotMetadata {
+    SnapshotMetadata(
+      index: index, term: term,
+      confState: ConfState(
+        voters: configuration.voters.map(RaftID.init), votersOutgoing: configuration.votersOutgoing.map(RaftID.init),
+        learners: configuration.learners.map(RaftID.init), learnersNext: configuration.learnersNext.map(RaftID.init),
+        autoLeave: configuration.autoLeave))
+  }
+}
+
+extension WireRaftMember {
+  init(_ member: Membership.Member) {
+    self.init()
+    raftID = member.raftID.rawValue
+    node = member.node?.data ?? Data()
+    address = member.address
+    role = member.role.rawValue
+  }
+  func model() throws(WireError) -> Membership.Member {
+    guard let role = Membership.Role(rawValue: role) else { throw WireError("a member in the role \(role)") }
+    guard raftID != 0 else { throw WireError("a member without Raft id") }
+    return .init(raftID: RaftID(raftID), node: node.isEmpty ? nil : try NodeID(wire: node), address: address, role: role)
+  }
+}
+
+/// A snapshot as the messages of a stream.
+extension OutgoingSnapshot {
+  public func chunks(chunkBytes: Int = SnapshotWriter.defaultChunkBytes) -> some Sequence<WireRaftSnapshotChunk> {
+    let header = WireRaftSnapshotChunk.with {
+      $0.header.message = WireRaftMessage(message)
+      $0.header.members = membership.members.values.map(WireRaftMember.init)
+      $0.header.objects = UInt64(state.objectCount)
+    }
+    let end = WireRaftSnapshotChunk.with { $0.last = true }
+    let middle = SnapshotWriter(state, chunkBytes: chunkBytes).lazy.map { actions in
+      WireRaftSnapshotChunk.with { $0.actions = actions.map { Data($0) } }
+    }
+    return [AnySequence(CollectionOfOne(header)), AnySequence(middle), AnySequence(CollectionOfOne(end))].lazy.joined()
+  }
+}
+
+/// Puts a stream's chunks together. A chunk missing or doubled is found by the count of objects.
+public struct SnapshotAssembly: Sendable {
+  private var header: WireRaftSnapshotChunk.Header?
+  private var reader = SnapshotReader()
+  public init() {}
+
+  /// Not nil with the last chunk.
+  public mutating func add(_ chunk: WireRaftSnapshotChunk) throws -> IncomingSnapshot? {
+    if chunk.hasHeader { header = chunk.header }
+    guard let header else { throw WireError("a snapshot that does not begin with its header") }
+    try reader.add(chunk.actions.map { Array($0) })
+    guard chunk.last else { return nil }
+    let message = try header.message.model()
+    guard case .snapshot(let metadata) = message.body else { throw WireError("a snapshot with another message") }
+    guard let state = reader.state(at: metadata.index, count: Int(clamping: header.objects)) else {
+      throw WireError("a snapshot that has not the \(header.objects) objects it announced")
+    }
+    return IncomingSnapshot(message: message, membership: Membership(try header.members.map { try $0.model() }), state: state)
+  }
+}
