@@ -221,6 +221,12 @@ public final class Connection: Sendable {
     }
   }
 
+  /// The first frame of all.
+  func greet(_ hello: OutboundFrame) {
+    state.withLock { $0.outbound.append(hello) }
+    flush()
+  }
+
   func ping() { enqueue(.ping) }
 
   /// The first cause counts.

@@ -70,7 +70,8 @@ final class FrameHandler: ChannelInboundHandler {
     let limits: Limits = peer == nil || side.strangerItself ? .stranger : .member
     let connection = Connection(channel: context.channel, peer: peer, limits: limits, router: side.router, dialled: side.dialled, log: side.log)
     self.connection = connection
-    connection.enqueue(.hello(version: Self.version))
+    // At once: a peer of another version must learn that even when what it sent ends the connection.
+    connection.greet(.hello(version: Self.version))
     let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
     pulse = context.eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { _ in
       let (handler, context) = bound.value
