@@ -14,6 +14,7 @@ extension RaftCore {
           return
         }
       }
+      if !confState.isVoter(id) { handOverToHeir() }
     }
     if heartbeatElapsed >= config.heartbeatTicks { broadcastHeartbeat() }
   }
@@ -105,6 +106,7 @@ extension RaftCore {
     // Also when all was sent: an append whose entries were lost shows itself by a rejection.
     if members[position].match < log.lastIndex || members[position].replication == .probe { request(.evenIfEmpty, position) }
     releaseReads()
+    handOverIfDue(to: position)
   }
 
   /// Carries out what `broadcast` and `request` asked for: proposals and commits between two `ready`s travel together.
@@ -121,7 +123,9 @@ extension RaftCore {
   private mutating func sendAppend(_ position: Int, evenIfEmpty: Bool) -> Bool {
     guard !members[position].isSilent else { return false }
     let previous = members[position].next - 1
-    guard let previousTerm = log.term(at: previous) else {
+    // The members at the log's beginning are not in the log: a new member learns them from a snapshot.
+    let isNewMember = previous == 0 && log.applied > 0
+    guard !isNewMember, let previousTerm = log.term(at: previous) else {
       sendSnapshot(position)
       return false
     }

@@ -21,7 +21,7 @@ extension RaftCore {
     reads.forgetLease()
     guard role == .leader else { return confState }
     guard confState.isVoter(id) else {
-      stepDownAfterRemoval()
+      handOverToHeir()
       return confState
     }
     if let target = transferee, !confState.voters.contains(target) { transferee = nil }
@@ -30,10 +30,15 @@ extension RaftCore {
     return confState
   }
 
-  /// Sooner than by a timeout somebody else leads: the voter with the longest log is told to.
-  private mutating func stepDownAfterRemoval() {
-    if let heir = members.filter({ $0.isVoter }).max(by: { $0.match < $1.match }) { handOver(to: heir.id) }
-    becomeFollower(term: term, leader: nil)
+  /// A leader without a vote leads (not counting itself, taking no proposals) until another does. If it stepped down at once, those who
+  /// have not heard that the change is committed could need its vote, and a longer log than theirs would refuse it.
+  mutating func handOverToHeir() {
+    let heirs = members.indices.filter { members[$0].isIncomingVoter }
+    guard let heir = heirs.max(by: { members[$0].match < members[$1].match }) else { return }
+    transferee = members[heir].id
+    electionElapsed = 0
+    request(.evenIfEmpty, heir)
+    handOverIfDue(to: heir)
   }
 
   mutating func leaveJointIfDue() {
