@@ -32,10 +32,10 @@ func room(_ name: String, _ path: String, _ deps: [Target.Dependency]) -> Target
   .target(name: name, dependencies: deps, path: "Sources/\(path)", swiftSettings: strict)
 }
 
-func tests(_ room: String, _ side: String, _ deps: [Target.Dependency] = []) -> Target {
+func tests(_ room: String, _ side: String, _ deps: [Target.Dependency] = [], exclude: [String] = []) -> Target {
   .testTarget(
     name: "\(room)Tests", dependencies: [.byName(name: room)] + deps, path: "Tests/\(side)/\(room)Tests",
-    swiftSettings: strict)
+    exclude: exclude, swiftSettings: strict)
 }
 
 func systemLibrary(_ name: String, _ package: String, _ debian: String) -> Target {
@@ -117,7 +117,7 @@ let testTargets: [Target] = [
   tests("Transport", "Shared", ["Model", "Identity", "Wire", protobuf, log, nioSSL] + nio),
   tests("LinuxSystem", "Shared"),
   tests("Netlink", "Shared"),
-  tests("Raft", "Manager"),
+  tests("Raft", "Manager", ["Model"], exclude: ["testdata"]),
   tests("Store", "Manager", ["Model", "CSQLite"]),
   tests("Scheduler", "Manager"),
   tests("Allocator", "Manager"),
