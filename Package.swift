@@ -85,10 +85,10 @@ let agent: [Target] = [
   room("Seccomp", "Agent/Seccomp", ["CSeccomp", "LinuxSystem"]),
   room("Cgroups", "Agent/Cgroups", ["LinuxSystem"]),
   room("Runtime", "Agent/Runtime", ["Model", "LinuxSystem", "CLinux", "Seccomp", "Cgroups", log]),
-  room("AgentImage", "Agent/Image", ["Model", "LinuxSystem", "CZlib", crypto, httpClient, log] + nio),
+  room("AgentImage", "Agent/Image", ["Model", "LinuxSystem", "CLinux", "CZlib", crypto, httpClient, log] + nio),
   room("DNS", "Agent/DNS", ["Model", "LinuxSystem", "Netlink", "CLinux", log]),
   room("AgentNetwork", "Agent/Network", ["Model", "LinuxSystem", "CLinux", "Netlink", "CNFTables", log]),
-  room("AgentVolume", "Agent/Volume", ["Model", "LinuxSystem"]),
+  room("AgentVolume", "Agent/Volume", ["Model", "LinuxSystem", "CLinux"]),
   .executableTarget(
     name: "orch-init", dependencies: ["CLinux"], path: "Sources/Agent/Init", swiftSettings: strict),
   .executableTarget(

@@ -1,7 +1,7 @@
 // responder: the sample images' HTTP server. One process, one thread, no dependencies; linked statically.
 //
 // GET /        service, task, host, version: a line each ("task: 4f2a...")
-// GET /health  200 "ok", or 503 before START_DELAY has passed and after SIGTERM
+// GET /health  200 "ok"
 // GET /exit/N  answers, then exits with status N
 //
 // Environment: PORT (80), VERSION, SERVICE, TASK, HOST (default of each of the last three: the hostname),
