@@ -56,14 +56,149 @@ public struct Dispatcher: Sendable {
   /// After a change of leaders: time for every agent to find the new one.
   public static let leadershipGrace = Nanoseconds.seconds(5)
 
+  struct Session: Sendable {
+    var node: NodeID
+    var underlay: IPv4Address
+    var lastHeard: Timestamp
+    var sequence: UInt64 = 0
+  }
+
+  var view = View()
+  var sessions: [SessionID: Session] = [:]
+  /// The session that speaks for a node: its latest.
+  var current: [NodeID: SessionID] = [:]
+  /// Nodes without a session that are down unless they connect until then.
+  var awaited: [NodeID: Timestamp] = [:]
+  /// The tick that was asked for.
+  var wake: Timestamp?
+
   public init() {}
 
   /// On gaining leadership: no sessions, every node that is said to be ready has `leadershipGrace` to connect.
   public mutating func reset(state: ClusterState, now: Timestamp) -> [DispatcherOutput] {
-    []
+    self = Dispatcher()
+    view = View(state)
+    for node in state.nodes.values where node.status.state == .ready { awaited[node.id] = now + Self.leadershipGrace }
+    var outputs: [DispatcherOutput] = []
+    askForTick(&outputs)
+    return outputs
   }
 
+  /// - Parameter state: for `changes` the state right after them; other inputs do not look at it.
   public mutating func step(_ input: DispatcherInput, state: ClusterState, now: Timestamp) -> [DispatcherOutput] {
-    []
+    var outputs: [DispatcherOutput] = []
+    switch input {
+    case .connected(let node, let session, let description, let underlay): connect(node, session, description, underlay, now, &outputs)
+    case .heartbeat(let id):
+      if sessions[id] == nil { outputs.append(.close(id, reason: "unknown session: connect again")) } else { sessions[id]!.lastHeard = now }
+    case .disconnected(let id): disconnect(id, until: now + Self.reconnectGrace)
+    case .changes(let changes):
+      closeRemoved(changes, &outputs)
+      sendDifferences(changes, state, &outputs)
+      contradict(changes, &outputs)
+    case .tick:
+      wake = nil
+      expire(now, &outputs)
+    case .report(let id, let reports): accept(reports, from: id, now, &outputs)
+    case .resync(let id): sendAll(id, &outputs)
+    }
+    askForTick(&outputs)
+    return outputs
+  }
+
+  // MARK: - Sessions
+
+  private mutating func connect(
+    _ node: NodeID, _ id: SessionID, _ description: NodeDescription, _ underlay: IPv4Address, _ now: Timestamp, _ outputs: inout [DispatcherOutput]
+  ) {
+    guard let row = view.state.nodes[node] else {
+      outputs.append(.close(id, reason: "node \(node) is not a member of this cluster: it was removed, or never joined"))
+      return
+    }
+    if let old = current[node], old != id {
+      sessions[old] = nil
+      outputs.append(.close(old, reason: "replaced by a newer session of the same node"))
+    }
+    sessions[id] = Session(node: node, underlay: underlay, lastHeard: now)
+    current[node] = id
+    awaited[node] = nil
+    var actions: [Action] = []
+    let status = NodeStatus(state: .ready, address: underlay)
+    if row.description != description { actions.append(.nodeDescription(node, description)) }
+    if row.status != status { actions.append(.nodeStatus(node, status)) }
+    if !actions.isEmpty { outputs.append(.propose(actions)) }
+    sendAll(id, &outputs)
+  }
+
+  private mutating func disconnect(_ id: SessionID, until: Timestamp) {
+    guard let session = sessions.removeValue(forKey: id), current[session.node] == id else { return }
+    current[session.node] = nil
+    awaited[session.node] = until
+  }
+
+  private mutating func closeRemoved(_ changes: [StateChange], _ outputs: inout [DispatcherOutput]) {
+    for case .node(let old?, nil) in changes {
+      awaited[old.id] = nil
+      guard let id = current.removeValue(forKey: old.id) else { continue }
+      sessions[id] = nil
+      outputs.append(.close(id, reason: "the node was removed from the cluster"))
+    }
+  }
+
+  /// A node that came back while its loss was being written down is ready nevertheless.
+  private func contradict(_ changes: [StateChange], _ outputs: inout [DispatcherOutput]) {
+    for case .node(_, let new?) in changes where new.status.state == .down {
+      guard let session = current[new.id].flatMap({ sessions[$0] }), view.state.nodes[new.id]?.status.state == .down else { continue }
+      outputs.append(.propose([.nodeStatus(new.id, NodeStatus(state: .ready, address: session.underlay))]))
+    }
+  }
+
+  // MARK: - Time
+
+  private mutating func expire(_ now: Timestamp, _ outputs: inout [DispatcherOutput]) {
+    for (id, session) in sessions.sorted(by: { $0.key < $1.key }) where session.lastHeard + Self.heartbeatTimeout <= now {
+      outputs.append(.close(id, reason: "no heartbeat for \(Self.heartbeatTimeout.rawValue / 1_000_000_000) s"))
+      disconnect(id, until: now)
+    }
+    for (node, until) in awaited.sorted(by: { $0.key < $1.key }) where until <= now {
+      awaited[node] = nil
+      guard let row = view.state.nodes[node], row.status.state != .down else { continue }
+      let status = NodeStatus(state: .down, message: "heartbeat failure", address: row.status.address)
+      outputs.append(.propose([.nodeStatus(node, status)]))
+    }
+  }
+
+  /// Heartbeats only move deadlines later: the tick comes a little early then and asks again.
+  private mutating func askForTick(_ outputs: inout [DispatcherOutput]) {
+    var earliest = awaited.values.min()
+    if wake == nil || (earliest.map { $0 < wake! } ?? false) || sessions.count == 1 {
+      for session in sessions.values { earliest = min(earliest ?? .init(nanoseconds: .max), session.lastHeard + Self.heartbeatTimeout) }
+    }
+    guard let earliest, wake.map({ earliest < $0 }) ?? true else { return }
+    wake = earliest
+    outputs.append(.wakeAt(earliest))
+  }
+
+  // MARK: - Reports
+
+  private mutating func accept(_ reports: [TaskReport], from id: SessionID, _ now: Timestamp, _ outputs: inout [DispatcherOutput]) {
+    guard let session = sessions[id] else {
+      outputs.append(.close(id, reason: "unknown session: connect again"))
+      return
+    }
+    sessions[id]!.lastHeard = now
+    var actions: [Action] = []
+    for report in reports {
+      // Reaped meanwhile: nobody's news any more.
+      guard let task = view.state.tasks[report.task] else { continue }
+      if task.node != session.node {
+        outputs.append(.refused(id, reason: "task \(report.task) is not assigned to node \(session.node)"))
+      } else if report.status.state <= .assigned || report.status.state >= .remove {
+        outputs.append(.refused(id, reason: "state \(report.status.state) of task \(report.task) is not an agent's to report"))
+      } else if report.status != task.status {
+        actions.append(.taskStatus(report.task, report.status))
+      }
+    }
+    if !actions.isEmpty { outputs.append(.propose(actions)) }
   }
 }

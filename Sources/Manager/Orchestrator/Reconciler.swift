@@ -40,10 +40,44 @@ public struct Reconciler: Sendable {
   /// Actions in one decision, about; a larger change continues in the next one (bounds entry size and the pause of others).
   public var actionLimit = 5_000
 
+  var allocator = Allocator()
+  var scheduler = Scheduler()
+  var dirty: Set<ServiceID> = []
+  var wakes: [ServiceID: Timestamp] = [:]
+  var globals: Set<ServiceID> = []
+  /// Tasks that have no node yet.
+  var waiting: [ServiceID: Set<TaskID>] = [:]
+  var dirtyNetworks: Set<NetworkID> = []
+  var dirtyNodes: Set<NodeID> = []
+  var checkStacks = true
+  /// Since when this leader knows of a node's loss.
+  var downSince: [NodeID: Timestamp] = [:]
+  var changedNodes: Set<NodeID> = []
+  /// How long a task ran that has just ended.
+  var ranFor: [TaskID: Nanoseconds] = [:]
+  var updates: [ServiceID: UpdateProgress] = [:]
+  var refusedNetworks: [NetworkID: String] = [:]
+  var refusedEndpoints: [ServiceID: String] = [:]
+
   public init() {}
 
   /// Forgets everything and takes `state` as it is; the next `step` looks at every service. O(state).
   public mutating func reset(_ state: ClusterState) {
+    let limit = actionLimit
+    self = Reconciler()
+    actionLimit = limit
+    allocator.reset(state)
+    scheduler.reset(state)
+    for network in state.networks.values { dirtyNetworks.insert(network.id) }
+    for node in state.nodes.values {
+      dirtyNodes.insert(node.id)
+      changedNodes.insert(node.id)
+    }
+    for service in state.services.values {
+      dirty.insert(service.id)
+      if state.spec(of: service)?.isGlobal == true { globals.insert(service.id) }
+    }
+    for task in state.tasks.values { index(task) }
   }
 
   /// - Parameters:
@@ -52,6 +86,139 @@ public struct Reconciler: Sendable {
   public mutating func step(
     state: ClusterState, changes: [StateChange], now: Timestamp, generator: inout some RandomNumberGenerator
   ) -> Decision {
-    Decision()
+    for change in changes { note(change, state) }
+    var plan = Plan(world: state, limit: actionLimit)
+    allocateNetworks(&plan, now, &generator)
+    for (id, at) in wakes where at <= now { dirty.insert(id) }
+    let tried = dirty.sorted()
+    for id in tried {
+      if plan.isFull { break }
+      dirty.remove(id)
+      wakes[id] = nil
+      reconcile(id, &plan, now, &generator)
+    }
+    schedule(scheduler.freed ? waiting.keys.sorted() : tried.filter { waiting[$0] != nil }, &plan, now)
+    addressNodes(&plan)
+    if checkStacks { removeUnusedNetworks(&plan) }
+    orphan(&plan, now)
+    return Decision(actions: plan.actions, conditions: plan.conditions, wakeAt: wakeTime(plan, now))
   }
+
+  private func wakeTime(_ plan: Plan, _ now: Timestamp) -> Timestamp? {
+    if plan.isFull || !dirty.isEmpty { return now }
+    let nodes = downSince.values.map { $0 + Self.orphanAfter }
+    return (Array(wakes.values) + nodes).min()
+  }
+
+  /// Follows a change in every index; marks what has to be looked at again.
+  mutating func note(_ change: StateChange, _ state: ClusterState) {
+    allocator.observe(change)
+    scheduler.observe(change, state: state)
+    switch change {
+    case .node(let old, let new): noteNode(old, new, state)
+    case .service(let old, let new):
+      let id = (new ?? old)!.id
+      if let new, let old, onlyProgress(old, new) { break }
+      dirty.insert(id)
+      checkStacks = true
+      // A port or a network may have become free.
+      dirty.formUnion(refusedEndpoints.keys)
+      if let new, state.spec(of: new)?.isGlobal == true { globals.insert(id) } else { globals.remove(id) }
+      if new == nil {
+        (updates[id], refusedEndpoints[id], waiting[id]) = (nil, nil, nil)
+      }
+    case .revision(let key): if state.services[key.service]?.current == key.number { dirty.insert(key.service) }
+    case .task(let old, let new):
+      let id = (new ?? old)!.id
+      let service = (new ?? old)!.service
+      dirty.insert(service)
+      if let node = new?.node ?? old?.node { dirtyNodes.insert(node) }
+      if let old, let new, old.status.state == .running, new.status.state.isTerminal {
+        ranFor[id] = new.status.timestamp - old.status.timestamp
+      }
+      if let new { index(new) } else { unindex(id, service) }
+    case .network(_, let new):
+      if let new { dirtyNetworks.insert(new.id) } else { dirtyNetworks.formUnion(refusedNetworks.keys) }
+      checkStacks = true
+    case .stack: checkStacks = true
+    case .cluster:
+      for network in state.networks.values where network.subnet == nil { dirtyNetworks.insert(network.id) }
+    case .volume: break
+    }
+  }
+
+  private func onlyProgress(_ old: Service, _ new: Service) -> Bool {
+    var same = old
+    same.updateStatus = new.updateStatus
+    same.endpoint = new.endpoint
+    return same == new
+  }
+
+  private mutating func noteNode(_ old: Node?, _ new: Node?, _ state: ClusterState) {
+    let id = (new ?? old)!.id
+    if let new, let old, new.spec == old.spec, new.status.state == old.status.state, new.description == old.description { return }
+    dirtyNodes.insert(id)
+    changedNodes.insert(id)
+    dirty.formUnion(globals)
+    for task in state.tasks(on: id) { dirty.insert(task.service) }
+  }
+
+  private mutating func index(_ task: ClusterTask) {
+    let isWaiting = task.node == nil && task.status.state < .assigned && task.desiredState <= .running
+    if isWaiting { waiting[task.service, default: []].insert(task.id) } else { unindex(task.id, task.service) }
+    if task.desiredState > .running { ranFor[task.id] = nil }
+  }
+
+  private mutating func unindex(_ id: TaskID, _ service: ServiceID) {
+    waiting[service]?.remove(id)
+    if waiting[service]?.isEmpty == true { waiting[service] = nil }
+  }
+
+  /// Adds an action to the plan and lets every index see what it would change.
+  mutating func emit(_ action: Action, _ plan: inout Plan) {
+    for change in plan.world.speculate([action]) { follow(change, plan.world) }
+    switch action {
+    case .createTask(let task):
+      plan.created[task.id] = plan.actions.count
+      plan.actions.append(action)
+    case .assignTask(let id, _, _, _), .taskDesiredState(let id, _):
+      // What is decided of a task that this plan creates goes into its creation.
+      if let place = plan.created[id], let task = plan.world.tasks[id] {
+        plan.actions[place] = .createTask(task)
+      } else {
+        plan.actions.append(action)
+      }
+    default: plan.actions.append(action)
+    }
+  }
+
+  /// As `note`, without marking work: this very decision takes care of it, and its changes come back once they are applied.
+  private mutating func follow(_ change: StateChange, _ world: ClusterState) {
+    allocator.observe(change)
+    scheduler.observe(change, state: world)
+    switch change {
+    case .task(let old, let new):
+      if let node = new?.node ?? old?.node { dirtyNodes.insert(node) }
+      if let new { index(new) } else if let old { unindex(old.id, old.service) }
+    case .service, .stack, .network: checkStacks = true
+    default: break
+    }
+  }
+}
+
+/// One decision while it is made.
+struct Plan {
+  /// The state as it would be with `actions`.
+  var world: ClusterState
+  var actions: [Action] = []
+  var conditions: [Condition] = []
+  /// Where the task's `createTask` is, so that what is decided of it later goes into it.
+  var created: [TaskID: Int] = [:]
+  let limit: Int
+
+  init(world: ClusterState, limit: Int) {
+    self.world = world
+    self.limit = limit
+  }
+  var isFull: Bool { actions.count >= limit }
 }

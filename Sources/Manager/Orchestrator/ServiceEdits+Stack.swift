@@ -37,6 +37,9 @@ extension ServiceEdits {
   public static func deploy(
     _ wanted: Deployment, state: ClusterState, now: Timestamp, generator: inout some RandomNumberGenerator
   ) throws(EditError) -> Deployed {
+    var wanted = wanted
+    for index in wanted.services.indices { wanted.services[index].labels = labelled(wanted.services[index].labels, wanted.name) }
+    for index in wanted.networks.indices { wanted.networks[index].labels = labelled(wanted.networks[index].labels, wanted.name) }
     let known = state.stacks[wanted.name]
     if let known, known.isBeingRemoved { throw .conflict("stack \(wanted.name) is still being removed: try again in a moment") }
     if wanted.services.isEmpty { throw .invalid("stack \(wanted.name) declares no service") }
@@ -73,10 +76,11 @@ extension ServiceEdits {
       result.services.append((service.name, service.id, .removed))
     }
 
-    // Networks that are not declared any more stay listed until the reconciler finds them unused and removes them.
-    for (_, id, _) in result.networks where !stack.networks.contains(id) { stack.networks.append(id) }
+    // Networks that are not declared any more are removed by the reconciler once nothing uses them. Volumes hold data: they stay known.
+    let networksBefore = stack.networks
+    stack.networks = result.networks.map(\.id)
     for volume in wanted.volumes where !stack.volumes.contains(volume.name) { stack.volumes.append(volume.name) }
-    if result.command.actions.isEmpty && stack.manifest == wanted.manifest && known != nil { return result }
+    if networksBefore == stack.networks, result.command.actions.isEmpty, stack.manifest == wanted.manifest, known != nil { return result }
     stack.manifest = wanted.manifest
     stack.revision += 1
     stack.updatedAt = now
@@ -95,15 +99,18 @@ extension ServiceEdits {
       service.pendingDelete = true
       command.actions.append(.putService(service))
     }
-    for network in state.networks.values where network.spec.labels?[StackLabel.namespace] == name && !stack.networks.contains(network.id) {
-      stack.networks.append(network.id)
-    }
     if volumes { command.actions += stack.volumes.map { .removeVolume($0) } }
     stack.services = [:]
     stack.manifest = ""
     stack.updatedAt = now
     command.actions.append(.putStack(stack))
     return command
+  }
+
+  private static func labelled(_ labels: [String: String]?, _ stack: String) -> [String: String] {
+    var labels = labels ?? [:]
+    labels[StackLabel.namespace] = stack
+    return labels
   }
 
   private static func deployNetworks(

@@ -1,0 +1,102 @@
+import Model
+
+extension Allocator {
+  /// What a service should have: its ports with numbers, a virtual IP on each of its networks. Keeps what it has.
+  /// - Throws: when a port is another's or a network is full; nothing is given then.
+  public mutating func endpoint(for service: Service, spec: ServiceSpec, state: ClusterState) throws(AllocationRefusal) -> Service.Endpoint {
+    let before = self
+    do throws(AllocationRefusal) {
+      var endpoint = Service.Endpoint()
+      endpoint.ports = try publish(spec.ports, for: service, state: state)
+      if spec.endpointMode == .vip {
+        endpoint.virtualIPs = try attach(networks(of: spec), .service(service.id), keeping: service.endpoint.virtualIPs, state: state)
+      }
+      return endpoint
+    } catch {
+      self = before
+      throw error
+    }
+  }
+
+  /// A task's addresses, one on each of its service's networks (and ingress when it publishes there).
+  public mutating func attachments(for task: TaskID, spec: ServiceSpec, state: ClusterState) throws(AllocationRefusal) -> [NetworkAttachment] {
+    try attach(networks(of: spec), .task(task), keeping: [], state: state)
+  }
+
+  /// A node's own address on each of `networks`, keeping those it has.
+  public mutating func attachments(
+    for node: Node, on networks: [NetworkID], state: ClusterState
+  ) throws(AllocationRefusal) -> [NetworkAttachment] {
+    try attach(networks, .node(node.id), keeping: node.attachments, state: state)
+  }
+
+  /// In the spec's order, ingress last.
+  public func networks(of spec: ServiceSpec) -> [NetworkID] {
+    var ids = spec.networks.compactMap { NetworkID($0.target) }
+    if spec.publishesThroughIngress, let ingress, !ids.contains(ingress) { ids.append(ingress) }
+    return ids
+  }
+
+  private mutating func attach(
+    _ networks: [NetworkID], _ owner: Owner, keeping: [NetworkAttachment], state: ClusterState
+  ) throws(AllocationRefusal) -> [NetworkAttachment] {
+    var given: [NetworkAttachment] = []
+    for id in networks {
+      if let kept = keeping.first(where: { $0.network == id }), spaces[id]?.owners[kept.address.rawValue] == owner {
+        given.append(kept)
+        continue
+      }
+      guard let address = spaces[id]?.take(owner) else {
+        for attachment in given where !keeping.contains(attachment) { release(attachment, owner) }
+        throw AllocationRefusal(noAddress(on: id, state: state))
+      }
+      given.append(NetworkAttachment(network: id, address: address))
+    }
+    return given
+  }
+
+  private func noAddress(on id: NetworkID, state: ClusterState) -> String {
+    guard let network = state.networks[id] else { return "network \(id) does not exist any more: update the service" }
+    guard let space = spaces[id] else { return "network \(network.name) has no subnet yet" }
+    return "network \(network.name) has no free address (\(space.owners.count) of \(space.prefix) are in use): give it a larger subnet"
+  }
+
+  private mutating func publish(_ wanted: [PortConfig], for service: Service, state: ClusterState) throws(AllocationRefusal) -> [PortConfig] {
+    var given: [PortConfig] = []
+    for port in wanted {
+      var port = port
+      if (port.publishMode ?? .ingress) == .host {
+        given.append(port)
+        continue
+      }
+      if (port.publishedPort ?? 0) == 0 { port.publishedPort = try number(for: port, service, avoiding: given) }
+      let claim = PortClaim(port)!
+      if let holder = ports[claim], holder != service.id {
+        let name = state.services[holder]?.name ?? "\(holder)"
+        throw AllocationRefusal("port \(claim) is already in use by service \(name): publish another port or change that service")
+      }
+      ports[claim] = service.id
+      given.append(port)
+    }
+    return given
+  }
+
+  private mutating func number(for port: PortConfig, _ service: Service, avoiding: [PortConfig]) throws(AllocationRefusal) -> UInt16 {
+    let kind = port.protocol ?? .tcp
+    let kept = service.endpoint.ports.first {
+      $0.targetPort == port.targetPort && ($0.protocol ?? .tcp) == kind && $0.name == port.name && ($0.publishMode ?? .ingress) == .ingress
+        && Self.dynamicPorts.contains($0.publishedPort ?? 0)
+    }
+    if let number = kept?.publishedPort, ports[PortClaim(number, kind)] ?? service.id == service.id,
+      !avoiding.contains(where: { PortClaim($0) == PortClaim(number, kind) })
+    {
+      return number
+    }
+    for _ in Self.dynamicPorts {
+      let candidate = nextPort
+      nextPort = candidate == Self.dynamicPorts.upperBound ? Self.dynamicPorts.lowerBound : candidate + 1
+      if ports[PortClaim(candidate, kind)] == nil { return candidate }
+    }
+    throw AllocationRefusal("no port of 30000-32767 is free: name the port to publish")
+  }
+}

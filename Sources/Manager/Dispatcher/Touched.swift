@@ -1,0 +1,81 @@
+import HashTreeCollections
+import Model
+
+/// Which items of which connected nodes a batch of changes may have changed. Too many is slow, too few is wrong.
+struct Touched {
+  private(set) var keys: [NodeID: Set<AssignmentItem.Key>] = [:]
+  private let connected: (NodeID) -> Bool
+
+  init(connected: @escaping (NodeID) -> Bool) { self.connected = connected }
+
+  /// Called with the view before and the view after the changes: both sides of what moved.
+  mutating func collect(_ changes: [StateChange], _ view: View) {
+    for change in changes {
+      switch change {
+      case .task(let old, let new): collect(task: old, new, view)
+      case .node(let old, let new): collect(node: old, new, view)
+      case .service(let old, let new): collect(service: (new ?? old)!.id, view)
+      case .revision(let key): collect(service: key.service, view)
+      case .network(let old, let new):
+        let network = (new ?? old)!
+        for node in view.members[network.id] ?? TreeSet() { add(.network(network.id), node) }
+        if network.spec.ingress == true { for service in view.services[network.id] ?? TreeSet() { collect(service: service, view) } }
+      case .cluster:
+        for (network, nodes) in view.members { for node in nodes { add(.network(network), node) } }
+      case .volume, .stack: break
+      }
+    }
+  }
+
+  private mutating func add(_ key: AssignmentItem.Key, _ node: NodeID) {
+    if connected(node) { keys[node, default: []].insert(key) }
+  }
+
+  private mutating func add(_ key: AssignmentItem.Key, onNetwork network: NetworkID, _ view: View) {
+    for node in view.members[network] ?? TreeSet() { add(key, node) }
+  }
+
+  private mutating func collect(task old: ClusterTask?, _ new: ClusterTask?, _ view: View) {
+    for task in [old, new].compactMap({ $0 }) {
+      if let node = task.node {
+        add(.task(task.id), node)
+        add(.revision(.init(task.service, task.revision)), node)
+      }
+    }
+    // Progress before it runs changes nothing for others.
+    if let old, let new, old.isServing == new.isServing, old.status.state.isTerminal == new.status.state.isTerminal, old.node == new.node,
+      old.attachments == new.attachments
+    {
+      return
+    }
+    for task in [old, new].compactMap({ $0 }) {
+      for attachment in task.attachments { add(.endpoint(task.id, attachment.network), onNetwork: attachment.network, view) }
+    }
+  }
+
+  private mutating func collect(node old: Node?, _ new: Node?, _ view: View) {
+    let id = (new ?? old)!.id
+    let before = old?.attachments ?? []
+    let after = new?.attachments ?? []
+    // Its own view of a network that it enters or leaves: everything there.
+    for attachment in before + after where !(before.contains(attachment) && after.contains(attachment)) {
+      let network = attachment.network
+      add(.network(network), onNetwork: network, view)
+      add(.network(network), id)
+      for service in view.services[network] ?? TreeSet() { add(.service(service), id) }
+      for task in view.tasks[network] ?? TreeSet() { add(.endpoint(task, network), id) }
+    }
+    guard old?.status.state != new?.status.state || old?.status.address != new?.status.address else { return }
+    for attachment in before + after where old?.status.address != new?.status.address {
+      add(.network(attachment.network), onNetwork: attachment.network, view)
+    }
+    for task in view.state.tasks(on: id) {
+      for attachment in task.attachments { add(.endpoint(task.id, attachment.network), onNetwork: attachment.network, view) }
+    }
+  }
+
+  private mutating func collect(service id: ServiceID, _ view: View) {
+    guard let service = view.state.services[id] else { return }
+    for network in view.networks(of: service) { add(.service(id), onNetwork: network, view) }
+  }
+}

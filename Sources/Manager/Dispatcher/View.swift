@@ -1,0 +1,170 @@
+import HashTreeCollections
+import Model
+
+/// The state as the agents were told it, with the indexes that say whom a change concerns. A persistent value: the view before a
+/// change is kept by copying it.
+struct View: Sendable {
+  var state = ClusterState()
+  /// Nodes that are attached to a network (the allocator gave them an address there).
+  var members = TreeDictionary<NetworkID, TreeSet<NodeID>>()
+  var services = TreeDictionary<NetworkID, TreeSet<ServiceID>>()
+  var tasks = TreeDictionary<NetworkID, TreeSet<TaskID>>()
+  /// Networks under which a service is indexed.
+  private var networksOfService = TreeDictionary<ServiceID, TreeSet<NetworkID>>()
+
+  init() {}
+
+  init(_ state: ClusterState) {
+    self.state = state
+    for node in state.nodes.values { index(node: nil, node) }
+    for service in state.services.values { index(service: service.id) }
+    for task in state.tasks.values { index(task: nil, task) }
+  }
+
+  mutating func advance(to state: ClusterState, _ changes: [StateChange]) {
+    self.state = state
+    for change in changes {
+      switch change {
+      case .node(let old, let new): index(node: old, new)
+      case .service(let old, let new): index(service: (new ?? old)!.id)
+      case .revision(let key): index(service: key.service)
+      case .task(let old, let new): index(task: old, new)
+      case .network(let old, let new):
+        // Services that publish ports are found under ingress, which may be the one that came or went.
+        if (new ?? old)?.spec.ingress == true { for service in state.services.values { index(service: service.id) } }
+      case .cluster, .volume, .stack: break
+      }
+    }
+  }
+
+  private mutating func index(node old: Node?, _ new: Node?) {
+    let id = (new ?? old)!.id
+    if old?.attachments == new?.attachments { return }
+    for attachment in old?.attachments ?? [] {
+      members[attachment.network]?.remove(id)
+      if members[attachment.network]?.isEmpty == true { members[attachment.network] = nil }
+    }
+    for attachment in new?.attachments ?? [] { members[attachment.network, default: TreeSet()].insert(id) }
+  }
+
+  private mutating func index(task old: ClusterTask?, _ new: ClusterTask?) {
+    let id = (new ?? old)!.id
+    if let old, let new, old.attachments == new.attachments { return }
+    for attachment in old?.attachments ?? [] {
+      tasks[attachment.network]?.remove(id)
+      if tasks[attachment.network]?.isEmpty == true { tasks[attachment.network] = nil }
+    }
+    for attachment in new?.attachments ?? [] { tasks[attachment.network, default: TreeSet()].insert(id) }
+  }
+
+  private mutating func index(service id: ServiceID) {
+    for network in networksOfService[id] ?? TreeSet() {
+      services[network]?.remove(id)
+      if services[network]?.isEmpty == true { services[network] = nil }
+    }
+    let networks = TreeSet(state.services[id].map { self.networks(of: $0) } ?? [])
+    networksOfService[id] = networks.isEmpty ? nil : networks
+    for network in networks { services[network, default: TreeSet()].insert(id) }
+  }
+
+  /// Where a service is known: its spec's networks, those it has virtual IPs on, ingress if it publishes ports there.
+  func networks(of service: Service) -> [NetworkID] {
+    var networks = service.endpoint.virtualIPs.map(\.network)
+    let spec = state.spec(of: service)
+    networks += spec?.networks.compactMap { NetworkID($0.target) } ?? []
+    if spec?.publishesThroughIngress == true, let ingress = state.network(named: Network.ingressName) { networks.append(ingress.id) }
+    return networks
+  }
+
+  // MARK: - Items: what a node must know, as functions of the state
+
+  /// nil: this node need not know it.
+  func item(_ key: AssignmentItem.Key, for node: NodeID) -> AssignmentItem? {
+    switch key {
+    case .task(let id): task(id, for: node).map(AssignmentItem.task)
+    case .revision(let key): needsRevision(key, node) ? state.revisions[key].map(AssignmentItem.revision) : nil
+    case .network(let id): network(id, for: node).map(AssignmentItem.network)
+    case .service(let id): knowsService(id, node) ? service(id).map(AssignmentItem.service) : nil
+    case .endpoint(let task, let network):
+      members[network]?.contains(node) == true ? endpoint(task, network).map(AssignmentItem.endpoint) : nil
+    }
+  }
+
+  /// Everything a node must know, in the order of keys.
+  func items(for node: NodeID) -> [AssignmentItem] {
+    var keys: Set<AssignmentItem.Key> = []
+    for attachment in state.nodes[node]?.attachments ?? [] {
+      keys.insert(.network(attachment.network))
+      for service in services[attachment.network] ?? TreeSet() { keys.insert(.service(service)) }
+      for task in tasks[attachment.network] ?? TreeSet() { keys.insert(.endpoint(task, attachment.network)) }
+    }
+    for task in state.tasks(on: node) {
+      keys.insert(.task(task.id))
+      keys.insert(.revision(.init(task.service, task.revision)))
+    }
+    return keys.sorted().compactMap { item($0, for: node) }
+  }
+
+  /// Assigned and not forgotten. The progress that the agent itself reported is left out, so that it is not told its own news: only
+  /// that it runs or has ended is kept, for an agent that lost its memory.
+  private func task(_ id: TaskID, for node: NodeID) -> ClusterTask? {
+    guard var task = state.tasks[id], task.node == node, task.status.state >= .assigned else { return nil }
+    task.version = 0
+    if task.status.state < .running { task.status = TaskStatus(state: .assigned, timestamp: task.createdAt, message: "assigned") }
+    return task
+  }
+
+  private func needsRevision(_ key: ServiceRevision.Key, _ node: NodeID) -> Bool {
+    state.tasks(on: node).contains { $0.service == key.service && $0.revision == key.number && $0.status.state >= .assigned }
+  }
+
+  private func network(_ id: NetworkID, for node: NodeID) -> NetworkAssignment? {
+    guard let own = address(of: node, on: id), let network = state.networks[id], let vni = network.vni, let subnet = network.subnet else {
+      return nil
+    }
+    var peers: [NetworkAssignment.Peer] = []
+    for other in members[id] ?? TreeSet() where other != node {
+      guard let underlay = state.nodes[other]?.status.address, let address = address(of: other, on: id) else { continue }
+      peers.append(.init(node: other, underlay: underlay, address: address))
+    }
+    peers.sort { $0.node < $1.node }
+    let mtu = network.spec.options?["com.docker.network.driver.mtu"].flatMap { Int($0) } ?? 1450
+    return NetworkAssignment(
+      id: id, name: network.name, vni: vni, subnet: subnet, internalOnly: network.spec.internalOnly ?? false,
+      ingress: network.spec.ingress ?? false, mtu: mtu, dataPathPort: state.cluster?.dataPathPort ?? 4789, nodeAddress: own, peers: peers)
+  }
+
+  private func address(of node: NodeID, on network: NetworkID) -> IPv4Address? {
+    state.nodes[node]?.attachments.first { $0.network == network }?.address
+  }
+
+  private func knowsService(_ id: ServiceID, _ node: NodeID) -> Bool {
+    guard let service = state.services[id] else { return false }
+    return networks(of: service).contains { members[$0]?.contains(node) == true }
+  }
+
+  func service(_ id: ServiceID) -> ServiceRecord? {
+    guard let service = state.services[id], let spec = state.spec(of: service) else { return nil }
+    var short: [String] = []
+    if let stack = spec.stack, service.name.hasPrefix(stack + "_") { short = [String(service.name.dropFirst(stack.utf8.count + 1))] }
+    var names: [NetworkID: [String]] = [:]
+    for network in spec.networks {
+      guard let id = NetworkID(network.target) else { continue }
+      var seen: Set<String> = []
+      names[id] = ([service.name] + short + (network.aliases ?? [])).filter { seen.insert($0).inserted }
+    }
+    // A service on its way out answers no port: the next one may have it.
+    let ports = service.pendingDelete ? [] : service.endpoint.ports.filter { ($0.publishMode ?? .ingress) == .ingress }
+    return ServiceRecord(
+      id: id, name: service.name, names: names, mode: spec.endpointMode, virtualIPs: service.endpoint.virtualIPs, ports: ports)
+  }
+
+  func endpoint(_ id: TaskID, _ network: NetworkID) -> EndpointRecord? {
+    guard let task = state.tasks[id], !task.status.state.isTerminal, let node = task.node.flatMap({ state.nodes[$0] }),
+      let underlay = node.status.address, let attachment = task.attachments.first(where: { $0.network == network })
+    else { return nil }
+    return EndpointRecord(
+      task: id, service: task.service, network: network, node: node.id, slot: task.slot, address: attachment.address, underlay: underlay,
+      ready: task.isServing && node.status.state == .ready)
+  }
+}
