@@ -123,7 +123,7 @@ let testTargets: [Target] = [
   tests("Allocator", "Manager"),
   tests("Orchestrator", "Manager"),
   tests("Dispatcher", "Manager"),
-  tests("Consensus", "Manager", ["Model", "Raft", "Store", "Wire", "Transport", protobuf, log]),
+  tests("Consensus", "Manager", ["Model", "Raft", "Store", "Wire", "Transport", "Identity", protobuf, log]),
   tests("ControlAPI", "Manager"),
   tests("Worker", "Agent"),
   tests("Seccomp", "Agent"),

@@ -137,6 +137,7 @@ public final class Consensus: Sendable {
   @discardableResult
   public func propose(_ command: Command) async throws -> (index: UInt64, changes: [StateChange]) {
     let data = try command.serialized()
+    guard data.count <= configuration.commandBytesMax else { throw ConsensusError.tooLarge(bytes: data.count, bound: configuration.commandBytesMax) }
     let applied = try await ask(bytes: data.count + 64, bound: configuration.waitingBytesMax) { .propose(data, $0) }
     return (applied.index, applied.changes)
   }
@@ -229,6 +230,8 @@ public final class Consensus: Sendable {
   }
 
   public func receive(_ snapshot: IncomingSnapshot) { _ = mailbox.put(.snapshot(snapshot)) }
+  /// Another member says that this one was removed.
+  public func reportRemoved() { _ = mailbox.put(.removed) }
   public func reportUnreachable(_ peer: RaftID) { _ = mailbox.put(.unreachable(peer)) }
 
   // MARK: - The thread
@@ -298,7 +301,7 @@ public final class Consensus: Sendable {
     case .read(let reply): reply(.failure(reason))
     case .transfer(_, let reply): reply(.failure(reason))
     case .status(let reply): reply(.failure(reason))
-    case .message, .snapshot, .unreachable, .snapshotSent, .campaign, .stop: break
+    case .message, .snapshot, .unreachable, .snapshotSent, .campaign, .removed, .stop: break
     }
   }
 

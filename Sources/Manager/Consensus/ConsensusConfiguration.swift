@@ -10,6 +10,8 @@ public struct ConsensusConfiguration: Sendable {
   /// So many applied entries after the log's beginning, all but the last `keptEntries` of them are forgotten (SwarmKit's figures).
   public var snapshotEvery: UInt64
   public var keptEntries: UInt64
+  /// Of one command; it has to fit into one message between managers.
+  public var commandBytesMax: Int
   /// Of proposals that wait for the thread.
   public var waitingBytesMax: Int
   /// Batches that a watcher may lag behind before it has to resync.
@@ -27,6 +29,7 @@ public struct ConsensusConfiguration: Sendable {
     self.heartbeatTicks = heartbeatTicks
     snapshotEvery = 10_000
     keptEntries = 500
+    commandBytesMax = 3 << 20
     waitingBytesMax = 32 << 20
     watcherBatchesMax = 256
     readTimeout = .seconds(2)

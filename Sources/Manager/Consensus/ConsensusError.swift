@@ -18,6 +18,8 @@ public enum ConsensusError: Error, Sendable, CustomStringConvertible {
   case notLeader(leader: RaftPeer?)
   /// Nothing happened: too much waits already, or leadership is being handed over. Try again.
   case busy(String)
+  /// Nothing happened: the change does not fit into one log entry.
+  case tooLarge(bytes: Int, bound: Int)
   /// Applied on no manager: the state does not allow it.
   case refused(Refusal)
   /// Leadership was lost on the way: it may or may not be applied. Read before trying again.
@@ -40,6 +42,8 @@ public enum ConsensusError: Error, Sendable, CustomStringConvertible {
     case .notLeader(let leader?): "this manager does not lead the cluster; the one at \(leader.address) does"
     case .notLeader(nil): "the cluster has no leader; try again when a majority of its managers is up"
     case .busy(let reason): "the cluster cannot take more changes now (\(reason)); try again"
+    case .tooLarge(let bytes, let bound):
+      "the change is too large: \(bytes) bytes, at most \(bound) are possible; split it, or make the manifest smaller"
     case .refused(let refusal): "\(refusal)"
     case .unknownOutcome: "the leader changed while the change was made: it may or may not have been applied; look before you try again"
     case .unavailable: "no majority of the managers confirmed the read in time; try again when a majority is up"

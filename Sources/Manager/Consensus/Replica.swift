@@ -24,6 +24,8 @@ final class Replica {
     case snapshotSent(RaftID, succeeded: Bool)
     case transfer(RaftID, Reply<Void>)
     case campaign
+    /// Others say so; the entry itself may never reach a removed member.
+    case removed
     case status(Reply<ConsensusStatus>)
     case stop
   }
@@ -140,6 +142,7 @@ final class Replica {
       case .unreachable(let peer): core.reportUnreachable(peer)
       case .snapshotSent(let peer, let succeeded): core.reportSnapshot(peer, succeeded: succeeded)
       case .transfer(let target, let reply): transfer(to: target, reply)
+      case .removed: removed = true
       case .campaign: core.campaign()
       case .status(let reply): reply(.success(status))
       case .stop: running = false

@@ -334,7 +334,7 @@ public nonisolated struct WireRaftMember: Sendable {
   /// "HOST:PORT"
   public var address: String = String()
 
-  /// "voter", "learner" or "removed"
+  /// Raw value of Store's Membership.Role.
   public var role: String = String()
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()

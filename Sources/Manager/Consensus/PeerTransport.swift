@@ -1,0 +1,203 @@
+import Logging
+import Model
+import Raft
+import Store
+import Synchronization
+import Transport
+import Wire
+
+/// RaftTransport over the daemons' own connections: to each peer one long-lived stream "raft" of batches, one way; the answers come on
+/// the peer's stream to us. A snapshot travels on a stream of its own, so that heartbeats do not wait behind it.
+public final class PeerTransport: RaftTransport {
+  /// Bytes of messages that wait for one peer; more are dropped and Raft is told.
+  static let waitingBytesMax = 16 << 20
+  /// Of one batch; a single message may be larger (`RaftConfig.maxMessageBytes`, `ConsensusConfiguration.commandBytesMax`).
+  static let batchBytesMax = 1 << 20
+
+  private let link: @Sendable (RaftPeer) -> PeerLink
+  private let log: Logger
+  private let state = Mutex(State())
+
+  private struct State {
+    weak var consensus: Consensus?
+    var peers: [RaftID: PeerStream] = [:]
+  }
+
+  /// `link` makes the connection to a peer, for this transport alone; it is closed when the peer is no member any longer.
+  public init(log: Logger, link: @escaping @Sendable (RaftPeer) -> PeerLink) {
+    self.link = link
+    self.log = log
+  }
+
+  /// Brings what arrives to the member, and answers the methods "raft" and "raft.snapshot". Before `Consensus.start`.
+  public func attach(to consensus: Consensus, router: Router) {
+    state.withLock { $0.consensus = consensus }
+    router.on(.raft, allow: .manager) { [weak consensus] peer, stream in
+      while let batch = try await stream.receive(WireRaftBatch.self) {
+        guard let consensus else { throw StreamError(.unavailable, "this manager is stopping") }
+        let messages = try batch.messages.map { try $0.model() }
+        if let sender = messages.first?.from { try Self.check(sender, node: peer?.node, in: consensus.membership) }
+        consensus.receive(messages)
+      }
+    }
+    router.on(.raftSnapshot, allow: .manager) { [weak consensus] peer, stream in
+      var assembly = SnapshotAssembly()
+      while let chunk = try await stream.receive(WireRaftSnapshotChunk.self) {
+        guard let snapshot = try assembly.add(chunk) else { continue }
+        guard let consensus else { throw StreamError(.unavailable, "this manager is stopping") }
+        try Self.check(snapshot.message.from, node: peer?.node, in: consensus.membership)
+        consensus.receive(snapshot)
+        return try await stream.send(WireRaftSnapshotDone(), end: true)
+      }
+      throw StreamError(.invalidArgument, "a snapshot without its end")
+    }
+  }
+
+  /// A certificate speaks for its own node only. Members that we do not know yet are believed: we may be the one who is behind.
+  private static func check(_ sender: RaftID, node: NodeID?, in membership: Membership) throws {
+    guard let known = membership.members[sender] else { return }
+    if known.role == .removed { throw StreamError(.failedPrecondition, "manager \(sender) was removed from the cluster", detail: "removed") }
+    guard known.node == nil || known.node == node else {
+      throw StreamError(.permissionDenied, "manager \(sender) is another node's")
+    }
+  }
+
+  public func send(_ messages: [Message], to peer: RaftPeer) { stream(to: peer).send(messages) }
+
+  public func send(_ snapshot: OutgoingSnapshot, to peer: RaftPeer, completion: @escaping @Sendable (Bool) -> Void) {
+    let link = stream(to: peer).link
+    let log = log
+    Task {
+      do {
+        try await link.connection().withStream(.raftSnapshot) { stream in
+          for chunk in snapshot.chunks() { try await stream.send(chunk) }
+          stream.finish()
+          guard try await stream.receive(WireRaftSnapshotDone.self) != nil else { throw StreamError(.unknown, "no confirmation") }
+        }
+        completion(true)
+      } catch {
+        log.warning("a snapshot was not sent", metadata: ["to": "\(peer.id) at \(peer.address)", "error": "\(error)"])
+        completion(false)
+      }
+    }
+  }
+
+  public func peersChanged(_ peers: [RaftPeer]) {
+    let gone = state.withLock { state in
+      let gone = state.peers.filter { entry in !peers.contains(entry.value.peer) }
+      for id in gone.keys { state.peers[id] = nil }
+      return gone
+    }
+    for stream in gone.values { stream.close() }
+  }
+
+  /// Ends all streams; messages are lost from then on.
+  public func close() {
+    let peers = state.withLock { state in
+      defer { state.peers = [:] }
+      return state.peers
+    }
+    for stream in peers.values { stream.close() }
+  }
+
+  private func stream(to peer: RaftPeer) -> PeerStream {
+    let (stream, old) = state.withLock { state -> (PeerStream, PeerStream?) in
+      if let known = state.peers[peer.id], known.peer == peer { return (known, nil) }
+      let consensus: @Sendable () -> Consensus? = { [weak self] in self?.state.withLock { $0.consensus } ?? nil }
+      let made = PeerStream(peer: peer, link: link(peer), log: log, consensus: consensus)
+      return (made, state.peers.updateValue(made, forKey: peer.id))
+    }
+    old?.close()
+    return stream
+  }
+}
+
+/// The queue and the stream to one peer.
+private final class PeerStream: Sendable {
+  let peer: RaftPeer
+  let link: PeerLink
+  private let queue: Mutex<(messages: [Message], bytes: Int)> = Mutex(([], 0))
+  private let wakeUp: AsyncStream<Void>.Continuation
+  private let consensus: @Sendable () -> Consensus?
+
+  init(peer: RaftPeer, link: PeerLink, log: Logger, consensus: @escaping @Sendable () -> Consensus?) {
+    self.peer = peer
+    self.link = link
+    self.consensus = consensus
+    let (wakeUps, continuation) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
+    wakeUp = continuation
+    Task { [weak self] in
+      var stream: TransportStream?
+      var reachable = true
+      for await _ in wakeUps {
+        do {
+          try await self?.deliver(&stream)
+          if !reachable { log.info("manager reached again", metadata: ["peer": "\(peer.id) at \(peer.address)"]) }
+          reachable = true
+        } catch {
+          stream = nil
+          if reachable { log.info("manager not reached", metadata: ["peer": "\(peer.id) at \(peer.address)", "error": "\(error)"]) }
+          reachable = false
+          self?.failed(error)
+        }
+      }
+      stream?.finish()
+    }
+  }
+
+  func send(_ messages: [Message]) {
+    let size = messages.reduce(0) { $0 + $1.byteCount }
+    let fits = queue.withLock { queue in
+      guard queue.messages.isEmpty || queue.bytes + size <= PeerTransport.waitingBytesMax else { return false }
+      queue.messages += messages
+      queue.bytes += size
+      return true
+    }
+    if fits { wakeUp.yield() } else { consensus()?.reportUnreachable(peer.id) }
+  }
+
+  func close() {
+    wakeUp.finish()
+    link.close()
+  }
+
+  /// Everything that waits, in batches.
+  private func deliver(_ stream: inout TransportStream?) async throws {
+    while true {
+      let open: TransportStream
+      if let stream { open = stream } else { open = try await link.connection().open(.raft) }
+      stream = open
+      let batch = takeBatch()
+      if batch.isEmpty { return }
+      try await open.send(WireRaftBatch(batch))
+    }
+  }
+
+  private func takeBatch() -> [Message] {
+    queue.withLock { queue in
+      var size = 0
+      var count = 0
+      for message in queue.messages {
+        size += message.byteCount
+        if count > 0, size > PeerTransport.batchBytesMax {
+          size -= message.byteCount
+          break
+        }
+        count += 1
+      }
+      defer {
+        queue.messages.removeFirst(count)
+        queue.bytes -= size
+      }
+      return Array(queue.messages.prefix(count))
+    }
+  }
+
+  /// What waited while the peer was not reached is stale.
+  private func failed(_ error: any Error) {
+    queue.withLock { $0 = ([], 0) }
+    guard let consensus = consensus() else { return }
+    consensus.reportUnreachable(peer.id)
+    if let refusal = error as? StreamError, refusal.code == .failedPrecondition, refusal.detail == "removed" { consensus.reportRemoved() }
+  }
+}

@@ -1,0 +1,106 @@
+import Foundation
+import Identity
+import Logging
+import Model
+import Raft
+import Testing
+import Transport
+
+@testable import Consensus
+
+/// Three managers over loopback with mutual TLS.
+@Suite(.timeLimit(.minutes(2))) struct PeerTransportTests {
+  final class Manager: Sendable {
+    let node: NodeID
+    let raftID: RaftID
+    let router = Router()
+    let server: TransportServer
+    let transport: PeerTransport
+    let consensus: Consensus
+    let path: String
+    var address: String { server.address }
+
+    init(_ world: World, _ number: Int, folder: String, port: Int = 0, node: NodeID = .random()) async throws {
+      self.node = node
+      raftID = RaftID(UInt64(number))
+      path = "\(folder)/\(number).db"
+      let credentials = try world.credentials(node)
+      server = try await TransportServer.bind(host: "127.0.0.1", port: port, credentials: credentials, router: router, log: quiet)
+      transport = PeerTransport(log: quiet) { peer in
+        let parts = peer.address.split(separator: ":")
+        return PeerLink(host: String(parts[0]), port: Int(parts[1])!, credentials: credentials, log: quiet)
+      }
+      var configuration = ConsensusConfiguration(path: path, tick: .milliseconds(20))
+      configuration.seed = UInt64(number)
+      consensus = Consensus(configuration: configuration, transport: transport, log: quiet)
+      transport.attach(to: consensus, router: router)
+    }
+
+    func stop() async {
+      transport.close()
+      await server.close()
+      await consensus.stop()
+    }
+  }
+
+  struct World {
+    let authority: CertificateAuthority
+    let now = Timestamp(nanoseconds: Int64(Date().timeIntervalSince1970 * 1e9))
+    init() throws { authority = try CertificateAuthority.make(cluster: .random(), now: now) }
+    func credentials(_ node: NodeID) throws -> Credentials {
+      let key = NodeKey()
+      let pem = try authority.issue(try key.signingRequest(), node: node, role: .manager, now: now)
+      return try Credentials(NodeIdentity(certificatePEM: pem, key: key, authorityPEM: authority.certificatePEM))
+    }
+  }
+
+  @Test("managers join by snapshot, replicate, lose their leader and take it back, over TLS; a removed one hears of it")
+  func real() async throws {
+    let world = try World()
+    let folder = temporaryFolder()
+    defer { removeFolder(folder) }
+    let first = try await Manager(world, 1, folder: folder)
+    try Consensus.bootstrap(path: first.path, raftID: first.raftID, node: first.node, address: first.address)
+    try await first.consensus.start()
+    try await eventually("it leads") { first.consensus.isLeader }
+    try await first.consensus.propose(Command(actions: [volume("early")]))
+
+    var managers = [first]
+    for number in 2...3 {
+      let manager = try await Manager(world, number, folder: folder)
+      try Consensus.prepareJoin(path: manager.path, raftID: manager.raftID, members: [RaftPeer(id: first.raftID, address: first.address)])
+      try await manager.consensus.start()
+      try await first.consensus.addMember(manager.raftID, node: manager.node, address: manager.address)
+      try await eventually("it votes") { manager.consensus.membership.ids(.voter).contains(manager.raftID) }
+      #expect(manager.consensus.snapshot.volumes["early"] != nil)
+      managers.append(manager)
+    }
+    let clock = ContinuousClock()
+    let started = clock.now
+    for number in 0..<100 { try await first.consensus.propose(Command(actions: [volume("v\(number)")])) }
+    print("100 changes, one after the other, three managers over TLS: \(clock.now - started)")
+
+    let (node, port) = (first.node, first.server.port)
+    await first.stop()
+    let died = clock.now
+    try await eventually("another leads") { managers[1].consensus.isLeader || managers[2].consensus.isLeader }
+    let leader = managers[1].consensus.isLeader ? managers[1] : managers[2]
+    try await leader.consensus.propose(Command(actions: [volume("late")]))
+    print("leader gone to next change accepted: \(clock.now - died)")
+    #expect(leader.consensus.snapshot.volumes.count == 102)
+
+    let again = try await Manager(world, 1, folder: folder, port: port, node: node)
+    try await again.consensus.start()
+    try await eventually("it catches up") { again.consensus.snapshot.volumes["late"] != nil }
+
+    let gone = managers[1] === leader ? managers[2] : managers[1]
+    let life = Task { try await gone.consensus.run() }
+    try await leader.consensus.removeMember(gone.raftID)
+    await #expect {
+      try await life.value
+    } throws: {
+      if case ConsensusError.removed = $0 { true } else { false }
+    }
+    for manager in [leader, gone, again] { await manager.stop() }
+  }
+}
