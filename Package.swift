@@ -24,6 +24,7 @@ let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto"
 let x509: Target.Dependency = .product(name: "X509", package: "swift-certificates")
 let asn1: Target.Dependency = .product(name: "SwiftASN1", package: "swift-asn1")
 let hummingbird: Target.Dependency = .product(name: "Hummingbird", package: "hummingbird")
+let hummingbirdCore: Target.Dependency = .product(name: "HummingbirdCore", package: "hummingbird")
 let hummingbirdTLS: Target.Dependency = .product(name: "HummingbirdTLS", package: "hummingbird")
 let httpClient: Target.Dependency = .product(name: "AsyncHTTPClient", package: "async-http-client")
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
@@ -71,7 +72,7 @@ let manager: [Target] = [
   room("Consensus", "Manager/Consensus", ["Model", "Raft", "Store", "Wire", "Transport", protobuf, log, metrics, deque]),
   room(
     "ControlAPI", "Manager/ControlAPI",
-    ["Model", "API", "Orchestrator", hummingbird, hummingbirdTLS, nioSSL, log] + nio),
+    ["Model", "API", "Orchestrator", hummingbird, hummingbirdCore, hummingbirdTLS, nioSSL, log] + nio),
   .executableTarget(
     name: "orch-manager",
     dependencies: [

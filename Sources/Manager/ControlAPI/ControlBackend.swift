@@ -1,3 +1,5 @@
+/// The bounded stream of exec's input; it lives in API because clients use it too.
+@_exported import class API.Pipe
 import Model
 
 /// What the public API needs of the daemon around it. ControlAPI knows no Raft, no store and no agent connection: the daemon

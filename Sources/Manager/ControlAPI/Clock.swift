@@ -1,0 +1,26 @@
+import Model
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#else
+  import Darwin
+#endif
+
+extension Timestamp {
+  /// The wall clock: this room is a shell.
+  static func now() -> Timestamp {
+    var time = timespec()
+    clock_gettime(CLOCK_REALTIME, &time)
+    return Timestamp(nanoseconds: Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec))
+  }
+
+  /// Docker's log timestamps have nine decimals always.
+  var withNineDecimals: String {
+    let text = description.dropLast()
+    guard let dot = text.lastIndex(of: ".") else { return text + ".000000000Z" }
+    let decimals = text.distance(from: dot, to: text.endIndex) - 1
+    return text + String(repeating: "0", count: 9 - decimals) + "Z"
+  }
+}

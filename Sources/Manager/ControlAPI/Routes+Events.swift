@@ -1,0 +1,126 @@
+import API
+import Model
+import NIOCore
+
+extension ControlAPI {
+  /// What happens from now on, as JSON lines; the cluster keeps no history of events (`since` finds nothing older).
+  /// Docker's types service, node, network, volume with its actions; orch's own: type task with the state as action, type stack.
+  func events(_ target: Target) async throws -> APIResponse {
+    let filters = try Filters(
+      target,
+      accepted: [
+        "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin", "scope", "secret", "service", "task", "stack",
+        "type", "volume",
+      ])
+    let until = try target.instant("until")
+    let changes = await backend.watch()
+    let response = Pipe<ByteBuffer>(capacity: 256)
+    let pump = Task {
+      await withTaskGroup(of: Void.self) { group in
+        group.addTask {
+          for await (batch, state) in changes {
+            let now = Timestamp.now()
+            for change in batch {
+              guard let event = Event(change, state, at: now), event.passes(filters) else { continue }
+              guard await response.send(ByteBuffer(bytes: JSON.encode(event) + [10])) else { return }
+            }
+          }
+        }
+        if let until {
+          group.addTask { try? await Task.sleep(for: max(.zero, (until - .now()).duration)) }
+        }
+        await group.next()
+        group.cancelAll()
+      }
+      response.finish()
+    }
+    return APIResponse(
+      status: 200, headers: [APIHeader("Content-Type", "application/json")], body: APIBody(stream: Guarded(response, holding: pump)))
+  }
+}
+
+extension Event {
+  /// nil for what no user asked to hear of.
+  init?(_ change: StateChange, _ state: ClusterState, at now: Timestamp) {
+    func make(_ type: String, _ action: String, _ id: String, _ attributes: [String: String]) -> Event {
+      Event(type: type, action: action, actor: Actor(id: id, attributes: attributes), at: now)
+    }
+    switch change {
+    case .cluster, .revision: return nil
+    case .service(let old, let new):
+      guard let service = new ?? old else { return nil }
+      var attributes = ["name": service.name]
+      // Docker tells of a removal when it is asked for, not when the last task is gone.
+      if let old, let new, new.pendingDelete, !old.pendingDelete {
+        self = make("service", "remove", service.id.description, attributes)
+      } else if old == nil {
+        self = make("service", "create", service.id.description, attributes)
+      } else if let old, let new, !new.pendingDelete {
+        if old.updateStatus?.state != new.updateStatus?.state, let update = new.updateStatus?.state {
+          attributes["updatestate.old"] = old.updateStatus?.state.rawValue
+          attributes["updatestate.new"] = update.rawValue
+        } else if old.version == new.version {
+          return nil
+        }
+        if let before = state.revision(old.id, old.current)?.spec, let after = state.spec(of: new) {
+          if let from = before.replicas, let to = after.replicas, from != to {
+            attributes["replicas.old"] = String(from)
+            attributes["replicas.new"] = String(to)
+          }
+          let images = (before.taskTemplate.containerSpec.image, after.taskTemplate.containerSpec.image)
+          if images.0 != images.1 {
+            attributes["image.old"] = images.0
+            attributes["image.new"] = images.1
+          }
+        }
+        self = make("service", "update", service.id.description, attributes)
+      } else {
+        return nil
+      }
+    case .node(let old, let new):
+      guard let node = new ?? old else { return nil }
+      var attributes = ["name": node.hostname]
+      if let old, let new {
+        if old.status.state != new.status.state {
+          attributes["state.old"] = old.status.state.rawValue
+          attributes["state.new"] = new.status.state.rawValue
+        }
+        if old.spec.availability != new.spec.availability {
+          attributes["availability.old"] = old.spec.availability.rawValue
+          attributes["availability.new"] = new.spec.availability.rawValue
+        }
+        if attributes.count == 1 && old.spec == new.spec { return nil }
+      }
+      self = make("node", new == nil ? "remove" : old == nil ? "create" : "update", node.id.description, attributes)
+    case .network(let old, let new):
+      guard let network = new ?? old, old == nil || new == nil else { return nil }
+      self = make(
+        "network", new == nil ? "remove" : "create", network.id.description, ["name": network.name, "type": network.spec.driver ?? "overlay"])
+    case .volume(let old, let new):
+      guard let volume = new ?? old, old == nil || new == nil else { return nil }
+      self = make("volume", new == nil ? "destroy" : "create", volume.name, ["driver": volume.driver])
+    case .stack(let old, let new):
+      guard let stack = new ?? old, old?.revision != new?.revision else { return nil }
+      self = make("stack", new == nil ? "remove" : "deploy", stack.name, ["name": stack.name, "revision": String(stack.revision)])
+    case .task(let old, let new):
+      guard let new, old?.status.state != new.status.state || old?.status.error != new.status.error else { return nil }
+      var attributes = ["name": state.name(of: new), "service": state.services[new.service]?.name ?? new.service.description]
+      attributes["node"] = new.node.flatMap { state.nodes[$0]?.hostname }
+      attributes["image"] = state.spec(of: new)?.taskTemplate.containerSpec.image
+      attributes["error"] = new.status.error.isEmpty ? nil : new.status.error
+      attributes["exitCode"] = new.status.exitCode.map(String.init)
+      self = make("task", new.status.state.description, new.id.description, attributes)
+    }
+  }
+
+  func passes(_ filters: Filters) -> Bool {
+    func named(_ kind: String) -> Bool {
+      guard filters[kind] != nil else { return true }
+      let related = kind == type ? [actor.id, actor.attributes["name"]] : type == "task" ? [actor.attributes[kind]] : []
+      return filters.match(kind) { wanted in related.contains { $0?.hasPrefix(wanted) == true } }
+    }
+    return filters.match("type") { type == $0 } && filters.match("event") { action == $0 } && filters.match("scope") { scope == $0 }
+      && ["service", "node", "network", "volume", "task", "stack"].allSatisfy(named) && filters.matchLabels("label", actor.attributes)
+      && ["container", "image", "plugin", "daemon", "config", "secret"].allSatisfy { filters[$0] == nil }
+  }
+}

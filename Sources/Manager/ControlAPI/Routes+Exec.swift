@@ -1,0 +1,135 @@
+import API
+import Model
+import NIOCore
+
+extension ControlAPI {
+  /// Full duplex on one request: the body brings frames (start, stdin, resize, endOfInput), the answer carries frames (stdout,
+  /// stderr, exit) while the body is still open. The client closes its body after the exit frame; a body that ends before means
+  /// that the client is gone.
+  func exec(_ name: String, _ request: APIRequest) async throws -> APIResponse {
+    let state = try await backend.state()
+    let task = try state.lookUpTask(name)
+    guard task.status.state == .running, task.node != nil else {
+      let why = task.status.error.isEmpty ? task.status.message : task.status.error
+      throw APIError(409, "task \(state.title(of: task)) is not running: it is \(task.status.state)" + (why.isEmpty ? "" : " (\(why))"))
+    }
+    var frames = FrameReader(request.body)
+    guard let first = try await frames.next(), first.kind == .start else {
+      throw APIError(400, "an exec's request begins with a start frame (see docs of /orch/v1/tasks/{id}/exec)")
+    }
+    let start = try JSON.parse(ExecStart.self, first.payload)
+    if start.command.isEmpty { throw APIError(400, "No exec command specified") }
+    let input = Pipe<ExecInput>(capacity: 16)
+    let run = ExecRequest(
+      command: start.command, env: start.env ?? [], user: start.user ?? "", workingDir: start.workingDir ?? "", tty: start.tty,
+      stdin: start.stdin, size: start.size.map { .init(rows: $0.rows, columns: $0.columns) })
+    let output = try await backend.exec(task, run, input: input)
+    let reader = frames
+    let response = Pipe<ByteBuffer>(capacity: 16)
+    let pump = Task {
+      await withTaskGroup(of: Void.self) { group in
+        group.addTask {
+          var reader = reader
+          do { while let frame = try await reader.next() { if await input.deliver(frame) == false { break } } } catch {}
+          input.finish()
+        }
+        group.addTask {
+          do {
+            for try await part in output {
+              guard await response.send(ByteBuffer(bytes: StreamFrame(part).bytes)) else { break }
+              if case .exit = part { break }
+            }
+          } catch {
+            await response.send(ByteBuffer(bytes: StreamFrame(.systemError, Array("\(error)".utf8)).bytes))
+          }
+          response.finish()
+        }
+        // The reader waits for a client that may never say more.
+        await group.next()
+        await group.next()
+      }
+    }
+    return APIResponse(
+      status: 200, headers: [APIHeader("Content-Type", "application/vnd.orch.exec-stream"), APIHeader("Connection", "close")],
+      body: APIBody(stream: Guarded(response, holding: pump)))
+  }
+}
+
+extension Pipe where Element == ExecInput {
+  fileprivate func deliver(_ frame: StreamFrame) async -> Bool {
+    switch frame.kind {
+    case .stdin: return await send(.stdin(frame.payload))
+    case .endOfInput: return await send(.endOfInput)
+    case .resize where frame.payload.count == 4:
+      let numbers = frame.payload.map { UInt16($0) }
+      return await send(.resize(.init(rows: numbers[0] << 8 | numbers[1], columns: numbers[2] << 8 | numbers[3])))
+    default: return true
+    }
+  }
+}
+
+extension StreamFrame {
+  fileprivate init(_ output: ExecOutput) {
+    switch output {
+    case .stdout(let bytes): self.init(.stdout, bytes)
+    case .stderr(let bytes): self.init(.stderr, bytes)
+    case .exit(let code): self.init(.exit, JSON.encode(ExecExit(exitCode: code)))
+    }
+  }
+}
+
+/// Frames out of a body.
+struct FrameReader: @unchecked Sendable {
+  // Handed from the request's task to the pump once: never used by both.
+  private var iterator: APIBody.Iterator
+  private var parser = StreamFrame.Parser()
+  init(_ body: APIBody) { iterator = body.makeAsyncIterator() }
+
+  mutating func next() async throws -> StreamFrame? {
+    while true {
+      if let frame = try parser.next() { return frame }
+      guard let part = try await iterator.next() else { return nil }
+      parser.append(part.readableBytesView)
+    }
+  }
+}
+
+/// A stream that ends its helper task when its reader is done or gone.
+struct Guarded: AsyncSequence, Sendable {
+  typealias Element = ByteBuffer
+  final class Holder: Sendable {
+    let pipe: Pipe<ByteBuffer>
+    let task: Task<Void, Never>
+    init(_ pipe: Pipe<ByteBuffer>, _ task: Task<Void, Never>) {
+      self.pipe = pipe
+      self.task = task
+    }
+    func end() {
+      pipe.cancel()
+      task.cancel()
+    }
+    deinit { end() }
+  }
+  let holder: Holder
+  init(_ pipe: Pipe<ByteBuffer>, holding task: Task<Void, Never>) { holder = Holder(pipe, task) }
+
+  struct Iterator: AsyncIteratorProtocol {
+    let holder: Holder
+    mutating func next() async throws -> ByteBuffer? {
+      do {
+        let part = try await holder.pipe.next()
+        if part == nil {
+          holder.end()
+          // The helper may be reading the request's body: the connection's next reader must not meet it there.
+          await holder.task.value
+        }
+        return part
+      } catch {
+        holder.end()
+        await holder.task.value
+        throw error
+      }
+    }
+  }
+  func makeAsyncIterator() -> Iterator { Iterator(holder: holder) }
+}

@@ -1,0 +1,55 @@
+import API
+import Model
+
+extension ControlAPI {
+  func listNodes(_ target: Target) async throws -> APIResponse {
+    let filters = try Filters(target, accepted: ["id", "label", "membership", "name", "node.label", "role"])
+    let state = try await backend.state()
+    let managers = await managersByNode()
+    let nodes = state.nodes.values.filter { node in
+      filters.match("id") { node.id.description.hasPrefix($0) } && filters.match("name") { node.hostname.hasPrefix($0) }
+        && filters.match("role") { node.spec.role.rawValue == $0 } && filters.match("membership") { $0 == "accepted" }
+        && filters.matchLabels("node.label", node.spec.labels ?? [:]) && filters.matchLabels("label", node.description?.engine.labels ?? [:])
+    }
+    return .json(nodes.sorted { ($0.hostname, $0.id) < ($1.hostname, $1.id) }.map { NodeInspect($0, manager: managers[$0.id]) })
+  }
+
+  func inspectNode(_ name: String) async throws -> APIResponse {
+    let managers = await managersByNode()
+    let node = try await backend.state().lookUpNode(name == "self" ? await backend.info().node.description : name)
+    return .json(NodeInspect(node, manager: managers[node.id]))
+  }
+
+  func updateNode(_ name: String, _ target: Target, _ request: APIRequest) async throws -> APIResponse {
+    let version = try target.version()
+    let spec = try await JSON.body(NodeSpec.self, of: request)
+    var node = try await backend.state().lookUpNode(name)
+    guard spec.role == node.spec.role else {
+      throw APIError(501, "orch cannot change node \(node.hostname)'s role yet: join it again with the token of the other role (orch join-token)")
+    }
+    node.spec = spec
+    node.updatedAt = .now()
+    _ = try await backend.propose(Command(conditions: [.nodeVersion(node.id, version)], actions: [.putNode(node)]))
+    return APIResponse(status: 200)
+  }
+
+  func removeNode(_ name: String, force: Bool) async throws -> APIResponse {
+    let node = try await backend.state().lookUpNode(name)
+    if node.manager != nil {
+      throw APIError(400, "node \(node.id) is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal")
+    }
+    if !force, node.status.state != .down {
+      throw APIError(400, "node \(node.id) is not down and can't be removed: stop its orch-agent first, or use --force")
+    }
+    _ = try await backend.propose(Command(actions: [.removeNode(node.id)]))
+    return APIResponse(status: 200)
+  }
+
+  private func managersByNode() async -> [NodeID: NodeInspect.Manager] {
+    var found: [NodeID: NodeInspect.Manager] = [:]
+    for record in await backend.managers() {
+      found[record.node] = NodeInspect.Manager(leader: record.leader ? true : nil, reachability: record.reachability, addr: record.address)
+    }
+    return found
+  }
+}

@@ -1,0 +1,82 @@
+import API
+import Model
+
+extension ControlAPI {
+  func listVolumes(_ target: Target) async throws -> APIResponse {
+    let filters = try Filters(target, accepted: ["dangling", "driver", "label", "name"])
+    let state = try await backend.state()
+    let volumes = state.volumes.values.filter { volume in
+      filters.match("name") { volume.name.contains($0) } && filters.match("driver") { volume.driver == $0 }
+        && filters.match("dangling") { wanted in (wanted == "true" || wanted == "1") == state.users(ofVolume: volume.name).isEmpty }
+        && filters.matchLabels("label", volume.labels)
+    }
+    return .json(VolumeList(volumes: volumes.sorted { $0.name < $1.name }.map { VolumeInspect($0) }))
+  }
+
+  func inspectVolume(_ name: String) async throws -> APIResponse {
+    guard let volume = try await backend.state().volumes[name] else { throw APIError(404, "get \(name): no such volume") }
+    return .json(VolumeInspect(volume))
+  }
+
+  func createVolume(_ request: APIRequest) async throws -> APIResponse {
+    var spec = try await JSON.body(VolumeSpec.self, of: request)
+    if spec.name.isEmpty { spec.name = TaskID.random().description }
+    let volume = try volume(spec)
+    let known = try await backend.state().volumes[volume.name]
+    if let known { return .json(VolumeInspect(known), status: 201) }
+    _ = try await backend.propose(Command(actions: [.putVolume(volume)]))
+    return .json(VolumeInspect(volume), status: 201)
+  }
+
+  func removeVolume(_ name: String) async throws -> APIResponse {
+    let state = try await backend.state()
+    guard state.volumes[name] != nil else { throw APIError(404, "get \(name): no such volume") }
+    let users = state.users(ofVolume: name)
+    if !users.isEmpty { throw APIError(409, "remove \(name): volume is in use by \(users.joined(separator: ", ")): remove that first") }
+    _ = try await backend.propose(Command(actions: [.removeVolume(name)]))
+    let left = await removeData(of: [name], in: state)
+    if !left.isEmpty { throw APIError(500, "volume \(name) is gone from the cluster, but its data is not: \(left.joined(separator: "; "))") }
+    return .noContent
+  }
+
+  /// Deletes the volumes' data on every host; a sentence for each host where that failed.
+  func removeData(of volumes: [String], in state: ClusterState) async -> [String] {
+    guard !volumes.isEmpty else { return [] }
+    return await withTaskGroup(of: [String].self) { group in
+      for node in state.nodes.values {
+        group.addTask {
+          guard node.status.state == .ready else {
+            return node.description == nil
+              ? [] : ["host \(node.hostname) is \(node.status.state) and keeps what it has of \(volumes.joined(separator: ", "))"]
+          }
+          var failures: [String] = []
+          for volume in volumes {
+            do { try await backend.removeVolume(volume, on: node.id) } catch { failures.append("\(volume) on host \(node.hostname): \(error)") }
+          }
+          return failures
+        }
+      }
+      return await group.reduce(into: [String]()) { $0 += $1 }.sorted()
+    }
+  }
+
+  func volume(_ spec: VolumeSpec) throws -> Volume {
+    guard [nil, "", "local"].contains(spec.driver) else {
+      throw APIError(400, "volume \(spec.name): driver \(spec.driver!) is not known: orch has local")
+    }
+    guard spec.name.utf8.allSatisfy({ (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) || [45, 46, 95].contains($0) }),
+      let first = spec.name.utf8.first, first != 45, first != 46, first != 95, spec.name.utf8.count <= 255
+    else { throw APIError(400, "volume name '\(spec.name)' is not valid: letters, digits, '_', '.' and '-', beginning with a letter or digit") }
+    return Volume(name: spec.name, labels: spec.labels ?? [:], driverOptions: spec.driverOptions ?? [:], createdAt: .now())
+  }
+}
+
+extension ClusterState {
+  /// Services whose current spec mounts the volume.
+  func users(ofVolume name: String) -> [String] {
+    services.values.filter { service in
+      !service.pendingDelete
+        && spec(of: service)?.taskTemplate.containerSpec.mounts?.contains { ($0.type ?? .volume) == .volume && $0.source == name } == true
+    }.map { "service \($0.name)" }.sorted()
+  }
+}
