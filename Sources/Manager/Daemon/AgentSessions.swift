@@ -1,0 +1,129 @@
+import Dispatcher
+import FoundationEssentials
+import Glibc
+import Identity
+import Logging
+import Model
+import Synchronization
+import Transport
+import Wire
+
+/// The agents' sessions: sockets of the dispatcher's decisions, and the way to each agent for logs, exec and images.
+final class AgentSessions: Sendable {
+  private struct Open {
+    var node: NodeID
+    var connection: Connection
+    var queue: AsyncStream<WireManagerMessage>.Continuation
+  }
+  private struct State {
+    var open: [SessionID: Open] = [:]
+    var next: UInt64 = 1
+    var managers: [String] = []
+  }
+  private let state = Mutex(State())
+  private let log: Logger
+  /// Messages that may wait for one slow agent; beyond it the session is closed and begins anew with a whole set.
+  private static let waitingMax = 4096
+
+  init(log: Logger) { self.log = log }
+
+  /// Serves one agent's session until it ends. Throws `notLeader` with the leader's address at once when this manager does not lead.
+  func serve(_ peer: PeerIdentity, _ stream: TransportStream, loop: ControlLoop, leader: @Sendable () -> String) async throws {
+    guard await loop.isLeading else { throw StreamError(.notLeader, "another manager leads", detail: leader()) }
+    guard case .register(let register)? = try await stream.receive(WireAgentMessage.self)?.kind else {
+      throw StreamError(.invalidArgument, "a session begins with a registration")
+    }
+    let description: NodeDescription = try ModelJSON.decode(from: register.description_p)
+    let (messages, queue) = AsyncStream.makeStream(of: WireManagerMessage.self, bufferingPolicy: .bufferingOldest(Self.waitingMax))
+    let session = state.withLock { state in
+      let id = SessionID(state.next)
+      state.next += 1
+      state.open[id] = Open(node: peer.node, connection: stream.connection, queue: queue)
+      return id
+    }
+    announce(to: queue)
+    await loop.input(.connected(node: peer.node, session: session, description: description, underlay: IPv4Address(register.underlay)))
+    do {
+      try await withThrowingTaskGroup(of: Void.self) { group in
+        group.addTask {
+          for await message in messages { try await stream.send(message) }
+          stream.finish()
+        }
+        group.addTask { try await self.listen(stream, session, loop) }
+        // Whichever ends first ends the session.
+        try await group.next()
+        group.cancelAll()
+        stream.cancel()
+      }
+    } catch {
+      log.debug("\(session) of node \(peer.node): \(error)")
+    }
+    remove(session)
+    await loop.input(.disconnected(session))
+  }
+
+  private func listen(_ stream: TransportStream, _ session: SessionID, _ loop: ControlLoop) async throws {
+    while let message = try await stream.receive(WireAgentMessage.self) {
+      switch message.kind {
+      case .heartbeat: await loop.input(.heartbeat(session))
+      case .reports(let reports): await loop.input(.report(session, try reports.reports.map { try $0.model() }))
+      case .resync: await loop.input(.resync(session))
+      case .register, .description_p, nil: throw StreamError(.invalidArgument, "not a message of a session that has begun")
+      }
+    }
+  }
+
+  // MARK: - The dispatcher's orders
+
+  func send(_ message: AssignmentsMessage, to session: SessionID) {
+    guard let queue = state.withLock({ $0.open[session]?.queue }) else { return }
+    do {
+      var wrapped = WireManagerMessage()
+      wrapped.assignments = try WireAssignments(message)
+      if case .dropped = queue.yield(wrapped) { close(session, "it is \(Self.waitingMax) messages behind") }
+    } catch {
+      log.error("assignments for \(session): \(error)")
+      close(session, "its assignments cannot be sent")
+    }
+  }
+
+  func close(_ session: SessionID, _ reason: String) {
+    guard let open = remove(session) else { return }
+    log.info("\(session) of node \(open.node) closed: \(reason)")
+    open.queue.finish()
+    open.connection.close(reason)
+  }
+
+  func closeAll(_ reason: String) {
+    for session in state.withLock({ Array($0.open.keys) }) { close(session, reason) }
+  }
+
+  @discardableResult
+  private func remove(_ session: SessionID) -> Open? { state.withLock { $0.open.removeValue(forKey: session) } }
+
+  /// Where the managers are, for every agent's memory.
+  func managers(_ addresses: [String]) {
+    let changed = state.withLock { state in
+      defer { state.managers = addresses }
+      return state.managers != addresses
+    }
+    if changed { announce() }
+  }
+
+  func announce() { for open in state.withLock({ Array($0.open.values) }) { announce(to: open.queue) } }
+
+  private func announce(to queue: AsyncStream<WireManagerMessage>.Continuation) {
+    var message = WireManagerMessage()
+    message.managers.addresses = state.withLock { $0.managers }
+    if !message.managers.addresses.isEmpty { queue.yield(message) }
+  }
+
+  // MARK: - Asking an agent
+
+  /// The connection of the node's newest session.
+  func connection(to node: NodeID) -> Connection? {
+    state.withLock { state in
+      state.open.filter { $0.value.node == node && $0.value.connection.isOpen }.max { $0.key < $1.key }?.value.connection
+    }
+  }
+}

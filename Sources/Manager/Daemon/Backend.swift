@@ -1,0 +1,248 @@
+import Consensus
+import ControlAPI
+import FoundationEssentials
+import Glibc
+import Identity
+import Logging
+import Model
+import NIOCore
+import Synchronization
+import Telemetry
+import Transport
+import Wire
+
+/// What the public API stands on: consensus here, agents through their sessions, the leader through a stream.
+struct Backend: ControlBackend {
+  let consensus: Consensus
+  let sessions: AgentSessions
+  let leaderLink: LeaderLink
+  let node: NodeID
+  let address: String
+
+  func route() async -> ControlRoute {
+    if consensus.isLeader { return .local }
+    // An election takes well under a second: a request waits for its outcome rather than fail.
+    let deadline = ContinuousClock.now.advanced(by: .seconds(3))
+    while ContinuousClock.now < deadline {
+      if consensus.isLeader { return .local }
+      if let leader = consensus.leader, leader.id != consensus.id, let connection = try? await leaderLink.connection(to: leader.address) {
+        return .forward { try await APIForwarding.ask(connection, $0) }
+      }
+      try? await Task.sleep(for: .milliseconds(20))
+    }
+    let voters = consensus.membership.members.values.count { $0.role == .voter }
+    return .noLeader(
+      "\(voters / 2 + 1) of the \(voters) managers must be up and reach each other: see `orch managers`, and start those that are down")
+  }
+
+  func state() async throws -> ClusterState { try await translated { try await consensus.linearizableState() } }
+
+  func propose(_ command: Command) async throws -> UInt64 { try await translated { try await consensus.propose(command).index } }
+
+  private func translated<Value>(_ body: () async throws -> Value) async throws -> Value {
+    do { return try await body() } catch ConsensusError.refused(let refusal) { throw refusal } catch let error as ConsensusError {
+      throw APIError(503, "\(error)")
+    }
+  }
+
+  func watch() async -> AsyncStream<([StateChange], ClusterState)> {
+    let changes = consensus.changes()
+    return AsyncStream { continuation in
+      let task = Task {
+        var first = true
+        loop: for await event in changes {
+          switch event {
+          case .changes(let batch): continuation.yield((batch.changes, batch.state))
+          // It begins with one; a later one says that something was missed, which ends the watch.
+          case .resync:
+            if !first { break loop }
+            first = false
+          }
+        }
+        continuation.finish()
+      }
+      continuation.onTermination = { _ in task.cancel() }
+    }
+  }
+
+  // MARK: - Agents
+
+  private func agent(_ node: NodeID?) throws -> Connection {
+    guard let node else { throw APIError(409, "the task is not assigned to a node yet") }
+    guard let connection = sessions.connection(to: node) else {
+      let name = consensus.snapshot.nodes[node]?.hostname ?? "\(node)"
+      throw APIError(503, "the agent on \(name) is not connected: see `orch nodes`")
+    }
+    return connection
+  }
+
+  func logs(_ task: ClusterTask, _ options: LogOptions) async throws -> AsyncThrowingStream<LogRecord, any Error> {
+    let stream = try await agent(task.node).open(.logs)
+    var request = WireLogsRequest()
+    request.task = task.id.data
+    request.follow = options.follow
+    if let tail = options.tail { request.tail = UInt64(max(0, tail)) }
+    request.since = options.since?.nanoseconds ?? 0
+    request.until = options.until?.nanoseconds ?? 0
+    (request.stdout, request.stderr) = (options.stdout, options.stderr)
+    try await stream.send(request)
+    return Self.pulled(stream) {
+      guard let record = try await stream.receive(WireLogRecord.self) else { return nil }
+      return LogRecord(stream: record.stderr ? .stderr : .stdout, timestamp: Timestamp(nanoseconds: record.timestamp), bytes: [UInt8](record.line))
+    }
+  }
+
+  /// One element for each demand, so that a slow reader slows the agent and not this manager's memory.
+  private static func pulled<Element>(
+    _ stream: TransportStream, _ next: @escaping @Sendable () async throws -> Element?
+  ) -> AsyncThrowingStream<Element, any Error> {
+    AsyncThrowingStream {
+      try await withTaskCancellationHandler {
+        do {
+          return try await next()
+        } catch let error as StreamError {
+          throw APIError(error.code == .notFound ? 404 : 500, "\(error)")
+        }
+      } onCancel: {
+        stream.cancel()
+      }
+    }
+  }
+
+  func exec(_ task: ClusterTask, _ request: ExecRequest, input: Pipe<ExecInput>) async throws -> AsyncThrowingStream<ExecOutput, any Error> {
+    let stream = try await agent(task.node).open(.exec)
+    var start = WireExecInput()
+    start.start.task = task.id.data
+    start.start.arguments = request.command
+    start.start.environment = request.env
+    start.start.directory = request.workingDir
+    start.start.user = request.user
+    start.start.tty = request.tty
+    if let size = request.size { start.start.size = WireTerminalSize.with { ($0.rows, $0.columns) = (UInt32(size.rows), UInt32(size.columns)) } }
+    try await stream.send(start)
+    if !request.stdin {
+      var end = WireExecInput()
+      end.endOfInput = true
+      try await stream.send(end)
+    }
+    let feeding = Task {
+      while let element = try await input.next() {
+        var message = WireExecInput()
+        switch element {
+        case .stdin(let bytes): message.stdin = Data(bytes)
+        case .endOfInput: message.endOfInput = true
+        case .resize(let size): message.resize = WireTerminalSize.with { ($0.rows, $0.columns) = (UInt32(size.rows), UInt32(size.columns)) }
+        }
+        try await stream.send(message)
+      }
+      // The client is gone: the agent hangs up.
+      stream.cancel()
+    }
+    let done = Mutex(false)
+    return Self.pulled(stream) {
+      if done.withLock({ $0 }) { return nil }
+      guard let output = try await stream.receive(WireExecOutput.self) else {
+        feeding.cancel()
+        return nil
+      }
+      switch output.kind {
+      case .stdout(let data): return .stdout([UInt8](data))
+      case .stderr(let data): return .stderr([UInt8](data))
+      case .exitCode(let code):
+        done.withLock { $0 = true }
+        feeding.cancel()
+        return .exit(code)
+      case .error(let text): throw APIError(500, text)
+      case nil: throw APIError(500, "the agent sent an output of unknown kind: upgrade this manager")
+      }
+    }
+  }
+
+  func loadImage(_ load: ImageLoad, on node: NodeID, body: APIBody) async throws -> [String] {
+    let connection = try agent(node)
+    let result = try await connection.withStream(.imageLoad) { stream in
+      var message = WireImageLoad()
+      if case .rootfs(let name) = load { message.start.name = name } else { message.start = WireImageLoadStart() }
+      try await stream.send(message)
+      for try await buffer in body {
+        var rest = buffer
+        while let part = rest.readSlice(length: min(rest.readableBytes, 256 << 10)), part.readableBytes > 0 {
+          var data = WireImageLoad()
+          data.data = Data(part.readableBytesView)
+          try await stream.send(data)
+        }
+      }
+      stream.finish()
+      return try await stream.receive(WireImageResult.self)
+    }
+    guard let result else { throw APIError(500, "the agent ended without an answer") }
+    if !result.error.isEmpty { throw APIError(400, result.error) }
+    return result.names
+  }
+
+  func images(on node: NodeID) async throws -> [ImageRecord] {
+    let list: WireImageList = try await agent(node).call(.imageList, WireEmpty())
+    return list.images.map {
+      ImageRecord(
+        name: $0.name, id: $0.id, sizeBytes: $0.size, createdAt: $0.createdAt == 0 ? nil : Timestamp(nanoseconds: $0.createdAt))
+    }
+  }
+
+  func removeVolume(_ name: String, on node: NodeID) async throws {
+    var request = WireVolumeRemove()
+    request.name = name
+    do {
+      let _: WireEmpty = try await agent(node).call(.volumeRemove, request, timeout: .seconds(60))
+    } catch let error as StreamError {
+      throw APIError(409, "\(error)")
+    }
+  }
+
+  // MARK: - Managers
+
+  func managers() async -> [ManagerRecord] {
+    guard let status = try? await consensus.status() else { return [] }
+    return status.members.compactMap { member in
+      guard member.member.role != .removed, let node = member.member.node else { return nil }
+      return ManagerRecord(
+        raftID: member.member.raftID, node: node, address: member.member.address, leader: member.member.raftID == status.leader,
+        reachable: member.isReachable, matchIndex: member.match)
+    }
+  }
+
+  func info() async -> ManagerInfo {
+    var name = utsname()
+    uname(&name)
+    func text<T>(_ field: inout T) -> String { withUnsafeBytes(of: &field) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) } }
+    let release = (try? String(contentsOfFile: "/etc/os-release", encoding: .utf8)) ?? ""
+    let pretty = release.split(separator: "\n").first { $0.hasPrefix("PRETTY_NAME=") }?.dropFirst(12).filter { $0 != "\"" }
+    return ManagerInfo(
+      node: node, hostname: text(&name.nodename), address: address, version: Version.text, kernelVersion: text(&name.release),
+      operatingSystem: pretty.map { String($0) } ?? "Linux", architecture: text(&name.machine), cpuCount: sysconf(Int32(_SC_NPROCESSORS_ONLN)),
+      memoryBytes: Int64(sysconf(Int32(_SC_PHYS_PAGES))) * Int64(sysconf(Int32(_SC_PAGESIZE))))
+  }
+}
+
+/// The connection to whichever manager leads.
+final class LeaderLink: Sendable {
+  private let credentials: Credentials
+  private let log: Logger
+  private let links = Mutex<[String: PeerLink]>([:])
+
+  init(credentials: Credentials, log: Logger) {
+    self.credentials = credentials
+    self.log = log
+  }
+
+  func connection(to address: String) async throws -> Connection {
+    let parts = address.split(separator: ":")
+    guard parts.count == 2, let port = Int(parts[1]) else { throw APIError(500, "the leader's address '\(address)' is not HOST:PORT") }
+    let link = links.withLock { links in
+      if let link = links[address] { return link }
+      let link = PeerLink(host: String(parts[0]), port: port, credentials: credentials, timeout: .seconds(1), log: log)
+      links[address] = link
+      return link
+    }
+    return try await link.connection()
+  }
+}
