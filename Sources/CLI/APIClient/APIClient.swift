@@ -1,1 +1,134 @@
-// stub
+// The client of the public API: one type for calls, streams and exec; what people read (tables, progress) is made from its answers by
+// pure values beside it. Talks to the public API alone: it knows no daemon's insides, and reads no environment itself.
+import API
+import AsyncHTTPClient
+import Model
+import NIOCore
+import NIOPosix
+
+/// What went wrong, as a sentence for people.
+public enum ClientError: Error, Hashable, Sendable, CustomStringConvertible {
+  case usage(String)
+  case cannotConnect(String)
+  /// The manager answered with an error: its code and message.
+  case refused(status: Int, message: String)
+  case broken(String)
+
+  public var description: String {
+    switch self {
+    case .usage(let text), .cannotConnect(let text), .broken(let text): text
+    case .refused(_, let message): message
+    }
+  }
+  public var status: Int? {
+    if case .refused(let status, _) = self { return status }
+    return nil
+  }
+  /// Trying again may help: no leader, or the manager is restarting.
+  public var isTransient: Bool {
+    switch self {
+    case .cannotConnect, .broken: true
+    case .refused(let status, _): status == 503
+    case .usage: false
+    }
+  }
+}
+
+public struct APIClient: Sendable {
+  public let endpoint: Endpoint
+  private static let http: HTTPClient = {
+    var configuration = HTTPClient.Configuration()
+    configuration.timeout.connect = .seconds(5)
+    configuration.redirectConfiguration = .disallow
+    // A manager that is not there is told of at once.
+    configuration.connectionPool.retryConnectionEstablishment = false
+    return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
+  }()
+
+  public init(endpoint: Endpoint) { self.endpoint = endpoint }
+
+  public typealias Query = [(name: String, value: String)]
+
+  // MARK: - Calls
+
+  public func get<Answer: Decodable>(_ path: String, _ query: Query = [], as type: Answer.Type = Answer.self) async throws -> Answer {
+    try decode(type, try await call("GET", path, query))
+  }
+
+  public func post<Answer: Decodable>(_ path: String, _ query: Query = [], _ body: some Encodable, as type: Answer.Type = Answer.self) async throws
+    -> Answer
+  {
+    try decode(type, try await call("POST", path, query, JSONText.encode(body)))
+  }
+
+  /// The answer's body; an error status is thrown.
+  @discardableResult
+  public func call(_ method: String, _ path: String, _ query: Query = [], _ body: [UInt8]? = nil) async throws -> [UInt8] {
+    let stream = try await open(method, path, query, body.map { .bytes(ByteBuffer(bytes: $0)) }, type: "application/json")
+    do {
+      let buffer = try await stream.body.collect(upTo: 256 << 20)
+      return Array(buffer.readableBytesView)
+    } catch { throw broken(error) }
+  }
+
+  /// GET of a stream: its parts as they come.
+  public func stream(_ path: String, _ query: Query = []) async throws -> HTTPClientResponse.Body {
+    try await open("GET", path, query, nil, type: nil).body
+  }
+
+  /// POST of a stream; the answer comes when the manager gives it, maybe before the body has ended.
+  public func upload<Source: AsyncSequence & Sendable>(
+    _ path: String, _ query: Query = [], _ body: Source, length: Int64? = nil, type: String
+  ) async throws -> HTTPClientResponse.Body where Source.Element == ByteBuffer {
+    try await open("POST", path, query, .stream(body, length: length.map { .known($0) } ?? .unknown), type: type).body
+  }
+
+  private func open(_ method: String, _ path: String, _ query: Query, _ body: HTTPClientRequest.Body?, type: String?) async throws
+    -> HTTPClientResponse
+  {
+    var uri = endpoint.base + path
+    if !query.isEmpty { uri += "?" + query.map { "\(percentEncoded($0.name))=\(percentEncoded($0.value))" }.joined(separator: "&") }
+    var request = HTTPClientRequest(url: uri)
+    request.method = .RAW(value: method)
+    request.headers.add(name: "User-Agent", value: "orch")
+    request.headers.add(name: "Host", value: "orch")
+    if let type { request.headers.add(name: "Content-Type", value: type) }
+    request.body = body
+    do { request.tlsConfiguration = try endpoint.tls() } catch {
+      throw ClientError.usage("the certificates in ORCH_CERT_PATH cannot be read (\(error)): it needs ca.pem, cert.pem and key.pem")
+    }
+    let response: HTTPClientResponse
+    do { response = try await Self.http.execute(request, deadline: .distantFuture) } catch let error as CancellationError { throw error } catch {
+      throw cannotConnect(error)
+    }
+    guard response.status.code >= 400 else { return response }
+    let text = (try? await response.body.collect(upTo: 1 << 20)).map { Array($0.readableBytesView) } ?? []
+    let message = (try? JSONText.decode(ErrorResponse.self, text))?.message ?? String(decoding: text, as: UTF8.self)
+    throw ClientError.refused(status: Int(response.status.code), message: message.isEmpty ? "the manager answered \(response.status)" : message)
+  }
+
+  private func decode<Answer: Decodable>(_ type: Answer.Type, _ bytes: [UInt8]) throws -> Answer {
+    do { return try JSONText.decode(type, bytes) } catch {
+      throw ClientError.broken("\(endpoint) answered with something else than \(type): \(error). Is it a manager of orch?")
+    }
+  }
+
+  private func broken(_ error: any Error) -> any Error {
+    error is CancellationError
+      ? error : ClientError.broken("the connection to \(endpoint) broke (\(error)): try again, or set ORCH_HOST to another manager")
+  }
+
+  private func cannotConnect(_ error: any Error) -> ClientError {
+    let cause: String
+    let errno = (error as? IOError)?.errnoCode
+    switch (endpoint, errno) {
+    case (.unix, ENOENT): cause = "there is no such socket"
+    case (.unix(let path), EACCES): cause = "permission denied: use sudo, or join the group that owns \(path)"
+    case (_, ECONNREFUSED): cause = "nobody listens there"
+    default: cause = "\(error)"
+    }
+    return .cannotConnect(
+      "cannot connect to a manager at \(endpoint) (\(cause)). Is orch-manager running there? For another one set ORCH_HOST; for the local cluster run eval \"$(orch dev env)\""
+    )
+  }
+}

@@ -1,0 +1,105 @@
+import API
+import Model
+
+/// How far a service is on its way to what was asked of it: a pure value of what the API says.
+public struct Convergence: Hashable, Sendable {
+  public enum Verdict: Hashable, Sendable {
+    case converged
+    case progressing
+    /// It will not get there by itself; a sentence.
+    case failed(String)
+  }
+  public var verdict: Verdict
+  public var running: UInt64
+  public var desired: UInt64
+  /// What keeps it, by task: "web.2: preparing", "web.3: pending (no suitable node …)".
+  public var reasons: [String]
+  /// Tasks of an earlier state that still run.
+  public var leaving: Int
+  /// Tasks of the current spec that failed since the change was asked for.
+  public var failures: Int
+  /// A pending task's reason, when there is one: nothing but a change of the cluster or of the spec helps.
+  public var stuck: String?
+
+  /// Failures of one slot since `since`, after which the rest of the waiting is left to the user.
+  public static let failuresMax = 3
+
+  /// - Parameters:
+  ///   - tasks: all of the service's tasks.
+  ///   - current: ids of those that are made from the current spec (`_up-to-date`).
+  ///   - hostnames: by node id.
+  ///   - since: when the change was asked for; earlier failures do not count.
+  ///   - rollingBack: a rollback is what was asked for, and no failure.
+  public init(
+    _ service: ServiceInspect, tasks: [TaskInspect], current: Set<String>, hostnames: [String: String], since: Timestamp, rollingBack: Bool = false
+  ) {
+    let live = tasks.filter { $0.wanted && current.contains($0.id) }
+    let name = service.spec.name
+    func title(_ task: TaskInspect) -> String {
+      if let slot = task.slot { return "\(name).\(slot)" }
+      return "\(name).\(task.nodeID.flatMap { hostnames[$0] } ?? task.nodeID ?? "?")"
+    }
+    func place(_ task: TaskInspect) -> String { task.nodeID.flatMap { hostnames[$0] }.map { " on \($0)" } ?? "" }
+    func problem(_ task: TaskInspect) -> String { task.status.err ?? task.status.message }
+
+    running = UInt64(live.count { $0.status.state == "running" })
+    desired = service.spec.replicas ?? UInt64(live.count)
+    leaving = tasks.count { ($0.isAlive && !($0.wanted && current.contains($0.id))) }
+    reasons = live.filter { $0.status.state != "running" }.sorted { ($0.slot ?? 0, $0.id) < ($1.slot ?? 0, $1.id) }.map { task in
+      let detail = task.status.err ?? (task.status.state == "pending" ? task.status.message : "")
+      return "\(title(task)): \(task.status.state)\(place(task))" + (detail.isEmpty ? "" : " (\(detail))")
+    }
+
+    stuck = live.first { $0.status.state == "pending" && $0.status.err?.isEmpty == false }.map {
+      "\(title($0)) cannot be placed: \($0.status.err ?? "")"
+    }
+    let failed = tasks.filter { current.contains($0.id) && ["failed", "rejected"].contains($0.status.state) && $0.createdAt >= since }
+    var perSlot: [String: [TaskInspect]] = [:]
+    failures = failed.count
+    for task in failed { perSlot[title(task), default: []].append(task) }
+    for task in failed.sorted(by: { $0.updatedAt < $1.updatedAt }).suffix(3) {
+      reasons.append("\(title(task)): \(task.status.state)\(place(task)) (\(problem(task)))")
+    }
+
+    switch service.updateStatus?.state {
+    case "paused":
+      verdict = .failed(
+        "the update of \(name) is paused: \(service.updateStatus?.message ?? ""). See orch ps \(name); then orch update or orch rollback \(name)")
+    case "rollback_paused":
+      verdict = .failed("the rollback of \(name) is paused: \(service.updateStatus?.message ?? ""). See orch ps \(name)")
+    case "rollback_completed" where !rollingBack && (service.updateStatus?.startedAt ?? .zero) >= since:
+      verdict = .failed("\(name) was rolled back: \(service.updateStatus?.message ?? ""). See orch ps \(name)")
+    default:
+      let updating = ["updating", "rollback_started"].contains(service.updateStatus?.state ?? "")
+      if running == desired, leaving == 0, live.count == Int(desired), !updating {
+        verdict = .converged
+      } else if let worst = perSlot.filter({ $0.value.count >= Self.failuresMax }).min(by: { $0.key < $1.key }),
+        let last = worst.value.max(by: { $0.updatedAt < $1.updatedAt })
+      {
+        verdict = .failed(
+          "\(worst.key) does not stay up: \(worst.value.count) attempts ended \(last.status.state)\(place(last)) (\(problem(last))). The cluster keeps trying; see orch ps \(name) and orch logs \(name)"
+        )
+      } else {
+        verdict = .progressing
+      }
+    }
+  }
+
+  /// One line: "web  [=====>    ]  2/3".
+  public func bar(_ name: String, width: Int = 20) -> String {
+    let total = max(1, Int(desired))
+    let filled = desired == 0 ? (leaving == 0 ? width : 0) : min(width, Int(running) * width / total)
+    let arrow = filled < width ? ">" : ""
+    let bar = String(repeating: "=", count: filled) + arrow
+    return "\(name)  [\(bar)\(String(repeating: " ", count: width - bar.count))]  \(running)/\(desired)"
+      + (leaving > 0 ? "  (\(leaving) leaving)" : "")
+  }
+}
+
+extension TaskInspect {
+  /// The manager wants it to run, or to become ready to.
+  public var wanted: Bool { ["running", "ready"].contains(desiredState) && !isOver }
+  public var isOver: Bool { ["complete", "shutdown", "failed", "rejected", "remove", "orphaned"].contains(status.state) }
+  /// A host still has it.
+  public var isAlive: Bool { nodeID != nil && !isOver }
+}

@@ -1,0 +1,57 @@
+import Model
+
+/// Docker's words for spans of time (docker/go-units HumanDuration): "5 seconds", "About a minute", "3 hours".
+public func humanDuration(_ span: Nanoseconds) -> String {
+  let seconds = max(0, span.rawValue / 1_000_000_000)
+  switch seconds {
+  case 0: return "Less than a second"
+  case 1: return "1 second"
+  case ..<60: return "\(seconds) seconds"
+  case ..<120: return "About a minute"
+  case ..<3600: return "\(seconds / 60) minutes"
+  default: break
+  }
+  let hours = (seconds + 1800) / 3600
+  switch hours {
+  case 1: return "About an hour"
+  case ..<48: return "\(hours) hours"
+  case ..<(24 * 7 * 2): return "\(hours / 24) days"
+  case ..<(24 * 30 * 2): return "\(hours / 24 / 7) weeks"
+  case ..<(24 * 365 * 2): return "\(hours / 24 / 30) months"
+  default: return "\(hours / 24 / 365) years"
+  }
+}
+
+/// Decimal units with up to three significant digits, as Docker shows images: "1.24MB".
+public func humanSize(_ bytes: Int64) -> String {
+  var value = Double(bytes)
+  let units = ["B", "kB", "MB", "GB", "TB", "PB"]
+  var unit = 0
+  while value >= 1000, unit < units.count - 1 {
+    value /= 1000
+    unit += 1
+  }
+  let decimals = unit == 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2
+  let scale = [1.0, 10, 100][decimals]
+  var text = "\((value * scale).rounded() / scale)"
+  if text.hasSuffix(".0") { text.removeLast(2) }
+  return text + units[unit]
+}
+
+/// "90s", "5m", "1h30m", "2d" as nanoseconds; nil when it is none.
+public func parseSpan(_ text: String) -> Nanoseconds? {
+  var total: Int64 = 0
+  var digits = ""
+  guard !text.isEmpty else { return nil }
+  for character in text {
+    if character.isASCII, character.isNumber {
+      digits.append(character)
+      continue
+    }
+    let scales: [Character: Int64] = ["s": 1, "m": 60, "h": 3600, "d": 86_400]
+    guard let scale = scales[character], let count = Int64(digits), count < 1_000_000_000 else { return nil }
+    total += count * scale
+    digits = ""
+  }
+  return digits.isEmpty ? Nanoseconds(total * 1_000_000_000) : nil
+}

@@ -1,0 +1,59 @@
+/// Rows for people and for programs: the same cells as a table that fits the terminal, or as JSON lines with Docker's keys.
+public struct Table: Sendable {
+  public struct Column: Sendable {
+    /// Docker's JSON key; columns without a header appear in JSON only.
+    public var key: String
+    public var header: String?
+    /// May be cut with … when the terminal is narrow.
+    public var flexible: Bool
+    public init(_ key: String, _ header: String?, flexible: Bool = false) {
+      self.key = key
+      self.header = header
+      self.flexible = flexible
+    }
+  }
+  public var columns: [Column]
+  public var rows: [[String]] = []
+  public init(_ columns: [Column]) { self.columns = columns }
+
+  public mutating func add(_ cells: [String]) {
+    precondition(cells.count == columns.count, "a row of \(cells.count) cells in a table of \(columns.count) columns")
+    rows.append(cells)
+  }
+
+  /// One JSON object a line, keys sorted as Docker's templates print them.
+  public var jsonLines: [String] {
+    rows.map { row in JSONText.line(Dictionary(uniqueKeysWithValues: zip(columns.map(\.key), row))) }
+  }
+
+  /// - Parameter width: of the terminal in columns; nil cuts nothing.
+  public func lines(width: Int?) -> [String] {
+    let shown = columns.indices.filter { columns[$0].header != nil }
+    // A cell is one line, whatever a task's error says.
+    let cells = [columns.map { $0.header ?? "" }] + rows.map { $0.map(Self.oneLine) }
+    var widths = columns.indices.map { column in cells.map { $0[column].count }.max() ?? 0 }
+    let gaps = 3 * max(0, shown.count - 1)
+    if let width {
+      var excess = shown.reduce(gaps) { $0 + widths[$1] } - width
+      // The widest flexible column gives first, but no column falls under its header or 8.
+      while excess > 0,
+        let widest = shown.filter({ columns[$0].flexible && widths[$0] > max(8, columns[$0].header!.count) }).max(by: { widths[$0] < widths[$1] })
+      {
+        widths[widest] -= 1
+        excess -= 1
+      }
+    }
+    return cells.map { row in
+      var line = shown.map { column in
+        let cell = row[column].count > widths[column] ? String(row[column].prefix(max(0, widths[column] - 1))) + "…" : row[column]
+        return cell + String(repeating: " ", count: widths[column] - cell.count)
+      }.joined(separator: "   ")
+      while line.last == " " { line.removeLast() }
+      return line
+    }
+  }
+
+  private static func oneLine(_ text: String) -> String {
+    String(text.map { $0.isNewline || $0 == "\t" ? " " : $0 })
+  }
+}

@@ -1,0 +1,81 @@
+import API
+import APIClient
+import ArgumentParser
+import Model
+
+struct Inspect: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Show everything about services, tasks, nodes, networks, stacks or volumes, as JSON.",
+    discussion: "What a name is, is found out in that order; --type says it.\n\nExample: orch inspect web\nExample: orch inspect --type node h1")
+  enum Kind: String, ExpressibleByArgument, CaseIterable {
+    case service, task, node, network, stack, volume
+    var path: String { self == .stack ? "/orch/v1/stacks/" : "/\(rawValue)s/" }
+  }
+  @OptionGroup var connection: Connection
+  @Argument(help: "Names or ids.") var names: [String]
+  @Option(help: "service, task, node, network, stack or volume.") var type: Kind?
+  @Option(help: "json: one object a line; otherwise an indented list, as docker inspect.") var format: Format = .table
+
+  func run() async throws {
+    let client = try connection.client()
+    var found: [[UInt8]] = []
+    var missing: [String] = []
+    for name in names {
+      if let object = try await look(for: name, client) { found.append(object) } else { missing.append(name) }
+    }
+    if format == .json {
+      for object in found { Terminal.write(1, object.last == 10 ? object : object + [10]) }
+    } else {
+      let list =
+        [UInt8(ascii: "[")] + Array(found.map { $0.last == 10 ? Array($0.dropLast()) : $0 }.joined(separator: [UInt8(ascii: ",")])) + [
+          UInt8(ascii: "]")
+        ]
+      Terminal.print(JSONText.indented(list))
+    }
+    for name in missing { Terminal.warn("orch: no \(type?.rawValue ?? "service, task, node, network, stack or volume") is called \(name)") }
+    if !missing.isEmpty { throw ExitCode(1) }
+  }
+
+  private func look(for name: String, _ client: APIClient) async throws -> [UInt8]? {
+    for kind in type.map({ [$0] }) ?? Kind.allCases {
+      do { return try await client.call("GET", kind.path + percentEncoded(name)) } catch let error as ClientError where error.status == 404 {}
+    }
+    return nil
+  }
+}
+
+struct Events: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Show what happens in the cluster, as it happens.",
+    discussion: "Ctrl-C ends it.\n\nExample: orch events --filter type=task --filter service=web_web")
+  @OptionGroup var connection: Connection
+  @Option(name: .shortAndLong, help: ArgumentHelp("type, event, service, node, network, volume, task, stack; repeatable.", valueName: "key=value"))
+  var filter: [String] = []
+  @Option(help: "json: one object a line.") var format: Format = .table
+
+  func run() async throws {
+    var filters: [String: [String]] = [:]
+    for text in filter {
+      let pair = text.split(separator: "=", maxSplits: 1)
+      guard pair.count == 2 else { throw ValidationError("--filter \(text): give KEY=VALUE, for example type=task") }
+      filters[String(pair[0]), default: []].append(String(pair[1]))
+    }
+    let body = try await connection.client().stream("/events", filters.isEmpty ? [] : [("filters", JSONText.line(filters))])
+    var pending: [UInt8] = []
+    for try await part in body {
+      pending += Array(part.readableBytesView)
+      while let end = pending.firstIndex(of: 10) {
+        let line = Array(pending[..<end])
+        pending.removeFirst(end + 1)
+        if format == .json {
+          Terminal.print(String(decoding: line, as: UTF8.self))
+        } else {
+          let event = try JSONText.decode(Event.self, line)
+          let attributes = event.actor.attributes.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: ", ")
+          Terminal.print("\(Timestamp(nanoseconds: event.timeNano)) \(event.type) \(event.action) \(event.actor.id) (\(attributes))")
+        }
+      }
+    }
+    throw ClientError.broken("the manager ended the stream of events: it stops, or this reader fell behind; run orch events again")
+  }
+}

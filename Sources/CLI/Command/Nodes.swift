@@ -1,0 +1,160 @@
+import API
+import APIClient
+import ArgumentParser
+import Model
+
+struct Nodes: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "List the hosts of the cluster.", discussion: "Example: orch nodes --format json")
+  @OptionGroup var connection: Connection
+  @OptionGroup var list: ListOptions
+
+  func run() async throws { try await listNodes(connection, list) }
+}
+
+struct NodeCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "node", abstract: "List nodes and change them: drain, activate, pause, rm, update.", discussion: "Example: orch node drain h2",
+    subcommands: [List.self, Drain.self, Activate.self, Pause.self, Update.self, Remove.self])
+
+  struct List: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      commandName: "ls", abstract: "List the hosts of the cluster.", discussion: "Example: orch node ls")
+    @OptionGroup var connection: Connection
+    @OptionGroup var list: ListOptions
+    func run() async throws { try await listNodes(connection, list) }
+  }
+  struct Drain: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Move a node's tasks elsewhere and give it no new ones.", discussion: "Example: orch node drain h2")
+    @OptionGroup var connection: Connection
+    @Argument(help: "Hostnames or ids.") var nodes: [String]
+    func run() async throws { try await change(connection, nodes) { $0.availability = .drain } }
+  }
+  struct Activate: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Let a drained or paused node take tasks again.", discussion: "Example: orch node activate h2")
+    @OptionGroup var connection: Connection
+    @Argument(help: "Hostnames or ids.") var nodes: [String]
+    func run() async throws { try await change(connection, nodes) { $0.availability = .active } }
+  }
+  struct Pause: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Give a node no new tasks; those it has go on.", discussion: "Example: orch node pause h2")
+    @OptionGroup var connection: Connection
+    @Argument(help: "Hostnames or ids.") var nodes: [String]
+    func run() async throws { try await change(connection, nodes) { $0.availability = .pause } }
+  }
+  struct Update: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Change a node's labels; placement constraints ask for them.", discussion: "Example: orch node update --label-add disk=ssd h1")
+    @OptionGroup var connection: Connection
+    @Option(help: ArgumentHelp("Set a label; repeatable.", valueName: "key=value")) var labelAdd: [String] = []
+    @Option(help: ArgumentHelp("Remove a label; repeatable.", valueName: "key")) var labelRm: [String] = []
+    @Argument(help: "Hostnames or ids.") var nodes: [String]
+    func run() async throws {
+      try await change(connection, nodes) { $0.labels = try edited($0.labels, add: labelAdd, remove: labelRm, "--label-add") }
+    }
+  }
+  struct Remove: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      commandName: "rm", abstract: "Forget a node that is down.", discussion: "Example: orch node rm h3")
+    @OptionGroup var connection: Connection
+    @Argument(help: "Hostnames or ids.") var nodes: [String]
+    @Flag(name: .shortAndLong, help: "Even if it is not down.") var force = false
+    func run() async throws {
+      let client = try connection.client()
+      for node in nodes {
+        try await client.call("DELETE", "/nodes/\(percentEncoded(node))", force ? [("force", "1")] : [])
+        Terminal.print(node)
+      }
+    }
+  }
+}
+
+private func listNodes(_ connection: Connection, _ list: ListOptions) async throws {
+  let client = try connection.client()
+  let nodes = try await client.get("/nodes", as: [NodeInspect].self)
+  let own = try await client.get("/info", as: Info.self).swarm.nodeID
+  var table = Table([
+    .init("ID", "ID"), .init("Self", nil), .init("Hostname", "HOSTNAME", flexible: true), .init("Status", "STATUS"),
+    .init("Availability", "AVAILABILITY"),
+    .init("ManagerStatus", "MANAGER STATUS"), .init("Address", "ADDRESS"), .init("EngineVersion", "ENGINE VERSION"), .init("TLSStatus", nil),
+  ])
+  for node in nodes {
+    let manager = node.managerStatus.map { $0.leader == true ? "Leader" : capitalized($0.reachability) } ?? ""
+    table.add([
+      list.format == .json ? node.id : list.short(node.id) + (node.id == own ? " *" : ""), node.id == own ? "true" : "false", node.hostname,
+      capitalized(node.status.state), capitalized(node.spec.availability.rawValue), manager, node.status.addr ?? "",
+      node.description?.engine.engineVersion ?? "", "Ready",
+    ])
+  }
+  list.show(table, ids: nodes.map(\.id))
+}
+
+private func change(_ connection: Connection, _ names: [String], _ edit: (inout NodeSpec) throws -> Void) async throws {
+  let client = try connection.client()
+  for name in names {
+    var attempts = 5
+    while true {
+      let node = try await client.get("/nodes/\(percentEncoded(name))", as: NodeInspect.self)
+      var spec = node.spec
+      try edit(&spec)
+      if spec != node.spec {
+        do {
+          try await client.call("POST", "/nodes/\(node.id)/update", [("version", String(node.version.index))], JSONText.encode(spec))
+        } catch let error as ClientError where error.description.contains("out of sequence") && attempts > 1 {
+          attempts -= 1
+          continue
+        }
+      }
+      Terminal.print(name)
+      break
+    }
+  }
+}
+
+struct Managers: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "List the managers: who leads, who is reachable.", discussion: "Works without a leader too.\n\nExample: orch managers")
+  @OptionGroup var connection: Connection
+  @OptionGroup var list: ListOptions
+
+  func run() async throws {
+    let managers = try await connection.client().get("/orch/v1/managers", as: [ManagerInspect].self)
+    var table = Table([
+      .init("ID", "RAFT ID"), .init("Hostname", "HOSTNAME"), .init("NodeID", "NODE"), .init("Addr", "ADDRESS"), .init("Leader", "LEADER"),
+      .init("Reachability", "REACHABILITY"), .init("MatchIndex", "LOG INDEX"),
+    ])
+    for manager in managers {
+      table.add([
+        String(manager.raftID), manager.hostname, list.short(manager.nodeID), manager.addr, manager.leader ? "yes" : "", manager.reachability,
+        manager.matchIndex.map(String.init) ?? "",
+      ])
+    }
+    list.show(table, ids: managers.map { String($0.raftID) })
+  }
+}
+
+struct JoinToken: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "join-token", abstract: "Print the command with which another host joins.",
+    discussion: "Example: orch join-token worker\nExample: ssh h4 orch-agent join --token $(orch join-token -q worker) 10.0.0.1:7946")
+  enum Role: String, ExpressibleByArgument, CaseIterable { case worker, manager }
+  @OptionGroup var connection: Connection
+  @Argument(help: "worker or manager.") var role: Role
+  @Flag(name: .shortAndLong, help: "Print the token only.") var quiet = false
+
+  func run() async throws {
+    let client = try connection.client()
+    guard let tokens = try await client.get("/swarm", as: SwarmInspect.self).joinTokens else {
+      throw ClientError.broken("the manager gave no tokens")
+    }
+    let token = role == .worker ? tokens.worker : tokens.manager
+    if quiet { return Terminal.print(token) }
+    let managers = try await client.get("/orch/v1/managers", as: [ManagerInspect].self)
+    let address = (managers.first { $0.leader } ?? managers.first)?.addr ?? "ADDRESS"
+    Terminal.print(
+      "To add a \(role.rawValue), run this on it:\n\n    \(role == .worker ? "orch-agent" : "orch-manager") join --token \(token) \(address)\n")
+  }
+}

@@ -1,0 +1,103 @@
+// The executable `orch`: parse, call the public API, print. It talks to that API alone and never reaches into a daemon.
+// Exit codes: 0 done, 1 refused or failed (a sentence on stderr says why and what to do), 2 wrong usage; `exec` passes on the
+// command's own; 130 when Ctrl-C ended the watching.
+import API
+import APIClient
+import ArgumentParser
+import Model
+
+@main
+struct Main {
+  static func main() async {
+    var command: any ParsableCommand
+    do { command = try Orch.parseAsRoot() } catch { finish(parse: error) }
+    do {
+      if var asynchronous = command as? any AsyncParsableCommand { try await asynchronous.run() } else { try command.run() }
+    } catch let code as ExitCode {
+      Terminal.exit(code.rawValue)
+    } catch let error as ClientError {
+      if case .usage = error { Terminal.fail(error.description, code: 2) }
+      Terminal.fail(error.description)
+    } catch let error as ValidationError {
+      Terminal.fail(error.message, code: 2)
+    } catch is CleanExit {
+      finish(parse: CleanExit.helpRequest(command))
+    } catch {
+      Terminal.fail("\(error)")
+    }
+    Terminal.exit(0)
+  }
+
+  private static func finish(parse error: any Error) -> Never {
+    let text = Orch.fullMessage(for: error)
+    let code = Orch.exitCode(for: error)
+    if code == .success {
+      Terminal.print(text)
+      Terminal.exit(0)
+    }
+    Terminal.warn(text)
+    Terminal.exit(code == .validationFailure ? 2 : code.rawValue)
+  }
+}
+
+struct Orch: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "orch", abstract: "Run services on a cluster of hosts.",
+    discussion: """
+      ORCH_HOST chooses the manager: unix:///run/orch/orch.sock (default), http://host:port, or https://host:port with ORCH_CERT_PATH.
+
+      Begin with:
+        orch deploy manifests/web.yaml
+        orch services
+        orch ps web
+        orch scale web=3
+      """,
+    version: "orch \(OrchVersion.current)",
+    groupedSubcommands: [
+      CommandGroup(
+        name: "Stacks and services",
+        subcommands: [Deploy.self, Down.self, Stacks.self, Services.self, Scale.self, Update.self, Rollback.self, Remove.self]),
+      CommandGroup(name: "What runs", subcommands: [ListTasks.self, Logs.self, Exec.self, Inspect.self, Events.self]),
+      CommandGroup(
+        name: "The cluster",
+        subcommands: [Nodes.self, NodeCommand.self, Managers.self, Networks.self, Volumes.self, ImageCommand.self, JoinToken.self]),
+      CommandGroup(name: "orch itself", subcommands: Orch.own),
+    ])
+}
+
+/// `orch`'s version, until the release process writes one.
+enum OrchVersion { static let current = "0.1.0" }
+
+/// Which manager to ask.
+struct Connection: ParsableArguments {
+  @Option(name: [.customShort("H"), .customLong("host")], help: ArgumentHelp("The manager to talk to; ORCH_HOST otherwise.", valueName: "url"))
+  var host: String?
+
+  func client() throws -> APIClient {
+    APIClient(endpoint: try Endpoint(host ?? Terminal.environment("ORCH_HOST"), certificates: Terminal.environment("ORCH_CERT_PATH")))
+  }
+}
+
+enum Format: String, ExpressibleByArgument, CaseIterable { case table, json }
+
+/// How lists are printed.
+struct ListOptions: ParsableArguments {
+  @Option(help: "table, or json: one object a line with docker's keys.")
+  var format: Format = .table
+  @Flag(name: .shortAndLong, help: "Print ids only.")
+  var quiet = false
+  @Flag(name: .customLong("no-trunc"), help: "Cut nothing.")
+  var noTruncation = false
+
+  func show(_ table: Table, ids: [String]) {
+    if quiet {
+      for id in ids { Terminal.print(id) }
+    } else if format == .json {
+      for line in table.jsonLines { Terminal.print(line) }
+    } else {
+      for line in table.lines(width: noTruncation ? nil : Terminal.width) { Terminal.print(line) }
+    }
+  }
+
+  func short(_ id: String) -> String { noTruncation ? id : String(id.prefix(12)) }
+}
