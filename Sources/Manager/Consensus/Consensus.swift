@@ -125,10 +125,25 @@ public final class Consensus: Sendable {
     }
   }
 
-  /// What was applied is written, the database closed; returns then.
-  public func stop() async {
+  /// What was applied is written, the database closed; returns then. A leader first hands over to another (at most a second), so that
+  /// a planned stop costs the cluster no election timeout.
+  public func stop(handOver: Bool = true) async {
+    if handOver && isLeader { await giveUpLeadership() }
     _ = mailbox.put(.stop)
     try? await run()
+  }
+
+  private func giveUpLeadership() async {
+    guard let members = try? await status().members else { return }
+    let heirs = members.filter { $0.member.role == .voter && $0.member.raftID != id && $0.isReachable == true }
+    guard let heir = heirs.max(by: { ($0.match ?? 0) < ($1.match ?? 0) }) else { return }
+    guard (try? await transferLeadership(to: heir.member.raftID)) != nil else { return }
+    await withTaskGroup(of: Void.self) { tasks in
+      tasks.addTask { for await now in self.leadership() where !now.isLeader { return } }
+      tasks.addTask { try? await Task.sleep(for: .seconds(1)) }
+      await tasks.next()
+      tasks.cancelAll()
+    }
   }
 
   // MARK: - Changing

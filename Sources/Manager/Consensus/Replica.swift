@@ -81,6 +81,9 @@ final class Replica {
   private var reads: [UInt64: PendingRead] = [:]
   private var nextRead: UInt64
   private var arrived: IncomingSnapshot?
+  /// One change of the members at a time: these wait for the one before.
+  private var waitingChanges: [(change: ConfigurationChange, force: Bool, reply: Reply<Applied>)] = []
+  static let waitingChangesMax = 64
   private let publish: (View, ChangeBatch?, _ resync: Bool) -> Void
 
   /// `publish` is told after every step that changed anything, before the answers of that step are given.
@@ -153,6 +156,7 @@ final class Replica {
     for _ in 0..<ticks { core.tick() }
     if ticks > 0 {
       expireReads(ticks)
+      retryChanges()
       promoteLearners()
     }
     try settle()
@@ -164,8 +168,8 @@ final class Replica {
   func fail(with error: ConsensusError) {
     for waiter in waiters.values { waiter.reply(.failure(.unknownOutcome)) }
     for read in reads.values { for reply in read.replies { reply(.failure(error)) } }
-    waiters = [:]
-    reads = [:]
+    for waiting in waitingChanges { waiting.reply(.failure(error)) }
+    (waiters, reads, waitingChanges) = ([:], [:], [])
   }
 
   var wasRemoved: Bool { removed }
@@ -203,7 +207,19 @@ final class Replica {
     do throws(RaftError) {
       let position = try core.proposeConfigurationChange(change)
       waiters[position.first] = Waiter(term: position.term, reply: reply)
-    } catch { reply(.failure(failure(error))) }
+    } catch {
+      if case .configurationPending = error, waitingChanges.count < Self.waitingChangesMax {
+        waitingChanges.append((change, force, reply))
+      } else {
+        reply(.failure(failure(error)))
+      }
+    }
+  }
+
+  private func retryChanges() {
+    let waiting = waitingChanges
+    waitingChanges = []
+    for (change, force, reply) in waiting { changeMembers(change, force: force, reply) }
   }
 
   /// Why the members should not be changed like this.
@@ -295,13 +311,14 @@ final class Replica {
   }
 
   private func roleChanged(_ soft: SoftState) {
-    if soft.role != .leader {
-      leadingTerm = nil
-      // Their entries may still be committed by the next leader.
-      for waiter in waiters.values { waiter.reply(.failure(.unknownOutcome)) }
-      waiters = [:]
-    }
+    if soft.role != .leader { leadingTerm = nil }
     publish(view, nil, false)
+    guard soft.role != .leader else { return }
+    // Their entries may still be committed by the next leader.
+    let lost = waiters.values
+    waiters = [:]
+    for waiter in lost { waiter.reply(.failure(.unknownOutcome)) }
+    retryChanges()
   }
 
   private func send(_ messages: [Message]) {

@@ -191,6 +191,37 @@ import Testing
     await #expect(throws: ConsensusError.self) { try await leader.removeMember(own) }
   }
 
+  @Test("several that join at once are taken one after the other")
+  func joinTogether() async throws {
+    let group = Group()
+    try await group.form(1)
+    let leader = try await group.leader()
+    for number in 2...5 {
+      try Consensus.prepareJoin(
+        path: group.path(number), raftID: group.raftID(number), members: [RaftPeer(id: group.raftID(1), address: group.address(1))])
+      try await group.start(number)
+    }
+    try await withThrowingTaskGroup(of: Void.self) { tasks in
+      for number in 2...5 {
+        let (id, address) = (group.raftID(number), group.address(number))
+        tasks.addTask { try await leader.addMember(id, node: .random(), address: address) }
+      }
+      try await tasks.waitForAll()
+    }
+    try await eventually("all vote") { group.members.values.allSatisfy { $0.membership.ids(.voter).count == 5 } }
+  }
+
+  @Test("a leader that is stopped hands over first")
+  func plannedStop() async throws {
+    let group = Group()
+    try await group.form(3)
+    let leader = try await group.leader()
+    let others = group.members.values.filter { $0 !== leader }
+    await leader.stop()
+    // Nobody had to wait for an election timeout.
+    #expect(others.contains { $0.leader != nil && $0.leader?.id != leader.id })
+  }
+
   @Test("leadership can be handed over, and is told")
   func transfer() async throws {
     let group = Group()

@@ -94,7 +94,7 @@ final class Group: @unchecked Sendable {
   func stop(_ number: Int) async {
     network.cut(address(number))
     network.unplug(address(number))
-    await members.removeValue(forKey: number)?.stop()
+    await members.removeValue(forKey: number)?.stop(handOver: false)
     network.heal()
   }
 

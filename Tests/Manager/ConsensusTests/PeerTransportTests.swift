@@ -39,7 +39,7 @@ import Transport
     func stop() async {
       transport.close()
       await server.close()
-      await consensus.stop()
+      await consensus.stop(handOver: false)
     }
   }
 
