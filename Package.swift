@@ -91,7 +91,10 @@ let agent: [Target] = [
   room("AgentNetwork", "Agent/Network", ["Model", "LinuxSystem", "CLinux", "Netlink", "CNFTables", log]),
   room("AgentVolume", "Agent/Volume", ["Model", "LinuxSystem", "CLinux"]),
   .executableTarget(
-    name: "orch-init", dependencies: ["CLinux"], path: "Sources/Agent/Init", swiftSettings: strict),
+    name: "orch-init", dependencies: ["CLinux"], path: "Sources/Agent/Init",
+    // Embedded Swift, linked statically: the process that stays beside every container (docs/architecture.md).
+    swiftSettings: strict + [.enableExperimentalFeature("Embedded"), .unsafeFlags(["-wmo"])],
+    linkerSettings: [.unsafeFlags(["-enable-experimental-feature", "Embedded", "-Xclang-linker", "-static", "-Xclang-linker", "-no-pie"])]),
   .executableTarget(
     name: "orch-agent",
     dependencies: [
@@ -129,7 +132,7 @@ let testTargets: [Target] = [
   tests("Worker", "Agent"),
   tests("Seccomp", "Agent"),
   tests("Cgroups", "Agent"),
-  tests("Runtime", "Agent"),
+  tests("Runtime", "Agent", ["LinuxSystem", "Cgroups", "Seccomp", "Model"]),
   tests("AgentImage", "Agent"),
   tests("DNS", "Agent"),
   tests("AgentNetwork", "Agent"),

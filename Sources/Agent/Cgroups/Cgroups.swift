@@ -1,1 +1,233 @@
-// stub
+// Cgroups: one container's group in the v2 tree, or in each v1 hierarchy, by one set of verbs.
+// Invariants: a group is made below the configured parent only and removed with its container; a limit that cannot be set is an
+// error, never silence. It refuses to know containers and processes.
+import Glibc
+import LinuxSystem
+
+/// How this host mounts its cgroups (cgroups(7)).
+public struct CgroupHost: Hashable, Sendable {
+  public enum Version: Hashable, Sendable {
+    /// The v2 tree's root.
+    case v2(root: String)
+    /// Controller to its hierarchy's root, in order of use; and the v2 tree without controllers, when there is one.
+    case v1([Hierarchy], unified: String?)
+  }
+  public struct Hierarchy: Hashable, Sendable {
+    public var controller: String
+    public var root: String
+  }
+  public var version: Version
+  public init(_ version: Version) { self.version = version }
+
+  /// Those a container is put into on v1: limits and accounting. What isolates otherwise (devices: no mount of a container
+  /// honours device nodes but the bound ones) costs a join each and is left out.
+  static let used = ["memory", "cpu", "cpuacct", "pids"]
+
+  /// Reads /proc/self/mountinfo.
+  public static func detect() throws(SystemError) -> CgroupHost { try parse(mountinfo: Files.text("/proc/self/mountinfo")) }
+
+  static func parse(mountinfo: String) throws(SystemError) -> CgroupHost {
+    var v2: [String] = []
+    var v1: [String: String] = [:]
+    for line in mountinfo.split(separator: "\n") {
+      let halves = line.split(separator: " - ", maxSplits: 1)
+      guard halves.count == 2 else { continue }
+      let left = halves[0].split(separator: " ")
+      let right = halves[1].split(separator: " ")
+      guard left.count > 4, right.count > 2 else { continue }
+      let path = String(left[4])
+      if right[0] == "cgroup2" { v2.append(path) }
+      if right[0] == "cgroup" {
+        for option in right[2].split(separator: ",") where used.contains(String(option)) { v1[String(option)] = v1[String(option)] ?? path }
+      }
+    }
+    if v1.isEmpty {
+      guard let root = v2.first else { throw SystemError("find cgroups in", "/proc/self/mountinfo", .noEntry) }
+      return CgroupHost(.v2(root: root))
+    }
+    return CgroupHost(.v1(used.compactMap { name in v1[name].map { Hierarchy(controller: name, root: $0) } }, unified: v2.first))
+  }
+
+  public func group(parent: String, name: String) -> Cgroup { Cgroup(host: self, parent: parent, name: name) }
+}
+
+public struct CgroupLimits: Hashable, Sendable {
+  public var memory: Int64?
+  public var nanoCPUs: Int64?
+  public var cpuShares: Int64?
+  public var pids: Int64?
+  public init(memory: Int64? = nil, nanoCPUs: Int64? = nil, cpuShares: Int64? = nil, pids: Int64? = nil) {
+    self.memory = memory
+    self.nanoCPUs = nanoCPUs
+    self.cpuShares = cpuShares
+    self.pids = pids
+  }
+}
+
+public struct CgroupUsage: Hashable, Sendable {
+  public var memory: Int64
+  public var memoryLimit: Int64?
+  public var cpu: Duration
+  public var pids: Int64
+}
+
+/// One group. Blocking calls, all of them short.
+public struct Cgroup: Hashable, Sendable {
+  let host: CgroupHost
+  let parent: String
+  let name: String
+  static let period: Int64 = 100_000
+
+  func path(_ root: String) -> String { "\(root)/\(parent)/\(name)" }
+  func path(controller: String) -> String? {
+    switch host.version {
+    case .v2(let root): path(root)
+    case .v1(let hierarchies, _): hierarchies.first { $0.controller == controller }.map { path($0.root) }
+    }
+  }
+
+  /// The v2 directory for CLONE_INTO_CGROUP; nil on v1 without a v2 tree.
+  public var cloneDirectory: String? {
+    switch host.version {
+    case .v2(let root): path(root)
+    case .v1(_, let unified): unified.map(path)
+    }
+  }
+  /// On v1 the files a process writes 0 to.
+  public var processLists: [String] {
+    guard case .v1(let hierarchies, _) = host.version else { return [] }
+    var seen: [String] = []
+    for hierarchy in hierarchies where !seen.contains(path(hierarchy.root)) { seen.append(path(hierarchy.root)) }
+    return seen.map { $0 + "/cgroup.procs" }
+  }
+  /// The file with the counter `oom_kill`.
+  public var oomFile: String {
+    switch host.version {
+    case .v2(let root): path(root) + "/memory.events"
+    case .v1: path(controller: "memory").map { $0 + "/memory.oom_control" } ?? ""
+    }
+  }
+
+  private var directories: [String] {
+    switch host.version {
+    case .v2(let root): [path(root)]
+    case .v1(let hierarchies, let unified):
+      hierarchies.map { path($0.root) }.reduce(into: []) { if !$0.contains($1) { $0.append($1) } } + (unified.map { [path($0)] } ?? [])
+    }
+  }
+
+  public func create(_ limits: CgroupLimits) throws(SystemError) {
+    if case .v2(let root) = host.version { try enableControllers(root) }
+    for directory in directories { try Files.makeDirectories(directory, mode: 0o755) }
+    try apply(limits)
+  }
+
+  /// v2 hands a controller down one level at a time.
+  private func enableControllers(_ root: String) throws(SystemError) {
+    var directory = root
+    for component in [""] + parent.split(separator: "/").map(String.init) {
+      if !component.isEmpty { directory += "/" + component }
+      try Files.makeDirectories(directory, mode: 0o755)
+      let available = Set(try Files.text(directory + "/cgroup.controllers").split(whereSeparator: \.isWhitespace).map(String.init))
+      let enabled = Set(try Files.text(directory + "/cgroup.subtree_control").split(whereSeparator: \.isWhitespace).map(String.init))
+      for controller in ["memory", "cpu", "pids"] where available.contains(controller) && !enabled.contains(controller) {
+        try Files.writeExisting(directory + "/cgroup.subtree_control", "+" + controller)
+      }
+    }
+  }
+
+  private func apply(_ limits: CgroupLimits) throws(SystemError) {
+    switch host.version {
+    case .v2(let root):
+      let base = path(root)
+      if let memory = limits.memory {
+        try Files.writeExisting(base + "/memory.max", "\(memory)")
+        if Files.exists(base + "/memory.swap.max") { try Files.writeExisting(base + "/memory.swap.max", "0") }
+      }
+      if let cpus = limits.nanoCPUs { try Files.writeExisting(base + "/cpu.max", "\(Self.quota(cpus)) \(Self.period)") }
+      if let shares = limits.cpuShares { try Files.writeExisting(base + "/cpu.weight", "\(1 + (min(max(shares, 2), 262_144) - 2) * 9999 / 262_142)") }
+      if let pids = limits.pids { try Files.writeExisting(base + "/pids.max", "\(pids)") }
+    case .v1:
+      if let memory = limits.memory {
+        guard let base = path(controller: "memory") else { throw SystemError("limit memory", name, .unsupported) }
+        try Files.writeExisting(base + "/memory.limit_in_bytes", "\(memory)")
+        let swap = base + "/memory.memsw.limit_in_bytes"
+        if Files.exists(swap) { try Files.writeExisting(swap, "\(memory)") }
+      }
+      if let cpus = limits.nanoCPUs {
+        guard let base = path(controller: "cpu") else { throw SystemError("limit cpu", name, .unsupported) }
+        try Files.writeExisting(base + "/cpu.cfs_period_us", "\(Self.period)")
+        try Files.writeExisting(base + "/cpu.cfs_quota_us", "\(Self.quota(cpus))")
+      }
+      if let shares = limits.cpuShares, let base = path(controller: "cpu") { try Files.writeExisting(base + "/cpu.shares", "\(shares)") }
+      if let pids = limits.pids {
+        guard let base = path(controller: "pids") else { throw SystemError("limit pids", name, .unsupported) }
+        try Files.writeExisting(base + "/pids.max", "\(pids)")
+      }
+    }
+  }
+
+  /// Microseconds per period; the kernel's least is 1000.
+  static func quota(_ nanoCPUs: Int64) -> Int64 { max(1000, nanoCPUs / 10_000) }
+
+  /// SIGKILL to every process in it. cgroup.kill where there is one, else one by one until none is left.
+  public func killAll() {
+    if let directory = cloneDirectory, (try? Files.writeExisting(directory + "/cgroup.kill", "1")) != nil { return }
+    for list in processLists + (cloneDirectory.map { [$0 + "/cgroup.procs"] } ?? []) {
+      for line in ((try? Files.text(list)) ?? "").split(separator: "\n") {
+        if let pid = Int32(line), pid > 1 { kill(pid, SIGKILL) }
+      }
+    }
+  }
+
+  /// Removes the group (not its parent); fine when it is not there. EBUSY while a process is in it.
+  public func remove() throws(SystemError) {
+    for directory in directories {
+      // A killed process leaves its group a moment after its parent was told; the kernel has no event for that on v1.
+      var attempts = 0
+      while rmdir(directory) < 0 {
+        let error = Errno.current
+        if error == .noEntry { break }
+        if error == .notEmpty || error == .busy, attempts < 200 {
+          attempts += 1
+          for child in (try? Files.list(directory)) ?? [] { rmdir(directory + "/" + child) }
+          usleep(attempts < 20 ? 200 : 5000)
+          continue
+        }
+        throw SystemError("remove cgroup", directory, error)
+      }
+    }
+  }
+
+  public func usage() throws(SystemError) -> CgroupUsage {
+    func number(_ path: String) throws(SystemError) -> Int64? { Int64(try Files.text(path).filter { !$0.isWhitespace }) }
+    func field(_ path: String, _ name: String) throws(SystemError) -> Int64 {
+      for line in try Files.text(path).split(separator: "\n") where line.hasPrefix(name + " ") { return Int64(line.dropFirst(name.count + 1)) ?? 0 }
+      return 0
+    }
+    switch host.version {
+    case .v2(let root):
+      let base = path(root)
+      let memory = try number(base + "/memory.current") ?? 0
+      return CgroupUsage(
+        memory: max(0, memory - (try field(base + "/memory.stat", "inactive_file"))), memoryLimit: try number(base + "/memory.max"),
+        cpu: .microseconds(try field(base + "/cpu.stat", "usage_usec")), pids: try number(base + "/pids.current") ?? 0)
+    case .v1:
+      let base = path(controller: "memory") ?? ""
+      let memory = try number(base + "/memory.usage_in_bytes") ?? 0
+      let limit = try number(base + "/memory.limit_in_bytes")
+      return CgroupUsage(
+        memory: max(0, memory - (try field(base + "/memory.stat", "total_inactive_file"))),
+        // No limit is the largest page-aligned number.
+        memoryLimit: limit.flatMap { $0 > Int64.max - 8192 ? nil : $0 },
+        cpu: .nanoseconds(try number((path(controller: "cpuacct") ?? "") + "/cpuacct.usage") ?? 0),
+        pids: try number((path(controller: "pids") ?? "") + "/pids.current") ?? 0)
+    }
+  }
+
+  /// v1's controllers with their mount data, for a read-only view inside the container; empty on v2.
+  public var controllers: [String] {
+    guard case .v1(let hierarchies, _) = host.version else { return [] }
+    return hierarchies.map(\.controller)
+  }
+}

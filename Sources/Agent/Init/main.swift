@@ -1,1 +1,122 @@
-print("stub")
+// orch-init: a container's parent. It makes the child that becomes the container (CLinux), keeps its output in a log that
+// never blocks it, waits for it, and leaves an exit record. Or, as `exec`, puts one more process into a container and waits.
+// Descriptors it inherits: 3 the plan, 4 the report socket, 5 (exec) a pidfd of the container, 6 its own program.
+// It outlives the agent, so it holds nothing of it; it allocates nothing after its start; no NIO, no Foundation, no concurrency.
+import CLinux
+
+func fail(_ code: Int32) -> Never {
+  _exit(code)
+}
+
+nonisolated(unsafe) var plan = clinux_plan()
+// One thread: globals need no guard.
+nonisolated(unsafe) var launch = clinux_launch()
+if clinux_plan_map(3, &plan) < 0 || clinux_plan_launch(&plan, &launch) < 0 { fail(125) }
+close(3)
+close(6)
+if launch.join != 0 { runExec() } else { runContainer() }
+
+func send(_ kind: UInt32, pid: pid_t, terminal: Int32) {
+  var report = clinux_report()
+  report.kind = kind
+  report.pid = pid
+  report.start = clinux_start_time(pid)
+  _ = clinux_send_fd(4, &report, MemoryLayout<clinux_report>.size, terminal)
+}
+
+/// As a shell has it: the code, or 128 + signal. `status` is waitpid's.
+func exitCode(_ status: Int32) -> Int32 { status & 0x7f == 0 ? status >> 8 & 0xff : 128 + (status & 0x7f) }
+
+func runExec() -> Never {
+  var stdio: (Int32, Int32, Int32) = (0, 1, 2)
+  var pidfd: Int32 = -1
+  var terminal: Int32 = -1
+  let pid = withUnsafePointer(to: &stdio) {
+    $0.withMemoryRebound(to: Int32.self, capacity: 3) { clinux_launch(&plan, &launch, $0, 4, &pidfd, &terminal) }
+  }
+  if pid < 0 { fail(127) }
+  send(UInt32(CLINUX_REPORT_STARTED), pid: pid, terminal: terminal)
+  // Our copies go, so that the reader sees the end when the last process inside is gone.
+  for fd: Int32 in 0...5 { close(fd) }
+  if terminal >= 0 { close(terminal) }
+  var status: Int32 = 0
+  _ = clinux_pidfd_wait(pidfd, 0, &status)
+  fail(exitCode(status))
+}
+
+func runContainer() -> Never {
+  _ = clinux_set_subreaper()
+  close(5)
+  var out: (Int32, Int32) = (-1, -1)
+  var err: (Int32, Int32) = (-1, -1)
+  var stdio: (Int32, Int32, Int32) = (0, 1, 2)
+  if launch.tty == 0 {
+    if clinux_make_pipe(&out.0, &out.1) < 0 || clinux_make_pipe(&err.0, &err.1) < 0 { fail(125) }
+    stdio = (0, out.1, err.1)
+  }
+  var log = Log(path: launch.log, limit: launch.log_size, files: Int(launch.log_files))
+  var pidfd: Int32 = -1
+  var terminal: Int32 = -1
+  let pid = withUnsafePointer(to: &stdio) {
+    $0.withMemoryRebound(to: Int32.self, capacity: 3) { clinux_launch(&plan, &launch, $0, 4, &pidfd, &terminal) }
+  }
+  if pid < 0 { fail(127) }
+  if launch.tty == 0 {
+    close(out.1)
+    close(err.1)
+  } else {
+    out.0 = terminal
+  }
+  // Known to the next agent before it is known to this one.
+  var record = Text()
+  record.number(UInt64(pid))
+  record.byte(32)
+  record.number(clinux_start_time(pid))
+  record.byte(32)
+  record.number(UInt64(getpid()))
+  record.byte(32)
+  record.number(clinux_start_time(getpid()))
+  record.byte(10)
+  record.save(folder: launch.state, name: "pid")
+  send(UInt32(CLINUX_REPORT_STARTED), pid: pid, terminal: -1)
+  close(4)
+
+  var stdout = Stream(out.0, name: "stdout")
+  var stderr = Stream(err.0, name: "stderr")
+  var polled = (pollfd(), pollfd(), pollfd())
+  let readable = Int16(POLLIN)
+  while true {
+    // A closed stream is -1, which poll(2) passes over.
+    polled.0 = pollfd(fd: stdout.fd, events: readable, revents: 0)
+    polled.1 = pollfd(fd: stderr.fd, events: readable, revents: 0)
+    polled.2 = pollfd(fd: pidfd, events: readable, revents: 0)
+    let count = withUnsafeMutablePointer(to: &polled) { $0.withMemoryRebound(to: pollfd.self, capacity: 3) { poll($0, 3, -1) } }
+    if count < 0 { continue }
+    if polled.0.revents != 0 { _ = stdout.read(into: &log) }
+    if polled.1.revents != 0 { _ = stderr.read(into: &log) }
+    log.flush()
+    if polled.2.revents != 0 { break }
+  }
+  // Its processes are gone with it, so what is in the pipes is all there will be.
+  while stdout.read(into: &log) {}
+  while stderr.read(into: &log) {}
+  stdout.finish(into: &log)
+  stderr.finish(into: &log)
+  log.flush()
+
+  var status: Int32 = 0
+  _ = clinux_pidfd_wait(pidfd, 0, &status)
+  var now = timespec()
+  clock_gettime(CLOCK_REALTIME, &now)
+  record = Text()
+  record.number(UInt64(exitCode(status)))
+  record.byte(32)
+  record.number(UInt64(status & 0x7f))
+  record.byte(32)
+  record.number(clinux_oom_kills(launch.oom))
+  record.byte(32)
+  record.number(UInt64(now.tv_sec) * 1_000_000_000 + UInt64(now.tv_nsec))
+  record.byte(10)
+  record.save(folder: launch.state, name: "exit")
+  fail(0)
+}

@@ -2,56 +2,271 @@
 // Invariants: a container belongs to its monitor (orch-init), never to this process: killing the agent ends no container;
 // all state is in files and the kernel, so `recover` starts from nothing; no blocking call runs on the cooperative pool.
 // It refuses to know tasks, images, networks, volumes: it gets folders and a namespace path.
+import CLinux
+import Cgroups
+import Glibc
 import LinuxSystem
 import Model
+import Synchronization
 
 /// All containers of one agent.
 public final class ContainerRuntime: Sendable {
-  public init(configuration: RuntimeConfiguration) throws(RuntimeError) { fatalError("in work") }
+  public let configuration: RuntimeConfiguration
+  let cgroups: CgroupHost
+  let launcher: Launcher
+  let watcher: Watcher
+  private let containers = Mutex<[String: ContainerRecord]>([:])
 
-  /// Makes and starts a container; returns when its program has been executed.
-  public func start(_ config: ContainerConfig) async throws(RuntimeError) -> RunningContainer { fatalError("in work") }
-
-  /// Every container found in the state directory, running or ended; to be called once after the agent's start.
-  public func recover() async -> [RecoveredContainer] { fatalError("in work") }
-
-  /// Waits for the end; returns at once when it has ended.
-  public func wait(_ id: String) async throws(RuntimeError) -> ContainerExit { fatalError("in work") }
-
-  /// Sends a signal to the container's first process.
-  public func signal(_ id: String, _ signal: Int32) async throws(RuntimeError) { fatalError("in work") }
-
-  /// Sends `signal` (nil: the container's stop signal), waits up to `grace`, then kills everything in it.
-  public func stop(_ id: String, signal: Int32? = nil, grace: Duration) async throws(RuntimeError) -> ContainerExit { fatalError("in work") }
-
-  /// Removes what is left: processes, cgroups, mounts, files. Idempotent; finishes what a crash left half done.
-  public func delete(_ id: String) async throws(RuntimeError) { fatalError("in work") }
-
-  /// Runs one more program in the container.
-  public func exec(_ id: String, _ config: ExecConfig) async throws(RuntimeError) -> ExecProcess { fatalError("in work") }
-
-  /// Lines of the log, oldest first. With `follow` it ends when the container has ended and all is read.
-  public func logs(_ id: String, _ options: LogOptions = LogOptions()) -> AsyncThrowingStream<LogLine, any Error> { fatalError("in work") }
-
-  public func stats(_ id: String) async throws(RuntimeError) -> ContainerStats { fatalError("in work") }
-}
-
-/// A program that runs in a container beside its first process.
-public final class ExecProcess: Sendable {
-  /// As the host counts.
-  public let pid: Int32
-  /// Write end; nil without stdin. With a terminal all three are its one master.
-  public let stdin: SharedDescriptor?
-  public let stdout: SharedDescriptor
-  /// nil with a terminal.
-  public let stderr: SharedDescriptor?
-
-  init(pid: Int32, stdin: SharedDescriptor?, stdout: SharedDescriptor, stderr: SharedDescriptor?) {
-    (self.pid, self.stdin, self.stdout, self.stderr) = (pid, stdin, stdout, stderr)
+  /// Throws when orch-init cannot be read, the folders cannot be made or the host has no cgroups.
+  public init(configuration: RuntimeConfiguration) throws(RuntimeError) {
+    self.configuration = configuration
+    do {
+      try Files.makeDirectories(configuration.stateDirectory + "/containers")
+      try Files.makeDirectories(configuration.dataDirectory + "/containers", mode: 0o711)
+      cgroups = try CgroupHost.detect()
+      launcher = try Launcher(initPath: configuration.initPath)
+      watcher = try Watcher()
+    } catch {
+      throw RuntimeError("set up the runtime", error)
+    }
   }
 
-  /// Exit code as a shell has it.
-  public func wait() async -> Int32 { fatalError("in work") }
-  public func resize(rows: UInt16, columns: UInt16) { fatalError("in work") }
-  public func kill(_ signal: Int32) { fatalError("in work") }
+  func record(_ id: String) throws(RuntimeError) -> ContainerRecord {
+    guard let record = containers.withLock({ $0[id] }) else { throw RuntimeError(.noSuchContainer, "find container", id, "no such container") }
+    return record
+  }
+
+  // MARK: - Start
+
+  /// Makes and starts a container; returns when its program has been executed. On failure nothing is left of it.
+  public func start(_ config: ContainerConfig) async throws(RuntimeError) -> RunningContainer {
+    try Plan.validate(config)
+    let stored = try Plan.stored(config)
+    let paths = ContainerPaths(configuration, config.id)
+    let record = ContainerRecord(
+      id: config.id, paths: paths, stored: stored, cgroup: cgroups.group(parent: configuration.cgroupParent, name: config.id))
+    let taken = containers.withLock { containers in
+      if containers[config.id] != nil { return true }
+      containers[config.id] = record
+      return false
+    }
+    if taken { throw RuntimeError(.alreadyExists, "make container", config.id, "a container with this id exists; delete it first") }
+    do {
+      return try await blocking { () throws(RuntimeError) in try self.startBlocking(config, record) }
+    } catch {
+      _ = containers.withLock { $0.removeValue(forKey: config.id) }
+      throw error
+    }
+  }
+
+  private func startBlocking(_ config: ContainerConfig, _ record: ContainerRecord) throws(RuntimeError) -> RunningContainer {
+    let paths = record.paths
+    if Files.exists(paths.state) {
+      throw RuntimeError(.alreadyExists, "make container", config.id, "a container with this id exists; delete it first")
+    }
+    let limits = config.resources
+    var plan: PlanWriter
+    do throws(SystemError) {
+      try Files.makeDirectories(paths.state)
+      // The overlay's folders are entered by the container's users.
+      try Files.makeDirectories(paths.data, mode: 0o711)
+      for folder in [paths.root, paths.upper, paths.work] { try Files.makeDirectories(folder, mode: 0o755) }
+      try Files.makeDirectories(paths.logFolder)
+      try Files.writeAtomically(paths.state + "/config", record.stored.text, durable: false)
+      try record.cgroup.create(
+        CgroupLimits(
+          memory: limits.memory, nanoCPUs: limits.nanoCPUs, cpuShares: limits.cpuShares, pids: limits.pids ?? configuration.defaultPids))
+    } catch {
+      try? cleanUp(record)
+      throw RuntimeError("make container \(config.id)", error)
+    }
+    do throws(RuntimeError) {
+      plan = try Plan.make(config, stored: record.stored, paths: paths, cgroup: record.cgroup)
+    } catch {
+      try? cleanUp(record)
+      throw error
+    }
+    let launched: Launcher.Launched
+    do {
+      launched = try launcher.launch(plan, name: config.id) { monitor in
+        guard let identity = ProcessIdentity.of(monitor) else { return }
+        try? Files.writeAtomically(paths.state + "/monitor", "\(identity.pid) \(identity.startTime)\n", durable: false)
+      }
+    } catch {
+      try? cleanUp(record)
+      throw Self.startError("start container \(config.id)", plan, config.args[0], error)
+    }
+    let running = RunningContainer(id: config.id, pid: launched.pid, startTime: launched.startTime, warnings: launched.warnings)
+    do throws(SystemError) {
+      let monitor = try PidDescriptor(pid: launched.monitor)
+      // Gone already when it was very short; the exit record has the rest.
+      if let process = ProcessIdentity(pid: launched.pid, startTime: launched.startTime).open() { record.didStart(running, process: process) }
+      watch(record, monitor: monitor)
+    } catch {
+      throw RuntimeError("watch container \(config.id)", error)
+    }
+    return running
+  }
+
+  private func watch(_ record: ContainerRecord, monitor: PidDescriptor) {
+    watcher.whenReadable(monitor.rawValue) {
+      _ = monitor.reap()
+      record.didEnd(record.readExit() ?? record.endWithoutMonitor())
+    }
+  }
+
+  static func startError(_ operation: String, _ plan: PlanWriter, _ command: String, _ error: any Error) -> RuntimeError {
+    guard let failure = error as? Launcher.Failure else {
+      if let system = error as? SystemError { return RuntimeError(operation, system) }
+      return RuntimeError(.system, operation, "", "\(error)")
+    }
+    let errno = failure.errno
+    guard let index = failure.index, plan.names.indices.contains(index) else {
+      return RuntimeError(.system, operation, "", "\(failure.step): \(errno)")
+    }
+    if index == plan.names.count - 1 {
+      if failure.step.hasPrefix("not found") {
+        let found = errno == .access
+        return RuntimeError(
+          .command(exitCode: found ? 126 : 127), "\(operation): exec", "\"\(command)\"",
+          found ? errno.description : "executable file not found in $PATH")
+      }
+      let cause = failure.step.isEmpty ? errno.description : "\(failure.step): \(errno)"
+      return RuntimeError(.command(exitCode: errno == .noEntry || errno == .notDirectory ? 127 : 126), "\(operation): exec", "\"\(command)\"", cause)
+    }
+    return RuntimeError(.system, operation, plan.names[index], failure.step.isEmpty ? errno.description : "\(failure.step): \(errno)")
+  }
+
+  // MARK: - Recover
+
+  /// Every container found in the state directory, running or ended; to be called once after the agent's start.
+  public func recover() async -> [RecoveredContainer] {
+    await blockingAlways { self.recoverBlocking() }
+  }
+
+  private func recoverBlocking() -> [RecoveredContainer] {
+    var found: [RecoveredContainer] = []
+    for id in (try? Files.list(configuration.stateDirectory + "/containers")) ?? [] {
+      if containers.withLock({ $0[id] }) != nil { continue }
+      let paths = ContainerPaths(configuration, id)
+      let text = (try? Files.text(paths.state + "/config")) ?? ""
+      let record = ContainerRecord(
+        id: id, paths: paths, stored: StoredContainer(text: text), cgroup: cgroups.group(parent: configuration.cgroupParent, name: id))
+      func numbers(_ name: String) -> [UInt64] {
+        ((try? Files.text(paths.state + "/" + name)) ?? "").split(whereSeparator: \.isWhitespace).compactMap { UInt64($0) }
+      }
+      let pid = numbers("pid")
+      var state = RecoveredContainer.State.incomplete
+      if let exit = record.readExit() {
+        record.didEnd(exit)
+        state = .exited(exit)
+      } else if pid.count == 4 {
+        let running = RunningContainer(id: id, pid: Int32(truncatingIfNeeded: pid[0]), startTime: pid[1], warnings: [])
+        if let process = ProcessIdentity(pid: running.pid, startTime: running.startTime).open() { record.didStart(running, process: process) }
+        if let monitor = ProcessIdentity(pid: Int32(truncatingIfNeeded: pid[2]), startTime: pid[3]).open() {
+          watch(record, monitor: monitor)
+          state = .running(running)
+        } else {
+          // It may have ended between the two looks.
+          let exit = record.readExit() ?? record.endWithoutMonitor()
+          record.didEnd(exit)
+          state = .exited(exit)
+        }
+      } else {
+        let monitor = numbers("monitor")
+        if monitor.count == 2, let process = ProcessIdentity(pid: Int32(truncatingIfNeeded: monitor[0]), startTime: monitor[1]).open() {
+          try? process.send(SIGKILL)
+        }
+        record.didEnd(record.endWithoutMonitor())
+      }
+      containers.withLock { $0[id] = record }
+      found.append(RecoveredContainer(id: id, labels: record.stored.labels, state: state))
+    }
+    return found
+  }
+
+  // MARK: - Watch and end
+
+  /// Waits for the end; returns at once when it has ended.
+  public func wait(_ id: String) async throws(RuntimeError) -> ContainerExit { await (try record(id)).wait() }
+
+  /// Sends a signal to the container's first process.
+  public func signal(_ id: String, _ signal: Int32) async throws(RuntimeError) {
+    let record = try record(id)
+    guard record.exit == nil, let process = record.process else { throw RuntimeError(.notRunning, "signal container", id, "it is not running") }
+    do throws(SystemError) { try process.send(signal) } catch {
+      if error.errno == .noProcess { throw RuntimeError(.notRunning, "signal container", id, "it is not running") }
+      throw RuntimeError("signal container \(id)", error)
+    }
+  }
+
+  /// Sends `signal` (nil: the container's stop signal), waits up to `grace`, then kills everything in it.
+  public func stop(_ id: String, signal: Int32? = nil, grace: Duration) async throws(RuntimeError) -> ContainerExit {
+    let record = try record(id)
+    if let exit = record.exit { return exit }
+    try? record.process?.send(signal ?? record.stored.stopSignal)
+    if let exit = await record.wait(timeout: grace) { return exit }
+    await blockingAlways { Self.kill(record) }
+    return await record.wait()
+  }
+
+  private static func kill(_ record: ContainerRecord) {
+    // The end of its first process ends the whole pid namespace; the cgroup has whatever else there may be.
+    try? record.process?.send(SIGKILL)
+    record.cgroup.killAll()
+  }
+
+  /// Removes what is left: processes, cgroups, files. Idempotent; finishes what a crash left half done.
+  public func delete(_ id: String) async throws(RuntimeError) {
+    let known = containers.withLock { $0[id] }
+    if known == nil {
+      // An id that was never valid must not become a path.
+      try Plan.validate(ContainerConfig(id: id, layers: ["/"], args: ["x"]))
+    }
+    let record =
+      known
+      ?? ContainerRecord(
+        id: id, paths: ContainerPaths(configuration, id), stored: StoredContainer(),
+        cgroup: cgroups.group(parent: configuration.cgroupParent, name: id))
+    if known != nil, record.exit == nil {
+      await blockingAlways { Self.kill(record) }
+      _ = await record.wait()
+    }
+    try await blocking { () throws(RuntimeError) in
+      do throws(SystemError) { try self.cleanUp(record) } catch { throw RuntimeError("delete container \(id)", error) }
+    }
+    _ = containers.withLock { $0.removeValue(forKey: id) }
+  }
+
+  private func cleanUp(_ record: ContainerRecord) throws(SystemError) {
+    record.cgroup.killAll()
+    try record.cgroup.remove()
+    try Files.removeTree(record.paths.data)
+    // Last: as long as it is there, `recover` finds the container and `delete` can be repeated.
+    try Files.removeTree(record.paths.state)
+  }
+
+  public func stats(_ id: String) async throws(RuntimeError) -> ContainerStats {
+    let record = try record(id)
+    return try await blocking { () throws(RuntimeError) in
+      do throws(SystemError) {
+        let usage = try record.cgroup.usage()
+        return ContainerStats(memory: usage.memory, memoryLimit: usage.memoryLimit, cpu: usage.cpu, pids: usage.pids)
+      } catch { throw RuntimeError("read usage of container \(id)", error) }
+    }
+  }
+}
+
+/// Runs blocking work on a thread of its own.
+func blocking<Result: Sendable>(_ body: @escaping @Sendable () throws(RuntimeError) -> Result) async throws(RuntimeError) -> Result {
+  let outcome: Swift.Result<Result, RuntimeError> = await withCheckedContinuation { continuation in
+    startThread("orch-runtime") {
+      do throws(RuntimeError) { continuation.resume(returning: .success(try body())) } catch { continuation.resume(returning: .failure(error)) }
+    }
+  }
+  return try outcome.get()
+}
+
+func blockingAlways<Result: Sendable>(_ body: @escaping @Sendable () -> Result) async -> Result {
+  await withCheckedContinuation { continuation in startThread("orch-runtime") { continuation.resume(returning: body()) } }
 }

@@ -6,8 +6,10 @@
 #include <linux/openat2.h>
 #include <sched.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -21,6 +23,9 @@
 
 static int result(long value) { return value < 0 ? -errno : (int)value; }
 
+int clinux_errno(void) { return errno; }
+int clinux_open(const char *path, int flags, int mode) { return result(open(path, flags | O_CLOEXEC, mode)); }
+int clinux_nonblocking(int fd) { return result(fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK)); }
 const char *clinux_errno_name(int error) {
   const char *name = strerrorname_np(error);
   return name ? name : "E?";
@@ -79,6 +84,9 @@ int clinux_memfd(const char *name, const void *bytes, size_t count) {
 }
 int clinux_pipe(int ends[2], int flags) { return result(pipe2(ends, O_CLOEXEC | flags)); }
 int clinux_socketpair(int ends[2]) { return result(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends)); }
+int clinux_memory_file(const char *name) { return result(memfd_create(name, MFD_CLOEXEC)); }
+int clinux_eventfd(void) { return result(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
+int clinux_spawn_closefrom(void *actions, int from) { return -posix_spawn_file_actions_addclosefrom_np(actions, from); }
 int clinux_set_subreaper(void) { return result(prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)); }
 int clinux_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d) { return result(prctl(option, a, b, c, d)); }
 int clinux_ioctl_winsize(int fd, uint16_t rows, uint16_t columns) {

@@ -43,4 +43,8 @@ extension OwnedDescriptor {
     try checkResult(clinux_pipe(&ends, 0), "make a pipe")
     return (ends[0], ends[1])
   }
+  /// A file in memory (memfd_create(2)).
+  public static func memoryFile(_ name: String) throws(SystemError) -> OwnedDescriptor {
+    OwnedDescriptor(owning: try checkResult(clinux_memory_file(name), "make a memory file", name))
+  }
 }

@@ -4,8 +4,19 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+// For orch-init, whose Swift has no Glibc module.
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 // Names and texts of error numbers ("ENOENT", "No such file or directory"); static storage, never NULL.
+int clinux_errno(void);
+int clinux_open(const char *path, int flags, int mode);  // open(2) with O_CLOEXEC
+int clinux_nonblocking(int fd);
 const char *clinux_errno_name(int error);
 const char *clinux_errno_message(int error);
 
@@ -25,6 +36,9 @@ int clinux_umount(const char *target, int flags);
 int clinux_memfd(const char *name, const void *bytes, size_t count);  // sealed against every change
 int clinux_pipe(int ends[2], int flags);         // pipe2 with O_CLOEXEC and `flags`
 int clinux_socketpair(int ends[2]);               // a connected pair of Unix stream sockets, close-on-exec
+int clinux_memory_file(const char *name);           // memfd, writable
+int clinux_eventfd(void);                          // close-on-exec, not blocking
+int clinux_spawn_closefrom(void *actions, int from); // posix_spawn_file_actions_addclosefrom_np
 int clinux_set_subreaper(void);
 int clinux_prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d);
 int clinux_ioctl_winsize(int fd, uint16_t rows, uint16_t columns);
@@ -35,4 +49,15 @@ int clinux_rlimit(const char *name);  // number of "nofile" and so on; -1 when u
 ssize_t clinux_send_fd(int socket, const void *bytes, size_t count, int fd);
 ssize_t clinux_receive_fd(int socket, void *bytes, size_t count, int *fd);
 
+// For orch-init.
+int clinux_make_pipe(int *read_end, int *write_end);
+int clinux_write_byte(int fd, uint8_t byte);
+// Writes folder/name whole (beside, then renamed).
+int clinux_save(const char *folder, const char *name, const void *bytes, size_t count);
+// path becomes path.1, path.1 becomes path.2 … until `files` files; returns the new path's descriptor, or `fd` when that fails.
+int clinux_rotate(int fd, const char *path, int files);
+// The counter "oom_kill" in a memory.events (v2) or memory.oom_control (v1); 0 when there is none.
+uint64_t clinux_oom_kills(const char *path);
+
 #include "clinux_constants.h"
+#include "clinux_plan.h"

@@ -1,0 +1,58 @@
+import CLinux
+
+/// One output of the container, cut into lines as Docker cuts them: a line beyond 16 KiB becomes several records without a newline.
+struct Stream {
+  private(set) var fd: Int32
+  private let name: StaticString
+  private let buffer: UnsafeMutablePointer<UInt8>
+  private var count = 0
+  private static var capacity: Int { 16384 }
+
+  init(_ fd: Int32, name: StaticString) {
+    self.fd = fd
+    self.name = name
+    buffer = .allocate(capacity: fd < 0 ? 1 : Self.capacity)
+    if fd >= 0 { _ = clinux_nonblocking(fd) }
+  }
+
+  /// Reads once; false when there is nothing now or no more.
+  mutating func read(into log: inout Log) -> Bool {
+    if fd < 0 { return false }
+    let got = CLinux.read(fd, buffer + count, Self.capacity - count)
+    if got < 0, clinux_errno() == 11 || clinux_errno() == 4 { return false }
+    if got <= 0 {
+      // The end; EIO is a terminal's way to say so.
+      finish(into: &log)
+      close(fd)
+      fd = -1
+      return false
+    }
+    let end = count + got
+    var start = 0
+    var position = count
+    while position < end {
+      if buffer[position] == 10 {
+        log.record(buffer + start, position + 1 - start, name)
+        start = position + 1
+      }
+      position += 1
+    }
+    if start == 0, end == Self.capacity {
+      // Not through the middle of a character.
+      var cut = end
+      var back = 0
+      while back < 3, buffer[cut - 1 - back] & 0xc0 == 0x80 { back += 1 }
+      if buffer[cut - 1 - back] >= 0xc0 { cut -= back + 1 }
+      log.record(buffer, cut, name)
+      start = cut
+    }
+    count = end - start
+    if start > 0, count > 0 { memmove(buffer, buffer + start, count) }
+    return true
+  }
+
+  mutating func finish(into log: inout Log) {
+    if count > 0 { log.record(buffer, count, name) }
+    count = 0
+  }
+}

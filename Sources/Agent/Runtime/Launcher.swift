@@ -1,0 +1,118 @@
+import CLinux
+import Glibc
+import LinuxSystem
+import Synchronization
+
+/// Starts orch-init out of a sealed copy in memory, so that nothing inside a container can ever write to the program that runs
+/// the next one (CVE-2019-5736). posix_spawn only: this process is threaded and never forks itself.
+final class Launcher: Sendable {
+  private let image: SharedDescriptor
+  private let null: SharedDescriptor
+
+  init(initPath: String) throws(SystemError) {
+    let bytes = try Files.read(initPath)
+    image = SharedDescriptor(owning: try checkResult(clinux_memfd("orch-init", bytes, bytes.count), "copy into memory", initPath))
+    null = SharedDescriptor(try OwnedDescriptor.open("/dev/null", O_RDWR))
+  }
+
+  struct Launched {
+    /// orch-init itself.
+    var monitor: Int32
+    /// The process inside, as the host counts.
+    var pid: Int32
+    var startTime: UInt64
+    var warnings: [String]
+    var terminal: Int32?
+  }
+  /// Which operation failed: nil for those before the first.
+  struct Failure: Error {
+    var index: Int?
+    var step: String
+    var errno: Errno
+  }
+
+  /// Blocks until the program inside has been executed. stdio: descriptors for the child, nil for /dev/null.
+  func launch(
+    _ plan: PlanWriter, name: String, stdio: (Int32?, Int32?, Int32?) = (nil, nil, nil), join: Int32? = nil,
+    spawned: (Int32) -> Void = { _ in }
+  ) throws -> Launched {
+    let planFile = OwnedDescriptor(owning: try checkResult(clinux_memfd("plan", plan.bytes, plan.bytes.count), "write the plan of", name))
+    var ends: [Int32] = [-1, -1]
+    try checkResult(clinux_socketpair(&ends), "make a socket pair")
+    let ours = OwnedDescriptor(owning: ends[0])
+    let theirs = OwnedDescriptor(owning: ends[1])
+    let pid = try spawn(name, plan: planFile.rawValue, report: theirs.rawValue, stdio: stdio, join: join)
+    _ = consume theirs
+    spawned(pid)
+
+    var launched: Launched?
+    var failure: Failure?
+    var warnings: [String] = []
+    var terminal: Int32 = -1
+    while launched == nil, failure == nil {
+      var record = clinux_report()
+      let size = MemoryLayout<clinux_report>.size
+      var got = 0
+      while got < size {
+        var fd: Int32 = -1
+        let count = withUnsafeMutableBytes(of: &record) { clinux_receive_fd(ours.rawValue, $0.baseAddress! + got, size - got, &fd) }
+        if fd >= 0 { terminal = fd }
+        if count <= 0 { break }
+        got += count
+      }
+      if got < size { break }
+      let text = withUnsafeBytes(of: record.text) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+      let index = record.index == .max ? nil : Int(record.index)
+      switch Int(record.kind) {
+      case CLINUX_REPORT_FAILED: failure = Failure(index: index, step: text, errno: Errno(record.error))
+      case CLINUX_REPORT_WARNING:
+        let what = index.flatMap { plan.names.indices.contains($0) ? plan.names[$0] : nil } ?? ""
+        warnings.append("\(what): \(text)")
+      case CLINUX_REPORT_STARTED:
+        launched = Launched(monitor: pid, pid: record.pid, startTime: record.start, warnings: warnings, terminal: terminal >= 0 ? terminal : nil)
+      default: break
+      }
+    }
+    if let launched { return launched }
+    if terminal >= 0 { close(terminal) }
+    var status: Int32 = 0
+    while waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {}
+    throw failure ?? Failure(index: nil, step: "orch-init ended without a report (status \(status))", errno: Errno(EIO))
+  }
+
+  private func spawn(_ name: String, plan: Int32, report: Int32, stdio: (Int32?, Int32?, Int32?), join: Int32?) throws(SystemError) -> Int32 {
+    // Sources are moved above all targets, so that no dup2 overwrites one that is still needed.
+    var sources: [Int32] = []
+    defer { for source in sources { close(source) } }
+    let wanted: [Int32?] = [
+      stdio.0 ?? null.rawValue, stdio.1 ?? null.rawValue, stdio.2 ?? null.rawValue, plan, report, join ?? null.rawValue, image.rawValue,
+    ]
+    for descriptor in wanted { sources.append(try check(fcntl(descriptor!, F_DUPFD_CLOEXEC, 16), "duplicate a descriptor for", name)) }
+
+    var actions = posix_spawn_file_actions_t()
+    posix_spawn_file_actions_init(&actions)
+    defer { posix_spawn_file_actions_destroy(&actions) }
+    for (target, source) in sources.enumerated() { posix_spawn_file_actions_adddup2(&actions, source, Int32(target)) }
+    _ = clinux_spawn_closefrom(&actions, Int32(sources.count))
+
+    var attributes = posix_spawnattr_t()
+    posix_spawnattr_init(&attributes)
+    defer { posix_spawnattr_destroy(&attributes) }
+    var none = sigset_t()
+    var all = sigset_t()
+    sigemptyset(&none)
+    sigfillset(&all)
+    posix_spawnattr_setsigmask(&attributes, &none)
+    posix_spawnattr_setsigdefault(&attributes, &all)
+    // A session of its own: no signal for the agent's group or terminal reaches it. 0x80 is POSIX_SPAWN_SETSID.
+    posix_spawnattr_setflags(&attributes, Int16(0x80 | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
+
+    var arguments: [UnsafeMutablePointer<CChar>?] = [strdup("orch-init"), strdup(name), nil]
+    defer { for argument in arguments { free(argument) } }
+    var environment: [UnsafeMutablePointer<CChar>?] = [nil]
+    var pid: pid_t = 0
+    let result = posix_spawn(&pid, "/proc/self/fd/6", &actions, &attributes, &arguments, &environment)
+    if result != 0 { throw SystemError("start orch-init for", name, Errno(result)) }
+    return pid
+  }
+}

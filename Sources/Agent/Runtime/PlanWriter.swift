@@ -1,0 +1,44 @@
+import CLinux
+
+/// Writes the flat plan that CLinux carries out (clinux_plan.h), and keeps for each operation what it is in words.
+struct PlanWriter {
+  private(set) var bytes: [UInt8] = []
+  /// By the operation's index: what a failure of it is called.
+  private(set) var names: [String] = []
+
+  enum Value: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
+    case text(String)
+    case number(UInt64)
+    case bytes([UInt8])
+    init(stringLiteral value: String) { self = .text(value) }
+    init(integerLiteral value: UInt64) { self = .number(value) }
+  }
+
+  init() { append(CLINUX_PLAN_MAGIC) }
+
+  mutating func add(_ code: clinux_op, _ name: String, _ values: [Value] = []) {
+    names.append(name)
+    append(UInt32(code.rawValue))
+    let lengthAt = bytes.count
+    append(UInt32(0))
+    for value in values {
+      switch value {
+      case .number(let number): append(number)
+      case .text(let text): append(block: Array(text.utf8))
+      case .bytes(let block): append(block: block)
+      }
+    }
+    let length = UInt32(bytes.count - lengthAt - 4)
+    for offset in 0..<4 { bytes[lengthAt + offset] = UInt8(truncatingIfNeeded: length >> (8 * UInt32(offset))) }
+  }
+
+  private mutating func append(block: [UInt8]) {
+    append(UInt64(block.count))
+    bytes.append(contentsOf: block)
+    // A NUL, then up to a multiple of eight.
+    bytes.append(contentsOf: repeatElement(0, count: 8 - block.count % 8))
+  }
+  private mutating func append<I: FixedWidthInteger>(_ value: I) {
+    withUnsafeBytes(of: value.littleEndian) { bytes.append(contentsOf: $0) }
+  }
+}

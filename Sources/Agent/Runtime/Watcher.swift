@@ -1,0 +1,55 @@
+import CLinux
+import Glibc
+import LinuxSystem
+import Synchronization
+
+/// One thread that waits for the end of processes (pidfds) and tells once for each. No polling: poll(2) without timeout.
+final class Watcher: Sendable {
+  private struct State {
+    var watched: [Int32: @Sendable () -> Void] = [:]
+    var stopped = false
+  }
+  private final class Core: Sendable {
+    let state = Mutex(State())
+    let wake: Int32
+    init(wake: Int32) { self.wake = wake }
+    deinit { close(wake) }
+    func notify() {
+      var one: UInt64 = 1
+      write(wake, &one, 8)
+    }
+    func loop() {
+      while true {
+        let (descriptors, stopped) = state.withLock { (Array($0.watched.keys), $0.stopped) }
+        if stopped { return }
+        var polled = [pollfd(fd: wake, events: Int16(POLLIN), revents: 0)] + descriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+        if poll(&polled, nfds_t(polled.count), -1) < 0 { continue }
+        if polled[0].revents != 0 {
+          var count: UInt64 = 0
+          read(wake, &count, 8)
+        }
+        for entry in polled.dropFirst() where entry.revents != 0 {
+          let body = state.withLock { $0.watched.removeValue(forKey: entry.fd) }
+          body?()
+        }
+      }
+    }
+  }
+  private let core: Core
+
+  init() throws(SystemError) {
+    let core = Core(wake: try checkResult(clinux_eventfd(), "make an event descriptor"))
+    self.core = core
+    startThread("orch-watch") { core.loop() }
+  }
+  deinit {
+    core.state.withLock { $0.stopped = true }
+    core.notify()
+  }
+
+  /// `body` runs once, on the watcher's thread; the descriptor must stay open until then (let `body` hold it).
+  func whenReadable(_ descriptor: Int32, _ body: @escaping @Sendable () -> Void) {
+    core.state.withLock { $0.watched[descriptor] = body }
+    core.notify()
+  }
+}

@@ -1,0 +1,803 @@
+// The path from clone3 to execve. The child is a copy of a process with one thread and no heap in use: plain system calls,
+// no allocation. The order of the steps is the plan's; what a step does is here.
+#define _GNU_SOURCE
+#include "clinux.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/if.h>
+#include <linux/sched.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <grp.h>
+
+// MARK: reading
+
+struct cursor { const uint8_t *at, *end; int bad; };
+static uint64_t number(struct cursor *c) {
+  if (c->end - c->at < 8) { c->bad = 1; return 0; }
+  uint64_t value;
+  memcpy(&value, c->at, 8);
+  c->at += 8;
+  return value;
+}
+static const char *bytes(struct cursor *c, uint64_t *length) {
+  *length = number(c);
+  uint64_t padded = (*length + 8) & ~7ULL;
+  if (c->bad || *length > (1 << 24) || (uint64_t)(c->end - c->at) < padded || c->at[*length] != 0) { c->bad = 1; *length = 0; return ""; }
+  const char *start = (const char *)c->at;
+  c->at += padded;
+  return start;
+}
+static const char *string(struct cursor *c) {
+  uint64_t length;
+  return bytes(c, &length);
+}
+static int next(struct cursor *plan, uint32_t *code, struct cursor *payload) {
+  if (plan->at == plan->end) return 0;
+  uint32_t length;
+  if (plan->end - plan->at < 8) return -EBADMSG;
+  memcpy(code, plan->at, 4);
+  memcpy(&length, plan->at + 4, 4);
+  plan->at += 8;
+  if (length % 8 || (size_t)(plan->end - plan->at) < length) return -EBADMSG;
+  *payload = (struct cursor){plan->at, plan->at + length, 0};
+  plan->at += length;
+  return 1;
+}
+int clinux_plan_map(int fd, struct clinux_plan *plan) {
+  struct stat status;
+  if (fstat(fd, &status) < 0) return -errno;
+  if (status.st_size < 8) return -EBADMSG;
+  void *bytes = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (bytes == MAP_FAILED) return -errno;
+  uint64_t magic;
+  memcpy(&magic, bytes, 8);
+  plan->bytes = bytes;
+  plan->length = (size_t)status.st_size;
+  return magic == CLINUX_PLAN_MAGIC ? 0 : -EBADMSG;
+}
+int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *launch) {
+  memset(launch, 0, sizeof *launch);
+  launch->state = launch->oom = launch->log = launch->cgroup = launch->netns = "";
+  struct cursor c = {plan->bytes + 8, plan->bytes + plan->length, 0}, p;
+  uint32_t code;
+  for (int r; (r = next(&c, &code, &p)) != 0;) {
+    if (r < 0) return r;
+    switch (code) {
+      case CLINUX_OP_NAMESPACES: launch->namespaces = number(&p); break;
+      case CLINUX_OP_CGROUP: launch->cgroup = string(&p); break;
+      case CLINUX_OP_CGROUP_PROCS:
+        if (launch->procs_count == 16) return -E2BIG;
+        launch->procs[launch->procs_count++] = string(&p);
+        break;
+      case CLINUX_OP_NETNS: launch->netns = string(&p); break;
+      case CLINUX_OP_JOIN: launch->join = 1; break;
+      case CLINUX_OP_STATE: launch->state = string(&p); launch->oom = string(&p); break;
+      case CLINUX_OP_LOG: launch->log = string(&p); launch->log_size = number(&p); launch->log_files = number(&p); break;
+      case CLINUX_OP_TTY: launch->tty = 1; break;
+    }
+    if (p.bad) return -EBADMSG;
+  }
+  return 0;
+}
+
+// MARK: telling
+
+static void tell(int socket, uint32_t kind, int error, uint32_t index, const char *text, int fd) {
+  struct clinux_report report;
+  memset(&report, 0, sizeof report);
+  report.kind = kind;
+  report.error = error;
+  report.index = index;
+  strncpy(report.text, text, sizeof report.text - 1);
+  clinux_send_fd(socket, &report, sizeof report, fd);
+}
+
+// MARK: the child
+
+struct child {
+  int report, root, proc, null, tty_done;
+  uint32_t index;
+  const char *step;  // what was being done, for the report
+  char step_buffer[104];
+  struct clinux_user user;
+  int have_user, init;
+};
+#define STEP(text) (child->step = (text))
+#define TRY(call) do { if ((call) < 0) return -errno; } while (0)
+#define TRYR(call) do { int r_ = (call); if (r_ < 0) return r_; } while (0)
+
+static void join_text(struct child *child, const char *a, const char *b) {
+  size_t n = strlen(a);
+  if (n > 60) n = 60;
+  memcpy(child->step_buffer, a, n);
+  strncpy(child->step_buffer + n, b, sizeof child->step_buffer - n - 1);
+  child->step = child->step_buffer;
+}
+
+// A folder of the root, made step by step where it is missing; no step leaves the root. O_PATH descriptor.
+static int folder_in_root(struct child *child, const char *path, uint64_t resolve) {
+  char prefix[4096];
+  size_t length = 0;
+  int fd = dup(child->root);
+  if (fd < 0) return -errno;
+  for (const char *at = path; *at;) {
+    while (*at == '/') at++;
+    const char *end = strchrnul(at, '/');
+    size_t n = (size_t)(end - at);
+    if (n == 0) break;
+    if (n == 2 && at[0] == '.' && at[1] == '.') { close(fd); return -EINVAL; }
+    if (length + n + 2 > sizeof prefix) { close(fd); return -ENAMETOOLONG; }
+    if (length) prefix[length++] = '/';
+    memcpy(prefix + length, at, n);
+    prefix[length + n] = 0;
+    const char *name = prefix + length;
+    length += n;
+    int below = clinux_openat2(child->root, prefix, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, resolve);
+    if (below == -ENOENT) {
+      if (mkdirat(fd, name, 0755) < 0 && errno != EEXIST) { int e = errno; close(fd); return -e; }
+      below = clinux_openat2(child->root, prefix, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, resolve);
+    }
+    close(fd);
+    if (below < 0) return below;
+    fd = below;
+    at = end;
+  }
+  return fd;
+}
+static const uint64_t in_root = CLINUX_RESOLVE_IN_ROOT | CLINUX_RESOLVE_NO_MAGICLINKS;
+
+// The last name of a path, and a descriptor of the folder before it.
+static int parent_in_root(struct child *child, const char *path, const char **name) {
+  char folder[4096];
+  size_t n = strlen(path);
+  if (n >= sizeof folder) return -ENAMETOOLONG;
+  while (n && path[n - 1] == '/') return -EINVAL;
+  size_t slash = n;
+  while (slash && path[slash - 1] != '/') slash--;
+  if (slash == n || !strcmp(path + slash, "..") || !strcmp(path + slash, ".")) return -EINVAL;
+  memcpy(folder, path, slash);
+  folder[slash] = 0;
+  *name = path + slash;
+  return folder_in_root(child, folder, in_root);
+}
+static int target_in_root(struct child *child, const char *path, int folder) {
+  int fd = clinux_openat2(child->root, path, O_PATH | O_CLOEXEC, 0, in_root);
+  if (fd >= 0) {
+    struct stat status;
+    if (fstat(fd, &status) < 0) { int e = errno; close(fd); return -e; }
+    if ((S_ISDIR(status.st_mode) ? 1 : 0) != folder) { close(fd); return folder ? -ENOTDIR : -EISDIR; }
+    return fd;
+  }
+  if (fd != -ENOENT) return fd;
+  if (folder) return folder_in_root(child, path, in_root);
+  const char *name;
+  int parent = parent_in_root(child, path, &name);
+  if (parent < 0) return parent;
+  int made = openat(parent, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_RDONLY, 0644), error = errno;
+  close(parent);
+  if (made < 0) return -error;
+  close(made);
+  return clinux_openat2(child->root, path, O_PATH | O_CLOEXEC, 0, in_root);
+}
+// /proc, /sys, /dev: a folder by that very name; a symbolic link there is an attack (CVE-2019-19921, CVE-2023-27561).
+static int plain_folder(struct child *child, const char *path) {
+  int fd = folder_in_root(child, path, CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_SYMLINKS | CLINUX_RESOLVE_NO_MAGICLINKS);
+  if (fd == -ELOOP || fd == -ENOTDIR) STEP("refused: the image has a symbolic link or file in its place");
+  return fd;
+}
+static int attach(int mount, int target) {
+  return move_mount(mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0 ? -errno : 0;
+}
+static int bind_onto(struct child *child, int source, const char *source_path, int target, uint64_t attributes, int recursive) {
+  unsigned recurse = recursive ? AT_RECURSIVE : 0;
+  int tree = source_path ? open_tree(AT_FDCWD, source_path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recurse)
+                         : open_tree(source, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recurse);
+  if (tree < 0) return -errno;
+  struct mount_attr set = {.attr_set = attributes, .propagation = MS_PRIVATE};
+  int r = mount_setattr(tree, "", AT_EMPTY_PATH | recurse, &set, sizeof set) < 0 ? -errno : attach(tree, target);
+  close(tree);
+  (void)child;
+  return r;
+}
+
+static int do_overlay(struct child *child, struct cursor *p) {
+  const char *target = string(p), *upper = string(p), *work = string(p);
+  uint64_t count = number(p);
+  // A page is all that mount(2) takes. Descriptors' names keep long lists short.
+  static char data[4096];
+  size_t n = 0;
+  for (int compact = 0; compact < 2; compact++) {
+    struct cursor list = *p;
+    n = 0;
+    int overflow = 0;
+    for (uint64_t i = 0; i < count && !overflow; i++) {
+      const char *layer = string(&list);
+      if (list.bad) return -EBADMSG;
+      char name[40];
+      if (compact) {
+        int fd = open(layer, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0) { join_text(child, "open layer ", layer); return -errno; }
+        char digits[12];
+        int k = 11;
+        digits[k] = 0;
+        for (int v = fd; v || k == 11; v /= 10) digits[--k] = (char)('0' + v % 10);
+        strcpy(name, "/proc/self/fd/");
+        strcat(name, digits + k);
+        layer = name;
+      }
+      const char *head = i ? ":" : "lowerdir=";
+      if (n + strlen(head) + strlen(layer) * 2 + strlen(upper) + strlen(work) + 64 > sizeof data) { overflow = 1; break; }
+      n = (size_t)(stpcpy(data + n, head) - data);
+      for (const char *c = layer; *c; c++) {
+        if (*c == ':' || *c == ',' || *c == '\\') data[n++] = '\\';
+        data[n++] = *c;
+      }
+      data[n] = 0;
+    }
+    if (!overflow) break;
+    if (compact) { STEP("too many layers"); return -E2BIG; }
+  }
+  char *end = data + n;
+  end = stpcpy(stpcpy(end, ",upperdir="), upper);
+  end = stpcpy(stpcpy(end, ",workdir="), work);
+  STEP("mount overlay");
+  // volatile: no sync at unmount; a container's upper folder is never mounted twice.
+  strcpy(end, ",volatile");
+  if (mount("overlay", target, "overlay", MS_NODEV, data) < 0) {
+    *end = 0;
+    TRY(mount("overlay", target, "overlay", MS_NODEV, data));
+  }
+  STEP("open the root");
+  TRY(child->root = open(target, O_PATH | O_DIRECTORY | O_CLOEXEC));
+  return 0;
+}
+static int do_root(struct child *child, struct cursor *p) {
+  const char *target = string(p), *source = string(p);
+  int fd = open(target, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return -errno;
+  TRYR(bind_onto(child, -1, source, fd, MOUNT_ATTR_NODEV, 1));
+  close(fd);
+  TRY(child->root = open(target, O_PATH | O_DIRECTORY | O_CLOEXEC));
+  return 0;
+}
+static int do_proc(struct child *child) {
+  int fs = fsopen("proc", FSOPEN_CLOEXEC);
+  if (fs < 0) return -errno;
+  TRY(fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
+  TRY(child->proc = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
+  close(fs);
+  int target = plain_folder(child, "proc");
+  if (target < 0) return target;
+  int r = attach(child->proc, target);
+  close(target);
+  return r;
+}
+static int do_mount(struct child *child, struct cursor *p) {
+  const char *type = string(p), *target = string(p);
+  uint64_t flags = number(p);
+  const char *data = string(p);
+  uint64_t plain = number(p);
+  int fd = plain ? plain_folder(child, target) : target_in_root(child, target, 1);
+  if (fd < 0) return fd;
+  char path[40] = "/proc/self/fd/";
+  int k = 32;
+  char digits[33];
+  digits[k] = 0;
+  for (int v = fd; v || k == 32; v /= 10) digits[--k] = (char)('0' + v % 10);
+  strcat(path, digits + k);
+  int r = mount(type, path, type, flags, *data ? data : NULL) < 0 ? -errno : 0;
+  close(fd);
+  return r;
+}
+static int do_bind(struct child *child, struct cursor *p) {
+  const char *source = string(p), *target = string(p);
+  uint64_t flags = number(p);
+  struct stat status;
+  STEP("look at the source");
+  TRY(stat(source, &status));
+  STEP("make the target");
+  int fd = target_in_root(child, target, S_ISDIR(status.st_mode));
+  if (fd < 0) return fd;
+  STEP("bind");
+  int r = bind_onto(child, -1, source, fd, (flags & CLINUX_BIND_READONLY ? MOUNT_ATTR_RDONLY : 0) | (flags & CLINUX_BIND_DEVICES ? 0 : MOUNT_ATTR_NODEV),
+                    flags & CLINUX_BIND_RECURSIVE);
+  close(fd);
+  return r;
+}
+static int do_device(struct child *child, struct cursor *p) {
+  const char *name = string(p);
+  uint64_t major_number = number(p), minor_number = number(p);
+  char path[128] = "/dev/";
+  if (strlen(name) > 100) return -EINVAL;
+  strcat(path, name);
+  int source = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  if (source < 0) return -errno;
+  struct stat status;
+  TRY(fstat(source, &status));
+  STEP("check the host's device");
+  if (!S_ISCHR(status.st_mode) || status.st_rdev != ((major_number << 8) | minor_number)) return -ENODEV;
+  STEP("make the target");
+  int target = target_in_root(child, path, 0);
+  if (target < 0) return target;
+  // Read-only: the device works as ever, its mode and owner on the host cannot be changed from inside.
+  int r = bind_onto(child, source, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
+  close(target);
+  if (!strcmp(name, "null")) child->null = source; else close(source);
+  return r;
+}
+static int do_symlink(struct child *child, struct cursor *p) {
+  const char *content = string(p), *path = string(p), *name;
+  int parent = parent_in_root(child, path, &name);
+  if (parent < 0) return parent;
+  int r = symlinkat(content, parent, name) < 0 && errno != EEXIST ? -errno : 0;
+  close(parent);
+  return r;
+}
+static int do_mask(struct child *child, struct cursor *p) {
+  const char *path = string(p);
+  int target = clinux_openat2(child->root, path, O_PATH | O_CLOEXEC, 0, in_root);
+  if (target == -ENOENT || target == -ENOTDIR) return 0;
+  if (target < 0) return target;
+  struct stat status;
+  TRY(fstat(target, &status));
+  int r;
+  if (S_ISDIR(status.st_mode)) {
+    static int empty = -1;
+    if (empty < 0) {
+      int fs = fsopen("tmpfs", FSOPEN_CLOEXEC);
+      if (fs < 0) return -errno;
+      fsconfig(fs, FSCONFIG_SET_STRING, "size", "4k", 0);
+      TRY(fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
+      TRY(empty = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
+      close(fs);
+      r = attach(empty, target);
+    } else {
+      r = bind_onto(child, empty, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 0);
+    }
+  } else {
+    r = child->null < 0 ? -ENODEV : bind_onto(child, child->null, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
+  }
+  close(target);
+  return r;
+}
+static int do_readonly(struct child *child, struct cursor *p) {
+  const char *path = string(p);
+  int target = clinux_openat2(child->root, path, O_PATH | O_CLOEXEC, 0, in_root);
+  if (target == -ENOENT || target == -ENOTDIR) return 0;
+  if (target < 0) return target;
+  int r = bind_onto(child, target, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 1);
+  close(target);
+  return r;
+}
+static int do_sysctl(struct child *child, struct cursor *p) {
+  const char *path = string(p), *value = string(p);
+  char full[512] = "sys/";
+  if (child->proc < 0 || strlen(path) > 400) return -EINVAL;
+  strcat(full, path);
+  int fd = clinux_openat2(child->proc, full, O_WRONLY | O_CLOEXEC, 0, CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_SYMLINKS | CLINUX_RESOLVE_NO_XDEV);
+  if (fd < 0) return fd;
+  int r = write(fd, value, strlen(value)) < 0 ? -errno : 0;
+  close(fd);
+  return r;
+}
+static int do_pivot(struct child *child) {
+  TRY(fchdir(child->root));
+  TRY(syscall(SYS_pivot_root, ".", "."));
+  TRY(umount2(".", MNT_DETACH));
+  TRY(chdir("/"));
+  return 0;
+}
+static int do_rlimit(struct child *child, struct cursor *p) {
+  int resource = (int)number(p);
+  struct rlimit wanted = {.rlim_cur = number(p), .rlim_max = number(p)}, now;
+  if (setrlimit(resource, &wanted) == 0) return 0;
+  if (errno != EPERM) return -errno;
+  TRY(getrlimit(resource, &now));
+  if (wanted.rlim_max > now.rlim_max) wanted.rlim_max = now.rlim_max;
+  if (wanted.rlim_cur > wanted.rlim_max) wanted.rlim_cur = wanted.rlim_max;
+  TRY(setrlimit(resource, &wanted));
+  tell(child->report, CLINUX_REPORT_WARNING, EPERM, child->index, "lowered to the host's hard limit", -1);
+  return 0;
+}
+static int write_oom_score(uint64_t shifted) {
+  char text[8];
+  int value = (int)shifted - 1000, k = 7;
+  unsigned v = (unsigned)(value < 0 ? -value : value);
+  text[k] = 0;
+  do text[--k] = (char)('0' + v % 10); while (v /= 10);
+  if (value < 0) text[--k] = '-';
+  int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return -errno;
+  int r = write(fd, text + k, (size_t)(7 - k)) < 0 ? -errno : 0;
+  close(fd);
+  return r;
+}
+static int do_cwd(struct child *child, struct cursor *p) {
+  const char *path = string(p);
+  uint64_t make = number(p);
+  int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (root < 0) return -errno;
+  child->root = root;
+  int fd = clinux_openat2(root, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, in_root);
+  if (fd == -ENOENT && make) fd = folder_in_root(child, path, in_root);
+  if (fd < 0) return fd;
+  TRY(fchdir(fd));
+  close(fd);
+  char here[4096];
+  // CVE-2024-21626: the working folder must be reachable from the root; the kernel says "(unreachable)" when not.
+  STEP("verify that it is inside the root");
+  long n = syscall(SYS_getcwd, here, sizeof here);
+  if (n < 0) return -errno;
+  return here[0] == '/' ? 0 : -EPERM;
+}
+static int do_user(struct child *child, struct cursor *p) {
+  const char *user = string(p);
+  uint64_t count = number(p);
+  const char *groups[32];
+  if (count > 32) return -E2BIG;
+  for (uint64_t i = 0; i < count; i++) groups[i] = string(p);
+  int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (root < 0) return -errno;
+  char what[64];
+  int r = clinux_resolve_user(root, user, groups, (int)count, &child->user, what);
+  close(root);
+  if (r < 0) {
+    join_text(child, r == -ENOENT ? "no such user in /etc/passwd: " : r == -ESRCH ? "no such group in /etc/group: " : "not a valid id: ", what);
+    return r;
+  }
+  child->have_user = 1;
+  STEP("own stdio");
+  for (int fd = 0; fd < 3; fd++) {
+    // So that /dev/stdout can be opened again by this user; never the host's /dev/null.
+    struct stat status;
+    if (fstat(fd, &status) == 0 && !S_ISCHR(status.st_mode) && fchown(fd, child->user.uid, (gid_t)-1) < 0 && errno != EPERM && errno != EROFS)
+      return -errno;
+  }
+  STEP("set groups");
+  TRY(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0));
+  TRY(syscall(SYS_setgroups, child->user.group_count, child->user.groups));
+  STEP("set gid");
+  TRY(syscall(SYS_setresgid, child->user.gid, child->user.gid, child->user.gid));
+  STEP("set uid");
+  TRY(syscall(SYS_setresuid, child->user.uid, child->user.uid, child->user.uid));
+  return 0;
+}
+// Bounding set first: it needs CAP_SETPCAP, which is then still there.
+static int do_capabilities(struct child *child, struct cursor *p) {
+  uint64_t bounding = number(p), granted = number(p);
+  for (unsigned long value = 0; value < 64; value++) {
+    if (bounding >> value & 1) continue;
+    if (prctl(PR_CAPBSET_READ, value, 0, 0, 0) != 1) continue;
+    TRY(prctl(PR_CAPBSET_DROP, value, 0, 0, 0));
+  }
+  STEP("clear ambient");
+  TRY(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0));
+  STEP("set");
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  struct __user_cap_data_struct data[2];
+  memset(data, 0, sizeof data);
+  data[0].effective = data[0].permitted = (uint32_t)granted;
+  data[1].effective = data[1].permitted = (uint32_t)(granted >> 32);
+  TRY(syscall(SYS_capset, &header, data));
+  return 0;
+}
+static int do_seccomp(struct cursor *p) {
+  uint64_t length;
+  const char *program = bytes(p, &length);
+  struct sock_fprog filter = {.len = (unsigned short)(length / sizeof(struct sock_filter)), .filter = (struct sock_filter *)(uintptr_t)program};
+  if (length == 0 || length / sizeof(struct sock_filter) > 4096 * 8) return -EINVAL;
+  TRY(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter));
+  return 0;
+}
+static int do_loopback(void) {
+  int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  struct ifreq request;
+  memset(&request, 0, sizeof request);
+  strcpy(request.ifr_name, "lo");
+  request.ifr_flags = IFF_UP | IFF_RUNNING;
+  int r = ioctl(fd, SIOCSIFFLAGS, &request) < 0 ? -errno : 0;
+  close(fd);
+  return r;
+}
+static int do_tty(struct child *child, struct cursor *p) {
+  uint64_t rows = number(p), columns = number(p), console = number(p);
+  int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (root < 0) return -errno;
+  int master = clinux_openat2(root, "dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC, 0, CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_SYMLINKS);
+  if (master < 0) return master;
+  struct stat status;
+  struct statfs filesystem;
+  TRY(fstat(master, &status));
+  TRY(fstatfs(master, &filesystem));
+  if (!S_ISCHR(status.st_mode) || status.st_rdev != ((5 << 8) | 2) || filesystem.f_type != 0x1cd1) return -EPERM;
+  int unlock = 0;
+  TRY(ioctl(master, TIOCSPTLCK, &unlock));
+  int slave;
+  TRY(slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC));
+  if (rows) clinux_ioctl_winsize(master, (uint16_t)rows, (uint16_t)columns);
+  if (console) {
+    STEP("bind to /dev/console");
+    child->root = root;
+    int target = target_in_root(child, "dev/console", 0);
+    if (target < 0) return target;
+    TRYR(bind_onto(child, slave, NULL, target, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0));
+    close(target);
+  }
+  STEP("make it the controlling terminal");
+  TRY(ioctl(slave, TIOCSCTTY, 0));
+  for (int fd = 0; fd < 3; fd++) TRY(dup2(slave, fd));
+  tell(child->report, CLINUX_REPORT_TERMINAL, 0, child->index, "", master);
+  close(master);
+  return 0;
+}
+
+// A pid 1 for programs that are none: hands on signals, reaps, ends as its child ends.
+static _Noreturn void be_init(pid_t program) {
+  sigset_t all;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, NULL);
+  for (;;) {
+    siginfo_t info;
+    int signal = sigwaitinfo(&all, &info);
+    if (signal < 0) continue;
+    if (signal != SIGCHLD) {
+      kill(program, signal);
+      continue;
+    }
+    int status;
+    for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
+      if (pid == program) _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+  }
+}
+static int do_exec(struct child *child, struct cursor *p) {
+  enum { most = 16384 };
+  static char *list[most + 4];
+  static char home[300] = "HOME=";
+  uint64_t argc = number(p), n = 0;
+  char **argv = list;
+  if (argc == 0 || argc > most / 2) return -E2BIG;
+  for (uint64_t i = 0; i < argc; i++) list[n++] = (char *)(uintptr_t)string(p);
+  list[n++] = NULL;
+  char **envp = list + n;
+  uint64_t envc = number(p);
+  if (argc + envc > most) return -E2BIG;
+  const char *path = NULL;
+  int has_home = 0;
+  for (uint64_t i = 0; i < envc; i++) {
+    char *entry = (char *)(uintptr_t)string(p);
+    if (!strncmp(entry, "PATH=", 5)) path = entry + 5;
+    if (!strncmp(entry, "HOME=", 5)) has_home = 1;
+    list[n++] = entry;
+  }
+  if (p->bad) return -EBADMSG;
+  if (!has_home) list[n++] = strcat(home, child->have_user ? child->user.home : "/");
+  list[n] = NULL;
+  // The parent's death is ours; after the last change of credentials, which would clear it (prctl(2)).
+  prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  // Every descriptor above stdio ends with exec, whoever left it open (CVE-2024-21626).
+  STEP("close descriptors");
+  TRY(syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC));
+  if (child->init) {
+    STEP("fork the program");
+    pid_t program = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (program < 0) return -errno;
+    if (program > 0) {
+      syscall(SYS_close_range, 0, ~0U, 0);
+      be_init(program);
+    }
+    setsid();
+  }
+  if (strchr(argv[0], '/')) {
+    STEP("");
+    syscall(SYS_execve, argv[0], argv, envp);
+    return -errno;
+  }
+  STEP("not found in PATH");
+  if (!path || !*path) path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+  int error = ENOENT;
+  for (const char *at = path;; at++) {
+    char full[4096];
+    const char *end = strchrnul(at, ':');
+    size_t length = (size_t)(end - at);
+    if (length && *at == '/' && length + strlen(argv[0]) + 2 < sizeof full) {
+      memcpy(full, at, length);
+      full[length] = '/';
+      strcpy(full + length + 1, argv[0]);
+      syscall(SYS_execve, full, argv, envp);
+      if (errno == EACCES) error = EACCES;
+      else if (errno != ENOENT && errno != ENOTDIR) { STEP(""); return -errno; }
+    }
+    if (!*end) return -error;
+    at = end;
+  }
+}
+
+static int perform(struct child *child, uint32_t code, struct cursor *p, int join) {
+  switch (code) {
+    case CLINUX_OP_PRIVATE: {
+      struct mount_attr set = {.propagation = MS_PRIVATE};
+      TRY(mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, &set, sizeof set));
+      return 0;
+    }
+    case CLINUX_OP_OVERLAY: return do_overlay(child, p);
+    case CLINUX_OP_ROOT: return do_root(child, p);
+    case CLINUX_OP_PROC: return do_proc(child);
+    case CLINUX_OP_MOUNT: return do_mount(child, p);
+    case CLINUX_OP_BIND: return do_bind(child, p);
+    case CLINUX_OP_DEVICE: return do_device(child, p);
+    case CLINUX_OP_SYMLINK: return do_symlink(child, p);
+    case CLINUX_OP_MASK: return do_mask(child, p);
+    case CLINUX_OP_READONLY: return do_readonly(child, p);
+    case CLINUX_OP_SYSCTL: return do_sysctl(child, p);
+    case CLINUX_OP_PIVOT: return do_pivot(child);
+    case CLINUX_OP_ROOT_READONLY: {
+      struct mount_attr set = {.attr_set = MOUNT_ATTR_RDONLY};
+      TRY(mount_setattr(child->root, "", AT_EMPTY_PATH, &set, sizeof set));
+      return 0;
+    }
+    case CLINUX_OP_HOSTNAME: {
+      const char *name = string(p);
+      TRY(sethostname(name, strlen(name)));
+      return 0;
+    }
+    case CLINUX_OP_RLIMIT: return do_rlimit(child, p);
+    case CLINUX_OP_OOM_SCORE: {
+      if (join) return 0;
+      int r = write_oom_score(number(p));
+      if (r == -EPERM || r == -EACCES) {
+        tell(child->report, CLINUX_REPORT_WARNING, -r, child->index, "not permitted", -1);
+        return 0;
+      }
+      return r;
+    }
+    case CLINUX_OP_CWD: return do_cwd(child, p);
+    case CLINUX_OP_USER: return do_user(child, p);
+    case CLINUX_OP_CAPABILITIES: return do_capabilities(child, p);
+    case CLINUX_OP_NO_NEW_PRIVS:
+      TRY(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+      return 0;
+    case CLINUX_OP_SECCOMP: return do_seccomp(p);
+    case CLINUX_OP_TTY: return do_tty(child, p);
+    case CLINUX_OP_LOOPBACK_UP: return do_loopback();
+    case CLINUX_OP_INIT: child->init = 1; return 0;
+    case CLINUX_OP_EXEC: return do_exec(child, p);
+    default: return code < CLINUX_OP_PRIVATE ? 0 : -ENOSYS;
+  }
+}
+
+static _Noreturn void run_child(const struct clinux_plan *plan, const struct clinux_launch *launch, const int stdio[3], int report, int netns,
+                                const int *procs) {
+  static struct child state;
+  struct child *child = &state;
+  *child = (struct child){.report = report, .root = -1, .proc = -1, .null = -1, .step = ""};
+  int r = 0;
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  umask(022);
+  // First into the cgroups: whatever is used from here on counts as the container's.
+  for (int i = 0; i < launch->procs_count; i++)
+    if (write(procs[i], "0", 1) < 0) {
+      join_text(child, "join cgroup ", launch->procs[i]);
+      r = -errno;
+      goto fail;
+    }
+  if (!launch->join) {
+    STEP("new cgroup namespace");
+    if (unshare(CLONE_NEWCGROUP) < 0) { r = -errno; goto fail; }
+  }
+  if (netns >= 0) {
+    STEP("join the network namespace");
+    if (setns(netns, CLONE_NEWNET) < 0) { r = -errno; goto fail; }
+  }
+  STEP("begin a session");
+  if (setsid() < 0) { r = -errno; goto fail; }
+  // A session keyring of its own; not every kernel has them.
+  syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL);
+  STEP("set stdio");
+  if (!launch->tty)
+    for (int fd = 0; fd < 3; fd++)
+      if (dup2(stdio[fd], fd) < 0) { r = -errno; goto fail; }
+  struct cursor c = {plan->bytes + 8, plan->bytes + plan->length, 0}, p;
+  uint32_t code;
+  for (;; child->index++) {
+    child->step = "";
+    if ((r = next(&c, &code, &p)) <= 0) break;
+    if ((r = perform(child, code, &p, launch->join)) == 0 && p.bad) r = -EBADMSG;
+    if (r < 0) break;
+  }
+  if (r == 0) r = -EBADMSG;
+fail:
+  tell(report, CLINUX_REPORT_FAILED, -r, child->index, child->step, -1);
+  _exit(127);
+}
+
+uint64_t clinux_start_time(pid_t pid) {
+  char path[32] = "/proc/", digits[12], text[1024];
+  int k = 11;
+  digits[k] = 0;
+  for (unsigned v = (unsigned)pid; v || k == 11; v /= 10) digits[--k] = (char)('0' + v % 10);
+  strcat(strcat(path, digits + k), "/stat");
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  ssize_t n = read(fd, text, sizeof text - 1);
+  close(fd);
+  if (n <= 0) return 0;
+  text[n] = 0;
+  char *at = strrchr(text, ')');
+  // Field 22; the one after ')' is field 3 (proc(5)).
+  for (int field = 2; at && field < 22; field++) at = strchr(at + 1, ' ');
+  return at ? strtoull(at + 1, NULL, 10) : 0;
+}
+
+pid_t clinux_launch(const struct clinux_plan *plan, const struct clinux_launch *launch, const int stdio[3], int report, int *pidfd, int *terminal) {
+  int channel[2], netns = -1, cgroup = -1, procs[16];
+  *pidfd = *terminal = -1;
+#define GIVE_UP(text) do { tell(report, CLINUX_REPORT_FAILED, errno, ~0U, text, -1); return -1; } while (0)
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0) GIVE_UP("make the error channel");
+  if (*launch->netns && (netns = open(launch->netns, O_RDONLY | O_CLOEXEC)) < 0) GIVE_UP("open the network namespace");
+  if (*launch->cgroup && (cgroup = open(launch->cgroup, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0) GIVE_UP("open the cgroup");
+  for (int i = 0; i < launch->procs_count; i++)
+    if ((procs[i] = open(launch->procs[i], O_WRONLY | O_CLOEXEC)) < 0) GIVE_UP("open the cgroup's process list");
+  // Nobody inside may look into this process or its copies before exec (ptrace(2), /proc/PID/exe).
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  if (launch->join) {
+    struct cursor c = {plan->bytes + 8, plan->bytes + plan->length, 0}, p;
+    uint32_t code;
+    while (next(&c, &code, &p) > 0)
+      if (code == CLINUX_OP_OOM_SCORE) write_oom_score(number(&p));
+    if (setns(5, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) < 0) GIVE_UP("join the container's namespaces");
+  }
+  struct clone_args arguments;
+  memset(&arguments, 0, sizeof arguments);
+  arguments.flags = launch->namespaces | CLONE_PIDFD | (cgroup >= 0 ? CLONE_INTO_CGROUP : 0);
+  arguments.pidfd = (uint64_t)(uintptr_t)pidfd;
+  arguments.exit_signal = SIGCHLD;
+  arguments.cgroup = cgroup >= 0 ? (uint64_t)cgroup : 0;
+  pid_t pid = (pid_t)syscall(SYS_clone3, &arguments, sizeof arguments);
+  if (pid < 0) GIVE_UP("clone");
+  if (pid == 0) {
+    close(channel[0]);
+    run_child(plan, launch, stdio, channel[1], netns, procs);
+  }
+  close(channel[1]);
+  if (netns >= 0) close(netns);
+  if (cgroup >= 0) close(cgroup);
+  for (int i = 0; i < launch->procs_count; i++) close(procs[i]);
+  for (;;) {
+    struct clinux_report record;
+    int fd;
+    ssize_t n = clinux_receive_fd(channel[0], &record, sizeof record, &fd);
+    if (n <= 0) break;
+    if (record.kind == CLINUX_REPORT_TERMINAL) {
+      *terminal = fd;
+      continue;
+    }
+    clinux_send_fd(report, &record, sizeof record, -1);
+    if (record.kind == CLINUX_REPORT_FAILED) {
+      waitpid(pid, NULL, 0);
+      close(channel[0]);
+      return -1;
+    }
+  }
+  close(channel[0]);
+  return pid;
+}

@@ -1,0 +1,91 @@
+// The plan: what the agent prepares and the child carries out between clone and exec, as flat bytes in a sealed memfd.
+// Layout: header, then operations {u32 code, u32 payload length (a multiple of 8)}, each payload a row of u64 values and
+// byte strings {u64 length, bytes, NUL, padding to 8}. Little endian; written and read by the same build.
+#pragma once
+#include <stdint.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#define CLINUX_PLAN_MAGIC 0x316e616c7068636fULL
+
+enum clinux_op {
+  // For the parent, before the clone.
+  CLINUX_OP_NAMESPACES = 1,   // flags of clone3
+  CLINUX_OP_CGROUP = 2,       // directory of a v2 cgroup: CLONE_INTO_CGROUP
+  CLINUX_OP_CGROUP_PROCS = 3, // cgroup.procs of a v1 cgroup: the child writes 0 to it
+  CLINUX_OP_NETNS = 4,        // path of a network namespace
+  CLINUX_OP_JOIN = 5,         // exec: enter all namespaces of the process whose pidfd is descriptor 5
+  CLINUX_OP_STATE = 6,        // state folder, oom counter file ("" none)
+  CLINUX_OP_LOG = 7,          // log file, bytes per file, files
+  CLINUX_OP_TTY = 8,          // rows, columns: stdio is a new pseudoterminal
+  // For the child, in order.
+  CLINUX_OP_PRIVATE = 20,     // no mount leaves this mount namespace
+  CLINUX_OP_OVERLAY = 21,     // target, upper, work, count, lower... (top first)
+  CLINUX_OP_ROOT = 22,        // target, folder: bind it as the root
+  CLINUX_OP_PROC = 23,        // a new procfs on /proc, kept as descriptor for what follows
+  CLINUX_OP_MOUNT = 24,       // type, target, mount flags, data, 1: target must be a plain folder
+  CLINUX_OP_BIND = 25,        // source, target, flags (CLINUX_BIND_*)
+  CLINUX_OP_DEVICE = 26,      // name: the host's /dev/name, checked, bound to /dev/name
+  CLINUX_OP_SYMLINK = 27,     // content, path
+  CLINUX_OP_MASK = 28,        // path
+  CLINUX_OP_READONLY = 29,    // path
+  CLINUX_OP_SYSCTL = 30,      // path below /proc/sys, value
+  CLINUX_OP_PIVOT = 31,       // the root becomes /
+  CLINUX_OP_ROOT_READONLY = 32,
+  CLINUX_OP_HOSTNAME = 33,    // name
+  CLINUX_OP_RLIMIT = 34,      // resource, soft, hard
+  CLINUX_OP_OOM_SCORE = 35,   // value + 1000
+  CLINUX_OP_CWD = 36,         // path, 1: make it
+  CLINUX_OP_USER = 37,        // user, count, group...
+  CLINUX_OP_CAPABILITIES = 38,// bounding, permitted and effective when root, ambient
+  CLINUX_OP_NO_NEW_PRIVS = 39,
+  CLINUX_OP_SECCOMP = 40,     // struct sock_filter bytes
+  CLINUX_OP_EXEC = 41,        // argc, args..., envc, env...
+  CLINUX_OP_CGROUPFS = 42,    // 0: v2 on /sys/fs/cgroup; else v1, count, controllers...
+  CLINUX_OP_LOOPBACK_UP = 43,
+  CLINUX_OP_INIT = 44,        // stay as pid 1, run the program as a child
+};
+enum { CLINUX_BIND_READONLY = 1, CLINUX_BIND_RECURSIVE = 2, CLINUX_BIND_DEVICES = 4 };
+
+// What the child or its parent says over the report socket: one record, fixed size.
+struct clinux_report {
+  uint32_t kind;   // CLINUX_REPORT_*
+  int32_t error;   // errno
+  uint32_t index;  // of the operation in the plan, from 0
+  int32_t pid;
+  uint64_t start;  // start time of pid (FAILED: a second detail number)
+  char text[104];  // which step of the operation, NUL terminated
+};
+enum { CLINUX_REPORT_FAILED = 1, CLINUX_REPORT_WARNING = 2, CLINUX_REPORT_STARTED = 3, CLINUX_REPORT_TERMINAL = 4, CLINUX_REPORT_EXITED = 5 };
+
+// A user as the kernel will see it.
+struct clinux_user {
+  uint32_t uid, gid;
+  uint32_t group_count;
+  uint32_t groups[64];
+  char home[256];
+};
+// Resolves "user[:group]" and additional groups by etc/passwd and etc/group below `root` (openat2 RESOLVE_IN_ROOT). The rules
+// are Docker's: a name in the file wins, then a number; a number must fit in 31 bits. -ENOENT: no such user; -ESRCH: no such
+// group; -ERANGE: not a valid number; `what` names the culprit.
+int clinux_resolve_user(int root, const char *user, const char *const *groups, int count, struct clinux_user *result, char what[64]);
+
+// Runs the plan in the child's part: never returns on success when it has an EXEC.
+struct clinux_plan { const uint8_t *bytes; size_t length; };
+int clinux_plan_map(int fd, struct clinux_plan *plan);
+// What the parent's side of a plan says.
+struct clinux_launch {
+  uint64_t namespaces;
+  const char *cgroup, *netns, *state, *oom, *log;
+  uint64_t log_size, log_files;
+  int join, tty;
+  uint64_t rows, columns;
+  const char *procs[16];
+  int procs_count;
+};
+int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *launch);
+// Clones the child and lets it carry out the plan. stdio: three descriptors of the child (ignored with a terminal).
+// Blocks until the child has executed or failed. Returns its pid (and a pidfd), or -1 after it reported to `report` itself.
+// terminal: receives the master's descriptor, -1 without.
+pid_t clinux_launch(const struct clinux_plan *plan, const struct clinux_launch *launch, const int stdio[3], int report, int *pidfd, int *terminal);
+uint64_t clinux_start_time(pid_t pid);
