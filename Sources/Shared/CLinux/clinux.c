@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 static int result(long value) { return value < 0 ? -errno : (int)value; }
@@ -115,6 +116,13 @@ static int remove_tree(int directory, const char *name, int depth) {
   if (first) return first;
   return unlinkat(directory, name, AT_REMOVEDIR) == 0 || errno == ENOENT ? 0 : -errno;
 }
+int clinux_fsetxattr(int fd, const char *name, const void *value, size_t size) { return fsetxattr(fd, name, value, size, 0) < 0 ? -errno : 0; }
+ssize_t clinux_lgetxattr(const char *path, const char *name, void *value, size_t size) {
+  ssize_t count = lgetxattr(path, name, value, size);
+  return count < 0 ? -errno : count;
+}
+int clinux_syncfs(int fd) { return syncfs(fd) < 0 ? -errno : 0; }
+
 int clinux_remove_tree(int directory, const char *name) { return remove_tree(directory, name, 0); }
 int clinux_rlimit(const char *name) {
   static const struct { const char *name; int value; } table[] = {

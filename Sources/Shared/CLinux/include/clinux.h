@@ -44,6 +44,10 @@ int clinux_prctl(int option, unsigned long a, unsigned long b, unsigned long c, 
 int clinux_ioctl_winsize(int fd, uint16_t rows, uint16_t columns);
 // Makes a file or directory tree below `directory` vanish; symbolic links are not followed. 0 when already gone.
 int clinux_remove_tree(int directory, const char *name);
+// Extended attributes (xattr(7)); set with flags 0. lgetxattr does not follow a final link and returns the value's length.
+int clinux_fsetxattr(int fd, const char *name, const void *value, size_t size);
+ssize_t clinux_lgetxattr(const char *path, const char *name, void *value, size_t size);
+int clinux_syncfs(int fd);  // everything of the file system that fd is on
 int clinux_rlimit(const char *name);  // number of "nofile" and so on; -1 when unknown
 // Sends or receives one descriptor with up to `count` bytes over a Unix socket. receive: bytes read, *fd = -1 when none came.
 ssize_t clinux_send_fd(int socket, const void *bytes, size_t count, int fd);
