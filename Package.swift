@@ -114,7 +114,7 @@ let cli: [Target] = [
 
 let testTargets: [Target] = [
   tests("Model", "Shared"),
-  tests("Manifest", "Shared"),
+  tests("Manifest", "Shared", ["Model"]),
   tests("Wire", "Shared", ["Model"]),
   tests("API", "Shared"),
   tests("Identity", "Shared", ["Model", crypto, x509, asn1]),
@@ -133,10 +133,10 @@ let testTargets: [Target] = [
   tests("Seccomp", "Agent"),
   tests("Cgroups", "Agent"),
   tests("Runtime", "Agent", ["LinuxSystem", "Cgroups", "Seccomp", "Model"]),
-  tests("AgentImage", "Agent"),
+  tests("AgentImage", "Agent", ["LinuxSystem", "CLinux", "CZlib", "Model"]),
   tests("DNS", "Agent"),
   tests("AgentNetwork", "Agent"),
-  tests("AgentVolume", "Agent"),
+  tests("AgentVolume", "Agent", ["LinuxSystem", "CLinux", "Model"]),
   tests("APIClient", "CLI"),
   tests("DevCluster", "CLI"),
 ]

@@ -30,9 +30,10 @@ public struct ImageReference: Hashable, Sendable, CustomStringConvertible {
     if parts.count > 1, let host = parts.first, host == "localhost" || host.contains(".") || host.contains(":") || host.contains(where: \.isUppercase)
     {
       registry = host == "index.docker.io" ? "docker.io" : host
-      guard host.utf8.allSatisfy({ isLower($0) || (65...90).contains($0) || [45, 46, 58, 91, 93].contains($0) }) else {
-        throw refuse("'\(host)' is not a host")
-      }
+      let letter = { (byte: UInt8) in isLower(byte) || (65...90).contains(byte) }
+      guard let first = host.utf8.first, letter(first) || first == 91, let last = host.utf8.last, letter(last) || last == 93,
+        !host.contains(".."), host.utf8.allSatisfy({ letter($0) || [45, 46, 58, 91, 93].contains($0) })
+      else { throw refuse("'\(host)' is not a host") }
       parts.removeFirst()
     } else {
       registry = "docker.io"

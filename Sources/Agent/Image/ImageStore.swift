@@ -3,7 +3,7 @@
 // On disk, below the agent's `images` directory:
 //   index.json            name:tag -> manifest digest; replaced as a whole
 //   blobs/sha256/HEX      manifests and configurations (layers are kept unpacked only)
-//   layers/HEX            one folder per layer, named by its diff id; there means whole
+//   layers/HEX/fs         one unpacked layer, named by its diff id; there means whole
 //   ingest/               what is being downloaded or unpacked; emptied at start
 // Invariants
 // - Content is verified before it is visible: digest and size of every download, diff id of every layer.
@@ -11,30 +11,238 @@
 // - Nothing of an archive reaches outside its layer's folder.
 // It refuses to know containers: who uses an image is told to it by `inUse`.
 
+import Glibc
+import LinuxSystem
+import Model
+import Synchronization
+
 /// The agent's images. Its methods block no thread of the cooperative pool.
 public final class ImageStore: Sendable {
   public let directory: String
   public let configuration: ImageStoreConfiguration
+  let content: ContentStore
+  let flights = Flights()
 
-  /// Opens or makes the store and removes what a crash left. Blocking, once at start.
+  /// An image that is whole, without its names.
+  struct Known: Sendable {
+    var id: Digest
+    var config: ImageConfig
+    var layers: [Digest]
+    var size: Int64
+    var createdAt: Timestamp
+  }
+  struct State: Sendable {
+    var index = IndexDocument()
+    var images: [Digest: Known] = [:]
+    /// Loads, imports and pulls under way: what they brought is not named yet, so nothing may be swept.
+    var operations = 0
+    var needsSweep = false
+  }
+  private let state = Mutex(State())
+  /// Held while index.json is written; readers need `state` alone.
+  private let writer = Mutex(())
+
+  /// Opens or makes the store, removes what a crash left, and forgets images that are not whole. Blocking, once at start.
   public init(directory: String, configuration: ImageStoreConfiguration = .init()) throws {
     self.directory = directory
     self.configuration = configuration
+    content = ContentStore(
+      directory: directory, maximumLayerBytes: configuration.maximumLayerBytes, maximumLayerEntries: configuration.maximumLayerEntries)
+    try content.prepare()
+    let path = directory + "/index.json"
+    guard Files.exists(path) else { return }
+    let index: IndexDocument = try decode(Files.read(path), path)
+    for (name, entry) in index.images {
+      guard let digest = Digest(entry.manifest), let known = try? known(digest) else { continue }
+      state.withLock {
+        $0.index.images[name] = entry
+        $0.images[digest] = known
+      }
+    }
   }
 
-  /// The image of that name (`web:1`, `web@sha256:...`, an image id), or nil when it is not here whole. Looks into memory only.
-  public func resolve(_ reference: String) throws(ImageError) -> ImageRecord? { fatalError("13:20") }
-  public func list() -> [ImageSummary] { fatalError("13:20") }
-  /// Takes the name away, and the layers that no other image has. `inUse`: digests (of `ImageRecord`) that containers need.
-  public func remove(_ reference: String, inUse: Set<Digest> = []) async throws { fatalError("13:20") }
+  // MARK: - Questions
+
+  /// The image of that name (`web:1`, `web@sha256:...`, an image id or the first 12 digits of one), or nil when it is not here whole.
+  /// Looks into memory only.
+  public func resolve(_ reference: String) throws(ImageError) -> ImageRecord? {
+    let state = state.withLock { $0 }
+    if let digest = Digest(reference) { return find(digest, state).map { record($0, reference, state) } }
+    let name = try ImageReference(reference)
+    if let digest = lookUp(name, state) { return record(digest, name.description, state) }
+    if reference.utf8.count >= 12, let match = state.images.first(where: { $0.value.id.hex.hasPrefix(reference) }) {
+      return record(match.key, reference, state)
+    }
+    return nil
+  }
+
+  private func lookUp(_ name: ImageReference, _ state: State) -> Digest? {
+    guard let wanted = name.digest else { return state.index.images[name.description].flatMap { Digest($0.manifest) } }
+    // A digest beside a tag decides alone.
+    for (key, entry) in state.index.images where key.hasPrefix(name.repository + ":") || key.hasPrefix(name.repository + "@") {
+      if entry.manifest == wanted.description || entry.requested == wanted.description { return Digest(entry.manifest) }
+    }
+    return nil
+  }
+
+  private func find(_ digest: Digest, _ state: State) -> Digest? {
+    state.images[digest] != nil ? digest : state.images.first { $0.value.id == digest }?.key
+  }
+
+  private func record(_ digest: Digest, _ reference: String, _ state: State) -> ImageRecord {
+    let known = state.images[digest]!
+    return ImageRecord(
+      reference: reference, digest: digest, id: known.id, config: known.config, layerPaths: known.layers.map(content.layerPath), size: known.size,
+      createdAt: known.createdAt)
+  }
+
+  /// Every name, sorted; images without one last.
+  public func list() -> [ImageSummary] {
+    let state = state.withLock { $0 }
+    return state.index.images.sorted { $0.key < $1.key }.compactMap { key, entry in
+      guard let digest = Digest(entry.manifest), let known = state.images[digest] else { return nil }
+      let name = (try? ImageReference(key))?.familiar
+      return ImageSummary(name: Digest(key) == nil ? name : nil, digest: digest, id: known.id, size: known.size, createdAt: known.createdAt)
+    }.sorted { ($0.name == nil ? 1 : 0, $0.name ?? "") < ($1.name == nil ? 1 : 0, $1.name ?? "") }
+  }
+
+  // MARK: - Changes
+
+  /// Takes the name away (all names, if an id is given), and the layers that no other image has.
+  /// `inUse`: digests (of `ImageRecord`) that containers need; an image's last name is then refused.
+  public func remove(_ reference: String, inUse: Set<Digest> = []) async throws {
+    guard let record = try resolve(reference) else {
+      throw ImageError(.notFound, "remove", reference, "there is no such image; see 'orch image ls'")
+    }
+    try await onOwnThread("orch-image") { [self] in
+      try change { state in
+        let names = state.index.images.filter { $0.value.manifest == record.digest.description }.keys
+        let name = try? ImageReference(reference).description
+        let gone = name.flatMap { names.contains($0) ? [$0] : nil } ?? Array(names)
+        if gone.count == names.count, inUse.contains(record.digest) {
+          throw ImageError(.inUse, "remove", reference, "a container uses it; remove the service first")
+        }
+        for name in gone { state.index.images[name] = nil }
+        if gone.count == names.count { state.images[record.digest] = nil }
+        state.needsSweep = true
+      }
+      try sweep()
+    }
+  }
+
   /// `docker import`: a root file system's tar (gzip or plain) becomes a one-layer image.
-  public func `import`(_ path: String, name: String, config: ImageConfig = .init()) async throws -> ImageRecord { fatalError("13:20") }
+  public func `import`(_ path: String, name: String, config: ImageConfig = .init()) async throws -> ImageRecord {
+    let reference = try nameToGive(name)
+    return try await operation { [self] in
+      try await onOwnThread("orch-image") { [self] in
+        let source = try FileSource(path)
+        let diffID = try content.addLayer(source, diffID: nil)
+        let layer = Descriptor(mediaType: MediaType.ociLayer, digest: diffID.description, size: content.layerSize(diffID))
+        let manifest = try content.addImage(config: encode(ConfigDocument(config, diffIDs: [diffID])), layers: [layer])
+        try add(manifest, names: [reference.description])
+        return try resolve(reference.description)!
+      }
+    }
+  }
+
   /// A `docker save` archive, an OCI archive (each gzip or plain) or an OCI layout's folder; all its images.
-  /// `name`: for an archive whose one image has no name.
-  public func load(_ path: String, name: String? = nil) async throws -> [ImageRecord] { fatalError("13:20") }
-  /// From a registry (OCI distribution specification), unless it is here already (`always` asks the registry nevertheless).
-  public func pull(
-    _ reference: String, credentials: RegistryCredentials? = nil, always: Bool = false,
-    progress: @escaping @Sendable (PullProgress) -> Void = { _ in }
-  ) async throws -> ImageRecord { fatalError("13:35") }
+  /// `name`: for an archive whose one image has no name, or should have another. All images are named, or none.
+  public func load(_ path: String, name: String? = nil) async throws -> [ImageRecord] {
+    let given = try name.map { try nameToGive($0) }
+    return try await operation { [self] in
+      try await onOwnThread("orch-image") { [self] in
+        let loaded = try ArchiveLoader(content: content).load(path, name: given)
+        var records: [ImageRecord] = []
+        for image in loaded {
+          let names = image.names.map(\.description)
+          try add(image.manifest, names: names.isEmpty ? [image.manifest.description] : names)
+          if let record = try resolve(names.first ?? image.manifest.description) { records.append(record) }
+        }
+        return records
+      }
+    }
+  }
+
+  /// The same from a stream, such as a request's body; it is kept in a file of `ingest` meanwhile.
+  public func load<Chunks: AsyncSequence>(stream: Chunks, name: String? = nil) async throws -> [ImageRecord] where Chunks.Element == [UInt8] {
+    let path = content.temporary()
+    defer { unlink(path) }
+    let writer = try await onOwnThread("orch-image") { try BlobWriter(path) }
+    for try await chunk in stream { try await onOwnThread("orch-image") { try writer.write(chunk) } }
+    return try await load(path, name: name)
+  }
+
+  private func nameToGive(_ name: String) throws -> ImageReference {
+    let reference = try ImageReference(name)
+    if reference.digest != nil { throw ImageError(.invalidReference, "name an image", "'\(name)'", "a digest cannot be given; write NAME:TAG") }
+    return reference
+  }
+
+  // MARK: - State
+
+  /// Names a manifest whose blobs and layers are in place.
+  func add(_ manifest: Digest, names: [String], requested: Digest? = nil) throws {
+    let known = try known(manifest)
+    try change { state in
+      state.images[manifest] = known
+      for name in names {
+        let old = state.index.images[name].flatMap { Digest($0.manifest) }
+        state.index.images[name] = .init(manifest: manifest.description, requested: requested.flatMap { $0 == manifest ? nil : $0.description })
+        // An image that lost its last name stays under its digest: a container may run from it.
+        if let old, old != manifest, !state.index.images.values.contains(where: { $0.manifest == old.description }) {
+          state.index.images[old.description] = .init(manifest: old.description)
+        }
+      }
+    }
+  }
+
+  /// Reads an image from disk; throws when it is not whole.
+  private func known(_ manifest: Digest) throws -> Known {
+    let document = try ManifestDocument(content.blob(manifest), "manifest \(manifest)")
+    guard let descriptor = document.config else { throw ImageError(.corrupt, "read", "manifest \(manifest)", "it has no config") }
+    let id = try descriptor.checkedDigest()
+    let config: ConfigDocument = try decode(content.blob(id), "config \(id)")
+    let layers = try config.diffIDs("config \(id)")
+    if let missing = layers.first(where: { !content.hasLayer($0) }) {
+      throw ImageError(.corrupt, "read", "image \(id)", "its layer \(missing) is missing; pull or load it again")
+    }
+    return Known(
+      id: id, config: config.imageConfig, layers: layers, size: layers.reduce(0) { $0 + content.layerSize($1) },
+      createdAt: config.created.flatMap { Timestamp($0) } ?? .zero)
+  }
+
+  /// Changes memory and index.json together, or neither.
+  private func change(_ body: (inout State) throws -> Void) throws {
+    try writer.withLock { _ in
+      var next = state.withLock { $0 }
+      try body(&next)
+      try Files.writeAtomically(directory + "/index.json", encode(next.index), mode: 0o644)
+      state.withLock {
+        $0.index = next.index
+        $0.images = next.images
+        $0.needsSweep = next.needsSweep || $0.needsSweep
+      }
+    }
+  }
+
+  func operation<Result: Sendable>(_ body: @Sendable () async throws -> Result) async throws -> Result {
+    state.withLock { $0.operations += 1 }
+    let result: Swift.Result<Result, any Error>
+    do { result = .success(try await body()) } catch { result = .failure(error) }
+    state.withLock { $0.operations -= 1 }
+    if state.withLock({ $0.operations == 0 && $0.needsSweep }) { try? await onOwnThread("orch-image") { [self] in try sweep() } }
+    return try result.get()
+  }
+
+  /// Removes layers and blobs of no image, unless something is being added just now: then later.
+  private func sweep() throws {
+    let hidden = try state.withLock { state throws -> [String] in
+      guard state.operations == 0 else { return [] }
+      state.needsSweep = false
+      var blobs = Set(state.images.values.map(\.id))
+      blobs.formUnion(state.images.keys)
+      return try content.hideAllBut(layers: Set(state.images.values.flatMap(\.layers)), blobs: blobs)
+    }
+    for path in hidden { try Files.removeTree(path) }
+  }
 }

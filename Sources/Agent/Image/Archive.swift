@@ -1,0 +1,78 @@
+import Glibc
+import LinuxSystem
+
+/// Named files: a tar archive's or a folder's. Blocking.
+protocol Archive {
+  /// nil when there is no such file.
+  func source(_ name: String) throws -> FileSource?
+  func size(_ name: String) -> Int64?
+}
+
+extension Archive {
+  /// A small document, whole; at most 4 MiB.
+  func document(_ name: String) throws -> [UInt8]? {
+    guard let source = try source(name), let size = size(name) else { return nil }
+    guard size <= ManifestDocument.maximumSize else {
+      throw ImageError(.hostile, "read", "'\(name)'", "it has \(size) bytes, at most \(ManifestDocument.maximumSize) are read")
+    }
+    var bytes = [UInt8](repeating: 0, count: Int(size))
+    var done = 0
+    while done < bytes.count {
+      let count = try bytes.withUnsafeMutableBytes { try source.read(into: UnsafeMutableRawBufferPointer(rebasing: $0[done...])) }
+      if count == 0 { throw ImageError(.corrupt, "read", "'\(name)'", "it is shorter than stated") }
+      done += count
+    }
+    return bytes
+  }
+}
+
+/// Reads where members lie, once; opens them by position.
+struct TarArchive: Archive {
+  private let file: FileSource
+  private var members: [String: Range<Int64>] = [:]
+
+  init(_ path: String) throws {
+    file = try FileSource(path)
+    let tar = TarReader(try FileSource(path))
+    var links: [(String, String)] = []
+    while let entry = try tar.next() {
+      let name = Self.normalized(text(entry.name))
+      guard members.count < 100_000 else { throw ImageError(.hostile, "read", path, "it has more than 100000 members") }
+      switch entry.kind {
+      case .file: members[name] = tar.position..<(tar.position + entry.size)
+      case .hardLink: links.append((name, Self.normalized(text(entry.linkName))))
+      case .symbolicLink:
+        let folder = name.lastIndex(of: "/").map { String(name[...$0]) } ?? ""
+        links.append((name, Self.normalized(folder + text(entry.linkName))))
+      default: break
+      }
+    }
+    for (name, target) in links where members[name] == nil { members[name] = members[target] }
+  }
+
+  private static func normalized(_ name: String) -> String {
+    var parts: [Substring] = []
+    for part in name.split(separator: "/") where part != "." {
+      if part == ".." { _ = parts.popLast() } else { parts.append(part) }
+    }
+    return parts.joined(separator: "/")
+  }
+
+  func source(_ name: String) throws -> FileSource? { members[Self.normalized(name)].map { file.part($0) } }
+  func size(_ name: String) -> Int64? { members[Self.normalized(name)].map { $0.upperBound - $0.lowerBound } }
+}
+
+/// An OCI layout's folder.
+struct FolderArchive: Archive {
+  let path: String
+  private func full(_ name: String) -> String? { name.split(separator: "/").contains("..") ? nil : "\(path)/\(name)" }
+  func source(_ name: String) throws -> FileSource? {
+    guard let full = full(name), Files.exists(full) else { return nil }
+    return try FileSource(full)
+  }
+  func size(_ name: String) -> Int64? {
+    var status = stat()
+    guard let full = full(name), stat(full, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return nil }
+    return Int64(status.st_size)
+  }
+}

@@ -1,0 +1,163 @@
+import Glibc
+import LinuxSystem
+
+/// Brings the images of an archive into the content store; the store's index is not its business. Blocking.
+struct ArchiveLoader {
+  /// Names an image is to have, and its manifest.
+  struct Loaded {
+    var names: [ImageReference]
+    var manifest: Digest
+  }
+  let content: ContentStore
+
+  func load(_ path: String, name: ImageReference?) throws -> [Loaded] {
+    var status = stat()
+    try check(stat(path, &status), "open the archive", path)
+    if status.st_mode & S_IFMT == S_IFDIR { return try load(FolderArchive(path: path), path, name) }
+    guard try isGzip(path) else { return try load(TarArchive(path), path, name) }
+    let plain = content.temporary()
+    defer { unlink(plain) }
+    try inflate(path, plain)
+    return try load(TarArchive(plain), path, name)
+  }
+
+  private func load(_ archive: some Archive, _ path: String, _ name: ImageReference?) throws -> [Loaded] {
+    var loaded: [Loaded]
+    if let document = try archive.document("manifest.json") {
+      let images: [SavedImage] = try decode(document, "manifest.json of \(path)")
+      loaded = try images.map { try saved($0, archive) }
+    } else if let document = try archive.document("index.json") {
+      loaded = try layout(ManifestDocument(document, "index.json of \(path)"), archive, path)
+    } else {
+      throw ImageError(.unsupported, "load", path, "it has neither manifest.json nor index.json; for a root file system use 'orch image import'")
+    }
+    guard !loaded.isEmpty else { throw ImageError(.notFound, "load", path, "it has no image for linux/\(hostArchitecture)") }
+    if let name {
+      guard loaded.count == 1 else { throw ImageError(.invalidReference, "load", path, "it has \(loaded.count) images; leave the name out") }
+      loaded[0].names = [name]
+    }
+    return loaded
+  }
+
+  // MARK: - docker save
+
+  private func saved(_ image: SavedImage, _ archive: some Archive) throws -> Loaded {
+    guard let config = try archive.document(image.Config) else { throw missing(image.Config) }
+    let diffIDs = try (decode(config, image.Config) as ConfigDocument).diffIDs(image.Config)
+    guard diffIDs.count == image.Layers.count else { throw layerCount(image.Layers.count, diffIDs.count) }
+    var layers: [Descriptor] = []
+    for (name, diffID) in zip(image.Layers, diffIDs) {
+      guard let source = try archive.source(name), let size = archive.size(name) else { throw missing(name) }
+      _ = try content.addLayer(source, diffID: diffID)
+      layers.append(Descriptor(mediaType: MediaType.ociLayer, digest: diffID.description, size: size))
+    }
+    let names = try (image.RepoTags ?? []).map { try ImageReference($0) }
+    return Loaded(names: names, manifest: try content.addImage(config: config, layers: layers))
+  }
+
+  // MARK: - OCI layout
+
+  private func layout(_ index: ManifestDocument, _ archive: some Archive, _ path: String) throws -> [Loaded] {
+    var loaded: [Loaded] = []
+    for descriptor in index.manifests ?? [] {
+      if let platform = descriptor.platform, platform.os != "linux" || platform.architecture != hostArchitecture { continue }
+      let manifest = try resolve(descriptor, archive, depth: 0)
+      loaded.append(Loaded(names: try names(of: descriptor), manifest: manifest))
+    }
+    return loaded
+  }
+
+  /// `io.containerd.image.name` is a full name; `org.opencontainers.image.ref.name` may be one, or a tag alone, which names nothing.
+  private func names(of descriptor: Descriptor) throws -> [ImageReference] {
+    let annotations = descriptor.annotations ?? [:]
+    if let name = annotations["io.containerd.image.name"] { return [try ImageReference(name)] }
+    guard let name = annotations["org.opencontainers.image.ref.name"], name.contains(":") || name.contains("/") else { return [] }
+    return [try ImageReference(name)]
+  }
+
+  private func resolve(_ descriptor: Descriptor, _ archive: some Archive, depth: Int) throws -> Digest {
+    let digest = try descriptor.checkedDigest()
+    let bytes = try verified(digest, descriptor.size, archive)
+    let manifest = try ManifestDocument(bytes, "manifest \(digest)")
+    if manifest.manifests != nil {
+      guard depth < 3 else { throw ImageError(.hostile, "read", "index \(digest)", "indexes are nested more than 3 deep") }
+      return try resolve(manifest.choose("index \(digest)"), archive, depth: depth + 1)
+    }
+    guard let configDescriptor = manifest.config, let layers = manifest.layers else {
+      throw ImageError(.unsupported, "read", "manifest \(digest)", "it has no config and layers")
+    }
+    let config = try verified(configDescriptor.checkedDigest(), configDescriptor.size, archive)
+    let diffIDs = try (decode(config, "config \(configDescriptor.digest)") as ConfigDocument).diffIDs("config \(configDescriptor.digest)")
+    guard diffIDs.count == layers.count else { throw layerCount(layers.count, diffIDs.count) }
+    for (layer, diffID) in zip(layers, diffIDs) {
+      try layer.checkIsLayer()
+      let transferred = try layer.checkedDigest()
+      let name = "blobs/sha256/\(transferred.hex)"
+      guard let source = try archive.source(name) else {
+        if content.hasLayer(diffID) { continue }
+        throw missing(name)
+      }
+      _ = try content.addLayer(source, diffID: diffID, transferred: transferred)
+    }
+    try content.addBlob(config)
+    return try content.addBlob(bytes)
+  }
+
+  private func verified(_ digest: Digest, _ size: Int64, _ archive: some Archive) throws -> [UInt8] {
+    guard let bytes = try archive.document("blobs/sha256/\(digest.hex)") else { throw missing("blobs/sha256/\(digest.hex)") }
+    guard Int64(bytes.count) == size else {
+      throw ImageError(.corrupt, "verify", "blob \(digest)", "it has \(bytes.count) bytes, its descriptor says \(size)")
+    }
+    guard Digest(of: bytes) == digest else {
+      throw ImageError(.corrupt, "verify", "blob \(digest)", "its bytes have the digest \(Digest(of: bytes))")
+    }
+    return bytes
+  }
+
+  private func missing(_ name: String) -> ImageError { ImageError(.corrupt, "load", "the archive", "'\(name)' is missing") }
+  private func layerCount(_ layers: Int, _ diffIDs: Int) -> ImageError {
+    ImageError(.corrupt, "load", "the archive", "it has \(layers) layers and \(diffIDs) diff ids")
+  }
+
+  // MARK: - Compression
+
+  private func isGzip(_ path: String) throws -> Bool {
+    var magic = [UInt8](repeating: 0, count: 2)
+    let source = try FileSource(path)
+    return try magic.withUnsafeMutableBytes { try source.read(into: $0) } == 2 && magic == [0x1f, 0x8b]
+  }
+
+  private func inflate(_ path: String, _ target: String) throws {
+    let source = try InflatingSource(FileSource(path))
+    let file = try OwnedDescriptor.open(target, O_WRONLY | O_CREAT | O_EXCL)
+    var chunk = [UInt8](repeating: 0, count: 1 << 20)
+    var total: Int64 = 0
+    while true {
+      let count = try chunk.withUnsafeMutableBytes { try source.read(into: $0) }
+      if count == 0 { return }
+      total += Int64(count)
+      guard total <= content.maximumLayerBytes else {
+        throw ImageError(.hostile, "unpack", path, "it grows beyond \(content.maximumLayerBytes) bytes")
+      }
+      try Files.writeAll(file.rawValue, Array(chunk[..<count]), name: target)
+    }
+  }
+}
+
+extension Descriptor {
+  func checkIsLayer() throws {
+    guard let mediaType, MediaType.layers.contains(mediaType) else {
+      let hint = mediaType?.hasSuffix("zstd") == true ? "; push it with gzip layers" : ""
+      throw ImageError(.unsupported, "read", "layer \(digest)", "its media type is '\(mediaType ?? "")'\(hint)")
+    }
+  }
+}
+
+extension ContentStore {
+  /// A manifest of our own for an image that came without one: the same image gets the same digest on every host.
+  func addImage(config: [UInt8], layers: [Descriptor]) throws -> Digest {
+    let digest = try addBlob(config)
+    let descriptor = Descriptor(mediaType: MediaType.ociConfig, digest: digest.description, size: Int64(config.count))
+    return try addBlob(encode(ManifestDocument(schemaVersion: 2, config: descriptor, layers: layers)))
+  }
+}

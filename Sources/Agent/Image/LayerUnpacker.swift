@@ -1,0 +1,261 @@
+import CLinux
+import Glibc
+import LinuxSystem
+
+/// Writes a layer's members into a folder, in overlayfs' form (OCI image specification, layer.md; kernel, overlayfs.rst).
+/// Every parent is opened beneath the folder with no symbolic link followed, and every name is made by an *at call in that parent:
+/// nothing an archive says can reach outside. Blocking.
+final class LayerUnpacker {
+  private let root: OwnedDescriptor
+  private let isRoot = geteuid() == 0
+  private let maximumBytes: Int64
+  private let maximumEntries: Int
+  private(set) var bytes: Int64 = 0
+  private var entries = 0
+  /// Folders' times are set last: writing into them changes them.
+  private var folderTimes: [(path: [UInt8], modified: (seconds: Int, nanoseconds: Int))] = []
+  /// Parent of the last member, kept open: members come folder by folder.
+  private var lastParent: (path: [UInt8], descriptor: SharedDescriptor)?
+  private var buffer = [UInt8](repeating: 0, count: 256 << 10)
+  private var current = ""
+
+  init(folder: String, maximumBytes: Int64 = .max, maximumEntries: Int = .max) throws {
+    root = try OwnedDescriptor.open(folder, O_RDONLY | O_DIRECTORY)
+    self.maximumBytes = maximumBytes
+    self.maximumEntries = maximumEntries
+  }
+
+  func unpack(_ tar: TarReader) throws {
+    while let entry = try tar.next() {
+      current = text(entry.name)
+      entries += 1
+      guard entries <= maximumEntries else { throw hostile("the layer has more than \(maximumEntries) members") }
+      try write(entry, tar)
+    }
+    for (path, modified) in folderTimes.reversed() {
+      // A later member may have replaced the folder.
+      guard let folder = try? open(path, O_RDONLY | O_DIRECTORY) else { continue }
+      try setTimes(folder.rawValue, nil, modified)
+    }
+    try tar.drain()
+    // One call for all files of the layer; the rename that makes it visible comes after.
+    try checkResult(clinux_syncfs(root.rawValue), "sync", "the layer")
+  }
+
+  private func hostile(_ why: String) -> ImageError { ImageError(.hostile, "unpack", "'\(current)'", why) }
+
+  // MARK: - Names
+
+  /// Components without "." and empty ones.
+  private func components(_ name: [UInt8]) throws -> [[UInt8]] {
+    guard name.count <= 4096 else { throw hostile("its name has \(name.count) bytes, at most 4096 are possible") }
+    guard name.first != 47 else { throw hostile("its name is absolute") }
+    let parts = name.split(separator: 47).map(Array.init).filter { $0 != [46] }
+    for part in parts {
+      if part == [46, 46] { throw hostile("its name leads out of the layer") }
+      if part.count > 255 { throw hostile("a part of its name has more than 255 bytes") }
+      if part.contains(0) { throw hostile("its name has a zero byte") }
+    }
+    return parts
+  }
+
+  private func open(_ path: [UInt8], _ flags: Int32) throws -> OwnedDescriptor {
+    let resolve = UInt64(CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_SYMLINKS | CLINUX_RESOLVE_NO_MAGICLINKS)
+    let descriptor = withName(path.isEmpty ? [46] : path) {
+      clinux_openat2(root.rawValue, $0, UInt64(UInt32(bitPattern: flags | O_CLOEXEC)), 0, resolve)
+    }
+    guard descriptor >= 0 else {
+      switch Errno(-descriptor) {
+      case .loop: throw hostile("a part of its path is a symbolic link")
+      case .notDirectory: throw hostile("a part of its path is no folder")
+      case let error: throw SystemError("open", current, error)
+      }
+    }
+    return OwnedDescriptor(owning: descriptor)
+  }
+
+  /// The folder that holds the last of `parts`, made if it is missing.
+  private func parent(_ parts: ArraySlice<[UInt8]>) throws -> SharedDescriptor {
+    let path = Array(parts.joined(separator: [47]))
+    if let last = lastParent, last.path == path { return last.descriptor }
+    var folder: SharedDescriptor
+    do {
+      folder = SharedDescriptor(try open(path, O_RDONLY | O_DIRECTORY))
+    } catch let error as SystemError where error.errno == .noEntry {
+      folder = try parent(parts.dropLast())
+      let made = withName(parts.last!) { mkdirat(folder.rawValue, $0, 0o755) }
+      if made < 0, Errno.current != .exists { throw SystemError("make directory", text(path), .current) }
+      folder = SharedDescriptor(try open(path, O_RDONLY | O_DIRECTORY))
+      try check(fchmod(folder.rawValue, 0o755), "set the mode of", text(path))
+    }
+    lastParent = (path, folder)
+    return folder
+  }
+
+  // MARK: - Members
+
+  private func write(_ entry: TarEntry, _ tar: TarReader) throws {
+    let parts = try components(entry.name)
+    guard let name = parts.last else {
+      // "./": the layer's own root.
+      if entry.kind == .directory { try finish(folder: root.rawValue, entry, []) }
+      return
+    }
+    for part in parts.dropLast() where part.starts(with: Self.whiteoutPrefix) { throw hostile("a part of its path is a whiteout") }
+    let folder = try parent(parts.dropLast())
+    if name.starts(with: Self.whiteoutPrefix) { return try whiteout(name, folder.rawValue) }
+    switch entry.kind {
+    case .directory: try directory(name, folder.rawValue, entry, Array(parts.joined(separator: [47])))
+    case .file: try file(name, folder.rawValue, entry, tar)
+    case .symbolicLink:
+      guard !entry.linkName.isEmpty, entry.linkName.count < 4096 else { throw hostile("its target has \(entry.linkName.count) bytes") }
+      try clear(name, folder.rawValue)
+      try check(withName(entry.linkName) { target in withName(name) { symlinkat(target, folder.rawValue, $0) } }, "link", current)
+      try finish(name, folder.rawValue, entry, changesMode: false)
+    case .hardLink:
+      let target = try components(entry.linkName)
+      guard let last = target.last else { throw hostile("it links to nothing") }
+      if target == parts { return }
+      if target.contains(where: { $0.starts(with: Self.whiteoutPrefix) }) { throw hostile("it links to a whiteout") }
+      let from = SharedDescriptor(try open(Array(target.dropLast().joined(separator: [47])), O_RDONLY | O_DIRECTORY))
+      try clear(name, folder.rawValue)
+      // Without AT_SYMLINK_FOLLOW: a symbolic link is linked itself, never followed.
+      let linked = withName(last) { old in withName(name) { linkat(from.rawValue, old, folder.rawValue, $0, 0) } }
+      if linked < 0 {
+        let error = Errno.current
+        throw ImageError(.corrupt, "unpack", "'\(current)'", "cannot be linked to '\(text(entry.linkName))': \(error)")
+      }
+    case .fifo:
+      try clear(name, folder.rawValue)
+      try check(withName(name) { mkfifoat(folder.rawValue, $0, mode_t(entry.mode)) }, "make fifo", current)
+      try finish(name, folder.rawValue, entry, changesMode: true)
+    case .characterDevice, .blockDevice:
+      // A container gets its devices from the runtime; those of an image would be somebody else's disks.
+      break
+    }
+  }
+
+  private func directory(_ name: [UInt8], _ folder: Int32, _ entry: TarEntry, _ path: [UInt8]) throws {
+    var status = stat()
+    let there = withName(name) { fstatat(folder, $0, &status, AT_SYMLINK_NOFOLLOW) } == 0
+    let replacesWhiteout = there && isWhiteout(status)
+    if there, status.st_mode & S_IFMT != S_IFDIR { try clear(name, folder) }
+    if !there || status.st_mode & S_IFMT != S_IFDIR {
+      try check(withName(name) { mkdirat(folder, $0, 0o700) }, "make directory", current)
+    }
+    let made = SharedDescriptor(try open(path, O_RDONLY | O_DIRECTORY))
+    if replacesWhiteout { try makeOpaque(made.rawValue) }
+    try finish(folder: made.rawValue, entry, path)
+  }
+
+  private func file(_ name: [UInt8], _ folder: Int32, _ entry: TarEntry, _ tar: TarReader) throws {
+    bytes += entry.size
+    guard bytes <= maximumBytes else { throw hostile("the layer's files have more than \(maximumBytes) bytes") }
+    try clear(name, folder)
+    let file = OwnedDescriptor(
+      owning: try check(withName(name) { openat(folder, $0, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600) }, "make file", current))
+    var left = entry.size
+    while left > 0 {
+      let count = try buffer.withUnsafeMutableBytes {
+        try tar.read(into: UnsafeMutableRawBufferPointer(rebasing: $0[..<Int(min(left, Int64($0.count)))]))
+      }
+      if count == 0 { break }
+      try buffer.withUnsafeBytes { bytes in
+        var done = 0
+        while done < count {
+          done += try check(Glibc.write(file.rawValue, bytes.baseAddress! + done, count - done), "write", current)
+        }
+      }
+      left -= Int64(count)
+    }
+    // The owner first: chown takes set-id bits and capabilities away.
+    if isRoot { try check(fchown(file.rawValue, entry.uid, entry.gid), "change the owner of", current) }
+    try check(fchmod(file.rawValue, mode_t(entry.mode)), "set the mode of", current)
+    try setAttributes(file.rawValue, entry)
+    try setTimes(file.rawValue, nil, entry.modified)
+  }
+
+  /// Takes away what an earlier member of the same name left; links are not followed.
+  private func clear(_ name: [UInt8], _ folder: Int32) throws {
+    if withName(name, { unlinkat(folder, $0, 0) }) == 0 { return }
+    switch Errno.current {
+    case .noEntry: return
+    case .isDirectory, .perm:
+      lastParent = nil
+      try checkResult(withName(name) { clinux_remove_tree(folder, $0) }, "replace", current)
+    case let error: throw SystemError("replace", current, error)
+    }
+  }
+
+  // MARK: - Whiteouts
+
+  private static let whiteoutPrefix = Array(".wh.".utf8)
+
+  private func whiteout(_ name: [UInt8], _ folder: Int32) throws {
+    let hidden = Array(name.dropFirst(4))
+    if hidden == Array(".wh..opq".utf8) { return try makeOpaque(folder) }
+    // Other names with the doubled prefix are aufs' own bookkeeping.
+    if hidden.starts(with: Self.whiteoutPrefix) { return }
+    if hidden.isEmpty || hidden == [46] || hidden == [46, 46] { throw hostile("the whiteout names nothing") }
+    var status = stat()
+    if withName(hidden, { fstatat(folder, $0, &status, AT_SYMLINK_NOFOLLOW) }) == 0 {
+      // This layer has its own; what lies below is hidden by it, a folder's content by opacity.
+      if status.st_mode & S_IFMT == S_IFDIR {
+        let own = OwnedDescriptor(
+          owning: try check(withName(hidden) { openat(folder, $0, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) }, "open", current))
+        try makeOpaque(own.rawValue)
+      }
+      return
+    }
+    try check(withName(hidden) { mknodat(folder, $0, S_IFCHR, 0) }, "make whiteout", current)
+  }
+
+  private func isWhiteout(_ status: stat) -> Bool { status.st_mode & S_IFMT == S_IFCHR && status.st_rdev == 0 }
+
+  private func makeOpaque(_ folder: Int32) throws {
+    try checkResult(clinux_fsetxattr(folder, "trusted.overlay.opaque", "y", 1), "make opaque", current)
+  }
+
+  // MARK: - Attributes
+
+  private func finish(folder: Int32, _ entry: TarEntry, _ path: [UInt8]) throws {
+    if isRoot { try check(fchown(folder, entry.uid, entry.gid), "change the owner of", current) }
+    try check(fchmod(folder, mode_t(entry.mode)), "set the mode of", current)
+    try setAttributes(folder, entry)
+    folderTimes.append((path, entry.modified))
+  }
+
+  private func finish(_ name: [UInt8], _ folder: Int32, _ entry: TarEntry, changesMode: Bool) throws {
+    if isRoot { try check(withName(name) { fchownat(folder, $0, entry.uid, entry.gid, AT_SYMLINK_NOFOLLOW) }, "change the owner of", current) }
+    if changesMode { try check(withName(name) { fchmodat(folder, $0, mode_t(entry.mode), 0) }, "set the mode of", current) }
+    try setTimes(folder, name, entry.modified)
+  }
+
+  /// File capabilities only, and users' own: `trusted.` and `system.` would speak to overlayfs and to the host.
+  private func setAttributes(_ descriptor: Int32, _ entry: TarEntry) throws {
+    for (name, value) in entry.attributes where name == "security.capability" || name.hasPrefix("user.") {
+      guard name.utf8.count <= 255, value.count <= 65_536 else { throw hostile("an extended attribute is too long") }
+      let result = clinux_fsetxattr(descriptor, name, value, value.count)
+      if result < 0 {
+        let error = Errno(-result)
+        if error == .unsupported || (error == .perm && !isRoot) { continue }
+        throw SystemError("set \(name) of", current, error)
+      }
+    }
+  }
+
+  private func setTimes(_ descriptor: Int32, _ name: [UInt8]?, _ modified: (seconds: Int, nanoseconds: Int)) throws {
+    let time = timespec(tv_sec: modified.seconds, tv_nsec: modified.nanoseconds)
+    let times = [time, time]
+    if let name {
+      try check(withName(name) { utimensat(descriptor, $0, times, AT_SYMLINK_NOFOLLOW) }, "set the time of", current)
+    } else {
+      try check(futimens(descriptor, times), "set the time of", current)
+    }
+  }
+}
+
+/// A name as the kernel wants it. Names are bytes: a String would mend what is not UTF-8.
+private func withName<Result>(_ name: [UInt8], _ body: (UnsafePointer<CChar>) throws -> Result) rethrows -> Result {
+  try (name + [0]).withUnsafeBufferPointer { try $0.withMemoryRebound(to: CChar.self) { try body($0.baseAddress!) } }
+}

@@ -1,0 +1,51 @@
+import Glibc
+import LinuxSystem
+
+@testable import AgentImage
+
+/// A folder of a test's own, gone with it.
+final class Folder: Sendable {
+  let path: String
+  init() {
+    var template = Array("/tmp/orch-image-XXXXXX".utf8CString)
+    path = String(cString: mkdtemp(&template)!)
+  }
+  deinit { try? Files.removeTree(path) }
+  @discardableResult
+  func write(_ name: String, _ bytes: [UInt8]) throws -> String {
+    try Files.writeAtomically("\(path)/\(name)", bytes, durable: false)
+    return "\(path)/\(name)"
+  }
+}
+
+func status(_ path: String) -> stat? {
+  var status = stat()
+  return lstat(path, &status) == 0 ? status : nil
+}
+
+@discardableResult
+func run(_ arguments: [String]) -> (code: Int32, output: String) {
+  let line = arguments.map { "'" + $0 + "'" }.joined(separator: " ") + " 2>&1"
+  guard let pipe = popen(line, "r") else { return (-1, "") }
+  var output = ""
+  var chunk = [CChar](repeating: 0, count: 4096)
+  while fgets(&chunk, 4096, pipe) != nil { output += String(decoding: chunk.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self) }
+  return (pclose(pipe) >> 8, output)
+}
+
+func installed(_ tool: String) -> Bool { access("/usr/bin/" + tool, X_OK) == 0 }
+
+/// One image as `docker save` writes it.
+func savedImage(layers: [[UInt8]], name: String?, config: String = "{}", diffIDs: [String]? = nil) -> [UInt8] {
+  let ids = (diffIDs ?? layers.map { Digest(of: $0).description }).map { "\"\($0)\"" }.joined(separator: ",")
+  let document =
+    "{\"architecture\":\"\(hostArchitecture)\",\"os\":\"linux\",\"config\":\(config),\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\(ids)]}}"
+  var tar = TarWriter()
+  tar.add("config.json", document)
+  for (index, layer) in layers.enumerated() { tar.add("\(index)/layer.tar", layer) }
+  let names = name.map { "[\"\($0)\"]" } ?? "null"
+  tar.add(
+    "manifest.json",
+    "[{\"Config\":\"config.json\",\"RepoTags\":\(names),\"Layers\":[\(layers.indices.map { "\"\($0)/layer.tar\"" }.joined(separator: ","))]}]")
+  return tar.finished()
+}

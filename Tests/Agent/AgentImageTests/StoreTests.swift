@@ -1,0 +1,146 @@
+import Glibc
+import LinuxSystem
+import Testing
+
+@testable import AgentImage
+
+@Suite(.enabled(if: geteuid() == 0)) struct Stores {
+  static func layer(_ files: [(String, String)]) -> [UInt8] {
+    var tar = TarWriter()
+    for (name, content) in files { tar.add(name, content) }
+    return tar.finished()
+  }
+  let folder = Folder()
+  private func open() throws -> ImageStore { try ImageStore(directory: folder.path + "/images") }
+  private var ingest: [String] { (try? Files.list(folder.path + "/images/ingest")) ?? [] }
+
+  @Test("a docker save archive is loaded, resolved by name and id, and there again after a restart", arguments: [false, true])
+  func saved(compressed: Bool) async throws {
+    let config =
+      "{\"Entrypoint\":[\"/bin/x\"],\"Cmd\":[\"a\"],\"Env\":[\"A=1\"],\"User\":\"7\",\"WorkingDir\":\"/w\",\"ExposedPorts\":{\"80/tcp\":{}},\"StopSignal\":\"SIGINT\",\"Healthcheck\":{\"Test\":[\"CMD\",\"x\"],\"Interval\":5}}"
+    let archive = savedImage(layers: [Self.layer([("base", "1")]), Self.layer([("top", "22")])], name: "web:1", config: config)
+    let path = try folder.write("web.tar", compressed ? gzip(archive) : archive)
+    let store = try open()
+    let records = try await store.load(path)
+    #expect(records.map(\.reference) == ["docker.io/library/web:1"])
+    for store in [store, try open()] {
+      let record = try #require(try store.resolve("web:1"))
+      #expect(record.layerPaths.count == 2)
+      #expect(try Files.text(record.layerPaths[0] + "/base") == "1")
+      #expect(try Files.text(record.layerPaths[1] + "/top") == "22")
+      #expect(record.config.entrypoint == ["/bin/x"])
+      #expect(record.config.cmd == ["a"])
+      #expect(record.config.env == ["A=1"])
+      #expect(record.config.exposedPorts == ["80/tcp"])
+      #expect(record.config.healthcheck?.test == ["CMD", "x"])
+      #expect(record.size == 3)
+      #expect(try store.resolve(record.id.description) != nil)
+      #expect(try store.resolve(String(record.id.hex.prefix(12))) != nil)
+      #expect(try store.resolve("web@\(record.digest)")?.id == record.id)
+      #expect(try store.resolve("other@\(record.digest)") == nil)
+      #expect(try store.resolve("web:2") == nil)
+      #expect(store.list().map(\.name) == ["web:1"])
+    }
+    #expect(ingest.isEmpty)
+  }
+
+  @Test("a root file system is imported with a configuration; removal takes its layers, but not those of others")
+  func imports() async throws {
+    let shared = Self.layer([("a", "1")])
+    let path = try folder.write("root.tar", gzip(shared))
+    let store = try open()
+    var config = ImageConfig()
+    config.cmd = ["/a"]
+    let record = try await store.import(path, name: "base", config: config)
+    #expect(record.reference == "docker.io/library/base:latest")
+    #expect(record.config == config)
+    _ = try await store.load(folder.write("two.tar", savedImage(layers: [shared, Self.layer([("b", "2")])], name: "two:1")))
+    #expect(try Files.list(folder.path + "/images/layers").count == 2)
+    let two = try #require(try store.resolve("two:1"))
+    await #expect(throws: ImageError.self) { try await store.remove("two:1", inUse: [two.digest]) }
+    try await store.remove("two:1")
+    #expect(try Files.list(folder.path + "/images/layers").count == 1)
+    #expect(try store.resolve("base") != nil)
+    try await store.remove("base")
+    #expect(try Files.list(folder.path + "/images/layers").isEmpty)
+    #expect(try Files.list(folder.path + "/images/blobs/sha256").isEmpty)
+    await #expect(throws: ImageError.self) { try await store.remove("base") }
+  }
+
+  @Test("a wrong diff id, a missing layer and an unknown archive leave nothing")
+  func corrupt() async throws {
+    let layer = Self.layer([("a", "1")])
+    let store = try open()
+    let wrong = savedImage(layers: [layer], name: "x", diffIDs: ["sha256:" + String(repeating: "0", count: 64)])
+    let hostile = { () -> [UInt8] in
+      var tar = TarWriter()
+      tar.add("../x", "y")
+      return savedImage(layers: [tar.finished()], name: "x")
+    }()
+    let none = { () -> [UInt8] in
+      var tar = TarWriter()
+      tar.add("readme", "y")
+      return tar.finished()
+    }()
+    for bytes in [wrong, hostile, none, Array(wrong[..<700]), Array("not a tar".utf8), []] {
+      let path = try folder.write("bad.tar", bytes)
+      await #expect(throws: (any Error).self) { try await store.load(path) }
+    }
+    #expect(store.list().isEmpty)
+    #expect(ingest.isEmpty)
+    #expect(try Files.list(folder.path + "/images/layers").isEmpty)
+  }
+
+  @Test("what a crash left in ingest is gone at the next start, and an image without its layer is forgotten")
+  func crash() async throws {
+    let store = try open()
+    _ = try await store.load(folder.write("x.tar", savedImage(layers: [Self.layer([("a", "1")])], name: "x")))
+    try Files.makeDirectories(folder.path + "/images/ingest/half/fs")
+    let layer = try #require(try store.resolve("x")).layerPaths[0]
+    try Files.removeTree(String(layer.dropLast(3)))
+    let again = try open()
+    #expect(ingest.isEmpty)
+    #expect(try again.resolve("x") == nil)
+    _ = try await again.load(folder.path + "/x.tar")
+    #expect(try again.resolve("x") != nil)
+  }
+
+  @Test("a name that moves leaves the old image under its digest")
+  func moves() async throws {
+    let store = try open()
+    _ = try await store.load(folder.write("1.tar", savedImage(layers: [Self.layer([("a", "1")])], name: "x")))
+    let old = try #require(try store.resolve("x"))
+    _ = try await store.load(folder.write("2.tar", savedImage(layers: [Self.layer([("a", "2")])], name: "x")))
+    #expect(try store.resolve("x")?.digest != old.digest)
+    #expect(try store.resolve(old.digest.description) != nil)
+    #expect(store.list().map(\.name) == ["x:latest", nil])
+  }
+
+  @Test("loads of one archive at the same time end well")
+  func together() async throws {
+    let store = try open()
+    let path = try folder.write("x.tar", savedImage(layers: [Self.layer((0..<50).map { ("f\($0)", "x") })], name: "x"))
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      for _ in 0..<8 { group.addTask { _ = try await store.load(path) } }
+      try await group.waitForAll()
+    }
+    #expect(store.list().count == 1)
+    #expect(ingest.isEmpty)
+  }
+
+  @Test("an OCI archive and layout made by skopeo are loaded", .enabled(if: installed("skopeo")))
+  func skopeo() async throws {
+    let path = try folder.write("web.tar", savedImage(layers: [Self.layer([("base", "1")])], name: "web:1"))
+    let oci = folder.path + "/oci.tar"
+    let layout = folder.path + "/layout"
+    for target in ["oci-archive:\(oci):web:1", "oci:\(layout):web:1"] {
+      let result = run(["skopeo", "copy", "--insecure-policy", "docker-archive:" + path, target])
+      #expect(result.code == 0, "\(result.output)")
+    }
+    let store = try open()
+    #expect(try await store.load(oci).map(\.reference) == ["docker.io/library/web:1"])
+    #expect(try await store.load(layout, name: "other:2").map(\.reference) == ["docker.io/library/other:2"])
+    #expect(try Files.text(#require(try store.resolve("other:2")).layerPaths[0] + "/base") == "1")
+    #expect(try Files.list(folder.path + "/images/layers").count == 1)
+  }
+}

@@ -1,0 +1,98 @@
+import Testing
+
+@testable import AgentImage
+
+@Suite struct Tars {
+  private func members(_ bytes: [UInt8], piece: Int = .max) throws -> [String] {
+    let tar = TarReader(MemorySource(bytes, piece: piece))
+    var result: [String] = []
+    while let entry = try tar.next() {
+      var data = [UInt8](repeating: 0, count: Int(entry.size))
+      var done = 0
+      while done < data.count { done += try data.withUnsafeMutableBytes { try tar.read(into: UnsafeMutableRawBufferPointer(rebasing: $0[done...])) } }
+      result.append(
+        "\(entry.kind) \(String(decoding: entry.name, as: UTF8.self)) \(entry.linkName.isEmpty ? "" : "-> \(text(entry.linkName)) ")\(String(decoding: data, as: UTF8.self))"
+      )
+    }
+    return result
+  }
+
+  @Test("members are read whatever the size of the pieces", arguments: [1, 7, 512, Int.max])
+  func pieces(_ piece: Int) throws {
+    var tar = TarWriter()
+    tar.folder("a/")
+    tar.add("a/b", "hello")
+    tar.add("a/c", type: "2", link: "b")
+    tar.add("a/d", type: "1", link: "a/b")
+    tar.pax([("path", Array(("long/" + String(repeating: "x", count: 200)).utf8)), ("mtime", Array("12.5".utf8))])
+    tar.add("short", "data")
+    tar.add("././@LongLink", type: "L", Array(("gnu/" + String(repeating: "y", count: 150)).utf8) + [0])
+    tar.add("cut", "z")
+    #expect(
+      try members(tar.finished(), piece: piece) == [
+        "directory a/ ", "file a/b hello", "symbolicLink a/c -> b ", "hardLink a/d -> a/b ", "file long/\(String(repeating: "x", count: 200)) data",
+        "file gnu/\(String(repeating: "y", count: 150)) z",
+      ])
+  }
+
+  @Test("an archive without its end is taken, one that is cut is not")
+  func ends() throws {
+    var tar = TarWriter()
+    tar.add("a", "hello")
+    #expect(try members(tar.bytes) == ["file a hello"])
+    for cut in [1, 511, 513, 600] { #expect(throws: ImageError.self) { try members(Array(tar.bytes[..<cut])) } }
+  }
+
+  @Test("damage is told, never a crash: every byte of a header turned", arguments: 0..<512)
+  func damage(_ position: Int) {
+    var tar = TarWriter()
+    tar.pax([("path", Array("p".utf8))])
+    tar.add("a", "hello")
+    var bytes = tar.finished()
+    for value: UInt8 in [0, 0x20, 0x80, 0xff] {
+      bytes[position] = value
+      _ = try? members(bytes)
+      bytes[position + 1024] = value
+      _ = try? members(bytes)
+    }
+  }
+
+  @Test("bad pax records, sizes and sparse files are refused")
+  func refusals() {
+    for record in ["5 a=b\n", "x a=b\n", "99 a=b\n", "7 path=\n", "3 \n", "-5 a=b\n", "16 size=-12345\n\n"] {
+      var tar = TarWriter()
+      tar.add("pax", type: "x", Array(record.utf8))
+      tar.add("a", "b")
+      if record.hasPrefix("7 path") { continue }
+      #expect(throws: ImageError.self, "\(record)") { try members(tar.finished()) }
+    }
+    var sparse = TarWriter()
+    sparse.pax([("GNU.sparse.major", [49])])
+    sparse.add("a", "b")
+    #expect(throws: ImageError.self) { try members(sparse.finished()) }
+    var huge = TarWriter()
+    huge.add("pax", type: "x", [], size: 0o77777777777)
+    #expect(throws: ImageError.self) { try members(huge.finished()) }
+  }
+
+  @Test("gzip is unpacked in any pieces, members in a row too; zstd is named")
+  func inflates() throws {
+    let content = (0..<100_000).map { UInt8(truncatingIfNeeded: $0 &* 7 ^ $0 >> 5) }
+    let packed = gzip(Array(content[..<50_000])) + gzip(Array(content[50_000...])) + [0, 0, 0]
+    for piece in [1, 100, 65_536] {
+      let source = try InflatingSource(MemorySource(packed, piece: piece))
+      var result: [UInt8] = []
+      var chunk = [UInt8](repeating: 0, count: 3000)
+      while true {
+        let count = try chunk.withUnsafeMutableBytes { try source.read(into: $0) }
+        if count == 0 { break }
+        result += chunk[..<count]
+      }
+      #expect(result == content)
+    }
+    #expect(throws: ImageError.self) { try InflatingSource(MemorySource([0x28, 0xb5, 0x2f, 0xfd, 0, 0, 0])) }
+    let cut = try InflatingSource(MemorySource(Array(packed[..<1000])))
+    var chunk = [UInt8](repeating: 0, count: 200_000)
+    #expect(throws: ImageError.self) { while try chunk.withUnsafeMutableBytes({ try cut.read(into: $0) }) > 0 {} }
+  }
+}
