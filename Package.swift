@@ -77,7 +77,7 @@ let manager: [Target] = [
     name: "orch-manager",
     dependencies: [
       "Model", "Raft", "Store", "Wire", "Orchestrator", "Dispatcher", "Consensus", "ControlAPI", "API",
-      "Identity", "Transport", "Telemetry", arguments, log, lifecycle, protobuf,
+      "Identity", "Transport", "Telemetry", arguments, log, lifecycle, protobuf, nioSSL,
     ] + nio, path: "Sources/Manager/Daemon", swiftSettings: strict),
 ]
 

@@ -44,11 +44,14 @@ public final class Consensus: Sendable {
 
   // MARK: - Making a database
 
-  /// A new cluster of this one manager. Its log begins with a snapshot of the empty state at index 1, so that later members always
-  /// begin with a snapshot, which tells them who the members are. Blocks; fails when the database has a cluster already.
-  public static func bootstrap(path: String, raftID: RaftID, node: NodeID, address: String) throws(ConsensusError) {
+  /// A new cluster of this one manager. Its log begins with a snapshot of the state at index 1, made by `actions` alone, so that later
+  /// members always begin with a snapshot, which tells them who the members are. One transaction: the cluster is made with its first
+  /// rows or not at all. Blocks; fails when the database has a cluster already.
+  public static func bootstrap(
+    path: String, raftID: RaftID, node: NodeID, address: String, actions: [Action] = []
+  ) throws(ConsensusError) {
     var state = ClusterState()
-    state.skip(to: 1)
+    if case .failure(let refusal) = state.apply(Command(actions: actions), at: 1) { throw .refused(refusal) }
     var batch = WriteBatch()
     batch.raftID = raftID
     batch.hardState = StoredHardState(term: 1, vote: nil, committed: 1)

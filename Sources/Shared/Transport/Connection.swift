@@ -12,6 +12,8 @@ public final class Connection: Sendable {
   public let peer: PeerIdentity?
   /// "HOST:PORT", for logs.
   public let remote: String
+  /// This end's own address, without the port.
+  public var localHost: String { channel.localAddress?.ipAddress ?? "" }
   let log: Logger
   let limits: Limits
   /// Of one message on this connection.

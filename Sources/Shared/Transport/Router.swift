@@ -26,7 +26,7 @@ public final class Router: Sendable {
   }
   private struct State {
     var entries: [Method: Entry] = [:]
-    var admission: (@Sendable (PeerIdentity) -> StreamError?)?
+    var admission: (@Sendable (PeerIdentity, Method) -> StreamError?)?
   }
   private let state = Mutex(State())
 
@@ -50,7 +50,7 @@ public final class Router: Sendable {
   }
 
   /// Asked for every stream of a peer with a certificate: a node that has been removed is refused at once, whatever its certificate says.
-  public func admit(_ decide: @escaping @Sendable (PeerIdentity) -> StreamError?) { state.withLock { $0.admission = decide } }
+  public func admit(_ decide: @escaping @Sendable (PeerIdentity, Method) -> StreamError?) { state.withLock { $0.admission = decide } }
 
   func handler(for method: Method, peer: PeerIdentity?) -> Result<Handler, StreamError> {
     let (entry, admission) = state.withLock { ($0.entries[method], $0.admission) }
@@ -65,7 +65,7 @@ public final class Router: Sendable {
       let who = peer.map { "a \($0.role.rawValue)'s certificate (node \($0.node))" } ?? "a connection without a certificate"
       return .failure(StreamError(.permissionDenied, "\(method) is not allowed with \(who)"))
     }
-    if let peer, let refusal = admission?(peer) { return .failure(refusal) }
+    if let peer, let refusal = admission?(peer, method) { return .failure(refusal) }
     return .success(entry.handler)
   }
 }

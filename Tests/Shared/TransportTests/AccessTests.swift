@@ -50,7 +50,7 @@ import Wire
   func removed() async throws {
     let router = echoRouter()
     let gone = Mutex(false)
-    router.admit { peer in gone.withLock { $0 } ? StreamError(.permissionDenied, "node \(peer.node) was removed from the cluster") : nil }
+    router.admit { peer, _ in gone.withLock { $0 } ? StreamError(.permissionDenied, "node \(peer.node) was removed from the cluster") : nil }
     try await world.with(.worker, router: router) { client, _ in
       let stream = try await client.open(echo)
       try await stream.send([1])

@@ -1,0 +1,118 @@
+import ArgumentParser
+import Consensus
+import Identity
+import Logging
+import Model
+import Transport
+
+/// Makes a cluster of this one manager, prints how others join, and runs.
+struct Init: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Make a new cluster with this host as its first manager, and run it.")
+  @OptionGroup var common: CommonOptions
+  @OptionGroup var addresses: AddressOptions
+
+  func run() async throws {
+    try common.begin()
+    let folder = StateFolder(path: common.stateFolder)
+    try folder.requireUnused()
+    let settings = try self.settings()
+    let (cluster, node) = (ClusterID.random(), NodeID.random())
+    let (identity, unlock, worker, manager) = try await folder.fill { try make(cluster, node, settings, folder) }
+
+    let daemon = try ManagerDaemon(
+      folder: folder, identity: identity, settings: settings, unlock: unlock, readiness: Readiness(descriptor: common.readyDescriptor))
+    try await daemon.run(until: .leads) {
+      print(
+        """
+        Cluster \(cluster) is made: this manager is node \(node) at \(settings.advertise).
+
+        To add a worker, on its host:
+            orch-agent join --token \(worker) \(settings.advertise)
+
+        To add a manager, on its host:
+            orch-manager join --token \(manager) \(settings.advertise)
+
+        """)
+    }
+  }
+
+  private func settings() throws -> Settings {
+    let listen = try addresses.listenAddress()
+    let advertise: HostPort
+    if let text = addresses.advertise {
+      guard let parsed = HostPort(text, defaultPort: listen.port) else { throw UserError("--advertise-addr \(text): not HOST or HOST:PORT") }
+      advertise = parsed
+    } else if listen.host != "0.0.0.0" {
+      advertise = listen
+    } else if let only = try Host.onlyAddress() {
+      advertise = HostPort(host: only, port: listen.port)
+    } else {
+      throw UserError("this host has no address, or several, to be reached at: say which with --advertise-addr HOST[:PORT]")
+    }
+    return try addresses.settings(listen: listen, advertise: advertise)
+  }
+
+  /// All of the cluster that exists so far, written in one go: identity, keys, and a database whose first state holds its rows.
+  private func make(_ cluster: ClusterID, _ node: NodeID, _ settings: Settings, _ folder: StateFolder) throws -> (
+    NodeIdentity, UnlockKey, JoinToken, JoinToken
+  ) {
+    let now = Timestamp.now
+    let authority = try CertificateAuthority.make(cluster: cluster, now: now)
+    let (key, unlock, raftID) = (NodeKey(), UnlockKey(), RaftID(.random(in: 1...UInt64(Int64.max))))
+    let certificate = try authority.issue(try key.signingRequest(), node: node, role: .manager, hosts: settings.hosts, now: now)
+    let identity = try NodeIdentity(certificatePEM: certificate, key: key, authorityPEM: authority.certificatePEM)
+    let (worker, manager) = (JoinToken.make(for: authority.digest), JoinToken.make(for: authority.digest))
+
+    var row = Cluster(id: cluster, createdAt: now)
+    row.certificateAuthority = authority.certificatePEM
+    row.sealedKey = try unlock.seal(Array(authority.keyPEM.utf8), context: ClusterSecrets.authorityKey(cluster))
+    row.workerToken = worker.description
+    row.managerToken = manager.description
+    var me = Node(id: node, spec: NodeSpec(role: .manager), createdAt: now)
+    me.description = Host.description(hostname: Host.hostname)
+    me.manager = ManagerStatus(raftID: raftID, address: settings.advertise)
+    var ingress = NetworkSpec(name: Network.ingressName)
+    ingress.driver = "overlay"
+    ingress.ingress = true
+
+    try folder.save(settings)
+    try unlock.save(folder.unlockKeyFile)
+    try Consensus.bootstrap(
+      path: folder.database, raftID: raftID, node: node, address: settings.advertise,
+      actions: [.putCluster(row), .putNode(me), .putNetwork(Network(id: .random(), spec: ingress, createdAt: now))])
+    try identity.save(folder: folder.path)
+    return (identity, unlock, worker, manager)
+  }
+}
+
+/// Contexts of what is sealed in the Cluster row.
+enum ClusterSecrets {
+  static func authorityKey(_ cluster: ClusterID) -> String { "authority-key/\(cluster)" }
+}
+
+extension AddressOptions {
+  func listenAddress() throws -> HostPort {
+    guard let parsed = HostPort(listen, defaultPort: HostPort.defaultPort) else { throw UserError("--listen-addr \(listen): not HOST:PORT") }
+    return parsed
+  }
+
+  func settings(listen: HostPort, advertise: HostPort) throws -> Settings {
+    if let api {
+      guard HostPort(api) != nil else { throw UserError("--api-addr \(api): not HOST:PORT") }
+      guard apiClientAuthority != nil else {
+        throw UserError("--api-addr needs --api-client-ca FILE: the authority that signed the certificates of those who may use the API")
+      }
+    }
+    return Settings(
+      listen: listen.description, advertise: advertise.description, socket: socket, api: api, apiClientAuthority: apiClientAuthority)
+  }
+}
+
+extension Settings {
+  /// Under which the API is reached, for the certificate.
+  var hosts: [String] {
+    var hosts = [Host.hostname]
+    for address in [advertise, api ?? ""] { if let host = HostPort(address)?.host, host != "0.0.0.0" { hosts.append(host) } }
+    return hosts
+  }
+}

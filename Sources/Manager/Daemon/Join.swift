@@ -1,0 +1,87 @@
+import ArgumentParser
+import Consensus
+import Identity
+import Logging
+import Model
+import Transport
+import Wire
+
+/// Becomes a further manager of a cluster, and runs.
+struct Join: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Join a cluster as a further manager, and run.")
+  @OptionGroup var common: CommonOptions
+  @OptionGroup var addresses: AddressOptions
+
+  @Option(help: "The manager token that `orch-manager init` printed.")
+  var token: String
+
+  @Argument(help: "HOST[:PORT] of any manager.")
+  var address: String
+
+  func run() async throws {
+    try common.begin()
+    let log = Logger(label: "join")
+    let folder = StateFolder(path: common.stateFolder)
+    try folder.requireUnused()
+    let token = try JoinToken(parsing: token)
+    guard let target = HostPort(address, defaultPort: HostPort.defaultPort) else { throw UserError("\(address): not HOST or HOST:PORT") }
+    let listen = try addresses.listenAddress()
+    var given: HostPort?
+    if let text = addresses.advertise {
+      given = HostPort(text, defaultPort: listen.port)
+      if given == nil { throw UserError("--advertise-addr \(text): not HOST or HOST:PORT") }
+    }
+    let advertise = given ?? (listen.host == "0.0.0.0" ? nil : listen)
+
+    let (identity, settings, unlock) = try await folder.fill {
+      var hosts = [Host.hostname]
+      if let advertise { hosts.append(advertise.host) }
+      let joined = try await JoinClient.requestCertificate(token: token, address: target, hostname: Host.hostname, hosts: hosts, log: log)
+      guard joined.identity.role == .manager else {
+        throw UserError("this is the workers' join token: with it, run `orch-agent join`; a manager needs the managers' token")
+      }
+      let settings = try addresses.settings(listen: listen, advertise: advertise ?? HostPort(host: joined.localHost, port: listen.port))
+      try folder.save(settings)
+      let unlock = try await becomeMember(joined, settings, target, folder, log)
+      try unlock.save(folder.unlockKeyFile)
+      try joined.identity.save(folder: folder.path)
+      return (joined.identity, settings, unlock)
+    }
+    let daemon = try ManagerDaemon(
+      folder: folder, identity: identity, settings: settings, unlock: unlock, readiness: Readiness(descriptor: common.readyDescriptor))
+    try await daemon.run(until: .votes) {
+      print("This manager is node \(identity.node) at \(settings.advertise) and a member of cluster \(identity.cluster).")
+    }
+  }
+
+  /// Asks the leader, wherever it is; prepares the database for the state that it will send. Waits through elections.
+  private func becomeMember(
+    _ joined: JoinClient.Joined, _ settings: Settings, _ target: HostPort, _ folder: StateFolder, _ log: Logger
+  ) async throws -> UnlockKey {
+    let credentials = try Credentials(joined.identity)
+    var request = WireJoinMemberRequest()
+    request.address = settings.advertise
+    request.hostname = Host.hostname
+    var next = target
+    let deadline = ContinuousClock.now + .seconds(15)
+    while true {
+      do {
+        let connection = try await TransportClient.connect(host: next.host, port: next.port, credentials: credentials, log: log)
+        defer { connection.close() }
+        let response: WireJoinMemberResponse = try await connection.call(.joinMember, request)
+        let members = response.members.map { RaftPeer(id: RaftID($0.raftID), address: $0.address) }
+        try Consensus.prepareJoin(path: folder.database, raftID: RaftID(response.raftID), members: members)
+        return try UnlockKey(bytes: Array(response.unlockKey))
+      } catch let error as StreamError where [.notLeader, .unavailable].contains(error.code) && ContinuousClock.now < deadline {
+        log.info("asking the leader", metadata: ["reason": "\(error)", "leader": "\(error.detail)"])
+        if let leader = HostPort(error.detail) { next = leader } else { next = target }
+        try await Task.sleep(for: .milliseconds(200))
+      } catch let error as TransportError where next != target && ContinuousClock.now < deadline {
+        // The leader that was named may have just died.
+        log.info("the leader is not reached", metadata: ["error": "\(error)"])
+        next = target
+        try await Task.sleep(for: .milliseconds(200))
+      }
+    }
+  }
+}

@@ -1,0 +1,20 @@
+import ArgumentParser
+
+/// Starts again from the state folder.
+struct Run: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Run the manager whose state is in the folder (after a restart; systemd).")
+  @OptionGroup var common: CommonOptions
+
+  @Option(name: .customLong("socket"), help: "Unix socket of the public API, instead of the one that was chosen before.")
+  var socket: String?
+
+  func run() async throws {
+    try common.begin()
+    let folder = StateFolder(path: common.stateFolder)
+    var (identity, settings, unlock) = try folder.load()
+    if let socket { settings.socket = socket }
+    let daemon = try ManagerDaemon(
+      folder: folder, identity: identity, settings: settings, unlock: unlock, readiness: Readiness(descriptor: common.readyDescriptor))
+    try await daemon.run(until: .answers) {}
+  }
+}

@@ -1,0 +1,58 @@
+import Identity
+import Logging
+import Model
+import SwiftProtobuf
+import Wire
+
+/// The joiner's side of joining, for managers and agents alike: token and a manager's address in, identity out.
+public enum JoinClient {
+  public struct Joined: Sendable {
+    public var identity: NodeIdentity
+    /// "HOST:PORT" of every manager known to the one that answered.
+    public var managers: [String]
+    /// The joiner's own address on the way to that manager.
+    public var localHost: String
+  }
+
+  /// Makes a key, has it signed by the manager at `address`. `hosts`: names for a manager's API. Waits through elections for up to `patience`.
+  /// Throws what a user can read: another cluster's token, a secret that is not valid, nobody there.
+  public static func requestCertificate(
+    token: JoinToken, address: HostPort, hostname: String, hosts: [String] = [], patience: Duration = .seconds(15), log: Logger
+  ) async throws -> Joined {
+    let key = NodeKey()
+    var request = WireIssueCertificateRequest()
+    request.secret = token.secret
+    request.signingRequest = try key.signingRequest()
+    request.hostname = hostname
+    request.hosts = hosts
+    let credentials = try JoinCredentials(token: token)
+    let deadline = ContinuousClock.now + patience
+    while true {
+      let connection = try await TransportClient.join(host: address.host, port: address.port, credentials: credentials, log: log)
+      defer { connection.close() }
+      do {
+        let response: WireIssueCertificateResponse = try await connection.call(.joinIssueCertificate, request)
+        guard try CADigest(pem: response.authority) == token.authority else {
+          throw IdentityError.token("belongs to another cluster: the manager answered with another certificate authority")
+        }
+        let identity = try NodeIdentity(certificatePEM: response.certificate, key: key, authorityPEM: response.authority)
+        return Joined(identity: identity, managers: response.managers, localHost: connection.localHost)
+      } catch let error as StreamError where [.unavailable, .notLeader].contains(error.code) && ContinuousClock.now < deadline {
+        log.info("the cluster has no leader now; trying again", metadata: ["manager": "\(address)", "reason": "\(error)"])
+        try await Task.sleep(for: .milliseconds(300))
+      }
+    }
+  }
+
+  /// A new certificate for the same node and role, over its own authenticated connection.
+  public static func renew(_ identity: NodeIdentity, over connection: Connection, hosts: [String] = []) async throws -> NodeIdentity {
+    let key = NodeKey()
+    var request = WireRenewCertificateRequest()
+    request.signingRequest = try key.signingRequest()
+    request.hosts = hosts
+    let response: WireIssueCertificateResponse = try await connection.call(.renewCertificate, request)
+    let renewed = try NodeIdentity(certificatePEM: response.certificate, key: key, authorityPEM: identity.authorityPEM)
+    guard renewed.peer == identity.peer else { throw IdentityError.certificate("the renewed one names \(renewed.peer), not \(identity.peer)") }
+    return renewed
+  }
+}
