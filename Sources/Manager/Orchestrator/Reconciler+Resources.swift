@@ -80,6 +80,11 @@ extension Reconciler {
         assign(fits, service, spec, &plan, now)
       }
     }
+    if scheduler.freed {
+      // Their nodes are given, so they are tried by `cover`: in the next decision.
+      dirty.formUnion(heldGlobals)
+      heldGlobals = []
+    }
     if isComplete { scheduler.clearFreed() }
   }
 

@@ -204,7 +204,10 @@ extension Reconciler {
   private mutating func retryGlobal(_ slot: Slot, _ context: inout Context, _ plan: inout Plan, _ generator: inout some RandomNumberGenerator) {
     guard let node = slot.key.node, let task = slot.live.first(where: { $0.status.state == .pending }) else { return }
     let reason = refusedEndpoints[context.service.id] ?? scheduler.objection(of: node, to: context.service.id, spec: context.spec)
-    if reason == task.status.error { return }
+    if reason == task.status.error {
+      heldGlobals.insert(context.service.id)
+      return
+    }
     emit(.removeTask(task.id), &plan)
     create(in: slot.key, after: slot.newest, &context, &plan, &generator, startAfter: task.startAfter, restartCount: task.restartCount)
   }
@@ -242,6 +245,7 @@ extension Reconciler {
       do { task.attachments = try allocator.attachments(for: task.id, spec: context.spec, state: plan.world) } catch { reason = error.description }
     }
     if let reason {
+      heldGlobals.insert(context.service.id)
       task.status = TaskStatus(state: .pending, timestamp: context.now, message: "pending task scheduling", error: reason)
     } else {
       task.status = assigned(context.now)

@@ -45,6 +45,8 @@ public struct Reconciler: Sendable {
   var dirty: Set<ServiceID> = []
   var wakes: [ServiceID: Timestamp] = [:]
   var globals: Set<ServiceID> = []
+  /// Global services with a task that its node could not take.
+  var heldGlobals: Set<ServiceID> = []
   /// Tasks that have no node yet.
   var waiting: [ServiceID: Set<TaskID>] = [:]
   var dirtyNetworks: Set<NetworkID> = []

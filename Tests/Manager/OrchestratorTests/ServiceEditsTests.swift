@@ -1,0 +1,130 @@
+import Model
+import Testing
+
+@testable import Orchestrator
+
+@Suite struct ServiceEditsTests {
+  @Test(
+    "what is wrong with a spec is said",
+    arguments: [
+      ("-web", "service name '-web' is not valid"), ("image", "no image is given"), ("replicas", "more than the 10000"),
+      ("constraint", "neither == nor !="), ("network", "network nowhere not found"), ("ratio", "must be between 0 and 1"),
+      ("memory", "below the 4 MiB"), ("dnsrr", "need endpoint mode vip"), ("twice", "port 80/tcp is published twice"),
+    ])
+  func refusals(_ what: String, _ expected: String) throws {
+    var world = World(nodes: 1)
+    let error = #expect(throws: EditError.self) {
+      try world.create(what == "-web" ? what : "web") { spec in
+        switch what {
+        case "image": spec.taskTemplate.containerSpec.image = ""
+        case "replicas": spec.mode = .replicated(1_000_000_000)
+        case "constraint":
+          spec.taskTemplate.placement = Placement()
+          spec.taskTemplate.placement?.constraints = ["node.role is manager"]
+        case "network": spec.taskTemplate.networks = [NetworkAttachmentConfig(target: "nowhere")]
+        case "ratio":
+          spec.updateConfig = UpdateConfig()
+          spec.updateConfig?.maxFailureRatio = 2
+        case "memory":
+          var limits = ResourceRequirements.Limit()
+          limits.memoryBytes = 1024
+          spec.taskTemplate.resources = ResourceRequirements(limits: limits)
+        case "dnsrr": spec.endpointSpec = EndpointSpec(mode: .dnsrr, ports: [PortConfig(targetPort: 80, publishedPort: 80)])
+        case "twice":
+          spec.endpointSpec = EndpointSpec(
+            ports: [PortConfig(targetPort: 80, publishedPort: 80), PortConfig(targetPort: 81, publishedPort: 80)])
+        default: break
+        }
+      }
+    }
+    #expect(error?.description.contains(expected) == true, "\(String(describing: error))")
+    #expect(world.state.services.isEmpty)
+  }
+
+  @Test("a stale version and a taken name are refused")
+  func stale() throws {
+    var world = World(nodes: 1)
+    let id = try world.create("web")
+    let version = world.state.services[id]!.version
+    let spec = world.state.spec(of: world.state.services[id]!)!
+    try world.scale(id, 2)
+    #expect(throws: EditError.outOfSequence) { try ServiceEdits.update(id, to: spec, version: version, state: world.state, now: world.now) }
+    #expect(throws: EditError.self) { try world.create("web") }
+    // Two edits of one state: the second one's condition does not hold any more.
+    let first = try ServiceEdits.scale([(id, 3)], state: world.state, now: world.now)
+    let second = try ServiceEdits.scale([(id, 4)], state: world.state, now: world.now)
+    world.apply(first)
+    var state = world.state
+    #expect(throws: Refusal.outOfSequence) { try state.apply(second, at: state.index + 1).get() }
+  }
+
+  @Test("subnets are honoured; one that overlaps is refused with a reason")
+  func subnets() throws {
+    var world = World(nodes: 1)
+    var spec = NetworkSpec(name: "a")
+    spec.ipam = NetworkSpec.IPAM(config: [.init(subnet: "10.0.1.0/24", gateway: "10.0.1.2")])
+    world.apply(try ServiceEdits.createNetwork(spec, state: world.state, now: world.now, generator: &world.generator).command)
+    _ = try world.network("b")
+    world.settle()
+    #expect(world.state.network(named: "ingress")?.subnet == IPv4Prefix("10.0.0.0/24"))
+    #expect(world.state.network(named: "a")?.subnet == IPv4Prefix("10.0.1.0/24"))
+    #expect(world.state.network(named: "b")?.subnet == IPv4Prefix("10.0.2.0/24"))
+    #expect(world.state.networks.values.compactMap(\.vni).sorted() == [4096, 4097, 4098])
+    spec.name = "c"
+    spec.ipam = NetworkSpec.IPAM(config: [.init(subnet: "10.0.0.0/16")])
+    let error = #expect(throws: EditError.self) {
+      try ServiceEdits.createNetwork(spec, state: world.state, now: world.now, generator: &world.generator)
+    }
+    #expect(error?.description.contains("overlaps") == true)
+    let id = try world.create("web") { $0.taskTemplate.networks = [NetworkAttachmentConfig(target: "a")] }
+    world.settle()
+    // .1 stays unused, .2 is the declared gateway.
+    #expect(world.state.services[id]?.endpoint.virtualIPs.map(\.address) == [IPv4Address("10.0.1.3")!])
+  }
+
+  @Test("a stack is deployed as one command; again changes nothing, a change only what differs, removal leaves nothing")
+  func stack() throws {
+    var world = World(nodes: 2)
+    func service(_ name: String, _ image: String = "app:1", port: UInt16? = nil) -> ServiceSpec {
+      var spec = ServiceSpec(name: "shop_\(name)", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: image)), mode: .replicated(2))
+      spec.taskTemplate.networks = [NetworkAttachmentConfig(target: "shop_default", aliases: [name])]
+      if let port { spec.endpointSpec = EndpointSpec(ports: [PortConfig(targetPort: 80, publishedPort: port)]) }
+      return spec
+    }
+    func deploy(_ services: [ServiceSpec], networks: [String] = ["shop_default"], text: String) throws -> [String] {
+      let result = try ServiceEdits.deploy(
+        .init(
+          name: "shop", manifest: text, services: services, networks: networks.map { NetworkSpec(name: $0) },
+          volumes: [Volume(name: "shop_data", createdAt: world.now)]), state: world.state, now: world.now, generator: &world.generator)
+      world.apply(result.command)
+      world.run(for: .seconds(20))
+      return result.services.map { "\($0.name) \($0.change)" }
+    }
+    #expect(
+      try deploy([service("web", port: 80), service("db")], networks: ["shop_default", "shop_extra"], text: "1") == [
+        "shop_web created", "shop_db created",
+      ])
+    #expect(world.state.tasks.values.count { $0.isServing } == 4)
+    #expect(world.state.network(named: "shop_extra") != nil)
+    let version = world.state.index
+    #expect(
+      try deploy([service("web", port: 80), service("db")], networks: ["shop_default", "shop_extra"], text: "1") == [
+        "shop_web unchanged", "shop_db unchanged",
+      ])
+    #expect(world.state.stacks["shop"]?.revision == 1)
+    #expect(world.state.tasks.values.allSatisfy { $0.version <= version })
+    // The port moves from one service to another in one deploy, and a network is dropped.
+    #expect(
+      try deploy([service("api", port: 80), service("db", "app:2")], text: "2") == ["shop_api created", "shop_db updated", "shop_web removed"])
+    #expect(world.state.services.values.map(\.name).sorted() == ["shop_api", "shop_db"])
+    #expect(world.images(world.state.service(named: "shop_db")!.id) == ["app:2", "app:2"])
+    #expect(world.state.network(named: "shop_extra") == nil)
+    world.apply(try ServiceEdits.removeStack("shop", volumes: true, state: world.state, now: world.now))
+    #expect(throws: EditError.self) { try deploy([service("web")], text: "3") }
+    world.settle()
+    #expect(world.state.services.isEmpty && world.state.tasks.isEmpty && world.state.stacks.isEmpty && world.state.volumes.isEmpty)
+    #expect(world.state.networks.values.map(\.name) == ["ingress"])
+    #expect(world.nodes.allSatisfy { world.state.nodes[$0]!.attachments.count == 1 })
+    #expect(world.violations == [])
+  }
+}
