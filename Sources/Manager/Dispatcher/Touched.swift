@@ -14,8 +14,14 @@ struct Touched {
       switch change {
       case .task(let old, let new): collect(task: old, new, view)
       case .node(let old, let new): collect(node: old, new, view)
-      case .service(let old, let new): collect(service: (new ?? old)!.id, view)
-      case .revision(let key): collect(service: key.service, view)
+      case .service(let old, let new):
+        let id = (new ?? old)!.id
+        collect(service: id, view)
+        // Its revisions go with its row.
+        if new == nil { collect(revisionsOf: id, view) }
+      case .revision(let key):
+        collect(service: key.service, view)
+        collect(revisionsOf: key.service, view)
       case .network(let old, let new):
         let network = (new ?? old)!
         for node in view.members[network.id] ?? TreeSet() { add(.network(network.id), node) }
@@ -72,6 +78,10 @@ struct Touched {
     for task in view.state.tasks(on: id) {
       for attachment in task.attachments { add(.endpoint(task.id, attachment.network), onNetwork: attachment.network, view) }
     }
+  }
+
+  private mutating func collect(revisionsOf service: ServiceID, _ view: View) {
+    for task in view.state.tasks(of: service) { if let node = task.node { add(.revision(.init(service, task.revision)), node) } }
   }
 
   private mutating func collect(service id: ServiceID, _ view: View) {

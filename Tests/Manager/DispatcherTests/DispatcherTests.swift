@@ -1,1 +1,273 @@
+import Model
 import Testing
+
+@testable import Dispatcher
+
+struct SplitMix: RandomNumberGenerator {
+  var state: UInt64
+  init(_ seed: UInt64) { state = seed }
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var z = state
+    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+    return z ^ (z >> 31)
+  }
+}
+
+private let description = NodeDescription(
+  hostname: "host", platform: Platform(architecture: "x86_64", os: "linux"), resources: .init(nanoCPUs: 1, memoryBytes: 1),
+  engine: .init(engineVersion: "1"))
+
+private func node(_ number: Int, ready: Bool = true) -> Node {
+  var node = Node(id: NodeID(value: UInt128(number)), spec: NodeSpec(role: .worker), createdAt: .zero)
+  node.description = description
+  node.status = NodeStatus(state: ready ? .ready : .unknown, address: IPv4Address(0xC0A8_0000 + UInt32(number)))
+  return node
+}
+
+private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_000_000_000) + .seconds(seconds) }
+
+@Suite struct LivenessTests {
+  var dispatcher = Dispatcher()
+  var state = ClusterState()
+
+  init() { _ = state.speculate([.putNode(node(1)), .putNode(node(2))]) }
+
+  func connected(_ session: UInt64, _ number: Int = 1) -> DispatcherInput {
+    .connected(node: node(number).id, session: SessionID(session), description: description, underlay: node(number).status.address!)
+  }
+  func down(_ outputs: [DispatcherOutput]) -> [UInt128] {
+    outputs.flatMap { output -> [UInt128] in
+      guard case .propose(let actions) = output else { return [] }
+      return actions.compactMap { if case .nodeStatus(let id, let status) = $0, status.state == .down { id.value } else { nil } }
+    }
+  }
+
+  @Test("a new leader waits five seconds for every ready node, then those that did not come are down")
+  mutating func grace() {
+    #expect(dispatcher.reset(state: state, now: at(0)) == [.wakeAt(at(5))])
+    _ = dispatcher.step(connected(1), state: state, now: at(1))
+    // Heartbeats go on; the tick is asked for where it is needed.
+    for second in 2...4 { _ = dispatcher.step(.heartbeat(SessionID(1)), state: state, now: at(Double(second))) }
+    #expect(down(dispatcher.step(.tick, state: state, now: at(5))) == [2])
+  }
+
+  @Test("three silent seconds, or two after a broken connection, and the node is down; coming back in time prevents it")
+  mutating func silence() {
+    _ = dispatcher.reset(state: state, now: at(0))
+    _ = dispatcher.step(connected(1), state: state, now: at(0))
+    let joined = dispatcher.step(connected(2, 2), state: state, now: at(0))
+    #expect(!joined.contains { if case .propose = $0 { true } else { false } })
+    #expect(dispatcher.step(.heartbeat(SessionID(1)), state: state, now: at(1)) == [])
+    let late = dispatcher.step(.tick, state: state, now: at(3))
+    #expect(down(late) == [2])
+    #expect(late.contains(.close(SessionID(2), reason: "no heartbeat for 3 s")))
+    #expect(late.contains(.wakeAt(at(4))))
+    #expect(dispatcher.step(.disconnected(SessionID(1)), state: state, now: at(3.5)) == [])
+    _ = dispatcher.step(connected(3), state: state, now: at(3.6))
+    #expect(down(dispatcher.step(.tick, state: state, now: at(5.5))) == [])
+    #expect(dispatcher.step(.disconnected(SessionID(3)), state: state, now: at(5.6)) == [])
+    #expect(down(dispatcher.step(.tick, state: state, now: at(7.6))) == [1])
+    #expect(
+      dispatcher.step(.heartbeat(SessionID(3)), state: state, now: at(8)).first == .close(SessionID(3), reason: "unknown session: connect again"))
+  }
+
+  @Test("a second session replaces the first; the first one's end means nothing")
+  mutating func replaced() {
+    _ = dispatcher.reset(state: state, now: at(0))
+    _ = dispatcher.step(connected(1), state: state, now: at(0))
+    #expect(
+      dispatcher.step(connected(2), state: state, now: at(0)).contains(.close(SessionID(1), reason: "replaced by a newer session of the same node")))
+    _ = dispatcher.step(.disconnected(SessionID(1)), state: state, now: at(0.1))
+    _ = dispatcher.step(.heartbeat(SessionID(2)), state: state, now: at(2))
+    #expect(down(dispatcher.step(.tick, state: state, now: at(3))) == [])
+  }
+
+  @Test("a node that came back while its loss was written down is ready again; a removed one is sent away")
+  mutating func contradicts() {
+    _ = dispatcher.reset(state: state, now: at(0))
+    _ = dispatcher.step(connected(1), state: state, now: at(0))
+    let lost = state.speculate([.nodeStatus(node(1).id, NodeStatus(state: .down, address: node(1).status.address))])
+    #expect(
+      dispatcher.step(.changes(lost), state: state, now: at(1)).contains(.propose([.nodeStatus(node(1).id, node(1).status)])))
+    let removed = state.speculate([.removeNode(node(1).id)])
+    #expect(
+      dispatcher.step(.changes(removed), state: state, now: at(2)).contains(
+        .close(SessionID(1), reason: "the node was removed from the cluster")))
+    #expect(
+      dispatcher.step(connected(5), state: state, now: at(2)).contains {
+        if case .close(SessionID(5), _) = $0 { true } else { false }
+      })
+  }
+
+  @Test("an agent's word counts for its own tasks and its own states only")
+  mutating func reports() {
+    func task(_ number: UInt128, on node: Int) -> ClusterTask {
+      var task = ClusterTask(id: TaskID(value: number), service: ServiceID(value: 1), revision: 1, slot: 1, createdAt: .zero)
+      task.node = NodeID(value: UInt128(node))
+      task.status.state = .assigned
+      return task
+    }
+    _ = state.speculate([.createTask(task(1, on: 1)), .createTask(task(2, on: 2))])
+    _ = dispatcher.reset(state: state, now: at(0))
+    _ = dispatcher.step(connected(1), state: state, now: at(0))
+    func report(_ number: UInt128, _ state: TaskState) -> TaskReport {
+      TaskReport(task: TaskID(value: number), status: TaskStatus(state: state, timestamp: at(1), message: ""))
+    }
+    let outputs = dispatcher.step(
+      .report(SessionID(1), [report(1, .running), report(2, .failed), report(1, .orphaned), report(1, .assigned), report(7, .running)]),
+      state: state, now: at(1))
+    #expect(outputs.first { if case .propose = $0 { true } else { false } } == .propose([.taskStatus(TaskID(value: 1), report(1, .running).status)]))
+    #expect(outputs.count { if case .refused = $0 { true } else { false } } == 3)
+  }
+}
+
+@Suite struct AssignmentTests {
+  /// What an agent has after the messages it got.
+  struct Replica {
+    var items: [AssignmentItem.Key: AssignmentItem] = [:]
+    var sequence: UInt64 = 0
+    mutating func take(_ message: AssignmentsMessage) {
+      if message.complete { items = [:] } else { #expect(message.appliesTo == sequence) }
+      sequence = message.resultsIn
+      for key in message.removals { items[key] = nil }
+      for item in message.updates { items[item.key] = item }
+    }
+  }
+
+  @Test("a full set has the node's tasks, their specs, its networks with peers, and who is reachable there")
+  func fullSet() {
+    var state = ClusterState()
+    let network = NetworkID(value: 1)
+    var net = Network(id: network, spec: NetworkSpec(name: "shop_default"), createdAt: .zero)
+    (net.vni, net.subnet) = (4097, IPv4Prefix("10.0.1.0/24"))
+    var spec = ServiceSpec(
+      name: "shop_web", labels: [StackLabel.namespace: "shop"], taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "app")))
+    spec.taskTemplate.networks = [NetworkAttachmentConfig(target: network.description, aliases: ["www", "web"])]
+    let service = Service(id: ServiceID(value: 1), name: "shop_web", createdAt: .zero)
+    var actions: [Action] = [
+      .putNetwork(net), .putService(service), .putRevision(ServiceRevision(key: .init(service.id, 1), spec: spec, template: 1, createdAt: .zero)),
+    ]
+    for number in 1...3 {
+      var row = node(number)
+      if number < 3 { row.attachments = [NetworkAttachment(network: network, address: IPv4Address("10.0.1.\(number + 1)")!)] }
+      actions.append(.putNode(row))
+    }
+    var task = ClusterTask(id: TaskID(value: 1), service: service.id, revision: 1, slot: 1, createdAt: .zero)
+    task.node = node(2).id
+    task.status.state = .running
+    task.attachments = [NetworkAttachment(network: network, address: IPv4Address("10.0.1.9")!)]
+    actions.append(.createTask(task))
+    _ = state.speculate(actions)
+    let view = View(state)
+    #expect(view.items(for: node(3).id).isEmpty)
+    let items = view.items(for: node(1).id)
+    #expect(items.count == 3)
+    guard case .network(let given)? = items.first else { return #expect(Bool(false)) }
+    #expect(given.nodeAddress.description == "10.0.1.2")
+    #expect(given.peers.map { "\($0.underlay) \($0.address)" } == ["192.168.0.2 10.0.1.3"])
+    guard case .service(let record) = items[1], case .endpoint(let endpoint) = items[2] else { return #expect(Bool(false)) }
+    #expect(record.names == [network: ["shop_web", "web", "www"]])
+    #expect(endpoint.ready && endpoint.address.description == "10.0.1.9" && endpoint.underlay.description == "192.168.0.2")
+    #expect(view.items(for: node(2).id).count == 5)
+  }
+
+  @Test("differences put together are the full set", arguments: 1...40)
+  func differences(_ seed: UInt64) {
+    var dice = SplitMix(seed)
+    var state = ClusterState()
+    var dispatcher = Dispatcher()
+    _ = dispatcher.reset(state: state, now: at(0))
+    var replicas: [SessionID: Replica] = [:]
+    var sessions: [SessionID: NodeID] = [:]
+    var addresses: UInt32 = 0
+    func pick(_ range: ClosedRange<Int>) -> Int { .random(in: range, using: &dice) }
+    func attachments() -> [NetworkAttachment] {
+      (1...3).filter { _ in Bool.random(using: &dice) }.map {
+        addresses += 1
+        return NetworkAttachment(network: NetworkID(value: UInt128($0)), address: IPv4Address(0x0A00_0000 + addresses))
+      }
+    }
+    func take(_ outputs: [DispatcherOutput]) {
+      for output in outputs {
+        if case .send(let id, let message) = output { replicas[id, default: Replica()].take(message) }
+        if case .close(let id, _) = output { sessions[id] = nil }
+      }
+    }
+    for step in 0..<300 {
+      var actions: [Action] = []
+      for _ in 0..<pick(1...4) {
+        let nodeID = NodeID(value: UInt128(pick(1...4)))
+        let serviceID = ServiceID(value: UInt128(pick(1...3)))
+        let taskID = TaskID(value: UInt128(pick(1...12)))
+        let networkID = NetworkID(value: UInt128(pick(1...3)))
+        switch pick(0...13) {
+        case 0: actions.append(.putNode(node(Int(nodeID.value))))
+        case 1: if pick(0...5) == 0 { actions.append(.removeNode(nodeID)) }
+        case 2: if state.nodes[nodeID] != nil { actions.append(.nodeAttachments(nodeID, attachments())) }
+        case 3:
+          if state.nodes[nodeID] != nil {
+            actions.append(
+              .nodeStatus(
+                nodeID,
+                NodeStatus(state: Bool.random(using: &dice) ? .down : .ready, address: pick(0...3) == 0 ? nil : IPv4Address(UInt32(pick(1...9))))))
+          }
+        case 4, 5:
+          var service = state.services[serviceID] ?? Service(id: serviceID, name: "st_s\(serviceID.value)", createdAt: .zero)
+          var spec = ServiceSpec(
+            name: service.name, labels: [StackLabel.namespace: "st"], taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "\(step)")))
+          spec.taskTemplate.networks = (1...2).filter { _ in Bool.random(using: &dice) }.map {
+            NetworkAttachmentConfig(target: NetworkID(value: UInt128($0)).description)
+          }
+          if Bool.random(using: &dice) { spec.endpointSpec = EndpointSpec(ports: [PortConfig(targetPort: 80, publishedPort: 80)]) }
+          service.current = UInt64(pick(1...3))
+          service.pendingDelete = pick(0...5) == 0
+          let service2 = ServiceRevision(key: .init(serviceID, service.current), spec: spec, template: service.current, createdAt: .zero)
+          actions += Bool.random(using: &dice) ? [.putService(service), .putRevision(service2)] : [.putRevision(service2), .putService(service)]
+        case 6: if pick(0...2) == 0 { actions.append(.removeService(serviceID)) }
+        case 7:
+          var endpoint = Service.Endpoint()
+          endpoint.virtualIPs = attachments()
+          endpoint.ports = [PortConfig(targetPort: 80, publishedPort: 80)]
+          actions.append(.serviceEndpoint(serviceID, endpoint))
+        case 8, 9:
+          var task = ClusterTask(id: taskID, service: serviceID, revision: UInt64(pick(1...3)), slot: 1, createdAt: .zero)
+          task.node = nodeID
+          task.status.state = Bool.random(using: &dice) ? .pending : .assigned
+          task.attachments = attachments()
+          if state.tasks[taskID] == nil { actions.append(.createTask(task)) }
+        case 10:
+          actions.append(
+            .taskStatus(taskID, TaskStatus(state: TaskState.allCases.randomElement(using: &dice)!, timestamp: at(Double(step)), message: "")))
+        case 11: actions.append(.taskDesiredState(taskID, [.shutdown, .remove].randomElement(using: &dice)!))
+        case 12: actions.append(.removeTask(taskID))
+        default:
+          var spec = NetworkSpec(name: networkID.value == 3 ? "ingress" : "net\(networkID.value)")
+          spec.ingress = networkID.value == 3
+          var network = Network(id: networkID, spec: spec, createdAt: .zero)
+          if pick(0...3) > 0 { (network.vni, network.subnet) = (UInt32(pick(4096...4099)), IPv4Prefix("10.0.1.0/24")) }
+          actions.append(pick(0...4) == 0 ? .removeNetwork(networkID) : .putNetwork(network))
+        }
+      }
+      let changes = state.speculate(actions)
+      take(dispatcher.step(.changes(changes), state: state, now: at(0)))
+      if pick(0...9) == 0 {
+        let nodeID = NodeID(value: UInt128(pick(1...4)))
+        let session = SessionID(UInt64(step + 1))
+        sessions[session] = nodeID
+        take(
+          dispatcher.step(.connected(node: nodeID, session: session, description: description, underlay: IPv4Address(1)), state: state, now: at(0)))
+      }
+      for (session, nodeID) in sessions {
+        let expected = View(state).items(for: nodeID)
+        let actual = (replicas[session] ?? Replica()).items
+        let wanted = Dictionary(uniqueKeysWithValues: expected.map { ($0.key, $0) })
+        let wrong = Set(actual.keys).union(wanted.keys).filter { actual[$0] != wanted[$0] }.sorted()
+        #expect(wrong.isEmpty, "seed \(seed) step \(step)")
+        if !wrong.isEmpty { return }
+      }
+    }
+    #expect(!replicas.isEmpty)
+  }
+}
