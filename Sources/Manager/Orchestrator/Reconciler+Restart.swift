@@ -11,7 +11,7 @@ extension Reconciler {
 
   mutating func restart(_ context: inout Context, _ plan: inout Plan, _ generator: inout some RandomNumberGenerator) {
     for slot in slots(context, plan).values.sorted(by: { $0.key < $1.key }) {
-      let live = slot.live
+      let live = shed(slot, context, &plan)
       for task in live {
         if plan.isFull { return }
         if task.status.state.isTerminal {
@@ -28,6 +28,20 @@ extension Reconciler {
         }
       }
     }
+  }
+
+  /// Two of a kind in one slot: a decision whose fate was unknown came true after all. The one that serves stays, else the oldest.
+  private mutating func shed(_ slot: Slot, _ context: Context, _ plan: inout Plan) -> [ClusterTask] {
+    let live = slot.live
+    guard live.count > 1 else { return live }
+    let equal = live.filter { task in
+      let node = task.node.flatMap { plan.world.nodes[$0] }
+      let isLost = task.node != nil && (node == nil || node?.status.state == .down)
+      return !task.status.state.isTerminal && task.revision == context.template && !isLost && !mustLeave(task, node, context)
+    }
+    guard equal.count > 1, let kept = equal.first(where: \.isServing) ?? equal.first else { return live }
+    for task in equal where task.id != kept.id { emit(.taskDesiredState(task.id, .shutdown), &plan) }
+    return live.filter { task in task.id == kept.id || !equal.contains { $0.id == task.id } }
   }
 
   /// A task that is over gets its successor, if the policy has one for it.

@@ -316,6 +316,22 @@ import Testing
     #expect(world.violations == [])
   }
 
+  @Test("a slot that was filled twice keeps the task that serves")
+  func filledTwice() throws {
+    var world = World(nodes: 2)
+    let id = try world.create("web", replicas: 2)
+    world.settle()
+    let before = world.running(id).map(\.id)
+    var late = ClusterTask(id: .random(using: &world.generator), service: id, revision: 1, slot: 2, createdAt: world.now)
+    late.node = world.nodes[0]
+    late.status.state = .assigned
+    world.apply([.createTask(late)])
+    world.settle()
+    #expect(world.running(id).map(\.id) == before)
+    #expect(world.state.tasks[late.id]?.desiredState == .shutdown)
+    #expect(world.violations == [])
+  }
+
   @Test("a new leader changes nothing in a settled cluster")
   func newLeader() throws {
     var world = World(nodes: 3)
