@@ -116,7 +116,7 @@ let testTargets: [Target] = [
   tests("Model", "Shared"),
   tests("Manifest", "Shared", ["Model"]),
   tests("Wire", "Shared", ["Model"]),
-  tests("API", "Shared"),
+  tests("API", "Shared", ["Model"]),
   tests("Identity", "Shared", ["Model", crypto, x509, asn1]),
   tests("Transport", "Shared", ["Model", "Identity", "Wire", protobuf, log, nioSSL] + nio),
   tests("LinuxSystem", "Shared"),
@@ -128,7 +128,7 @@ let testTargets: [Target] = [
   tests("Orchestrator", "Manager"),
   tests("Dispatcher", "Manager"),
   tests("Consensus", "Manager", ["Model", "Raft", "Store", "Wire", "Transport", "Identity", protobuf, log]),
-  tests("ControlAPI", "Manager"),
+  tests("ControlAPI", "Manager", ["Model", "API", "APIClient", log, .product(name: "NIOCore", package: "swift-nio")]),
   tests("Worker", "Agent"),
   tests("Seccomp", "Agent"),
   tests("Cgroups", "Agent"),
@@ -137,7 +137,7 @@ let testTargets: [Target] = [
   tests("DNS", "Agent"),
   tests("AgentNetwork", "Agent"),
   tests("AgentVolume", "Agent", ["LinuxSystem", "CLinux", "Model"]),
-  tests("APIClient", "CLI"),
+  tests("APIClient", "CLI", ["Model", "API"]),
   tests("DevCluster", "CLI"),
 ]
 

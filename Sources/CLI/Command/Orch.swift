@@ -20,9 +20,9 @@ struct Main {
       Terminal.fail(error.description)
     } catch let error as ValidationError {
       Terminal.fail(error.message, code: 2)
-    } catch is CleanExit {
-      finish(parse: CleanExit.helpRequest(command))
     } catch {
+      // Help and its like are errors to the parser's run as well.
+      if Orch.exitCode(for: error) != .failure { finish(parse: error) }
       Terminal.fail("\(error)")
     }
     Terminal.exit(0)

@@ -1,0 +1,142 @@
+import API
+import APIClient
+import Model
+import Testing
+
+@Suite struct TableTests {
+  private func sample() -> Table {
+    var table = Table([.init("ID", "ID"), .init("Name", "NAME", flexible: true), .init("Error", "ERROR", flexible: true), .init("Self", nil)])
+    table.add(["abc", "web.1", "task: non-zero exit (137)", "true"])
+    table.add(["defg", "a-long-service-name.12", "no suitable node\n(insufficient memory on 3 nodes)", "false"])
+    return table
+  }
+
+  @Test("columns line up, and columns without a header are for JSON only")
+  func wide() {
+    #expect(
+      sample().lines(width: nil) == [
+        "ID     NAME                     ERROR",
+        "abc    web.1                    task: non-zero exit (137)",
+        "defg   a-long-service-name.12   no suitable node (insufficient memory on 3 nodes)",
+      ])
+  }
+
+  @Test("a table fits the terminal, cutting flexible columns only", arguments: [60, 40, 30])
+  func narrow(width: Int) {
+    let lines = sample().lines(width: width)
+    #expect(lines.allSatisfy { $0.count <= width })
+    #expect(lines[2].hasPrefix("defg   "))
+    #expect(lines[2].contains("…"))
+  }
+
+  @Test("JSON lines have docker's keys in order and the whole text")
+  func json() {
+    #expect(sample().jsonLines[0] == #"{"Error":"task: non-zero exit (137)","ID":"abc","Name":"web.1","Self":"true"}"#)
+  }
+
+  @Test(
+    "spans and sizes are docker's words",
+    arguments: [
+      (0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (60, "About a minute"), (3599, "59 minutes"), (3600, "About an hour"),
+      (7200, "2 hours"), (172_800, "2 days"),
+    ])
+  func spans(seconds: Int64, text: String) { #expect(humanDuration(Nanoseconds(seconds * 1_000_000_000)) == text) }
+
+  @Test(
+    "sizes are decimal with three digits",
+    arguments: [(0, "0B"), (999, "999B"), (1_240_000, "1.24MB"), (12_400_000, "12.4MB"), (124_000_000, "124MB")])
+  func sizes(bytes: Int64, text: String) { #expect(humanSize(bytes) == text) }
+
+  @Test(
+    "spans are read",
+    arguments: [("90s", 90), ("1h30m", 5400), ("2d", 172_800), ("5", nil), ("", nil), ("m", nil), ("1x", nil)] as [(String, Int64?)])
+  func parse(text: String, seconds: Int64?) { #expect(parseSpan(text)?.rawValue == seconds.map { $0 * 1_000_000_000 }) }
+
+  @Test("indented JSON is docker inspect's layout")
+  func indent() {
+    #expect(
+      JSONText.indented(Array(#"[{"a":1,"b":[],"c":{"d":"x,{y"}}]"#.utf8))
+        == "[\n    {\n        \"a\": 1,\n        \"b\": [],\n        \"c\": {\n            \"d\": \"x,{y\"\n        }\n    }\n]")
+  }
+}
+
+@Suite struct EndpointTests {
+  @Test(
+    "ORCH_HOST is read",
+    arguments: [
+      (nil, nil, .unix(path: "/run/orch/orch.sock")), ("unix:///tmp/a.sock", nil, .unix(path: "/tmp/a.sock")),
+      ("/tmp/a.sock", nil, .unix(path: "/tmp/a.sock")),
+      ("http://h:80/", nil, .http(host: "h", port: 80)), ("tcp://h", nil, .http(host: "h", port: 2375)),
+      ("https://h", "/c", .https(host: "h", port: 2376, certificates: "/c")),
+      ("tcp://h:99", "/c", .https(host: "h", port: 99, certificates: "/c")),
+    ] as [(String?, String?, Endpoint)])
+  func read(text: String?, certificates: String?, endpoint: Endpoint) throws { #expect(try Endpoint(text, certificates: certificates) == endpoint) }
+
+  @Test("what is none says what is one", arguments: ["ftp://h", "unix://relative", "h:80", "http://h:0", "http://", "https://h"])
+  func refuse(text: String) {
+    #expect(throws: ClientError.self) { try Endpoint(text, certificates: nil) }
+  }
+}
+
+@Suite struct ConvergenceTests {
+  /// A service of `replicas` and tasks given as "slot state desired [error]".
+  private func look(_ replicas: UInt64, _ tasks: [String], current: Bool = true) -> Convergence {
+    var state = ClusterState()
+    let id = ServiceID(value: 5)
+    let now = Timestamp(nanoseconds: 10)
+    let spec = ServiceSpec(name: "web", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "web:1")), mode: .replicated(replicas))
+    var actions: [Action] = [
+      .putService(Service(id: id, name: "web", createdAt: now)),
+      .putRevision(ServiceRevision(key: .init(id, 1), spec: spec, template: 1, createdAt: now)),
+    ]
+    for (number, line) in tasks.enumerated() {
+      let words = line.split(separator: " ", maxSplits: 3).map(String.init)
+      var task = ClusterTask(
+        id: TaskID(value: UInt128(number)), service: id, revision: 1, slot: UInt64(words[0])!, desiredState: TaskState(name: words[2])!,
+        createdAt: now)
+      task.node = NodeID(value: 1)
+      task.status = TaskStatus(state: TaskState(name: words[1])!, timestamp: now, message: "", error: words.count > 3 ? words[3] : "")
+      actions.append(.createTask(task))
+    }
+    _ = state.apply(Command(actions: actions), at: 1)
+    let shapes = state.tasks(of: id).compactMap { TaskInspect($0, in: state) }
+    return Convergence(
+      ServiceInspect(state.services[id]!, in: state)!, tasks: shapes, current: current ? Set(shapes.map(\.id)) : [],
+      hostnames: [NodeID(value: 1).description: "h1"], since: now)
+  }
+
+  @Test("a service has converged when what runs is what is wanted, and nothing else still runs")
+  func converged() {
+    #expect(look(2, ["1 running running", "2 running running"]).verdict == .converged)
+    #expect(look(0, []).verdict == .converged)
+    #expect(look(1, ["1 running running", "2 shutdown shutdown"]).verdict == .converged)
+    #expect(look(2, ["1 running running", "2 starting running"]).verdict == .progressing)
+    #expect(look(1, ["1 running running", "2 running shutdown"]).verdict == .progressing)
+    #expect(look(0, ["1 running shutdown"]).verdict == .progressing)
+    #expect(look(1, ["1 running running"], current: false).verdict == .progressing)
+  }
+
+  @Test("what keeps it is told with its reason")
+  func reasons() {
+    let pending = look(2, ["1 running running", "2 pending running no suitable node"])
+    #expect(pending.reasons == ["web.2: pending on h1 (no suitable node)"])
+    #expect(pending.stuck == "web.2 cannot be placed: no suitable node")
+    #expect(pending.bar("web", width: 10) == "web  [=====>    ]  1/2")
+  }
+
+  @Test("a slot that fails again and again is an answer")
+  func failing() {
+    let failing = look(
+      1,
+      [
+        "1 rejected shutdown No such image: web:9", "1 rejected shutdown No such image: web:9", "1 rejected shutdown No such image: web:9",
+        "1 preparing running",
+      ])
+    guard case .failed(let text) = failing.verdict else {
+      Issue.record("\(failing.verdict)")
+      return
+    }
+    #expect(text.contains("web.1 does not stay up") && text.contains("No such image: web:9") && text.contains("h1"))
+    #expect(look(1, ["1 failed shutdown exit 1", "1 preparing running"]).verdict == .progressing)
+  }
+}

@@ -1,0 +1,154 @@
+import API
+import ControlAPI
+import Model
+import NIOCore
+import Synchronization
+
+/// The daemon's part in memory: one `ClusterState`, commands applied at once, and a reconciler of ten lines that makes tasks run.
+final class MemoryBackend: ControlBackend {
+  struct World {
+    var state = ClusterState()
+    var watchers: [Int: AsyncStream<([StateChange], ClusterState)>.Continuation] = [:]
+    var nextWatcher = 0
+    var route: ControlRoute = .local
+    var logs: [TaskID: [LogRecord]] = [:]
+    var loaded: [NodeID: Int] = [:]
+    var removedVolumes: [String] = []
+    var execInput: [ExecInput] = []
+    var execEnded = 0
+    var proposals = 0
+  }
+  let world = Mutex(World())
+  let nodes: [NodeID] = (1...3).map { NodeID(value: UInt128($0)) }
+
+  init() {
+    world.withLock { world in
+      var cluster = Cluster(id: ClusterID(value: 99), createdAt: Self.now)
+      cluster.workerToken = "ORCHTKN-1-abc-worker"
+      cluster.managerToken = "ORCHTKN-1-abc-manager"
+      var actions: [Action] = [.putCluster(cluster)]
+      for (number, id) in zip(1..., nodes) {
+        var node = Node(id: id, spec: NodeSpec(role: number == 1 ? .manager : .worker), createdAt: Self.now)
+        node.description = NodeDescription(
+          hostname: "h\(number)", platform: Platform(architecture: "x86_64", os: "linux"),
+          resources: .init(nanoCPUs: 2_000_000_000, memoryBytes: 1 << 30), engine: .init(engineVersion: "0.1.0"))
+        node.status = NodeStatus(state: .ready, address: IPv4Address("10.9.0.\(number)"))
+        if number == 1 { node.manager = ManagerStatus(raftID: RaftID(1), address: "10.9.0.1:7946") }
+        actions.append(.putNode(node))
+      }
+      _ = world.state.apply(Command(actions: actions), at: 1)
+    }
+  }
+  static let now = Timestamp("2026-01-02T03:04:05.000000006Z")!
+
+  func route() async -> ControlRoute { world.withLock { $0.route } }
+  func state() async throws -> ClusterState { world.withLock { $0.state } }
+
+  func propose(_ command: Command) async throws -> UInt64 {
+    try world.withLock { world in
+      world.proposals += 1
+      try Self.apply(command, &world)
+      let index = world.state.index
+      let settling = settle(world.state)
+      if !settling.isEmpty { try Self.apply(Command(actions: settling), &world) }
+      return index
+    }
+  }
+
+  private static func apply(_ command: Command, _ world: inout World) throws {
+    let changes = try world.state.apply(command, at: world.state.index + 1).get()
+    for watcher in world.watchers.values { watcher.yield((changes, world.state)) }
+  }
+
+  func settle(_ state: ClusterState) -> [Action] {
+    var actions: [Action] = []
+    for service in state.services.values {
+      guard let revision = state.revision(service.id, service.current) else { continue }
+      let wanted = service.pendingDelete ? 0 : revision.spec.replicas ?? UInt64(nodes.count)
+      for task in state.tasks(of: service.id) where task.desiredState <= .running {
+        guard task.slot > wanted || task.revision != revision.template else { continue }
+        actions.append(.taskDesiredState(task.id, .shutdown))
+        actions.append(.taskStatus(task.id, TaskStatus(state: .shutdown, timestamp: .init(nanoseconds: 9_000_000_000), message: "shutdown")))
+      }
+      for slot in 1..<(wanted + 1) {
+        if state.tasks(of: service.id).contains(where: { $0.slot == slot && $0.desiredState <= .running && $0.revision == revision.template }) {
+          continue
+        }
+        let task = ClusterTask(id: .random(), service: service.id, revision: revision.template, slot: slot, createdAt: Self.now)
+        actions.append(.createTask(task))
+        actions.append(
+          .assignTask(
+            task.id, node: nodes[Int(slot) % nodes.count], attachments: [], status: TaskStatus(state: .assigned, timestamp: Self.now, message: "")))
+        actions.append(
+          .taskStatus(task.id, TaskStatus(state: .running, timestamp: Self.now, message: "started", containerID: "c\(slot)", pid: 42)))
+      }
+      if service.pendingDelete { actions.append(.removeService(service.id)) }
+    }
+    return actions
+  }
+
+  func apply(_ actions: [Action]) { world.withLock { try? Self.apply(Command(actions: actions), &$0) } }
+
+  func watch() async -> AsyncStream<([StateChange], ClusterState)> {
+    let (stream, continuation) = AsyncStream.makeStream(of: ([StateChange], ClusterState).self)
+    let number = world.withLock { world in
+      world.nextWatcher += 1
+      world.watchers[world.nextWatcher] = continuation
+      return world.nextWatcher
+    }
+    continuation.onTermination = { [weak self] _ in self?.world.withLock { _ = $0.watchers.removeValue(forKey: number) } }
+    return stream
+  }
+
+  func logs(_ task: ClusterTask, _ options: LogOptions) async throws -> AsyncThrowingStream<LogRecord, any Error> {
+    let records = world.withLock { $0.logs[task.id] ?? [] }
+    return AsyncThrowingStream { continuation in
+      for record in options.tail.map({ records.suffix($0) }) ?? records[...] { continuation.yield(record) }
+      if !options.follow { continuation.finish() }
+    }
+  }
+
+  /// A process that answers every line with itself in capitals and ends with 7 at the end of its input.
+  func exec(_ task: ClusterTask, _ request: ExecRequest, input: Pipe<ExecInput>) async throws -> AsyncThrowingStream<ExecOutput, any Error> {
+    if request.command == ["missing"] { throw APIError(400, "exec missing: no such file") }
+    return AsyncThrowingStream { continuation in
+      let process = Task {
+        continuation.yield(.stderr(Array("\(request.command.joined(separator: " ")) ready\n".utf8)))
+        var ended = false
+        while let item = try? await input.next() {
+          self.world.withLock { $0.execInput.append(item) }
+          switch item {
+          case .stdin(let bytes): continuation.yield(.stdout(Array(String(decoding: bytes, as: UTF8.self).uppercased().utf8)))
+          case .resize: break
+          case .endOfInput: ended = true
+          }
+          if ended { break }
+        }
+        self.world.withLock { $0.execEnded += 1 }
+        continuation.yield(.exit(ended ? 7 : 137))
+        continuation.finish()
+      }
+      continuation.onTermination = { _ in process.cancel() }
+    }
+  }
+
+  func loadImage(_ load: ImageLoad, on node: NodeID, body: APIBody) async throws -> [String] {
+    if node == nodes[2] { throw APIError(500, "no space left on device") }
+    var count = 0
+    for try await part in body { count += part.readableBytes }
+    let total = count
+    world.withLock { $0.loaded[node] = total }
+    if case .rootfs(let name) = load { return [name] }
+    return ["web:1"]
+  }
+  func images(on node: NodeID) async throws -> [ImageRecord] { [ImageRecord(name: "web:1", id: "sha256:0123456789abcdef", sizeBytes: 1_240_000)] }
+  func removeVolume(_ name: String, on node: NodeID) async throws { world.withLock { $0.removedVolumes.append("\(name)@\(node.value)") } }
+  func managers() async -> [ManagerRecord] {
+    [ManagerRecord(raftID: RaftID(1), node: nodes[0], address: "10.9.0.1:7946", leader: true, reachable: true, matchIndex: 1)]
+  }
+  func info() async -> ManagerInfo {
+    ManagerInfo(
+      node: nodes[0], hostname: "h1", address: "10.9.0.1:7946", version: "0.1.0", kernelVersion: "6.18.0", operatingSystem: "Debian 12",
+      architecture: "x86_64", cpuCount: 2, memoryBytes: 1 << 30)
+  }
+}

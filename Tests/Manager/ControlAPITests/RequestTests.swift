@@ -1,0 +1,334 @@
+import API
+import APIClient
+import ControlAPI
+import Model
+import NIOCore
+import Testing
+
+/// Requests as values, without a socket.
+struct Caller {
+  let backend = MemoryBackend()
+  var api: ControlAPI { ControlAPI(backend: backend) }
+
+  func send(_ method: String, _ uri: String, _ body: String? = nil) async throws -> (status: Int, text: String, headers: [APIHeader]) {
+    let response = await api.serve(APIRequest(method: method, uri: uri, body: body.map { APIBody(string: $0) } ?? .empty))
+    return (response.status, String(buffer: try await response.body.collect(upTo: 1 << 20)), response.headers)
+  }
+  func get<Value: Decodable>(_ uri: String, as type: Value.Type = Value.self) async throws -> Value {
+    let answer = try await send("GET", uri)
+    #expect(answer.status == 200, "GET \(uri): \(answer.text)")
+    return try JSONText.decode(type, Array(answer.text.utf8))
+  }
+  @discardableResult
+  func create(_ name: String, image: String = "web:1", replicas: Int = 1, more: String = "") async throws -> String {
+    let answer = try await send(
+      "POST", "/v1.45/services/create",
+      #"{"Name":"\#(name)","TaskTemplate":{"ContainerSpec":{"Image":"\#(image)"}},"Mode":{"Replicated":{"Replicas":\#(replicas)}}\#(more)}"#)
+    #expect(answer.status == 201, "\(answer.text)")
+    return try JSONText.decode(ServiceCreateResponse.self, Array(answer.text.utf8)).id
+  }
+  func filters(_ json: String) -> String { "filters=" + percentEncoded(json) }
+}
+
+@Suite struct RequestTests {
+  @Test(
+    "ping tells versions in its headers, with and without a version in the path, by HEAD and GET",
+    arguments: ["/_ping", "/v1.24/_ping", "/v1.99/_ping"])
+  func ping(path: String) async throws {
+    let caller = Caller()
+    for method in ["HEAD", "GET"] {
+      let answer = try await caller.send(method, path)
+      #expect(answer.status == 200)
+      #expect(answer.text == (method == "HEAD" ? "" : "OK"))
+      #expect(answer.headers.contains(APIHeader("Api-Version", "1.45")))
+      #expect(answer.headers.contains(APIHeader("Ostype", "linux")))
+      #expect(answer.headers.contains(APIHeader("Swarm", "active/manager")))
+    }
+  }
+
+  @Test(
+    "an error is a message in JSON, with docker's code",
+    arguments: [
+      ("GET", "/services/web", nil, 404, "service web not found"),
+      ("GET", "/tasks/web.1", nil, 404, "task web.1 not found"),
+      ("GET", "/nodes/h9", nil, 404, "node h9 not found"),
+      ("GET", "/networks/n", nil, 404, "network n not found"),
+      ("GET", "/nothing", nil, 404, "page not found"),
+      ("GET", "/v1.12/nodes", nil, 400, "client version 1.12 is too old"),
+      ("GET", "/services?filters=%7B", nil, 400, "invalid filter"),
+      ("GET", "/services?filters=%7B%22colour%22%3A%5B%22red%22%5D%7D", nil, 400, "invalid filter 'colour'"),
+      ("POST", "/services/create", "{", 400, "invalid JSON"),
+      ("POST", "/services/create", #"{"Name":"a","TaskTemplate":{}}"#, 400, "ContainerSpec is missing at TaskTemplate"),
+      ("POST", "/services/create", #"{"Name":"a b","TaskTemplate":{"ContainerSpec":{"Image":"i"}}}"#, 400, "'a b'"),
+      (
+        "POST", "/services/create", #"{"Name":"a","TaskTemplate":{"ContainerSpec":{"Image":"i","Secrets":[{"SecretID":"x"}]}}}"#, 501,
+        "does not support secrets"
+      ),
+      ("POST", "/networks/create", #"{"Name":"n","Driver":"bridge"}"#, 400, "overlay"),
+      ("GET", "/containers/json", nil, 501, "does not serve"),
+      ("GET", "/distribution/web:1/json", nil, 404, "web:1"),
+      ("POST", "/orch/v1/scale", #"{"web":-1}"#, 400, "cannot have -1 replicas"),
+      ("POST", "/orch/v1/scale", #"{"web":1000000000}"#, 400, "cannot have 1000000000 replicas"),
+      ("POST", "/orch/v1/scale", #"{"web":1.5}"#, 400, "cannot have 1.5 replicas"),
+      ("POST", "/orch/v1/scale", #"{"web":1}"#, 404, "service web not found"),
+    ] as [(String, String, String?, Int, String)])
+  func errors(method: String, uri: String, body: String?, status: Int, text: String) async throws {
+    let answer = try await Caller().send(method, uri, body)
+    #expect(answer.status == status, "\(answer.text)")
+    #expect(answer.headers.filter { $0.name.lowercased() == "content-type" } == [APIHeader("Content-Type", "application/json")])
+    let message = try JSONText.decode(ErrorResponse.self, Array(answer.text.utf8)).message
+    #expect(message.contains(text), "\(message)")
+  }
+
+  @Test("what goes in as a spec comes out as the same spec, and a task has what clients read")
+  func roundTrip() async throws {
+    let caller = Caller()
+    let id = try await caller.create(
+      "web", replicas: 2,
+      more:
+        #","Labels":{"a":"b"},"UpdateConfig":{"Delay":5000000000},"EndpointSpec":{"Ports":[{"Protocol":"tcp","TargetPort":80,"PublishedPort":8080}]}"#
+    )
+    let service: ServiceInspect = try await caller.get("/services/\(id)")
+    #expect(service.spec.labels == ["a": "b"])
+    #expect(service.spec.updateConfig?.delay == .seconds(5))
+    #expect(service.spec.ports.first?.publishedPort == 8080)
+    let byPrefix: ServiceInspect = try await caller.get("/v1.45/services/\(id.prefix(10))?insertDefaults=true")
+    #expect(byPrefix.spec.taskTemplate.restartPolicy?.condition == .any)
+    #expect(byPrefix.spec.updateConfig?.parallelism == 1)
+    let tasks: [TaskInspect] = try await caller.get("/tasks?" + caller.filters(#"{"service":{"web":true},"desired-state":{"running":true}}"#))
+    #expect(tasks.map(\.slot).sorted { $0! < $1! } == [1, 2])
+    #expect(tasks.allSatisfy { $0.status.state == "running" && $0.desiredState == "running" && $0.serviceID == id })
+    let list: [ServiceInspect] = try await caller.get("/services?status=true")
+    #expect(list.first?.serviceStatus == .init(runningTasks: 2, desiredTasks: 2, completedTasks: 0))
+  }
+
+  @Test(
+    "filters are understood as Go and as Python write them",
+    arguments: [
+      (#"{"name":{"web":true}}"#, ["web", "web2"]), (#"{"name":["web2"]}"#, ["web2"]), (#"{"name":{"web2":true,"api":true}}"#, ["api", "web2"]),
+      (#"{"name":{"web":false}}"#, ["api", "web", "web2"]), (#"{"label":["tier=front"]}"#, ["web"]), (#"{"label":{"tier":true}}"#, ["api", "web"]),
+      (#"{"mode":["global"]}"#, []), ("{}", ["api", "web", "web2"]),
+    ])
+  func filterForms(json: String, names: [String]) async throws {
+    let caller = Caller()
+    try await caller.create("web", more: #","Labels":{"tier":"front"}"#)
+    try await caller.create("web2")
+    try await caller.create("api", more: #","Labels":{"tier":"back"}"#)
+    let found: [ServiceInspect] = try await caller.get("/services?" + caller.filters(json))
+    #expect(found.map(\.spec.name) == names)
+  }
+
+  @Test("_up-to-date finds the tasks of the current template only")
+  func upToDate() async throws {
+    let caller = Caller()
+    try await caller.create("web", replicas: 2)
+    let service: ServiceInspect = try await caller.get("/services/web")
+    var spec = service.spec
+    spec.taskTemplate.containerSpec.image = "web:2"
+    let answer = try await caller.send("POST", "/services/web/update?version=\(service.version.index)", JSONText.line(spec))
+    #expect(answer.status == 200, "\(answer.text)")
+    let all: [TaskInspect] = try await caller.get("/tasks?" + caller.filters(#"{"service":["web"]}"#))
+    let current: [TaskInspect] = try await caller.get("/tasks?" + caller.filters(#"{"service":["web"],"_up-to-date":["true"]}"#))
+    #expect(all.count == 4)
+    #expect(current.map(\.spec.containerSpec.image) == ["web:2", "web:2"])
+  }
+
+  @Test("a stale version is refused in docker's words; rollback points back")
+  func versions() async throws {
+    let caller = Caller()
+    try await caller.create("web", image: "web:1")
+    let first: ServiceInspect = try await caller.get("/services/web")
+    var spec = first.spec
+    spec.taskTemplate.containerSpec.image = "web:2"
+    #expect(try await caller.send("POST", "/services/web/update?version=\(first.version.index)", JSONText.line(spec)).status == 200)
+    let stale = try await caller.send("POST", "/services/web/update?version=\(first.version.index)", JSONText.line(spec))
+    #expect(stale.text.contains("update out of sequence") && stale.status >= 400)
+    let second: ServiceInspect = try await caller.get("/services/web")
+    #expect(second.previousSpec?.taskTemplate.containerSpec.image == "web:1")
+    #expect(
+      try await caller.send("POST", "/services/web/update?version=\(second.version.index)&rollback=previous", JSONText.line(spec)).status == 200)
+    let third: ServiceInspect = try await caller.get("/services/web")
+    #expect(third.spec.taskTemplate.containerSpec.image == "web:1")
+    #expect(try await caller.send("POST", "/services/web/update", JSONText.line(spec)).status == 400)
+  }
+
+  @Test("the same name twice is a conflict")
+  func conflict() async throws {
+    let caller = Caller()
+    try await caller.create("web")
+    let answer = try await caller.send("POST", "/services/create", #"{"Name":"web","TaskTemplate":{"ContainerSpec":{"Image":"i"}}}"#)
+    #expect(answer.status == 409)
+    #expect(answer.text.contains("name conflicts with an existing object"))
+  }
+
+  func deploy(_ caller: Caller, _ stack: String, _ image: String = "web:1", services: [String] = ["web", "visitor"]) async throws
+    -> StackDeployResponse
+  {
+    let label = [StackLabel.namespace: stack]
+    var network = NetworkSpec(name: "\(stack)_default")
+    network.labels = label
+    let specs = services.map { name in
+      var template = TaskSpec(containerSpec: ContainerSpec(image: name == "web" ? image : "visitor:1"))
+      template.networks = [NetworkAttachmentConfig(target: "\(stack)_default", aliases: [name])]
+      return ServiceSpec(name: "\(stack)_\(name)", labels: label, taskTemplate: template, mode: .replicated(1))
+    }
+    let request = StackDeployRequest(
+      manifest: "services: {} # \(image)", services: specs, networks: [network], volumes: [VolumeSpec(name: "\(stack)_data", labels: label)])
+    let answer = try await caller.send("POST", "/orch/v1/stacks/\(stack)", JSONText.line(request))
+    #expect(answer.status == 200, "\(answer.text)")
+    return try JSONText.decode(StackDeployResponse.self, Array(answer.text.utf8))
+  }
+
+  @Test("a deploy is one entry; a second one changes only what differs")
+  func stacks() async throws {
+    let caller = Caller()
+    let before = caller.backend.world.withLock { $0.proposals }
+    let first = try await deploy(caller, "shop")
+    #expect(caller.backend.world.withLock { $0.proposals } == before + 1)
+    #expect(first.created == ["network shop_default", "volume shop_data", "service shop_web", "service shop_visitor"])
+    #expect(first.revision == 1)
+    let again = try await deploy(caller, "shop")
+    #expect(again.created.isEmpty && again.updated.isEmpty && again.removed.isEmpty)
+    #expect(again.revision == 1)
+    #expect(caller.backend.world.withLock { $0.proposals } == before + 1)
+    let changed = try await deploy(caller, "shop", "web:2", services: ["web"])
+    #expect(changed.updated == ["service shop_web"])
+    #expect(changed.removed == ["service shop_visitor"])
+    #expect(changed.revision == 2)
+    let stacks: [StackInspect] = try await caller.get("/orch/v1/stacks")
+    #expect(stacks.map(\.name) == ["shop"])
+    #expect(stacks.first?.networks == ["shop_default"])
+    let removed = try await caller.send("DELETE", "/orch/v1/stacks/shop?volumes=1")
+    #expect(removed.status == 200, "\(removed.text)")
+    #expect(caller.backend.world.withLock { $0.removedVolumes.sorted() } == ["shop_data@1", "shop_data@2", "shop_data@3"])
+    #expect(try await caller.send("DELETE", "/orch/v1/stacks/nothing").status == 404)
+  }
+
+  @Test("a short name is enough where one stack has it; otherwise the candidates are listed")
+  func shortNames() async throws {
+    let caller = Caller()
+    _ = try await deploy(caller, "shop")
+    let service: ServiceInspect = try await caller.get("/services/web")
+    #expect(service.spec.name == "shop_web")
+    let task: TaskInspect = try await caller.get("/tasks/web.1")
+    #expect(task.serviceID == service.id)
+    #expect(try await caller.send("POST", "/orch/v1/scale", #"{"web":3,"visitor":0}"#).status == 200)
+    let scaled: ServiceInspect = try await caller.get("/services/web?status=true")
+    #expect(scaled.serviceStatus?.runningTasks == 3)
+    _ = try await deploy(caller, "blog")
+    let ambiguous = try await caller.send("GET", "/services/web")
+    #expect(ambiguous.status == 400)
+    #expect(ambiguous.text.contains("blog_web, shop_web"))
+    #expect(try await caller.send("GET", "/services/shop_web").status == 200)
+  }
+
+  @Test("a node is found by hostname and drained; its version guards it")
+  func nodes() async throws {
+    let caller = Caller()
+    var node: NodeInspect = try await caller.get("/nodes/h2")
+    #expect(node.status.addr == "10.9.0.2")
+    node.spec.availability = .drain
+    #expect(try await caller.send("POST", "/nodes/h2/update?version=\(node.version.index)", JSONText.line(node.spec)).status == 200)
+    #expect(try await caller.get("/nodes/h2", as: NodeInspect.self).spec.availability == .drain)
+    #expect(
+      try await caller.send("POST", "/nodes/h2/update?version=\(node.version.index)", JSONText.line(node.spec)).text.contains("out of sequence"))
+    let managers: [NodeInspect] = try await caller.get("/nodes?" + caller.filters(#"{"role":["manager"]}"#))
+    #expect(managers.map(\.managerStatus?.leader) == [true])
+    #expect(try await caller.send("DELETE", "/nodes/h2").text.contains("is not down"))
+    #expect(try await caller.send("DELETE", "/nodes/h2?force=1").status == 200)
+    #expect(try await caller.send("DELETE", "/nodes/h1?force=1").status == 400)
+  }
+
+  @Test("a network in use stays; a free one goes")
+  func networks() async throws {
+    let caller = Caller()
+    let created = try await caller.send(
+      "POST", "/networks/create", #"{"Name":"n","Driver":"overlay","IPAM":{"Driver":"default","Options":null,"Config":[]},"Attachable":true}"#)
+    #expect(created.status == 201, "\(created.text)")
+    try await caller.create("web", more: "")
+    let service: ServiceInspect = try await caller.get("/services/web")
+    var spec = service.spec
+    spec.taskTemplate.networks = [NetworkAttachmentConfig(target: "n")]
+    #expect(try await caller.send("POST", "/services/web/update?version=\(service.version.index)", JSONText.line(spec)).status == 200)
+    let inUse = try await caller.send("DELETE", "/networks/n")
+    #expect(inUse.status == 409 && inUse.text.contains("in use by service web"))
+    #expect(try await caller.send("DELETE", "/services/web").status == 200)
+    #expect(try await caller.send("DELETE", "/networks/n").status == 204)
+  }
+
+  @Test("without a leader everything but ping, version, info and managers says what to do; a follower forwards the whole request")
+  func routing() async throws {
+    let caller = Caller()
+    caller.backend.world.withLock { $0.route = .noLeader("1 of 3 managers answers") }
+    let refused = try await caller.send("GET", "/services")
+    #expect(refused.status == 503)
+    #expect(refused.text.contains("The swarm does not have a leader") && refused.text.contains("1 of 3 managers answers"))
+    #expect(try await caller.send("GET", "/info").status == 200)
+    #expect(try await caller.send("GET", "/orch/v1/managers").status == 200)
+    let leader = Caller()
+    try await leader.create("there")
+    let api = leader.api
+    caller.backend.world.withLock { $0.route = .forward { await api.respond(to: $0) } }
+    let found: [ServiceInspect] = try await caller.get("/services")
+    #expect(found.map(\.spec.name) == ["there"])
+  }
+
+  @Test("a body over the limit is refused before it is parsed")
+  func limit() async throws {
+    let caller = Caller()
+    let answer = try await caller.send("POST", "/services/create", String(repeating: "x", count: (4 << 20) + 1))
+    #expect(answer.status == 413)
+  }
+
+  @Test("log options that docker refuses are refused, and times are read in both forms")
+  func logOptions() async throws {
+    let caller = Caller()
+    let id = try await caller.create("web")
+    #expect(try await caller.send("GET", "/services/web/logs").text.contains("you must choose at least one stream"))
+    #expect(try await caller.send("GET", "/services/web/logs?stdout=1&since=yesterday").status == 400)
+    let tasks: [TaskInspect] = try await caller.get("/tasks?" + caller.filters(#"{"service":["\#(id)"]}"#))
+    let task = TaskID(tasks[0].id)!
+    caller.backend.world.withLock {
+      $0.logs[task] = (1...3).map {
+        LogRecord(stream: $0 == 2 ? .stderr : .stdout, timestamp: Timestamp(nanoseconds: $0 * 1_000_000_000), bytes: Array("line \($0)\n".utf8))
+      }
+    }
+    func lines(_ query: String) async throws -> [String] {
+      var parser = StreamFrame.Parser()
+      let response = await caller.api.serve(APIRequest(method: "GET", uri: "/services/web/logs?" + query))
+      parser.append(try await response.body.collect(upTo: 1 << 20).readableBytesView)
+      var lines: [String] = []
+      while let frame = try parser.next() { lines.append("\(frame.kind) " + String(decoding: frame.payload, as: UTF8.self)) }
+      return lines
+    }
+    #expect(try await lines("stdout=1&stderr=1") == ["stdout line 1\n", "stderr line 2\n", "stdout line 3\n"])
+    #expect(try await lines("stdout=1") == ["stdout line 1\n", "stdout line 3\n"])
+    #expect(try await lines("stdout=1&tail=1") == ["stdout line 3\n"])
+    #expect(try await lines("stdout=1&since=2.5") == ["stdout line 3\n"])
+    #expect(try await lines("stdout=1&since=1970-01-01T00:00:03Z") == ["stdout line 3\n"])
+    #expect(try await lines("stderr=1&timestamps=1") == ["stderr 1970-01-01T00:00:02.000000000Z line 2\n"])
+    let details = try await lines("stderr=1&details=1")
+    #expect(
+      details == ["stderr com.docker.swarm.node.id=\(tasks[0].nodeID!),com.docker.swarm.service.id=\(id),com.docker.swarm.task.id=\(task) line 2\n"])
+  }
+
+  @Test("an image goes to every ready host, each host's result is a line, and one full disk does not stop the others")
+  func images() async throws {
+    let caller = Caller()
+    let parts = (0..<40).map { _ in ByteBuffer(repeating: 7, count: 1000) }
+    let pipe = Pipe<ByteBuffer>(capacity: 2)
+    Task {
+      for part in parts { await pipe.send(part) }
+      pipe.finish()
+    }
+    let response = await caller.api.serve(APIRequest(method: "POST", uri: "/orch/v1/images/load", body: APIBody(stream: pipe)))
+    #expect(response.status == 200)
+    let lines = try String(buffer: try await response.body.collect(upTo: 1 << 20)).split(separator: "\n").map {
+      try JSONText.decode(ImageLoadResult.self, Array($0.utf8))
+    }
+    #expect(lines.map(\.host) == ["h1", "h2", "h3"])
+    #expect(lines.map { $0.images ?? [] } == [["web:1"], ["web:1"], []])
+    #expect(lines[2].error == "no space left on device")
+    #expect(caller.backend.world.withLock { $0.loaded.values.sorted() } == [40_000, 40_000])
+  }
+}

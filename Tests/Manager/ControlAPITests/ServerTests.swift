@@ -1,0 +1,205 @@
+import API
+import APIClient
+import ControlAPI
+import Logging
+import Model
+import NIOCore
+import Synchronization
+import Testing
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
+/// A server on a socket of its own, for one test.
+func withServer<Result: Sendable>(
+  _ backend: MemoryBackend = MemoryBackend(), _ body: @Sendable (MemoryBackend, String) async throws -> Result
+) async throws -> Result {
+  var template = Array("/tmp/orch-api-XXXXXX".utf8CString)
+  guard mkdtemp(&template) != nil else { throw APIError(500, "mkdtemp: \(errno)") }
+  let folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  let path = folder + "/orch.sock"
+  defer {
+    unlink(path)
+    rmdir(folder)
+  }
+  let (ready, isReady) = AsyncStream.makeStream(of: Void.self)
+  let server = ControlServer(ControlAPI(backend: backend), on: .unix(path: path), logger: Logger(label: "test")) { _ in isReady.finish() }
+  let running = Task {
+    defer { isReady.finish() }
+    try await server.run()
+  }
+  for await _ in ready {}
+  defer { running.cancel() }
+  return try await body(backend, path)
+}
+
+@Suite struct ServerTests {
+  @Test("the socket belongs to owner and group; a dead daemon's socket is replaced, a live one's is not, and a plain file never")
+  func socket() async throws {
+    try await withServer { backend, path in
+      var status = stat()
+      #expect(stat(path, &status) == 0 && status.st_mode & 0o777 == 0o660)
+      let second = ControlServer(ControlAPI(backend: backend), on: .unix(path: path), logger: Logger(label: "test"))
+      await #expect(throws: ControlServer.Problem.self) { try await second.run() }
+      let client = APIClient(endpoint: .unix(path: path))
+      let version = try await client.get("/version", as: Version.self)
+      #expect(version.apiVersion == "1.45")
+    }
+    let plain = "/tmp/orch-api-plain-\(getpid())"
+    close(open(plain, O_CREAT | O_WRONLY, 0o600))
+    defer { unlink(plain) }
+    let onFile = ControlServer(ControlAPI(backend: MemoryBackend()), on: .unix(path: plain), logger: Logger(label: "test"))
+    await #expect(throws: ControlServer.Problem.self) { try await onFile.run() }
+    // A socket file that nobody answers on.
+    unlink(plain)
+    let descriptor = Glibc.socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: plain.utf8) }
+    _ = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
+    }
+    close(descriptor)
+    let (ready, isReady) = AsyncStream.makeStream(of: Void.self)
+    let replacing = ControlServer(ControlAPI(backend: MemoryBackend()), on: .unix(path: plain), logger: Logger(label: "test")) { _ in isReady.finish()
+    }
+    let running = Task { try await replacing.run() }
+    for await _ in ready {}
+    #expect(try await APIClient(endpoint: .unix(path: plain)).call("GET", "/_ping") == Array("OK".utf8))
+    running.cancel()
+  }
+
+  @Test("an error reaches the client as its code and message; a missing manager as a sentence that says what to do")
+  func errors() async throws {
+    try await withServer { _, path in
+      let client = APIClient(endpoint: .unix(path: path))
+      await #expect(throws: ClientError.refused(status: 404, message: "service web not found")) { try await client.call("GET", "/services/web") }
+    }
+    let nobody = APIClient(endpoint: .unix(path: "/tmp/orch-nobody.sock"))
+    do {
+      try await nobody.call("GET", "/services")
+      Issue.record("nobody answered")
+    } catch let error as ClientError {
+      #expect(error.description.contains("there is no such socket") && error.description.contains("ORCH_HOST"))
+    }
+  }
+
+  @Test("exec streams both ways at once: what was answered decides what is typed next")
+  func duplex() async throws {
+    try await withServer { backend, path in
+      let client = APIClient(endpoint: .unix(path: path))
+      try await client.createWeb()
+      let input = Pipe<StreamFrame>(capacity: 4)
+      let seen = Mutex<[String]>([])
+      try await client.exec("web.1", ExecStart(command: ["sh", "-c", "x"], stdin: true), input: input) { event in
+        switch event {
+        case .stderr(let bytes):
+          seen.withLock { $0.append("err " + String(decoding: bytes, as: UTF8.self)) }
+          await input.send(StreamFrame(.resize, [0, 24, 0, 80]))
+          await input.send(StreamFrame(.stdin, Array("one".utf8)))
+        case .stdout(let bytes):
+          seen.withLock { $0.append("out " + String(decoding: bytes, as: UTF8.self)) }
+          // The second line is only typed when the first was answered.
+          if bytes == Array("ONE".utf8) {
+            await input.send(StreamFrame(.stdin, Array("two".utf8)))
+          } else {
+            await input.send(StreamFrame(.endOfInput))
+          }
+        case .exit(let code): seen.withLock { $0.append("exit \(code)") }
+        }
+      }
+      #expect(seen.withLock { $0 } == ["err sh -c x ready\n", "out ONE", "out TWO", "exit 7"])
+      #expect(backend.world.withLock { $0.execInput.contains(.resize(.init(rows: 24, columns: 80))) })
+      // The connection pool and the server are well afterwards.
+      #expect(try await client.get("/services", as: [ServiceInspect].self).count == 1)
+    }
+  }
+
+  @Test("a process whose client leaves gets the end of its input; a task that does not run says so")
+  func execEnds() async throws {
+    try await withServer { backend, path in
+      let client = APIClient(endpoint: .unix(path: path))
+      try await client.createWeb()
+      let running = Task {
+        try await client.exec("web.1", ExecStart(command: ["cat"], stdin: true), input: Pipe<StreamFrame>(capacity: 4)) { _ in
+          withUnsafeCurrentTask { $0?.cancel() }
+        }
+      }
+      _ = try? await running.value
+      try await eventually { backend.world.withLock { $0.execEnded } == 1 }
+      await #expect(throws: ClientError.refused(status: 400, message: "exec missing: no such file")) {
+        try await client.exec("web.1", ExecStart(command: ["missing"]), input: Pipe(capacity: 1)) { _ in }
+      }
+      await #expect(throws: ClientError.self) { try await client.exec("web.9", ExecStart(command: ["ls"]), input: Pipe(capacity: 1)) { _ in } }
+    }
+  }
+
+  @Test("events come as they happen, and the watch ends with its reader")
+  func events() async throws {
+    try await withServer { backend, path in
+      let client = APIClient(endpoint: .unix(path: path))
+      let reader = Task {
+        var lines: [Event] = []
+        var text: [UInt8] = []
+        for try await part in try await client.stream("/events", [("filters", #"{"type":["service"]}"#)]) {
+          text += Array(part.readableBytesView)
+          while let end = text.firstIndex(of: 10) {
+            lines.append(try JSONText.decode(Event.self, Array(text[..<end])))
+            text.removeFirst(end + 1)
+          }
+          if lines.count == 2 { return lines }
+        }
+        return lines
+      }
+      try await eventually { backend.world.withLock { $0.watchers.count } == 1 }
+      try await client.createWeb()
+      _ = try await client.post("/orch/v1/scale", [], ["web": 2], as: ScaleResponse.self)
+      let events = try await reader.value
+      #expect(events.map(\.action) == ["create", "update"])
+      #expect(events.last?.actor.attributes["replicas.new"] == "2")
+      try await eventually { backend.world.withLock { $0.watchers.isEmpty } }
+    }
+  }
+
+  @Test("a followed log brings new tasks' lines, and ends with its reader")
+  func follow() async throws {
+    try await withServer { backend, path in
+      let client = APIClient(endpoint: .unix(path: path))
+      try await client.createWeb()
+      let task = try await client.get("/tasks/web.1", as: TaskInspect.self)
+      backend.world.withLock { $0.logs[TaskID(task.id)!] = [LogRecord(stream: .stdout, timestamp: MemoryBackend.now, bytes: Array("old\n".utf8))] }
+      let reader = Task {
+        var parser = StreamFrame.Parser()
+        for try await part in try await client.stream("/services/web/logs", [("stdout", "1"), ("follow", "1")]) {
+          parser.append(part.readableBytesView)
+          if let frame = try parser.next() { return String(decoding: frame.payload, as: UTF8.self) }
+        }
+        return ""
+      }
+      #expect(try await reader.value == "old\n")
+      try await eventually { backend.world.withLock { $0.watchers.isEmpty } }
+    }
+  }
+}
+
+extension APIClient {
+  func createWeb() async throws {
+    let spec = ServiceSpec(name: "web", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "web:1")), mode: .replicated(1))
+    _ = try await post("/services/create", [], spec, as: ServiceCreateResponse.self)
+  }
+}
+
+func eventually(_ condition: () -> Bool) async throws {
+  let clock = ContinuousClock()
+  let end = clock.now + .seconds(10)
+  while !condition() {
+    guard clock.now < end else {
+      Issue.record("it did not happen within 10 s")
+      return
+    }
+    try await Task.sleep(for: .milliseconds(10))
+  }
+}
