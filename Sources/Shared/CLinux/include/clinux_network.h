@@ -1,6 +1,5 @@
 // What Swift's Glibc module lacks for network namespaces and event loops.
 #pragma once
-#include <linux/if.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>

@@ -1,0 +1,64 @@
+import CLinux
+import Glibc
+import LinuxSystem
+import Logging
+import Model
+import Synchronization
+
+/// Answers DNS inside containers: a UDP and a TCP socket at 127.0.0.11:53 in each container's namespace, all served by one thread.
+/// Bounds: 64 TCP connections per container, 512 questions under way to the host's resolvers; beyond, connections are closed and
+/// questions are answered SERVFAIL.
+public final class NameServer: Sendable {
+  public static let address = IPv4Address("127.0.0.11")!
+  private let loop: NameServerLoop
+
+  /// `upstreams`: nil means the host's /etc/resolv.conf, read again when it is older than 5 s.
+  public init(upstreams: [Upstream]? = nil, log: Logger) throws {
+    loop = try NameServerLoop(upstreams: upstreams, log: log)
+    startThread("orch-dns") { [loop] in loop.run() }
+  }
+  deinit { loop.push(.finish) }
+
+  /// From the next question on.
+  public func update(_ zone: Zone) { loop.push(.zone(zone)) }
+
+  /// Opens the sockets in the namespace at `path` and answers on them until `stop`. A task that is served already is served anew;
+  /// after a restart of the agent this is called again. Throws SystemError when the address is in use there.
+  public func serve(_ task: TaskID, namespace path: String, client: DNSClient) async throws {
+    loop.push(.remove(task))
+    let sockets = try await withNetworkNamespace(path) { try Self.open() }
+    loop.push(.add(task, datagrams: sockets.0, listener: sockets.1, client))
+  }
+
+  /// Closes the task's sockets, which would otherwise keep its namespace alive.
+  public func stop(_ task: TaskID) { loop.push(.remove(task)) }
+
+  private static func open() throws -> (Int32, Int32) {
+    func bound(_ kind: __socket_type) throws -> Int32 {
+      let descriptor = socket(AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
+      guard descriptor >= 0 else { throw SystemError("open", "DNS socket", Errno(errno)) }
+      var on: Int32 = 1
+      if kind == SOCK_STREAM { setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, 4) }
+      guard withSocketAddress(address, 53, { bind(descriptor, $0, $1) }) == 0, kind == SOCK_DGRAM || listen(descriptor, 64) == 0 else {
+        let error = errno
+        close(descriptor)
+        throw SystemError("bind", "\(address):53", Errno(error))
+      }
+      return descriptor
+    }
+    // The old server of the same task may still be closing.
+    for attempt in 1... {
+      do {
+        let datagrams = try bound(SOCK_DGRAM)
+        do { return (datagrams, try bound(SOCK_STREAM)) } catch {
+          close(datagrams)
+          throw error
+        }
+      } catch {
+        if attempt == 50 { throw error }
+        usleep(10_000)
+      }
+    }
+    preconditionFailure("unreachable")
+  }
+}

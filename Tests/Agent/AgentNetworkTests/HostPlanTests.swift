@@ -1,0 +1,131 @@
+import Model
+import Testing
+
+@testable import AgentNetwork
+
+@Suite("What a host's overlay should be, as a value")
+struct HostPlanTests {
+  var cluster: Cluster {
+    var cluster = Cluster(hosts: 3)
+    cluster.place(1, on: 1)
+    cluster.place(2, on: 2)
+    return cluster
+  }
+
+  @Test("peers are flooded to, their node addresses and remote endpoints have entries, local endpoints have none")
+  func forwarding() {
+    let tunnel = HostState(cluster.world(1)).tunnels[4096]!
+    #expect(
+      tunnel.forwarding == [
+        .flood(to: address("192.168.77.2")), .flood(to: address("192.168.77.3")),
+        .init(mac: [2, 0x42, 10, 77, 0, 252], host: address("192.168.77.2")), .init(mac: [2, 0x42, 10, 77, 0, 253], host: address("192.168.77.3")),
+        .init(mac: [2, 0x42, 10, 77, 0, 12], host: address("192.168.77.2")),
+      ])
+  }
+
+  @Test("from nothing everything is made, links before what is on them; from itself nothing is done")
+  func fromNothing() {
+    let state = HostState(cluster.world(1))
+    let operations = state.operations(from: HostState())
+    let links = operations.prefix { $0.changesLinks }
+    #expect(links.count == 6)
+    #expect(!operations.dropFirst(6).contains { $0.changesLinks })
+    #expect(operations.contains(.addAddress(4096, .init(address: address("10.77.0.251"), length: 24))))
+    #expect(state.operations(from: state) == [])
+  }
+
+  @Test("a task that moves to another host moves its entry, the old one first; one that comes here loses it")
+  func moves() {
+    var later = cluster
+    later.place(2, on: 3)
+    let before = HostState(cluster.world(1))
+    let mac: [UInt8] = [2, 0x42, 10, 77, 0, 12]
+    let operations = HostState(later.world(1)).operations(from: before).filter {
+      if case .addForwarding(4096, _) = $0 { true } else if case .deleteForwarding(4096, _) = $0 { true } else { false }
+    }
+    #expect(
+      operations == [
+        .deleteForwarding(4096, .init(mac: mac, host: address("192.168.77.2"))), .addForwarding(4096, .init(mac: mac, host: address("192.168.77.3"))),
+      ])
+    later.place(2, on: 1)
+    #expect(HostState(later.world(1)).operations(from: before).contains(.deleteForwarding(4096, .init(mac: mac, host: address("192.168.77.2")))))
+  }
+
+  @Test("what others broke is repaired: a link that is down, a lost address, a port outside its bridge, another tunnel port")
+  func repairs() {
+    let state = HostState(cluster.world(1))
+    var broken = state
+    broken.bridges[4096]!.up = false
+    broken.bridges[4096]!.addresses = [.init(address: address("10.9.9.9"), length: 24)]
+    broken.tunnels[4096]!.bridged = false
+    broken.tunnels[4097]!.port = 8472
+    broken.bridges[9999] = broken.bridges[4096]
+    let operations = state.operations(from: broken)
+    #expect(operations.contains(.deleteBridge(9999)))
+    #expect(operations.contains(.setBridge(4096, mac: [2, 0x42, 10, 77, 0, 251], mtu: 1450)))
+    #expect(operations.contains(.deleteAddress(4096, .init(address: address("10.9.9.9"), length: 24))))
+    #expect(operations.contains(.addAddress(4096, .init(address: address("10.77.0.251"), length: 24))))
+    #expect(operations.contains(.bridgeTunnel(4096)))
+    #expect(
+      operations.firstIndex(of: .deleteTunnel(4097))! < operations.firstIndex(
+        of: .addTunnel(4097, local: address("192.168.77.1"), port: 4789, mtu: 1450))!)
+    #expect(operations.contains(.bridgeTunnel(4097)))
+  }
+
+  @Test("names fit an interface and lead back")
+  func names() {
+    #expect(InterfaceName.bridge(16_777_215).utf8.count <= 15)
+    #expect(InterfaceName.veth(TaskID(value: .max), 99).utf8.count <= 15)
+    #expect(InterfaceName.vni("orbr4096", prefix: "orbr") == 4096)
+    for foreign in ["orbr", "orbr04096", "orbrx", "br0", "orbr-1", "orbr99999999999"] { #expect(InterfaceName.vni(foreign, prefix: "orbr") == nil) }
+  }
+
+  @Test("the default route leads through the first network with a way out, ingress only when there is no other")
+  func gateways() {
+    let world = cluster.world(1)
+    #expect(world.gateway(of: cluster.network(1).attachments) == address("10.77.0.251"))
+    #expect(world.gateway(of: cluster.network(1, [cluster.inside, cluster.ingress]).attachments) == address("10.255.0.251"))
+    #expect(world.gateway(of: cluster.network(1, [cluster.inside]).attachments) == nil)
+  }
+}
+
+@Suite("nftables rules, as text")
+struct RulesetTests {
+  @Test("a container's virtual IP leads to ready endpoints of its networks, in a fixed order; none: refused")
+  func container() {
+    var cluster = Cluster(hosts: 2)
+    cluster.place(2, on: 2)
+    cluster.place(1, on: 1)
+    cluster.place(3, on: 1, ready: false)
+    let world = cluster.world(1)
+    let text = Ruleset.container(cluster.network(9), in: world, ready: world.readyEndpoints())!
+    #expect(text.contains("dnat to numgen random mod 2 map { 0 : 10.77.0.11, 1 : 10.77.0.12 }\n"))
+    #expect(text.contains("ip daddr vmap { 10.77.0.2 : goto vip-10.77.0.2 }"))
+    #expect(!text.contains("10.77.0.13"))
+    cluster.endpoints = []
+    let empty = cluster.world(1)
+    let refusing = Ruleset.container(cluster.network(9), in: empty, ready: empty.readyEndpoints())!
+    #expect(refusing.contains("ip daddr { 10.77.0.2 } meta l4proto tcp reject with tcp reset"))
+    #expect(!refusing.contains("dnat"))
+    #expect(Ruleset.container(cluster.network(9, [cluster.inside]), in: empty, ready: [:]) == nil)
+  }
+
+  @Test("a published port leads to the endpoints on ingress and keeps the client's address for those of this host alone")
+  func published() {
+    var cluster = Cluster(hosts: 2)
+    cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080)]
+    cluster.place(1, on: 1)
+    cluster.place(2, on: 2)
+    let world = cluster.world(1)
+    let text = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: [])
+    #expect(text.contains("meta l4proto . th dport vmap { tcp . 8080 : goto port-tcp-8080 }"))
+    #expect(text.contains("dnat to numgen random mod 2 map { 0 : 10.255.0.11, 1 : 10.255.0.12 }:80"))
+    #expect(text.contains("ct status dnat oifname \"orbr4097\" ip daddr != { 10.255.0.11 } masquerade"))
+    #expect(text.contains("iifname { \"orbr4098\" } drop"))
+    #expect(text.contains("oifname != \"orbr*\" ip saddr { 10.255.0.0/24, 10.77.0.0/24 } masquerade"))
+    let without = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: [PublishedPort(protocol: .tcp, number: 8080)])
+    #expect(!without.contains("8080"))
+    let dead = Ruleset.host(world, ready: [:], unavailable: [])
+    #expect(dead.contains("tcp dport { 8080 } reject with tcp reset"))
+  }
+}

@@ -1,0 +1,202 @@
+import Glibc
+import Logging
+import Model
+import Netlink
+
+@testable import AgentNetwork
+
+/// Hosts and an outside as network namespaces on one underlay, 192.168.77.0/24: host N is .N, outside .100. Everything is removed by
+/// `remove`, which also happens at the end of `with`.
+final class NamespaceWorld: Sendable {
+  let folder: String
+  let hosts: Int
+  let thread: NetworkThread
+
+  static func with(_ hosts: Int, _ body: (NamespaceWorld) async throws -> Void) async throws {
+    let world = try NamespaceWorld(hosts: hosts)
+    do {
+      try await world.build()
+      try await body(world)
+    } catch {
+      world.remove()
+      throw error
+    }
+    world.remove()
+  }
+
+  private init(hosts: Int) throws {
+    folder = "/tmp/orch-network-\(UInt64.random(in: 0...UInt64.max))"
+    self.hosts = hosts
+    thread = try NetworkThread(name: "test-world")
+    mkdir(folder, 0o700)
+  }
+
+  func namespace(_ name: String) -> String { "\(folder)/\(name)" }
+  func host(_ number: Int) -> String { namespace("host\(number)") }
+  var outside: String { namespace("outside") }
+
+  private func build() async throws {
+    let names = ["underlay", "outside"] + (1...hosts).map { "host\($0)" }
+    let paths = names.map(namespace)
+    let (hosts, outside, underlay) = (hosts, outside, namespace("underlay"))
+    let hostPaths = (1...hosts).map(host)
+    try await thread.run { [thread] in
+      for path in paths {
+        close(open(path, O_CREAT | O_RDONLY | O_CLOEXEC, 0o400))
+        try thread.insideNew {
+          guard mount("/proc/thread-self/ns/net", path, nil, UInt(MS_BIND), nil) == 0 else {
+            throw NetlinkError(operation: "bind", object: path, errno: errno)
+          }
+          try NetlinkSocket().perform([.setLink(1, "lo", up: true)])
+        }
+      }
+      try thread.inside(underlay) {
+        let socket = try NetlinkSocket()
+        try socket.perform([.addLink("under0", .bridge)])
+        let bridge = try socket.links().first { $0.name == "under0" }!.index
+        try socket.perform([.setLink(bridge, "under0", up: true)])
+        for (number, path) in Array(hostPaths.enumerated()).map({ ($0.offset + 1, $0.element) }) + [(100, outside)] {
+          let target = open(path, O_RDONLY | O_CLOEXEC)
+          defer { close(target) }
+          try socket.perform([
+            .addVeth(
+              "port\(number)", master: bridge, mtu: 1500, peer: "eth0", peerMAC: [2, 0, 0, 0, 0, UInt8(number)], peerNamespace: target, alias: "test")
+          ])
+          try thread.inside(path) {
+            let inner = try NetlinkSocket()
+            let link = try inner.links().first { $0.name == "eth0" }!.index
+            try inner.perform([.addAddress([192, 168, 77, UInt8(number)], length: 24, on: link), .setLink(link, "eth0", up: true)])
+          }
+          // `inside` came home; back to the underlay for the next port.
+        }
+      }
+    }
+  }
+
+  func overlay(_ number: Int) throws -> OverlayNetwork {
+    try OverlayNetwork(
+      configuration: .init(underlayAddress: address("192.168.77.\(number)"), runDirectory: "\(folder)/run\(number)", hostNamespace: host(number)),
+      log: Logger(label: "test"))
+  }
+
+  private func remove() {
+    func unbind(in folder: String) {
+      guard let directory = opendir(folder) else { return }
+      var names: [String] = []
+      while let entry = readdir(directory) {
+        names.append(withUnsafePointer(to: &entry.pointee.d_name) { $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) } })
+      }
+      closedir(directory)
+      for name in names where name != "." && name != ".." {
+        let path = "\(folder)/\(name)"
+        while umount2(path, 2) == 0 {}
+        if unlink(path) != 0 { unbind(in: path) }
+      }
+      rmdir(folder)
+    }
+    unbind(in: folder)
+  }
+
+  // MARK: Probes
+
+  struct Result {
+    var code: Int32
+    var output: String
+  }
+
+  /// Runs a program in a namespace, with its output; the child inherits the namespace of the thread that spawns it.
+  func run(in path: String, _ arguments: String...) async throws -> Result {
+    let child = try await spawn(in: path, arguments, capture: true)
+    return await withCheckedContinuation { continuation in
+      Reader.start {
+        var bytes: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 4096)
+        while case let count = read(child.output, &buffer, buffer.count), count > 0 { bytes += buffer[..<count] }
+        close(child.output)
+        var status: Int32 = 0
+        waitpid(child.pid, &status, 0)
+        continuation.resume(returning: Result(code: status & 0x7f == 0 ? status >> 8 & 0xff : -1, output: String(decoding: bytes, as: UTF8.self)))
+      }
+    }
+  }
+
+  /// A small HTTP server that answers "<name> <client's address>" at /cgi-bin/who. Killed by `stop`.
+  func serve(_ name: String, in path: String, port: Int = 80) async throws -> pid_t {
+    let root = "\(folder)/www-\(name)"
+    mkdir(root, 0o755)
+    mkdir("\(root)/cgi-bin", 0o755)
+    let script = "#!/bin/sh\nprintf 'Content-type: text/plain\\r\\n\\r\\n'\nprintf '%s %s' '\(name)' \"${REMOTE_ADDR##*:}\"\n"
+    let file = open("\(root)/cgi-bin/who", O_CREAT | O_WRONLY | O_CLOEXEC, 0o755)
+    write(file, script, script.utf8.count)
+    close(file)
+    return try await spawn(in: path, ["busybox", "httpd", "-f", "-p", "\(port)", "-h", root], capture: false).pid
+  }
+
+  func stop(_ servers: [pid_t]) {
+    for pid in servers {
+      kill(pid, SIGKILL)
+      waitpid(pid, nil, 0)
+    }
+  }
+
+  /// Who answers; nil when nobody does.
+  func ask(_ target: String, from path: String) async throws -> (name: String, client: String)? {
+    let result = try await run(in: path, "busybox", "wget", "-q", "-T", "3", "-O", "-", "http://\(target)/cgi-bin/who")
+    let words = result.output.split(separator: " ").map(String.init)
+    return result.code == 0 && words.count == 2 ? (words[0], words[1]) : nil
+  }
+
+  private struct Child: Sendable {
+    var pid: pid_t
+    var output: Int32
+  }
+  private func spawn(in path: String, _ arguments: [String], capture: Bool) async throws -> Child {
+    try await thread.run(in: path) {
+      var pipe: [Int32] = [-1, -1]
+      guard Glibc.pipe(&pipe) == 0 else { throw NetlinkError(operation: "pipe", object: "", errno: errno) }
+      _ = fcntl(pipe[0], F_SETFD, FD_CLOEXEC)
+      _ = fcntl(pipe[1], F_SETFD, FD_CLOEXEC)
+      var actions = posix_spawn_file_actions_t()
+      posix_spawn_file_actions_init(&actions)
+      defer { posix_spawn_file_actions_destroy(&actions) }
+      posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+      if capture {
+        posix_spawn_file_actions_adddup2(&actions, pipe[1], 1)
+      } else {
+        posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
+      }
+      posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
+      var argv: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) } + [nil]
+      defer { for pointer in argv { free(pointer) } }
+      var environment: [UnsafeMutablePointer<CChar>?] = [strdup("PATH=/usr/sbin:/usr/bin:/sbin:/bin"), nil]
+      defer { free(environment[0]) }
+      var pid: pid_t = 0
+      let code = posix_spawnp(&pid, arguments[0], &actions, nil, &argv, &environment)
+      close(pipe[1])
+      guard code == 0 else {
+        close(pipe[0])
+        throw NetlinkError(operation: "spawn", object: arguments[0], errno: code)
+      }
+      if !capture { close(pipe[0]) }
+      return Child(pid: pid, output: pipe[0])
+    }
+  }
+
+  private enum Reader {
+    static func start(_ body: @escaping @Sendable () -> Void) {
+      let box = Unmanaged.passRetained(Box(body))
+      var thread = pthread_t()
+      pthread_create(
+        &thread, nil,
+        { argument in
+          Unmanaged<Box>.fromOpaque(argument!).takeRetainedValue().body()
+          return nil
+        }, box.toOpaque())
+      pthread_detach(thread)
+    }
+    private final class Box {
+      let body: @Sendable () -> Void
+      init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+    }
+  }
+}

@@ -1,0 +1,72 @@
+import Glibc
+import Logging
+import Model
+
+@testable import AgentNetwork
+
+func address(_ text: String) -> IPv4Address { IPv4Address(text)! }
+
+/// A cluster of hosts 192.168.77.1… with one network 10.77.0.0/24 and ingress 10.255.0.0/24, as the manager would tell it.
+struct Cluster {
+  let web = NetworkID(value: 1)
+  let ingress = NetworkID(value: 2)
+  let inside = NetworkID(value: 3)
+  let service = ServiceID(value: 10)
+  var hosts: Int
+  var endpoints: [EndpointRecord] = []
+  var ports: [PortConfig] = []
+
+  func underlay(_ host: Int) -> IPv4Address { address("192.168.77.\(host)") }
+
+  func networks(of host: Int) -> [NetworkAssignment] {
+    [(web, "web", 4096, 77, false, false), (ingress, "ingress", 4097, 255, false, true), (inside, "inside", 4098, 78, true, false)].map {
+      id, name, vni, second, inside, ingress in
+      NetworkAssignment(
+        id: id, name: name, vni: UInt32(vni), subnet: IPv4Prefix("10.\(second).0.0/24")!, internalOnly: inside, ingress: ingress, mtu: 1450,
+        dataPathPort: 4789, nodeAddress: address("10.\(second).0.\(250 + host)"),
+        peers: (1...hosts).filter { $0 != host }.map {
+          .init(node: NodeID(value: UInt128($0)), underlay: underlay($0), address: address("10.\(second).0.\(250 + $0)"))
+        })
+    }
+  }
+  var virtualIP: IPv4Address { address("10.77.0.2") }
+  var services: [ServiceRecord] {
+    [
+      ServiceRecord(
+        id: service, name: "web", names: [web: ["web"]], mode: .vip, virtualIPs: [NetworkAttachment(network: web, address: virtualIP)], ports: ports)
+    ]
+  }
+
+  func task(_ number: Int) -> TaskID { TaskID(value: UInt128(0x1234_5678_9abc_def0_1234) << 32 | UInt128(number)) }
+  /// Attached to web and ingress: 10.77.0.(10+number), 10.255.0.(10+number).
+  func network(_ number: Int, _ networks: [NetworkID]? = nil) -> TaskNetwork {
+    TaskNetwork(
+      task: task(number),
+      attachments: (networks ?? [ingress, web]).map { id in
+        let second = id == web ? 77 : id == ingress ? 255 : 78
+        return NetworkAttachment(network: id, address: address("10.\(second).0.\(10 + number)"))
+      })
+  }
+  mutating func place(_ number: Int, on host: Int, ready: Bool = true) {
+    remove(number)
+    for attachment in network(number).attachments {
+      endpoints.append(
+        EndpointRecord(
+          task: task(number), service: service, network: attachment.network, node: NodeID(value: UInt128(host)), slot: UInt64(number),
+          address: attachment.address, underlay: underlay(host), ready: ready))
+    }
+  }
+  mutating func remove(_ number: Int) {
+    let id = task(number)
+    endpoints.removeAll { $0.task == id }
+  }
+
+  func world(_ host: Int) -> NetworkWorld {
+    var world = NetworkWorld()
+    world.underlay = underlay(host)
+    world.networks = networks(of: host)
+    world.services = services
+    world.endpoints = endpoints
+    return world
+  }
+}

@@ -1,0 +1,112 @@
+import Model
+import Testing
+
+@testable import DNS
+
+private func address(_ text: String) -> IPv4Address { IPv4Address(text)! }
+private let front = NetworkID(value: 1)
+private let back = NetworkID(value: 2)
+
+private func endpoint(_ task: Int, _ service: Int, _ network: NetworkID, _ text: String, slot: Int = 1, ready: Bool = true) -> EndpointRecord {
+  EndpointRecord(
+    task: TaskID(value: UInt128(task)), service: ServiceID(value: UInt128(service)), network: network, node: NodeID(value: 1), slot: UInt64(slot),
+    address: address(text), underlay: address("192.168.0.1"), ready: ready)
+}
+
+private let zone = Zone(
+  services: [
+    ServiceRecord(
+      id: ServiceID(value: 1), name: "shop_web", names: [front: ["shop_web", "web", "www.shop"]], mode: .vip,
+      virtualIPs: [NetworkAttachment(network: front, address: address("10.0.1.2"))], ports: []),
+    ServiceRecord(id: ServiceID(value: 2), name: "shop_db", names: [back: ["shop_db", "db"]], mode: .dnsrr, virtualIPs: [], ports: []),
+    ServiceRecord(
+      id: ServiceID(value: 3), name: "shop_idle", names: [front: ["idle"]], mode: .dnsrr, virtualIPs: [], ports: []),
+  ],
+  endpoints: [
+    endpoint(1, 1, front, "10.0.1.11"), endpoint(2, 1, front, "10.0.1.12", slot: 2), endpoint(3, 1, front, "10.0.1.13", slot: 3, ready: false),
+    endpoint(4, 2, back, "10.0.2.11"), endpoint(5, 2, back, "10.0.2.12", slot: 2),
+  ])
+
+@Suite("What names mean")
+struct ZoneTests {
+  private func ask(_ name: String, _ type: UInt16 = RecordType.a, on networks: [NetworkID] = [front], forwards: Bool = true, turn: Int = 0) -> String
+  {
+    var query = Message(id: 9)
+    query.questions = [.init(name: Name(name)!, type: type)]
+    let client = DNSClient(networks: networks, ownNames: ["me.local": address("10.0.1.99")], forwards: forwards)
+    switch zone.resolve(query, from: client, turn: turn) {
+    case .forward: return "forward"
+    case .ignore: return "ignore"
+    case .answer(let message):
+      guard message.code == .noError else { return "\(message.code)" }
+      let texts = message.answers.map { answer in
+        answer.type == RecordType.ptr ? "\(answer.data.count) bytes" : answer.data.map { String($0) }.joined(separator: ".")
+      }
+      return texts.isEmpty ? "no data" : texts.joined(separator: " ")
+    }
+  }
+
+  @Test("names, one by one")
+  func table() {
+    let cases: [(String, UInt16, [NetworkID], String)] = [
+      ("web", 1, [front], "10.0.1.2"),
+      ("WEB.", 1, [front], "10.0.1.2"),
+      ("shop_web", 1, [front], "10.0.1.2"),
+      ("www.shop", 1, [front], "10.0.1.2"),
+      ("tasks.web", 1, [front], "10.0.1.11 10.0.1.12"),
+      ("tasks.shop_web", 1, [front], "10.0.1.11 10.0.1.12"),
+      ("shop_web.3", 1, [front], "10.0.1.13"),
+      ("web", 28, [front], "no data"),
+      ("web", 15, [front], "no data"),
+      ("web", 1, [back], "forward"),
+      ("db", 1, [front], "forward"),
+      ("db", 1, [front, back], "10.0.2.11 10.0.2.12"),
+      ("idle", 1, [front], "no data"),
+      ("me.local", 1, [], "10.0.1.99"),
+      ("example.com", 1, [front], "forward"),
+      ("2.1.0.10.in-addr.arpa", 12, [front], "10 bytes"),
+      ("2.1.0.10.in-addr.arpa", 12, [back], "forward"),
+      ("x.1.0.10.in-addr.arpa", 12, [front], "forward"),
+    ]
+    for (name, type, networks, expected) in cases { #expect(ask(name, type, on: networks) == expected, "\(name) \(type)") }
+  }
+
+  @Test("on internal networks alone nobody outside is asked")
+  func internalOnly() {
+    #expect(ask("example.com", forwards: false) == "nameError")
+    #expect(ask("web", forwards: false) == "10.0.1.2")
+  }
+
+  @Test("several addresses take turns in front")
+  func turns() {
+    #expect(ask("db", on: [back], turn: 1) == "10.0.2.12 10.0.2.11")
+    #expect(ask("db", on: [back], turn: 2) == "10.0.2.11 10.0.2.12")
+  }
+
+  @Test("answers are not answered, and strange questions get an error")
+  func strange() {
+    let client = DNSClient(networks: [front], forwards: true)
+    var message = Message(id: 1)
+    message.isResponse = true
+    #expect(zone.resolve(message, from: client, turn: 0) == .ignore)
+    message = Message(id: 1)
+    guard case .answer(let none) = zone.resolve(message, from: client, turn: 0) else {
+      Issue.record("no answer")
+      return
+    }
+    #expect(none.code == .formatError)
+    message.opcode = 5
+    guard case .answer(let update) = zone.resolve(message, from: client, turn: 0) else {
+      Issue.record("no answer")
+      return
+    }
+    #expect(update.code == .notImplemented)
+  }
+
+  @Test("the host's resolvers are read from resolv.conf")
+  func resolvConf() {
+    let text =
+      "# x\nsearch a b\nnameserver 10.0.0.1\n  nameserver\t10.0.0.2 \nnameserver fe80::1\nnameserver\nnameserver 10.0.0.3\nnameserver 10.0.0.4\n"
+    #expect(Upstream.parse(text).map(\.address) == [address("10.0.0.1"), address("10.0.0.2"), address("10.0.0.3")])
+  }
+}
