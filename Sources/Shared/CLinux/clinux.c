@@ -121,6 +121,10 @@ ssize_t clinux_lgetxattr(const char *path, const char *name, void *value, size_t
   ssize_t count = lgetxattr(path, name, value, size);
   return count < 0 ? -errno : count;
 }
+ssize_t clinux_fgetxattr(int fd, const char *name, void *value, size_t size) {
+  ssize_t count = fgetxattr(fd, name, value, size);
+  return count < 0 ? -errno : count;
+}
 int clinux_syncfs(int fd) { return syncfs(fd) < 0 ? -errno : 0; }
 
 int clinux_remove_tree(int directory, const char *name) { return remove_tree(directory, name, 0); }

@@ -47,6 +47,7 @@ int clinux_remove_tree(int directory, const char *name);
 // Extended attributes (xattr(7)); set with flags 0. lgetxattr does not follow a final link and returns the value's length.
 int clinux_fsetxattr(int fd, const char *name, const void *value, size_t size);
 ssize_t clinux_lgetxattr(const char *path, const char *name, void *value, size_t size);
+ssize_t clinux_fgetxattr(int fd, const char *name, void *value, size_t size);
 int clinux_syncfs(int fd);  // everything of the file system that fd is on
 int clinux_rlimit(const char *name);  // number of "nofile" and so on; -1 when unknown
 // Sends or receives one descriptor with up to `count` bytes over a Unix socket. receive: bytes read, *fd = -1 when none came.
