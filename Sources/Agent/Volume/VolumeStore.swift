@@ -1,101 +1,207 @@
-// Volume: named folders of a host that outlive containers.
+// Volume: folders of a host that outlive containers.
 //
-// On disk, below the agent's `volumes` directory: NAME/_data (as Docker has it). A new volume is filled aside and renamed, so a
-// crash leaves a whole one or none. Refuses to know tasks: users are names that it counts.
+// On disk, below the agent's `volumes` directory: NAME/_data (the content) and NAME/volume.json (labels), as Docker has them.
+// Invariants: a volume is whole or not there (made under a name that no volume can have, then renamed); a name is one path component.
+// It refuses to know containers and images: users are told to it by `inUse`, an image's content by its folder.
+
 import Glibc
 import LinuxSystem
+import Model
 import Synchronization
 
+#if canImport(FoundationEssentials)
+  import FoundationEssentials
+#else
+  import Foundation
+#endif
+
+/// Operation, object, cause, and what the user can do.
 public struct VolumeError: Error, Hashable, Sendable, CustomStringConvertible {
-  public var operation: String
-  public var object: String
-  public var cause: String
-  public init(_ operation: String, _ object: String, _ cause: String) {
-    self.operation = operation
-    self.object = object
-    self.cause = cause
+  public enum Kind: Hashable, Sendable { case invalid, notFound, inUse, system }
+  public var kind: Kind
+  public var message: String
+  public init(_ kind: Kind, _ message: String) {
+    self.kind = kind
+    self.message = message
   }
-  public var description: String { "\(operation) \(object): \(cause)" }
+  public var description: String { message }
 }
 
-/// The volumes of one host. Its methods block no thread of the cooperative pool.
+public struct VolumeRecord: Hashable, Sendable {
+  public var name: String
+  /// The folder with the content.
+  public var path: String
+  public var labels: [String: String]
+  public var createdAt: Timestamp
+}
+
+/// What the runtime is to mount for one `Mount` of a service's spec.
+public enum ResolvedMount: Hashable, Sendable {
+  case bind(source: String, target: String, readOnly: Bool, recursive: Bool)
+  case tmpfs(target: String, size: Int64?, mode: UInt32?, readOnly: Bool)
+}
+
+/// The named volumes of one host. Its methods block no thread of the cooperative pool.
 public final class VolumeStore: Sendable {
   public let directory: String
-  /// Users by volume; of this process's life, since containers are prepared again or recovered after a restart.
-  private let users = Mutex<[String: Set<String>]>([:])
-  private let making = Mutex<Void>(())
+  /// Making, filling and removing are done one at a time; always on a thread of our own.
+  private let writer = Mutex(())
 
-  /// Opens or makes the directory (0700) and removes what a crash left half made. Blocking, once at start.
+  /// Blocking, once at start.
   public init(directory: String) throws {
     self.directory = directory
-    try Files.makeDirectories(directory, mode: 0o700)
-    for name in try Files.list(directory) where name.hasPrefix(".new-") { try Files.removeTree("\(directory)/\(name)") }
+    try Files.makeDirectories(directory, mode: 0o711)
+    for name in try Files.list(directory) where name.hasPrefix(Self.temporaryPrefix) { try Files.removeTree("\(directory)/\(name)") }
   }
 
-  /// The volume's folder; made when it is not there. A new volume begins with what the image has at `target` (Docker's copy-up),
-  /// from `layers`, base first; none: empty.
-  public func prepare(_ name: String, user: String, copyFrom layers: [String], target: String) async throws -> String {
-    try Self.check(name)
-    return try await onOwnThread("orch-volume") { [self] in
-      let folder = "\(directory)/\(name)"
-      try making.withLock { _ in
-        guard !Files.exists(folder) else { return }
-        let aside = "\(directory)/.new-\(name)"
-        try Files.removeTree(aside)
-        try Files.makeDirectories("\(aside)/_data", mode: 0o755)
-        for layer in layers { try CopyUp.copy(target, of: layer, to: "\(aside)/_data") }
-        guard rename(aside, folder) == 0 else { throw SystemError("rename to", folder, .current) }
+  private static let temporaryPrefix = ".making-"
+  private struct Document: Codable {
+    var labels: [String: String]
+    var createdAt: Timestamp
+  }
+
+  // MARK: - Mounts
+
+  /// Makes what a mount needs and says what to mount. Blocks only a thread of its own.
+  /// - Parameters:
+  ///   - task: names an anonymous volume (a mount without source): `TASK` and the target's digest of characters.
+  ///   - imageContent: the image's content at a path in the container, for a volume that is empty ("copy-up");
+  ///     nil when the image has nothing there. Called with the target; its folder may be an overlay view or a layer's.
+  public func resolve(
+    _ mount: Mount, task: String, now: Timestamp, imageContent: @escaping @Sendable (_ target: String) -> String? = { _ in nil }
+  ) async throws -> ResolvedMount {
+    guard mount.target.hasPrefix("/"), !mount.target.split(separator: "/").contains("..") else {
+      throw VolumeError(.invalid, "mount '\(mount.target)': a target is an absolute path without '..'")
+    }
+    let readOnly = mount.readOnly ?? false
+    switch mount.type ?? .volume {
+    case .tmpfs: return .tmpfs(target: mount.target, size: mount.tmpfsOptions?.sizeBytes, mode: mount.tmpfsOptions?.mode, readOnly: readOnly)
+    case .bind:
+      let source = try await onOwnThread("orch-volume") { try Self.checkBind(mount) }
+      return .bind(source: source, target: mount.target, readOnly: readOnly, recursive: mount.bindOptions?.nonRecursive != true)
+    case .volume:
+      let name = mount.source.flatMap { $0.isEmpty ? nil : $0 } ?? Self.anonymousName(task, mount.target)
+      let copies = mount.volumeOptions?.noCopy != true
+      let path = try await onOwnThread("orch-volume") { [self] in
+        try writer.withLock { _ in
+          let volume = try make(name, labels: mount.volumeOptions?.labels ?? [:], now: now)
+          if copies, try Files.list(volume.path).isEmpty, let content = imageContent(mount.target) {
+            try TreeCopy.contents(of: content, into: volume.path)
+          }
+          return try Self.subpath(mount.volumeOptions?.subpath, in: volume)
+        }
       }
-      _ = users.withLock { $0[name, default: []].insert(user) }
-      return "\(folder)/_data"
+      return .bind(source: path, target: mount.target, readOnly: readOnly, recursive: true)
     }
   }
 
-  /// A recovered container uses it still.
-  public func use(_ name: String, user: String) { _ = users.withLock { $0[name, default: []].insert(user) } }
+  /// The volume that a mount without a source gets; the same for the same task and target, so that a restarted agent finds it.
+  public static func anonymousName(_ task: String, _ target: String) -> String {
+    // FNV-1a: names only have to differ within one task.
+    let hash = target.utf8.reduce(UInt64(0xcbf2_9ce4_8422_2325)) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
+    return "\(task)-\(String(hash, radix: 16))"
+  }
 
-  public func release(user: String) {
-    users.withLock { users in
-      for name in users.keys { users[name]?.remove(user) }
-      users = users.filter { !$0.value.isEmpty }
+  private static func checkBind(_ mount: Mount) throws -> String {
+    guard let source = mount.source, source.hasPrefix("/") else {
+      throw VolumeError(.invalid, "mount '\(mount.target)': the source '\(mount.source ?? "")' is not an absolute path of the host")
+    }
+    if Files.exists(source) { return source }
+    guard mount.bindOptions?.createMountpoint == true else {
+      throw VolumeError(
+        .notFound,
+        "mount '\(mount.target)': the source '\(source)' does not exist on this host; make it on every host that may run the task, or use a volume")
+    }
+    try Files.makeDirectories(source, mode: 0o755)
+    return source
+  }
+
+  /// A folder inside a volume; no link of the volume's content leads out of it.
+  private static func subpath(_ subpath: String?, in volume: VolumeRecord) throws -> String {
+    guard let subpath, !subpath.isEmpty else { return volume.path }
+    guard !subpath.hasPrefix("/"), !subpath.split(separator: "/").contains("..") else {
+      throw VolumeError(.invalid, "volume '\(volume.name)': the subpath '\(subpath)' leaves it")
+    }
+    let root = try OwnedDescriptor.open(volume.path, O_RDONLY | O_DIRECTORY)
+    do {
+      let inside = try OwnedDescriptor.open(inRoot: root.rawValue, subpath, O_RDONLY | O_NONBLOCK)
+      var buffer = [CChar](repeating: 0, count: 4097)
+      let count = try check(readlink("/proc/self/fd/\(inside.rawValue)", &buffer, 4096), "find", subpath)
+      return String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    } catch {
+      throw VolumeError(.notFound, "volume '\(volume.name)': it has no '\(subpath)'; make it first, or mount the whole volume")
     }
   }
 
-  public func list() throws -> [String] { try Files.list(directory).filter { !$0.hasPrefix(".") }.sorted() }
+  // MARK: - Volumes
 
-  /// Deletes the volume and its data. Not an error when there is none; refused while a container uses it.
-  public func remove(_ name: String) async throws {
-    try Self.check(name)
-    if let user = users.withLock({ $0[name]?.first }) { throw VolumeError("remove volume", name, "container \(user) uses it: stop it first") }
+  /// Makes a volume, or returns the one of that name as it is.
+  public func create(_ name: String, labels: [String: String] = [:], now: Timestamp) async throws -> VolumeRecord {
+    try await onOwnThread("orch-volume") { [self] in try writer.withLock { _ in try make(name, labels: labels, now: now) } }
+  }
+
+  /// Sorted by name.
+  public func list() async throws -> [VolumeRecord] {
+    try await onOwnThread("orch-volume") { [self] in try Files.list(directory).compactMap { try? record($0) } }
+  }
+
+  public func inspect(_ name: String) async throws -> VolumeRecord? {
+    try Self.checkName(name)
+    return try await onOwnThread("orch-volume") { [self] in Files.exists(dataPath(name)) ? try record(name) : nil }
+  }
+
+  /// Removes a volume with its content. `inUse`: names of volumes that containers mount, running or not.
+  public func remove(_ name: String, inUse: Set<String> = []) async throws {
+    try Self.checkName(name)
+    if inUse.contains(name) { throw VolumeError(.inUse, "remove volume '\(name)': a container uses it; remove the service first") }
     try await onOwnThread("orch-volume") { [self] in
-      let folder = "\(directory)/\(name)"
-      guard Files.exists(folder) else { return }
-      // Gone at once for everybody, deleted afterwards; the next start finishes what a crash interrupts.
-      let aside = "\(directory)/.new-removed-\(name)"
-      try Files.removeTree(aside)
-      guard rename(folder, aside) == 0 else { throw SystemError("rename to", aside, .current) }
-      try Files.removeTree(aside)
-    }
-  }
-
-  /// The source of a bind mount must be there, as with Docker's services, unless it is to be made.
-  public func checkBind(_ path: String, create: Bool) async throws {
-    guard path.hasPrefix("/") else { throw VolumeError("bind mount", path, "the source must be an absolute path") }
-    try await onOwnThread("orch-volume") {
-      if Files.exists(path) { return }
-      guard create else {
-        throw VolumeError("bind mount", path, "there is no such file or folder on this host: make it, or use a named volume")
+      try writer.withLock { _ in
+        guard Files.exists("\(directory)/\(name)") else {
+          throw VolumeError(.notFound, "remove volume '\(name)': there is no such volume on this host")
+        }
+        // Out of sight at once; the rest may take longer or be finished at the next start.
+        let trash = temporary()
+        try check(rename("\(directory)/\(name)", trash), "move away", name)
+        try Files.removeTree(trash)
       }
-      try Files.makeDirectories(path, mode: 0o755)
     }
   }
 
-  /// Docker's rule: [a-zA-Z0-9][a-zA-Z0-9_.-]*, here at most 200 long.
-  static func check(_ name: String) throws(VolumeError) {
-    func letter(_ byte: UInt8) -> Bool { (48...57).contains(byte) || (65...90).contains(byte) || (97...122).contains(byte) }
-    let bytes = Array(name.utf8)
-    guard (1...200).contains(bytes.count), letter(bytes[0]), bytes.allSatisfy({ letter($0) || [45, 46, 95].contains($0) }) else {
-      throw VolumeError("volume", name, "a name has letters, digits, '_', '.' and '-', and begins with a letter or digit")
+  private func make(_ name: String, labels: [String: String], now: Timestamp) throws -> VolumeRecord {
+    try Self.checkName(name)
+    if Files.exists(dataPath(name)) { return try record(name) }
+    let folder = temporary()
+    do {
+      try Files.makeDirectories(folder + "/_data", mode: 0o755)
+      try check(chmod(folder + "/_data", 0o755), "set the mode of", folder)
+      let encoder = JSONEncoder()
+      encoder.outputFormatting = .sortedKeys
+      try Files.writeAtomically(folder + "/volume.json", Array(encoder.encode(Document(labels: labels, createdAt: now))))
+      try check(chmod(folder, 0o711), "set the mode of", folder)
+      try check(rename(folder, "\(directory)/\(name)"), "make volume", name)
+    } catch {
+      try? Files.removeTree(folder)
+      throw error
+    }
+    return try record(name)
+  }
+
+  private func record(_ name: String) throws -> VolumeRecord {
+    try Self.checkName(name)
+    // A folder without its document was made by hand: it is a volume all the same.
+    let bytes = (try? Files.read("\(directory)/\(name)/volume.json")) ?? []
+    let document = (try? JSONDecoder().decode(Document.self, from: Data(bytes))) ?? Document(labels: [:], createdAt: .zero)
+    return VolumeRecord(name: name, path: dataPath(name), labels: document.labels, createdAt: document.createdAt)
+  }
+
+  private func dataPath(_ name: String) -> String { "\(directory)/\(name)/_data" }
+  private func temporary() -> String { "\(directory)/\(Self.temporaryPrefix)\(UInt64.random(in: 0...UInt64.max))" }
+
+  /// Docker's rule: [a-zA-Z0-9][a-zA-Z0-9_.-]*, at most 255 bytes; so a name is one component and never hidden.
+  private static func checkName(_ name: String) throws {
+    let letter = { (byte: UInt8) in (48...57).contains(byte) || (65...90).contains(byte) || (97...122).contains(byte) }
+    guard let first = name.utf8.first, letter(first), name.utf8.count <= 255, name.utf8.allSatisfy({ letter($0) || [45, 46, 95].contains($0) }) else {
+      throw VolumeError(.invalid, "'\(name.prefix(80))' cannot be a volume's name; use letters, digits, '_', '.' and '-', a letter or digit first")
     }
   }
 }
