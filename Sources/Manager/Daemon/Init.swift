@@ -1,5 +1,6 @@
 import ArgumentParser
 import Consensus
+import ControlAPI
 import Identity
 import Logging
 import Model
@@ -16,13 +17,14 @@ struct Init: AsyncParsableCommand {
     let folder = StateFolder(path: common.stateFolder)
     try folder.requireUnused()
     let settings = try self.settings()
+    try await addresses.requireFree()
     let (cluster, node) = (ClusterID.random(), NodeID.random())
     let (identity, unlock, worker, manager) = try await folder.fill { try make(cluster, node, settings, folder) }
 
     let daemon = try ManagerDaemon(
       folder: folder, identity: identity, settings: settings, unlock: unlock, readiness: Readiness(descriptor: common.readyDescriptor))
     try await daemon.run(until: .leads) {
-      print(
+      say(
         """
         Cluster \(cluster) is made: this manager is node \(node) at \(settings.advertise).
 
@@ -91,6 +93,15 @@ enum ClusterSecrets {
 }
 
 extension AddressOptions {
+  /// Nothing is begun when somebody else has the addresses.
+  func requireFree() async throws {
+    let listen = try listenAddress()
+    try await TransportServer.probe(host: listen.host, port: listen.port)
+    if let api = api.flatMap({ HostPort($0) }) { try await TransportServer.probe(host: api.host, port: api.port) }
+    guard socket.utf8.count < 108 else { throw UserError("--socket \(socket): longer than the 107 bytes that a unix socket's path may have") }
+    if UnixSocket.answers(socket) { throw ControlServer.Problem.inUse(path: socket) }
+  }
+
   func listenAddress() throws -> HostPort {
     guard let parsed = HostPort(listen, defaultPort: HostPort.defaultPort) else { throw UserError("--listen-addr \(listen): not HOST:PORT") }
     return parsed

@@ -31,15 +31,14 @@ struct Join: AsyncParsableCommand {
       given = HostPort(text, defaultPort: listen.port)
       if given == nil { throw UserError("--advertise-addr \(text): not HOST or HOST:PORT") }
     }
+    try await addresses.requireFree()
     let advertise = given ?? (listen.host == "0.0.0.0" ? nil : listen)
 
     let (identity, settings, unlock) = try await folder.fill {
       var hosts = [Host.hostname]
       if let advertise { hosts.append(advertise.host) }
-      let joined = try await JoinClient.requestCertificate(token: token, address: target, hostname: Host.hostname, hosts: hosts, log: log)
-      guard joined.identity.role == .manager else {
-        throw UserError("this is the workers' join token: with it, run `orch-agent join`; a manager needs the managers' token")
-      }
+      let joined = try await JoinClient.requestCertificate(
+        token: token, role: .manager, address: target, hostname: Host.hostname, hosts: hosts, log: log)
       let settings = try addresses.settings(listen: listen, advertise: advertise ?? HostPort(host: joined.localHost, port: listen.port))
       try folder.save(settings)
       let unlock = try await becomeMember(joined, settings, target, folder, log)
@@ -50,7 +49,7 @@ struct Join: AsyncParsableCommand {
     let daemon = try ManagerDaemon(
       folder: folder, identity: identity, settings: settings, unlock: unlock, readiness: Readiness(descriptor: common.readyDescriptor))
     try await daemon.run(until: .votes) {
-      print("This manager is node \(identity.node) at \(settings.advertise) and a member of cluster \(identity.cluster).")
+      say("This manager is node \(identity.node) at \(settings.advertise) and a member of cluster \(identity.cluster).")
     }
   }
 
@@ -74,7 +73,11 @@ struct Join: AsyncParsableCommand {
         return try UnlockKey(bytes: Array(response.unlockKey))
       } catch let error as StreamError where [.notLeader, .unavailable].contains(error.code) && ContinuousClock.now < deadline {
         log.info("asking the leader", metadata: ["reason": "\(error)", "leader": "\(error.detail)"])
-        if let leader = HostPort(error.detail) { next = leader } else { next = target }
+        if let leader = HostPort(error.detail), leader != next {
+          next = leader
+          continue
+        }
+        next = target
         try await Task.sleep(for: .milliseconds(200))
       } catch let error as TransportError where next != target && ContinuousClock.now < deadline {
         // The leader that was named may have just died.

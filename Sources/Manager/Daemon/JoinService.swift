@@ -44,6 +44,13 @@ struct JoinService: Sendable {
       log.notice("join refused: the token's secret is not valid", metadata: ["hostname": "\(request.hostname.prefix(64))"])
       throw StreamError(.permissionDenied, "the join token's secret is not valid (any longer): get a current token from a manager")
     }
+    guard request.role.isEmpty || request.role == role.rawValue else {
+      throw StreamError(
+        .failedPrecondition,
+        role == .worker
+          ? "this is the workers' join token: with it, run `orch-agent join`; a manager needs the managers' token"
+          : "this is the managers' join token: with it, run `orch-manager join`; an agent needs the workers' token")
+    }
     let now = Timestamp.now
     let node = NodeID.random()
     let certificate = try authority.issue(request.signingRequest, node: node, role: role, hosts: request.hosts, now: now)

@@ -3,6 +3,7 @@ import Identity
 import Logging
 import Model
 import NIOCore
+import NIOPosix
 import NIOSSL
 import NIOTLS
 import SwiftProtobuf
@@ -134,7 +135,8 @@ final class FrameHandler: ChannelInboundHandler {
     connection?.ended(.closed(reason))
     if !greeted { side.ready(.failure(.closed(reason))) }
     if ours == nil {
-      let quiet = greeted && !context.channel.isActive
+      // Whoever dialled hears it from its call.
+      let quiet = side.dialled || (greeted && !context.channel.isActive)
       side.log.log(level: quiet ? .debug : .notice, "connection closed", metadata: ["peer": "\(remote(context))", "reason": "\(reason)"])
     }
     context.close(promise: nil)
@@ -156,6 +158,10 @@ func explain(_ error: any Error) -> String {
   }
   if text.contains("WRONG_VERSION_NUMBER") || text.contains("HTTP_REQUEST") { return "the other side does not speak TLS" }
   if let error = error as? NIOSSLError, case .uncleanShutdown = error { return "the other side has gone" }
+  if let error = error as? NIOConnectionError {
+    return error.connectionErrors.first.map { explain($0.error) } ?? "the name \(error.host) is not known"
+  }
+  if let error = error as? ChannelError, case .connectTimeout = error { return "no answer in time" }
   if let error = error as? IOError { return String(cString: strerror(error.errnoCode)) }
   return text
 }

@@ -14,16 +14,17 @@ public enum JoinClient {
     public var localHost: String
   }
 
-  /// Makes a key, has it signed by the manager at `address`. `hosts`: names for a manager's API. Waits through elections for up to `patience`.
+  /// Makes a key, has it signed by the manager at `address`. `role`: what the joiner is; the other role's token is refused. `hosts`: names for a manager's API. Waits through elections for up to `patience`.
   /// Throws what a user can read: another cluster's token, a secret that is not valid, nobody there.
   public static func requestCertificate(
-    token: JoinToken, address: HostPort, hostname: String, hosts: [String] = [], patience: Duration = .seconds(15), log: Logger
+    token: JoinToken, role: NodeRole, address: HostPort, hostname: String, hosts: [String] = [], patience: Duration = .seconds(15), log: Logger
   ) async throws -> Joined {
     let key = NodeKey()
     var request = WireIssueCertificateRequest()
     request.secret = token.secret
     request.signingRequest = try key.signingRequest()
     request.hostname = hostname
+    request.role = role.rawValue
     request.hosts = hosts
     let credentials = try JoinCredentials(token: token)
     let deadline = ContinuousClock.now + patience
@@ -36,6 +37,7 @@ public enum JoinClient {
           throw IdentityError.token("belongs to another cluster: the manager answered with another certificate authority")
         }
         let identity = try NodeIdentity(certificatePEM: response.certificate, key: key, authorityPEM: response.authority)
+        guard identity.role == role else { throw IdentityError.certificate("the manager issued it for a \(identity.role.rawValue)") }
         return Joined(identity: identity, managers: response.managers, localHost: connection.localHost)
       } catch let error as StreamError where [.unavailable, .notLeader].contains(error.code) && ContinuousClock.now < deadline {
         log.info("the cluster has no leader now; trying again", metadata: ["manager": "\(address)", "reason": "\(error)"])

@@ -58,6 +58,17 @@ public final class TransportServer: Sendable {
     }
   }
 
+  /// Whether the address can be listened on, before something is begun that needs it.
+  public static func probe(host: String, port: Int) async throws {
+    do {
+      let channel = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+        .serverChannelOption(.socketOption(.so_reuseaddr), value: 1).bind(host: host, port: port).get()
+      try await channel.close()
+    } catch {
+      throw TransportError.bind(address: "\(host):\(port)", cause: explain(error))
+    }
+  }
+
   private init(_ channel: any Channel, host: String, _ accepted: Accepted) {
     self.channel = channel
     self.accepted = accepted

@@ -205,6 +205,9 @@ public final class TransportStream: Sendable {
         fail(error, tell: error)
       } catch is CancellationError {
         cancel()
+      } catch let error as TransportError {
+        connection.log.debug("\(method) ended", metadata: ["peer": "\(connection.remote)", "error": "\(error)"])
+        fail(error, tell: StreamError(.unavailable, "\(error)"))
       } catch {
         connection.log.warning("\(method) failed", metadata: ["peer": "\(connection.remote)", "error": "\(error)"])
         // Our own words are for our own daemons only.

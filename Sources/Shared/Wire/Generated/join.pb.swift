@@ -43,6 +43,9 @@ public nonisolated struct WireIssueCertificateRequest: Sendable {
   /// Names and addresses under which a manager's API is reached; ignored for workers.
   public var hosts: [String] = []
 
+  /// "manager" or "worker": what the joiner is; the other role's token is refused before a node is made.
+  public var role: String = String()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -136,7 +139,7 @@ fileprivate nonisolated let _protobuf_package = "orch.wire"
 
 nonisolated extension WireIssueCertificateRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".IssueCertificateRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}secret\0\u{3}signing_request\0\u{1}hostname\0\u{1}hosts\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}secret\0\u{3}signing_request\0\u{1}hostname\0\u{1}hosts\0\u{1}role\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -148,6 +151,7 @@ nonisolated extension WireIssueCertificateRequest: SwiftProtobuf.Message, SwiftP
       case 2: try { try decoder.decodeSingularStringField(value: &self.signingRequest) }()
       case 3: try { try decoder.decodeSingularStringField(value: &self.hostname) }()
       case 4: try { try decoder.decodeRepeatedStringField(value: &self.hosts) }()
+      case 5: try { try decoder.decodeSingularStringField(value: &self.role) }()
       default: break
       }
     }
@@ -166,6 +170,9 @@ nonisolated extension WireIssueCertificateRequest: SwiftProtobuf.Message, SwiftP
     if !self.hosts.isEmpty {
       try visitor.visitRepeatedStringField(value: self.hosts, fieldNumber: 4)
     }
+    if !self.role.isEmpty {
+      try visitor.visitSingularStringField(value: self.role, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -174,6 +181,7 @@ nonisolated extension WireIssueCertificateRequest: SwiftProtobuf.Message, SwiftP
     if lhs.signingRequest != rhs.signingRequest {return false}
     if lhs.hostname != rhs.hostname {return false}
     if lhs.hosts != rhs.hosts {return false}
+    if lhs.role != rhs.role {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
