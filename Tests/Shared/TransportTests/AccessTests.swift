@@ -215,3 +215,91 @@ import Wire
     await again.close()
   }
 }
+
+@Suite("joining and addresses", .timeLimit(.minutes(1))) struct JoinTests {
+  let world: World
+  init() throws { world = try World() }
+
+  @Test(
+    "HOST:PORT is read strictly",
+    arguments: [
+      ("10.0.0.1:2377", HostPort(host: "10.0.0.1", port: 2377)), ("host-a:1", HostPort(host: "host-a", port: 1)),
+      ("[fe80::1]:80", HostPort(host: "fe80::1", port: 80)), ("host", nil), ("fe80::1", nil), (":80", nil), ("h:", nil), ("h:70000", nil),
+      ("h:-1", nil),
+      ("h h:1", nil), ("http://h:1", nil), ("[::1:80", nil), ("", nil),
+    ] as [(String, HostPort?)])
+  func addresses(text: String, expected: HostPort?) {
+    #expect(HostPort(text) == expected)
+    if let expected { #expect(expected.description == text) }
+  }
+
+  @Test("a port may be left out where there is a default")
+  func defaultPort() {
+    #expect(HostPort("host", defaultPort: 2377) == HostPort(host: "host", port: 2377))
+    #expect(HostPort("[::1]", defaultPort: 2377) == HostPort(host: "::1", port: 2377))
+    #expect(HostPort("host:5", defaultPort: 2377)?.port == 5)
+  }
+
+  /// A manager that issues certificates for a token, as the daemon does.
+  private func issuer(_ token: JoinToken, elections: Int = 0) -> Router {
+    let (router, left) = (Router(), Shared(elections))
+    let (authority, now) = (world.authority, world.now)
+    router.unary(.joinIssueCertificate, allow: .anyone) { (_, request: WireIssueCertificateRequest) in
+      if left.decrement() { throw StreamError(.unavailable, "no leader") }
+      guard token.hasSecret(request.secret) else { throw StreamError(.permissionDenied, "wrong secret") }
+      var response = WireIssueCertificateResponse()
+      response.authority = authority.certificatePEM
+      response.certificate = try authority.issue(request.signingRequest, node: .random(), role: .worker, now: now)
+      response.managers = ["10.0.0.1:2377"]
+      return response
+    }
+    router.unary(.renewCertificate, allow: [.worker, .manager]) { (peer, request: WireRenewCertificateRequest) in
+      var response = WireIssueCertificateResponse()
+      response.certificate = try authority.issue(request.signingRequest, node: peer!.node, role: peer!.role, now: now)
+      return response
+    }
+    return router
+  }
+
+  private final class Shared: Sendable {
+    let count: Mutex<Int>
+    init(_ count: Int) { self.count = Mutex(count) }
+    func decrement() -> Bool {
+      count.withLock { count in
+        count -= 1
+        return count >= 0
+      }
+    }
+  }
+
+  @Test("a joiner gets an identity with which it may connect, waits through an election, and renews it")
+  func joining() async throws {
+    let token = JoinToken.make(for: world.authority.digest)
+    try await world.with(router: issuer(token, elections: 1)) { _, server in
+      let address = HostPort(host: "127.0.0.1", port: server.port)
+      let joined = try await JoinClient.requestCertificate(token: token, role: .worker, address: address, hostname: "h", log: world.log)
+      #expect(joined.identity.cluster == world.authority.cluster)
+      #expect(joined.identity.role == .worker)
+      #expect(joined.localHost == "127.0.0.1")
+      #expect(joined.managers == ["10.0.0.1:2377"])
+      let connection = try await TransportClient.connect(
+        host: address.host, port: address.port, credentials: Credentials(joined.identity), log: world.log)
+      let renewed = try await JoinClient.renew(joined.identity, over: connection)
+      #expect(renewed.peer == joined.identity.peer)
+      #expect(renewed.key.pem != joined.identity.key.pem)
+      connection.close()
+    }
+  }
+
+  @Test("a secret that is not the cluster's is refused in its words")
+  func wrongSecret() async throws {
+    let token = JoinToken.make(for: world.authority.digest)
+    try await world.with(router: issuer(token)) { _, server in
+      let other = JoinToken.make(for: world.authority.digest)
+      await #expect(throws: StreamError(.permissionDenied, "wrong secret")) {
+        try await JoinClient.requestCertificate(
+          token: other, role: .worker, address: HostPort(host: "127.0.0.1", port: server.port), hostname: "h", log: world.log)
+      }
+    }
+  }
+}
