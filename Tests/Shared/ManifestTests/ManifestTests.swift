@@ -340,6 +340,18 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     #expect(spec.taskTemplate.restartPolicy?.maxAttempts == 3)
   }
 
+  @Test("manifests/web.yaml is read without a warning")
+  func sample() throws {
+    let root = #filePath.split(separator: "/").dropLast(4).joined(separator: "/")
+    let path = "/\(root)/manifests/web.yaml"
+    let text = try #require(FileText.read(path))
+    let stack = try Manifest.parse(text: text, path: path)
+    #expect(stack.warnings.isEmpty)
+    #expect(stack.services.map(\.name) == ["demo_web", "demo_visitor"])
+    #expect(stack.services[0].networks == [.init(target: "demo_default", aliases: ["web", "site"])])
+    #expect(stack.services[0].ports == [PortConfig(targetPort: 80, publishedPort: 8080)])
+  }
+
   @Test("deploy is read whole")
   func deploy() throws {
     let lines = """
