@@ -91,6 +91,8 @@ final class ContainerRecord: Sendable {
   func endWithoutMonitor() -> ContainerExit {
     if let process, !process.hasEnded {
       try? process.send(SIGKILL)
+      var entry = pollfd(fd: process.rawValue, events: Int16(POLLIN), revents: 0)
+      poll(&entry, 1, 5000)
     }
     cgroup.killAll()
     var now = timespec()

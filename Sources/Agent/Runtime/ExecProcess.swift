@@ -93,7 +93,10 @@ extension ContainerRuntime {
       (stdin, stdout, stderr) = (input?.write, output.read, errors.read)
     }
     let helper = try PidDescriptor(pid: launched.monitor)
-    let inside = ProcessIdentity(pid: launched.pid, startTime: launched.startTime).open()
+    // Still its helper's child when looked at after opening: so the descriptor is of the right process. (The helper cannot tell
+    // the start time: it sees the container's /proc.)
+    var inside = try? PidDescriptor(pid: launched.pid)
+    if ProcessIdentity.parent(of: launched.pid) != launched.monitor { inside = nil }
     let exec = ExecProcess(pid: launched.pid, process: inside, tty: config.tty, stdin: stdin, stdout: stdout, stderr: stderr)
     watcher.whenReadable(helper.rawValue) {
       let status = helper.reap() ?? 255 << 8

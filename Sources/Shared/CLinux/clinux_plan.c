@@ -131,8 +131,9 @@ static void join_text(struct child *child, const char *a, const char *b) {
   child->step = child->step_buffer;
 }
 
-// A folder of the root, made step by step where it is missing; no step leaves the root. O_PATH descriptor.
-static int folder_in_root(struct child *child, const char *path, uint64_t resolve) {
+// A folder of the root, made step by step where it is missing; no step leaves the root. O_PATH descriptor. An absolute symbolic
+// link to what is not there yet is followed inside the root and its goal made, as Docker does.
+static int make_folder(struct child *child, const char *path, uint64_t resolve, int depth) {
   char prefix[4096];
   size_t length = 0;
   int fd = dup(child->root);
@@ -153,6 +154,14 @@ static int folder_in_root(struct child *child, const char *path, uint64_t resolv
     if (below == -ENOENT) {
       if (mkdirat(fd, name, 0755) < 0 && errno != EEXIST) { int e = errno; close(fd); return -e; }
       below = clinux_openat2(child->root, prefix, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, resolve);
+      if (below == -ENOENT && depth < 8 && (resolve & CLINUX_RESOLVE_IN_ROOT)) {
+        char link[4096];
+        ssize_t count = readlinkat(fd, name, link, sizeof link - 1);
+        if (count > 0 && link[0] == '/') {
+          link[count] = 0;
+          below = make_folder(child, link, resolve, depth + 1);
+        }
+      }
     }
     close(fd);
     if (below < 0) return below;
@@ -161,6 +170,7 @@ static int folder_in_root(struct child *child, const char *path, uint64_t resolv
   }
   return fd;
 }
+static int folder_in_root(struct child *child, const char *path, uint64_t resolve) { return make_folder(child, path, resolve, 0); }
 static const uint64_t in_root = CLINUX_RESOLVE_IN_ROOT | CLINUX_RESOLVE_NO_MAGICLINKS;
 
 // The last name of a path, and a descriptor of the folder before it.
@@ -482,6 +492,15 @@ static int do_user(struct child *child, struct cursor *p) {
 // Bounding set first: it needs CAP_SETPCAP, which is then still there.
 static int do_capabilities(struct child *child, struct cursor *p) {
   uint64_t bounding = number(p), granted = number(p);
+  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  struct __user_cap_data_struct data[2];
+  // A change of user left the permitted set (PR_SET_KEEPCAPS) but no effective one.
+  STEP("raise");
+  TRY(syscall(SYS_capget, &header, data));
+  data[0].effective = data[0].permitted;
+  data[1].effective = data[1].permitted;
+  TRY(syscall(SYS_capset, &header, data));
+  STEP("bound");
   for (unsigned long value = 0; value < 64; value++) {
     if (bounding >> value & 1) continue;
     if (prctl(PR_CAPBSET_READ, value, 0, 0, 0) != 1) continue;
@@ -490,8 +509,6 @@ static int do_capabilities(struct child *child, struct cursor *p) {
   STEP("clear ambient");
   TRY(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0));
   STEP("set");
-  struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-  struct __user_cap_data_struct data[2];
   memset(data, 0, sizeof data);
   data[0].effective = data[0].permitted = (uint32_t)granted;
   data[1].effective = data[1].permitted = (uint32_t)(granted >> 32);

@@ -13,10 +13,15 @@ public struct ProcessIdentity: Hashable, Sendable {
 
   /// nil when there is no such process.
   public static func of(_ pid: Int32) -> ProcessIdentity? {
+    statistics(pid).flatMap { UInt64($0[19]) }.map { ProcessIdentity(pid: pid, startTime: $0) }
+  }
+  public static func parent(of pid: Int32) -> Int32? { statistics(pid).flatMap { Int32($0[1]) } }
+
+  /// The fields of /proc/PID/stat behind the name: state, parent and so on.
+  private static func statistics(_ pid: Int32) -> [Substring]? {
     guard let text = try? Files.text("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return nil }
     let fields = text[text.index(after: end)...].split(separator: " ")
-    guard fields.count > 19, let start = UInt64(fields[19]) else { return nil }
-    return ProcessIdentity(pid: pid, startTime: start)
+    return fields.count > 19 ? fields : nil
   }
 
   /// A pidfd of exactly this process; nil when it has gone (a pid used again counts as gone).

@@ -1,1 +1,50 @@
+import Glibc
+import LinuxSystem
 import Testing
+
+@testable import Cgroups
+
+@Suite struct CgroupHostTests {
+  @Test("both versions are read out of mountinfo")
+  func detect() throws {
+    let v2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n"
+    #expect(try CgroupHost.parse(mountinfo: v2).version == .v2(root: "/sys/fs/cgroup"))
+    let v1 = """
+      31 30 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+      32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+      33 30 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+      34 30 0:30 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids
+      """
+    let host = try CgroupHost.parse(mountinfo: v1)
+    let group = host.group(parent: "orch", name: "x")
+    #expect(group.cloneDirectory == "/sys/fs/cgroup/unified/orch/x")
+    // One join for two controllers of one hierarchy.
+    #expect(
+      group.processLists == [
+        "/sys/fs/cgroup/memory/orch/x/cgroup.procs", "/sys/fs/cgroup/cpu,cpuacct/orch/x/cgroup.procs", "/sys/fs/cgroup/pids/orch/x/cgroup.procs",
+      ])
+    #expect(group.oomFile == "/sys/fs/cgroup/memory/orch/x/memory.oom_control")
+    #expect(throws: SystemError.self) { try CgroupHost.parse(mountinfo: "") }
+  }
+
+  @Test("a CPU quota is never below the kernel's least", arguments: [(1_500_000_000, 150_000), (1, 1000), (10_000_000, 1000)] as [(Int64, Int64)])
+  func quota(_ nano: Int64, _ micro: Int64) { #expect(Cgroup.quota(nano) == micro) }
+
+  @Test("a group is made with its limits, measured and removed", .enabled(if: geteuid() == 0))
+  func real() throws {
+    let host = try CgroupHost.detect()
+    let parent = "orch-cgroup-test-\(getpid())"
+    let group = host.group(parent: parent, name: "one")
+    defer {
+      try? group.remove()
+      try? host.group(parent: parent, name: "").remove()
+    }
+    try group.create(CgroupLimits(memory: 32 << 20, nanoCPUs: 250_000_000, cpuShares: 512, pids: 7))
+    let usage = try group.usage()
+    #expect(usage.memoryLimit == 32 << 20)
+    #expect(usage.pids == 0)
+    try group.remove()
+    try group.remove()
+    #expect(throws: SystemError.self) { try group.usage() }
+  }
+}

@@ -10,11 +10,12 @@ final class World: Sendable {
   let layer: String
   let configuration: RuntimeConfiguration
   let runtime: ContainerRuntime
-  static let parent = "orch-test-\(getpid())"
+  let parent: String
 
   init() throws {
     folder = "/tmp/orch-runtime-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
     layer = folder + "/layer"
+    parent = "orch-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
     for name in ["bin", "etc", "tmp", "home/app"] { try Files.makeDirectories(layer + "/" + name, mode: 0o755) }
     try Files.writeAtomically(layer + "/bin/busybox", try Files.read("/bin/busybox"), mode: 0o755, durable: false)
     for name in [
@@ -30,13 +31,13 @@ final class World: Sendable {
     let here = CommandLine.arguments[0].split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
     let candidates = [here + "/orch-init", ".build/debug/orch-init", ".build/x86_64-unknown-linux-gnu/debug/orch-init"]
     configuration = RuntimeConfiguration(
-      stateDirectory: folder + "/state", dataDirectory: folder + "/data", cgroupParent: Self.parent,
+      stateDirectory: folder + "/state", dataDirectory: folder + "/data", cgroupParent: parent,
       initPath: candidates.first { Files.exists($0) } ?? candidates[0])
     runtime = try ContainerRuntime(configuration: configuration)
   }
   deinit {
     try? Files.removeTree(folder)
-    if let host = try? CgroupHost.detect() { try? host.group(parent: Self.parent, name: "").remove() }
+    if let host = try? CgroupHost.detect() { try? host.group(parent: parent, name: "").remove() }
   }
 
   func config(_ id: String, _ args: String...) -> ContainerConfig { ContainerConfig(id: id, layers: [layer], args: args) }
@@ -75,5 +76,383 @@ let isRoot = geteuid() == 0
     #expect(try Files.list(world.configuration.dataDirectory + "/containers") == [])
     let mounts = try Files.text("/proc/self/mountinfo")
     #expect(!mounts.contains(world.folder))
+  }
+}
+
+@Suite(.enabled(if: isRoot), .serialized) struct IsolationTests {
+  @Test("a signal, a missing program and a program that is no file are each told apart")
+  func endings() async throws {
+    let world = try World()
+    let killed = try await world.run(world.shell("killed", "kill -9 $$ ; (exec sh -c 'kill -SEGV $$'); echo still"))
+    // pid 1 of a pid namespace cannot kill itself.
+    #expect(killed.exit.code == 0)
+    #expect(killed.stdout == "still\n")
+    var init1 = world.shell("segv", "kill -SEGV $$")
+    init1.useInit = true
+    #expect(try await world.run(init1).exit.code == 139)
+    await #expect {
+      _ = try await world.runtime.start(world.config("none", "nosuchprogram"))
+    } throws: {
+      ($0 as? RuntimeError)?.description == "start container none: exec \"nosuchprogram\": executable file not found in $PATH"
+        && ($0 as? RuntimeError)?.kind == .command(exitCode: 127)
+    }
+    await #expect {
+      _ = try await world.runtime.start(world.config("dir", "/etc/passwd"))
+    } throws: {
+      ($0 as? RuntimeError)?.kind == .command(exitCode: 126) && "\($0)".contains("EACCES")
+    }
+    await #expect {
+      var config = world.config("user", "true")
+      config.user = "nobody-here"
+      _ = try await world.runtime.start(config)
+    } throws: {
+      "\($0)".contains("become user nobody-here: no such user in /etc/passwd: nobody-here")
+    }
+    #expect(try Files.list(world.configuration.stateDirectory + "/containers") == [])
+    #expect(try Files.list(world.configuration.dataDirectory + "/containers") == [])
+  }
+
+  @Test("env, cwd, user, groups and hostname are as asked for; PATH, HOME and HOSTNAME are added")
+  func identity() async throws {
+    let world = try World()
+    var config = world.shell("identity", "id -u; id -g; id -G; pwd; hostname; echo $FOO $HOME $HOSTNAME; env | grep -c PATH=")
+    config.env = ["FOO=b a r"]
+    config.user = "app"
+    config.groups = ["logs", "77"]
+    config.cwd = "/srv/made"
+    config.hostname = "web-1"
+    let out = try await world.run(config).stdout.split(separator: "\n").map(String.init)
+    #expect(out[0] == "1000")
+    #expect(out[1] == "1000")
+    #expect(Set(out[2].split(separator: " ").map(String.init)) == ["1000", "2000", "3000", "77"])
+    #expect(Array(out[3...]) == ["/srv/made", "web-1", "b a r /home/app web-1", "1"])
+    // A name that looks like a number is a number (CVE-2026-46680's class).
+    var number = world.shell("number", "id -u")
+    number.user = "4242"
+    #expect(try await world.run(number).stdout == "4242\n")
+    number.user = "4294967296"
+    await #expect(throws: RuntimeError.self) { _ = try await world.runtime.start(number) }
+  }
+
+  @Test("capabilities, no_new_privs, seccomp, descriptors, masks and read-only paths are Docker's")
+  func security() async throws {
+    let world = try World()
+    let script = """
+      grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status
+      echo fds: $(ls /proc/self/fd | wc -w)
+      touch /proc/sys/kernel/hostname 2>/dev/null && echo wrote || echo ro
+      cat /proc/kcore /proc/keys /proc/timer_list 2>/dev/null | wc -c
+      ls /sys/firmware | wc -l
+      mknod /tmp/disk b 254 0 2>/dev/null; cat /tmp/disk 2>&1 | head -1
+      chmod 600 /dev/null 2>/dev/null && echo changed || echo kept
+      echo x > /dev/null && echo null
+      unshare -n true 2>/dev/null && echo unshared || echo refused
+      mount -t tmpfs x /tmp 2>/dev/null && echo mounted || echo refused
+      touch /sys/fs/cgroup/x 2>/dev/null && echo wrote || echo ro
+      ls /dev | sort | tr '\\n' ' '
+      """
+    symlink("busybox", world.layer + "/bin/sort")
+    symlink("busybox", world.layer + "/bin/tr")
+    let out = try await world.run(world.shell("security", script)).stdout
+    let expected = """
+      CapInh:\t0000000000000000
+      CapPrm:\t00000000a80425fb
+      CapEff:\t00000000a80425fb
+      CapBnd:\t00000000a80425fb
+      CapAmb:\t0000000000000000
+      NoNewPrivs:\t1
+      Seccomp:\t2
+      fds: 4
+      ro
+      0
+      0
+      cat: can't open '/tmp/disk': Permission denied
+      kept
+      null
+      refused
+      refused
+      ro
+      core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero 
+      """
+    #expect(out == expected)
+    var config = world.shell("dropped", "grep -E '^Cap(Eff|Bnd)' /proc/self/status")
+    config.capabilityDrop = ["ALL"]
+    config.capabilityAdd = ["NET_BIND_SERVICE"]
+    #expect(try await world.run(config).stdout == "CapEff:\t0000000000000400\nCapBnd:\t0000000000000400\n")
+    config.user = "app"
+    #expect(try await world.run(config).stdout == "CapEff:\t0000000000000000\nCapBnd:\t0000000000000400\n")
+    config = world.shell("privs", "grep -E '^(NoNewPrivs|Seccomp:)' /proc/self/status")
+    config.noNewPrivileges = false
+    #expect(try await world.run(config).stdout == "NoNewPrivs:\t0\nSeccomp:\t2\n")
+  }
+
+  @Test("an image whose /proc, /sys or /dev is a symbolic link is refused", arguments: ["proc", "sys", "dev"])
+  func symlinkedFolders(_ name: String) async throws {
+    let world = try World()
+    symlink("/tmp", world.layer + "/" + name)
+    await #expect {
+      _ = try await world.runtime.start(world.config("evil-\(name)", "true"))
+    } throws: {
+      "\($0)".contains("on /\(name): refused: the image has a symbolic link")
+    }
+    #expect(try Files.list(world.configuration.stateDirectory + "/containers") == [])
+  }
+
+  @Test("a mount target that is a symbolic link stays inside the root; a read-only bind and root are read-only")
+  func mounts() async throws {
+    let world = try World()
+    try Files.makeDirectories(world.folder + "/volume", mode: 0o777)
+    try Files.makeDirectories(world.folder + "/outside", mode: 0o777)
+    try Files.writeAtomically(world.folder + "/resolv.conf", "nameserver 10.0.0.1\n", mode: 0o644, durable: false)
+    // In the image /data points at the host's folder.
+    symlink(world.folder + "/outside", world.layer + "/data")
+    var config = world.shell(
+      "mounts",
+      "echo in > /data/file; cat /etc/resolv.conf; echo x > /ro/y 2>/dev/null || echo ro; echo x > /etc/z 2>/dev/null || echo root-ro; echo t > /scratch/t && cat /scratch/t; grep -c ' /data ' /proc/mounts"
+    )
+    config.mounts = [
+      .bind(world.folder + "/volume", "/data"), .bind(world.folder + "/volume", "/ro", readOnly: true), .tmpfs("/scratch", size: 1 << 20),
+      .bind(world.folder + "/resolv.conf", "/etc/resolv.conf", readOnly: true),
+    ]
+    config.readOnlyRoot = true
+    let result = try await world.run(config)
+    #expect(result.stdout == "nameserver 10.0.0.1\nro\nroot-ro\nt\n0\n")
+    #expect(try Files.text(world.folder + "/volume/file") == "in\n")
+    #expect(try Files.list(world.folder + "/outside") == [])
+    config.mounts = [.bind("/nonexistent/source", "/data")]
+    await #expect {
+      _ = try await world.runtime.start(config)
+    } throws: {
+      "\($0)" == "start container mounts bind /nonexistent/source to /data: look at the source: ENOENT (No such file or directory)"
+    }
+  }
+
+  @Test("limits of memory, processes and CPU are set and seen; an OOM kill is reported")
+  func limits() async throws {
+    let world = try World()
+    var config = world.shell(
+      "limits",
+      "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max /sys/fs/cgroup/cpu.max"
+    )
+    config.resources = .init(memory: 64 << 20, nanoCPUs: 500_000_000, pids: 20)
+    #expect(try await world.run(config).stdout.split(whereSeparator: \.isWhitespace).prefix(3) == ["67108864", "20", "50000"])
+    config = world.shell("oom", "dd if=/dev/zero of=/dev/null bs=200M count=1")
+    config.resources = .init(memory: 16 << 20)
+    let oom = try await world.run(config)
+    #expect(oom.exit.oomKilled)
+    #expect(oom.exit.code == 137)
+    config = world.shell("pids", "for i in 1 2 3 4 5 6 7 8 9; do sleep 1 & done; echo all")
+    config.resources = .init(pids: 5)
+    let pids = try await world.run(config)
+    #expect(pids.stderr.contains("fork"))
+    #expect(!pids.stdout.contains("all"))
+  }
+
+  @Test("two hundred layers are one root")
+  func layers() async throws {
+    let world = try World()
+    var config = world.shell("layers", "cat /l0 /l1 /l199; cat /last")
+    for number in 0..<200 {
+      let layer = world.folder + "/a-rather-long-name-for-a-layer-as-digests-have-it-\(number)"
+      try Files.makeDirectories(layer, mode: 0o755)
+      try Files.writeAtomically(layer + "/l\(number)", "\(number) ", mode: 0o644, durable: false)
+      try Files.writeAtomically(layer + "/last", "\(number)", mode: 0o644, durable: false)
+      config.layers.append(layer)
+    }
+    #expect(try await world.run(config).stdout == "0 1 199 199")
+  }
+}
+
+@Suite(.enabled(if: isRoot), .serialized) struct SupervisionTests {
+  @Test("stop sends the signal, waits, then kills")
+  func stop() async throws {
+    let world = try World()
+    _ = try await world.runtime.start(world.shell("polite", "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.05; done"))
+    for try await _ in world.runtime.logs("polite", LogOptions(follow: true)) { break }
+    let polite = try await world.runtime.stop("polite", grace: .seconds(10))
+    #expect(polite.code == 3)
+    #expect(try await world.output("polite").stdout == "ready\nbye\n")
+    try await world.runtime.delete("polite")
+    _ = try await world.runtime.start(world.config("stubborn", "sleep", "1000"))
+    let clock = ContinuousClock()
+    let begun = clock.now
+    let stubborn = try await world.runtime.stop("stubborn", grace: .milliseconds(200))
+    #expect(stubborn.code == 137 && stubborn.signal == 9)
+    #expect(clock.now - begun >= .milliseconds(200))
+    #expect(clock.now - begun < .seconds(3))
+    try await world.runtime.delete("stubborn")
+    try await world.runtime.delete("stubborn")
+  }
+
+  @Test("a new runtime object finds what runs and what ended meanwhile, with complete logs")
+  func recover() async throws {
+    let world = try World()
+    var config = world.shell("running", "for i in $(seq 1 200); do echo line $i; sleep 0.005; done; exit 4")
+    config.labels = ["task": "a b\nc"]
+    let before = try await ContainerRuntime(configuration: world.configuration).start(config)
+    _ = try await ContainerRuntime(configuration: world.configuration).start(world.shell("ended", "exit 9"))
+    var tries = 0
+    while !Files.exists(world.configuration.stateDirectory + "/containers/ended/exit"), tries < 200 {
+      try await Task.sleep(for: .milliseconds(10))
+      tries += 1
+    }
+    let found = await world.runtime.recover()
+    #expect(found.map(\.id) == ["ended", "running"])
+    guard case .exited(let exit) = found[0].state, case .running(let running) = found[1].state else {
+      Issue.record("found \(found)")
+      return
+    }
+    #expect(exit.code == 9)
+    #expect(found[1].labels == ["task": "a b\nc"])
+    #expect(running.pid == before.pid && running.startTime == before.startTime)
+    var lines = 0
+    for try await line in world.runtime.logs("running", LogOptions(follow: true)) {
+      lines += 1
+      #expect(String(decoding: line.bytes, as: UTF8.self) == "line \(lines)\n")
+    }
+    #expect(lines == 200)
+    #expect(try await world.runtime.wait("running").code == 4)
+    try await world.runtime.delete("running")
+    try await world.runtime.delete("ended")
+  }
+
+  @Test("when the monitor is killed its container ends, and that is said")
+  func lostMonitor() async throws {
+    let world = try World()
+    let running = try await world.runtime.start(world.config("lost", "sleep", "1000"))
+    let monitor = try Files.text(world.configuration.stateDirectory + "/containers/lost/monitor").split(separator: " ")[0]
+    kill(Int32(monitor)!, SIGKILL)
+    let exit = try await world.runtime.wait("lost")
+    #expect(exit.code == 137 && exit.note.contains("monitor"))
+    try await world.runtime.delete("lost")
+    // Ended: gone, or not yet reaped by its new parent.
+    #expect(ProcessIdentity(pid: running.pid, startTime: running.startTime).open()?.hasEnded ?? true)
+  }
+
+  @Test("logs: rotation, follow across it, tail, long lines, bytes that are no text")
+  func logs() async throws {
+    let world = try World()
+    var config = world.shell("rotate", "for i in $(seq 1 2000); do echo number $i; done")
+    config.log = .init(maxSize: 16 << 10, maxFiles: 100)
+    _ = try await world.runtime.start(config)
+    var count = 0
+    for try await line in world.runtime.logs("rotate", LogOptions(follow: true)) {
+      count += 1
+      #expect(String(decoding: line.bytes, as: UTF8.self) == "number \(count)\n")
+    }
+    #expect(count == 2000)
+    #expect(Files.exists(world.configuration.dataDirectory + "/containers/rotate/log/container.log.3"))
+    var last: [String] = []
+    for try await line in world.runtime.logs("rotate", LogOptions(tail: 2)) { last.append(String(decoding: line.bytes, as: UTF8.self)) }
+    #expect(last == ["number 1999\n", "number 2000\n"])
+    try await world.runtime.delete("rotate")
+    config = world.shell("kept", "for i in $(seq 1 2000); do echo number $i; done")
+    config.log = .init(maxSize: 4 << 10, maxFiles: 2)
+    _ = try await world.runtime.start(config)
+    _ = try await world.runtime.wait("kept")
+    #expect(try Files.list(world.configuration.dataDirectory + "/containers/kept/log") == ["container.log", "container.log.1"])
+    try await world.runtime.delete("kept")
+    _ = try await world.runtime.start(
+      world.shell("odd", "head -c 40000 /dev/zero | tr '\\0' x; echo; printf 'a\"\\\\\\t<\\377\\303\\251\\n'"))
+    _ = try await world.runtime.wait("odd")
+    var pieces: [Int] = []
+    var text = ""
+    for try await line in world.runtime.logs("odd") {
+      pieces.append(line.bytes.count)
+      text = String(decoding: line.bytes, as: UTF8.self)
+    }
+    #expect(pieces.dropLast() == [16384, 16384, 7233])
+    #expect(text == "a\"\\\t<\u{fffd}é\n")
+    let raw = try Files.text(world.configuration.dataDirectory + "/containers/odd/log/container.log")
+    #expect(raw.contains("{\"log\":\"a\\\"\\\\\\t\\u003c\\ufffdé\\n\",\"stream\":\"stdout\",\"time\":\"20"))
+    try await world.runtime.delete("odd")
+  }
+
+  @Test("exec: code, output, input, user, the same confinement, a terminal")
+  func exec() async throws {
+    let world = try World()
+    var config = world.config("exec", "sleep", "1000")
+    config.env = ["A=1"]
+    config.hostname = "inside"
+    _ = try await world.runtime.start(config)
+    func read(_ descriptor: SharedDescriptor) throws -> String {
+      var bytes: [UInt8] = []
+      var chunk = [UInt8](repeating: 0, count: 4096)
+      // EIO is how a terminal ends.
+      while case let count = Glibc.read(descriptor.rawValue, &chunk, chunk.count), count > 0 { bytes += chunk[..<count] }
+      return String(decoding: bytes, as: UTF8.self)
+    }
+    var process = try await world.runtime.exec(
+      "exec",
+      ExecConfig(
+        args: [
+          "sh", "-c",
+          "echo $A$B $(hostname) $(id -u) $HOME; grep -E '^(CapEff|CapInh|NoNewPrivs|Seccomp:)' /proc/self/status; cat; echo err >&2; exit 5",
+        ],
+        env: ["B=2"], user: "app", stdin: true))
+    write(process.stdin!.rawValue, "in\n", 3)
+    process.closeStdin()
+    #expect(
+      try read(process.stdout) == "12 inside 1000 /home/app\nCapInh:\t0000000000000000\nCapEff:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\nin\n")
+    #expect(try read(process.stderr!) == "err\n")
+    #expect(await process.wait() == 5)
+    var terminal = ExecConfig(args: ["sh", "-c", "stty size; test -t 0 && tty; exit 6"], tty: true)
+    terminal.size = (40, 132)
+    process = try await world.runtime.exec("exec", terminal)
+    #expect(try read(process.stdout) == "40 132\r\n/dev/pts/0\r\n")
+    #expect(await process.wait() == 6)
+    process = try await world.runtime.exec("exec", ExecConfig(args: ["sleep", "1000"]))
+    process.kill(SIGTERM)
+    #expect(await process.wait() == 143)
+    await #expect {
+      _ = try await world.runtime.exec("exec", ExecConfig(args: ["nope"]))
+    } throws: {
+      "\($0)" == "exec in container exec: exec \"nope\": executable file not found in $PATH"
+    }
+    #expect(try await world.runtime.stats("exec").pids == 1)
+    let clock = ContinuousClock()
+    var times: [Duration] = []
+    for _ in 0..<20 {
+      let begun = clock.now
+      _ = await (try await world.runtime.exec("exec", ExecConfig(args: ["/bin/true"]))).wait()
+      times.append(clock.now - begun)
+    }
+    print("TIME exec of /bin/true, median of 20:", times.sorted()[10])
+    _ = try await world.runtime.stop("exec", grace: .zero)
+    await #expect(throws: RuntimeError.self) { _ = try await world.runtime.exec("exec", ExecConfig(args: ["true"])) }
+    try await world.runtime.delete("exec")
+  }
+
+  @Test("a container with a terminal")
+  func terminal() async throws {
+    let world = try World()
+    var config = world.shell("terminal", "tty; test -t 1 && echo yes; echo $TERM; ls -l /dev/console | head -c 1")
+    config.tty = true
+    #expect(try await world.run(config).stdout == "/dev/pts/0\r\nyes\r\nxterm\r\nc")
+  }
+
+  @Test("start to exit of /bin/true over 50 runs")
+  func speed() async throws {
+    let world = try World()
+    var (started, ended): ([Duration], [Duration]) = ([], [])
+    let clock = ContinuousClock()
+    for number in 0..<50 {
+      let begun = clock.now
+      _ = try await world.runtime.start(world.config("true-\(number)", "/bin/true"))
+      started.append(clock.now - begun)
+      _ = try await world.runtime.wait("true-\(number)")
+      ended.append(clock.now - begun)
+      try await world.runtime.delete("true-\(number)")
+    }
+    started.sort()
+    ended.sort()
+    print("TIME start of /bin/true, median of 50:", started[25], "to exit:", ended[25], "p90:", ended[45])
+    #expect(ended[25] < .milliseconds(500))
+    _ = try await world.runtime.start(world.config("idle", "sleep", "1000"))
+    let monitor = try Files.text(world.configuration.stateDirectory + "/containers/idle/monitor").split(separator: " ")[0]
+    let pss = try Files.text("/proc/\(monitor)/smaps_rollup").split(separator: "\n").first { $0.hasPrefix("Pss:") } ?? ""
+    print("TIME monitor", pss)
+    _ = try await world.runtime.stop("idle", grace: .zero)
+    try await world.runtime.delete("idle")
   }
 }

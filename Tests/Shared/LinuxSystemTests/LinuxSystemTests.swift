@@ -1,1 +1,122 @@
+import CLinux
+import Glibc
+import LinuxSystem
 import Testing
+
+@Suite struct LinuxSystemTests {
+  let folder: String
+  init() throws {
+    folder = "/tmp/orch-linux-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
+    try Files.makeDirectories(folder)
+  }
+
+  @Test("an error says its operation, object and cause")
+  func errors() {
+    #expect("\(SystemError("open", "/x", .noEntry))" == "open /x: ENOENT (No such file or directory)")
+    #expect(throws: SystemError("open", "/no/such", .noEntry)) { _ = try Files.read("/no/such") }
+  }
+
+  @Test("a file is written whole, and a tree with links is removed without following them")
+  func files() throws {
+    defer { try? Files.removeTree(folder) }
+    try Files.writeAtomically(folder + "/a", "one")
+    try Files.writeAtomically(folder + "/a", "two")
+    #expect(try Files.text(folder + "/a") == "two")
+    #expect(try Files.list(folder) == ["a"])
+    try Files.makeDirectories(folder + "/tree/b/c")
+    symlink(folder + "/a", folder + "/tree/b/link")
+    try Files.removeTree(folder + "/tree")
+    try Files.removeTree(folder + "/tree")
+    #expect(try Files.list(folder) == ["a"])
+    #expect(throws: SystemError("read", folder + "/a", Errno(EFBIG))) { _ = try Files.read(folder + "/a", limit: 2) }
+  }
+
+  @Test("a link does not lead out of a root")
+  func inRoot() throws {
+    defer { try? Files.removeTree(folder) }
+    try Files.writeAtomically(folder + "/passwd", "inside")
+    symlink("/passwd", folder + "/link")
+    symlink("../../../../etc/passwd", folder + "/up")
+    let root = try OwnedDescriptor.open(folder, O_RDONLY | O_DIRECTORY)
+    let file = try OwnedDescriptor.open(inRoot: root.rawValue, "link", O_RDONLY)
+    #expect(try Files.read(descriptor: file.rawValue, name: "link") == Array("inside".utf8))
+    #expect(throws: SystemError.self) { _ = try OwnedDescriptor.open(inRoot: root.rawValue, "up", O_RDONLY) }
+  }
+
+  @Test("a process is itself only with its start time")
+  func identity() throws {
+    let me = try #require(ProcessIdentity.of(getpid()))
+    #expect(me.open() != nil)
+    #expect(ProcessIdentity(pid: me.pid, startTime: me.startTime + 1).open() == nil)
+  }
+
+  @Test("capability names")
+  func capabilities() {
+    #expect(CapabilitySet(name: "net_admin")?.rawValue == 1 << 12)
+    #expect(CapabilitySet(name: "CAP_NET_ADMIN")?.names == ["CAP_NET_ADMIN"])
+    #expect(CapabilitySet(name: "CAP_FLY") == nil)
+  }
+
+  @Test(
+    "users resolve by the files of the root, and numbers are never names",
+    arguments: [
+      ("", 0, 0, [0], "/root"), ("app", 1000, 1001, [2000, 1001], "/home/app"), ("1000", 1000, 1001, [2000, 1001], "/home/app"),
+      ("app:logs", 1000, 3000, [3000], "/home/app"), ("77:88", 77, 88, [88], "/"), ("55", 55, 0, [0], "/"),
+    ] as [(String, UInt32, UInt32, [UInt32], String)])
+  func users(_ text: String, _ uid: UInt32, _ gid: UInt32, _ groups: [UInt32], _ home: String) throws {
+    defer { try? Files.removeTree(folder) }
+    let (result, user, _) = try resolve(text)
+    #expect(result == 0)
+    #expect(user.uid == uid && user.gid == gid)
+    let found = withUnsafeBytes(of: user.groups) { Array($0.bindMemory(to: UInt32.self).prefix(Int(user.group_count))) }
+    #expect(found == groups)
+    #expect(withUnsafeBytes(of: user.home) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) } == home)
+  }
+
+  @Test(
+    "users that are refused",
+    arguments: [("nobody", ENOENT), ("4294967296", ERANGE), ("2147483648", ERANGE), ("-1", ENOENT), ("app:none", ESRCH), ("big", ERANGE)])
+  func refusedUsers(_ text: String, _ error: Int32) throws {
+    defer { try? Files.removeTree(folder) }
+    let (result, _, what) = try resolve(text)
+    #expect(Errno(-result) == Errno(error))
+    #expect(text.contains(what))
+  }
+
+  private func resolve(_ text: String) throws -> (Int32, clinux_user, String) {
+    try Files.makeDirectories(folder + "/etc")
+    try Files.writeAtomically(
+      folder + "/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n55:x:0:0::/:\napp:x:1000:1001::/home/app:/bin/sh\nbig:x:4294967296:0::/:\n")
+    try Files.writeAtomically(folder + "/etc/group", "root:x:0:\nextra:x:2000:web,app\nlogs:x:3000:\n")
+    let root = try OwnedDescriptor.open(folder, O_RDONLY | O_DIRECTORY)
+    var user = clinux_user()
+    var what = [CChar](repeating: 0, count: 64)
+    let result = clinux_resolve_user(root.rawValue, text, nil, 0, &user, &what)
+    return (result, user, String(decoding: what.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+  }
+
+  @Test("a thread enters a network namespace and no other does", .enabled(if: geteuid() == 0))
+  func networkNamespace() async throws {
+    defer { try? Files.removeTree(folder) }
+    let path = folder + "/netns"
+    try Files.writeAtomically(path, "")
+    try await onOwnThread { [path] in
+      try checkResult(clinux_unshare(Int32(CLINUX_CLONE_NEWNET)), "make a network namespace")
+      try Mounts.mount("/proc/thread-self/ns/net", on: path, .bind)
+    }
+    defer { try? Mounts.detach(path) }
+    @Sendable func inode() -> ino_t {
+      var status = stat()
+      stat("/proc/thread-self/ns/net", &status)
+      return status.st_ino
+    }
+    let here = inode()
+    let there = try await withNetworkNamespace(path) { inode() }
+    #expect(here != there)
+    let thread = try NamespaceThread(networkNamespace: path)
+    #expect(try await thread.run { inode() } == there)
+    #expect(thread.runBlocking { inode() } == there)
+    #expect(inode() == here)
+    #expect(throws: SystemError.self) { try NamespaceThread(networkNamespace: "/dev/null") }
+  }
+}
