@@ -22,9 +22,9 @@ extension WireRaftMessage {
     body =
       switch message.body {
       case .preVote(let request): .preVote(WireRaftVoteRequest(request))
-      case .preVoteResponse(let granted): .preVoteResponse(granted)
+      case .preVoteResponse(let response): .preVoteResponse(WireRaftVoteResponse(response))
       case .vote(let request): .vote(WireRaftVoteRequest(request))
-      case .voteResponse(let granted): .voteResponse(granted)
+      case .voteResponse(let response): .voteResponse(WireRaftVoteResponse(response))
       case .append(let append): .append(WireRaftAppend(append))
       case .appended(let index): .appended(index)
       case .appendRejected(let rejection): .appendRejected(WireRaftAppendRejection(rejection))
@@ -52,9 +52,9 @@ extension WireRaftMessage {
     let body: Raft.Message.Body =
       switch self.body {
       case .preVote(let request): .preVote(request.model)
-      case .preVoteResponse(let granted): .preVoteResponse(granted: granted)
+      case .preVoteResponse(let response): .preVoteResponse(response.model)
       case .vote(let request): .vote(request.model)
-      case .voteResponse(let granted): .voteResponse(granted: granted)
+      case .voteResponse(let response): .voteResponse(response.model)
       case .append(let append): .append(try append.model())
       case .appended(let index): .appended(upTo: index)
       case .appendRejected(let rejection):
@@ -79,6 +79,19 @@ extension WireRaftVoteRequest {
     isTransfer = request.isTransfer
   }
   var model: Raft.Message.VoteRequest { .init(lastIndex: lastIndex, lastTerm: lastTerm, isTransfer: isTransfer) }
+}
+
+extension WireRaftVoteResponse {
+  init(_ response: Raft.Message.VoteResponse) {
+    self.init()
+    switch response {
+    case .granted: granted = true
+    case .refused(let index, let term):
+      commit = index
+      commitTerm = term
+    }
+  }
+  var model: Raft.Message.VoteResponse { granted ? .granted : .refused(commit: commit, commitTerm: commitTerm) }
 }
 
 extension WireRaftAppend {

@@ -18,9 +18,9 @@ public struct Message: Hashable, Sendable {
   public enum Body: Hashable, Sendable {
     /// Would you vote for me? Changes nobody's term (Raft thesis 9.6).
     case preVote(VoteRequest)
-    case preVoteResponse(granted: Bool)
+    case preVoteResponse(VoteResponse)
     case vote(VoteRequest)
-    case voteResponse(granted: Bool)
+    case voteResponse(VoteResponse)
     case append(Append)
     /// The sender's durable log agrees with the leader's up to here.
     case appended(upTo: LogIndex)
@@ -47,6 +47,13 @@ public struct Message: Hashable, Sendable {
       self.lastTerm = lastTerm
       self.isTransfer = isTransfer
     }
+  }
+
+  public enum VoteResponse: Hashable, Sendable {
+    case granted
+    /// With the last entry that the sender knows to be committed. A candidate that has this entry too learns that it is: its members may
+    /// have changed there, and the vote it waits for may not be needed any more (tikv/raft-rs, `maybe_commit_by_vote`).
+    case refused(commit: LogIndex, commitTerm: Term)
   }
 
   /// Entries that follow `previousIndex`, without gaps; none: a probe or news of `commit`.

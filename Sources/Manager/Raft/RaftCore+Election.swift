@@ -64,7 +64,7 @@ extension RaftCore {
       if !request.isTransfer, isShieldingLeader { return false }
       if case .preVote = message.body { return true }
       becomeFollower(term: message.term, leader: nil)
-    case .preVoteResponse(granted: true): break
+    case .preVoteResponse(.granted): break
     case .append, .heartbeat, .snapshot: becomeFollower(term: message.term, leader: message.from)
     default: becomeFollower(term: message.term, leader: nil)
     }
@@ -76,9 +76,20 @@ extension RaftCore {
     case .append, .heartbeat:
       // Without it a leader that pre-vote or the shield keeps apart would never learn of the newer term.
       if config.checkQuorum || config.preVote { sendAfterPersistence(.appended(upTo: 0), to: message.from) }
-    case .preVote: sendAfterPersistence(.preVoteResponse(granted: false), to: message.from)
+    case .preVote: sendAfterPersistence(.preVoteResponse(refusal), to: message.from)
     default: break
     }
+  }
+
+  private var refusal: Message.VoteResponse { .refused(commit: log.committed, commitTerm: log.term(at: log.committed) ?? 0) }
+
+  /// What was committed once is so for everyone who has that very entry (log matching, Raft section 5.3). An election by members that
+  /// are about to change ends: another begins when the change is applied.
+  mutating func learnCommit(_ response: Message.VoteResponse) throws(RaftError) {
+    guard case .refused(let index, let commitTerm) = response, role != .leader, index > log.committed, log.matches(index: index, term: commitTerm)
+    else { return }
+    _ = try log.commit(to: index)
+    if role != .follower, log.hasUnappliedConfiguration { becomeFollower(term: term, leader: nil) }
   }
 
   /// Raft sections 5.2 and 5.4.1. Learners answer too: they may have been promoted without knowing yet.
@@ -86,13 +97,13 @@ extension RaftCore {
     let mayVote = vote == candidate || (vote == nil && leader == nil) || (isPreVote && requested > term)
     let granted = mayVote && log.isUpToDate(lastIndex: request.lastIndex, lastTerm: request.lastTerm)
     if isPreVote {
-      sendAfterPersistence(.preVoteResponse(granted: granted), to: candidate, term: granted ? requested : term)
+      sendAfterPersistence(.preVoteResponse(granted ? .granted : refusal), to: candidate, term: granted ? requested : term)
     } else {
       if granted {
         vote = candidate
         electionElapsed = 0
       }
-      sendAfterPersistence(.voteResponse(granted: granted), to: candidate)
+      sendAfterPersistence(.voteResponse(granted ? .granted : refusal), to: candidate)
     }
   }
 }

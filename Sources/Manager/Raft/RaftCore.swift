@@ -129,9 +129,12 @@ public struct RaftCore: Sendable {
     switch message.body {
     case .vote(let request): answer(request, from: message.from, term: message.term, isPreVote: false)
     case .preVote(let request): answer(request, from: message.from, term: message.term, isPreVote: true)
-    case .voteResponse(let granted): if role == .candidate { count(vote: granted, from: message.from) }
-    case .preVoteResponse(let granted):
-      if role == .preCandidate, !granted || message.term == term + 1 { count(vote: granted, from: message.from) }
+    case .voteResponse(let response):
+      try learnCommit(response)
+      if role == .candidate { count(vote: response == .granted, from: message.from) }
+    case .preVoteResponse(let response):
+      try learnCommit(response)
+      if role == .preCandidate, response != .granted || message.term == term + 1 { count(vote: response == .granted, from: message.from) }
     case .append(let append):
       try follow(message.from)
       try handle(append)

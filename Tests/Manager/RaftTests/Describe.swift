@@ -36,11 +36,17 @@ func describe(_ conf: ConfState) -> String {
 func describe(_ message: Message) -> String {
   let head = "\(message.from)->\(message.to) term=\(message.term) "
   func votes(_ request: Message.VoteRequest) -> String { "last=\(request.lastTerm)/\(request.lastIndex)" + (request.isTransfer ? " transfer" : "") }
+  func answer(_ response: Message.VoteResponse) -> String {
+    switch response {
+    case .granted: "granted"
+    case .refused(let commit, let term): "refused commit=\(term)/\(commit)"
+    }
+  }
   switch message.body {
   case .preVote(let request): return head + "pre-vote " + votes(request)
   case .vote(let request): return head + "vote " + votes(request)
-  case .preVoteResponse(let granted): return head + "pre-vote " + (granted ? "granted" : "refused")
-  case .voteResponse(let granted): return head + "vote " + (granted ? "granted" : "refused")
+  case .preVoteResponse(let response): return head + "pre-vote " + answer(response)
+  case .voteResponse(let response): return head + "vote " + answer(response)
   case .append(let append):
     return head + "append after \(append.previousTerm)/\(append.previousIndex) commit=\(append.commit)"
       + (append.entries.isEmpty ? "" : " [" + append.entries.map(describe).joined(separator: ", ") + "]")

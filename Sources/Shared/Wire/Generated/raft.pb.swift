@@ -61,6 +61,23 @@ public nonisolated struct WireRaftVoteRequest: Sendable {
   public init() {}
 }
 
+public nonisolated struct WireRaftVoteResponse: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var granted: Bool = false
+
+  /// Of a refusal: the last entry that the sender knows to be committed.
+  public var commit: UInt64 = 0
+
+  public var commitTerm: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
 public nonisolated struct WireRaftAppend: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -189,10 +206,10 @@ public nonisolated struct WireRaftMessage: Sendable {
     set {body = .preVote(newValue)}
   }
 
-  public var preVoteResponse: Bool {
+  public var preVoteResponse: WireRaftVoteResponse {
     get {
       if case .preVoteResponse(let v)? = body {return v}
-      return false
+      return WireRaftVoteResponse()
     }
     set {body = .preVoteResponse(newValue)}
   }
@@ -205,10 +222,10 @@ public nonisolated struct WireRaftMessage: Sendable {
     set {body = .vote(newValue)}
   }
 
-  public var voteResponse: Bool {
+  public var voteResponse: WireRaftVoteResponse {
     get {
       if case .voteResponse(let v)? = body {return v}
-      return false
+      return WireRaftVoteResponse()
     }
     set {body = .voteResponse(newValue)}
   }
@@ -289,9 +306,9 @@ public nonisolated struct WireRaftMessage: Sendable {
 
   public nonisolated enum OneOf_Body: Equatable, Sendable {
     case preVote(WireRaftVoteRequest)
-    case preVoteResponse(Bool)
+    case preVoteResponse(WireRaftVoteResponse)
     case vote(WireRaftVoteRequest)
-    case voteResponse(Bool)
+    case voteResponse(WireRaftVoteResponse)
     case append(WireRaftAppend)
     case appended(UInt64)
     case appendRejected(WireRaftAppendRejection)
@@ -490,6 +507,46 @@ nonisolated extension WireRaftVoteRequest: SwiftProtobuf.Message, SwiftProtobuf.
     if lhs.lastIndex != rhs.lastIndex {return false}
     if lhs.lastTerm != rhs.lastTerm {return false}
     if lhs.isTransfer != rhs.isTransfer {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireRaftVoteResponse: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".RaftVoteResponse"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}granted\0\u{1}commit\0\u{3}commit_term\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularBoolField(value: &self.granted) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.commit) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.commitTerm) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.granted != false {
+      try visitor.visitSingularBoolField(value: self.granted, fieldNumber: 1)
+    }
+    if self.commit != 0 {
+      try visitor.visitSingularUInt64Field(value: self.commit, fieldNumber: 2)
+    }
+    if self.commitTerm != 0 {
+      try visitor.visitSingularUInt64Field(value: self.commitTerm, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireRaftVoteResponse, rhs: WireRaftVoteResponse) -> Bool {
+    if lhs.granted != rhs.granted {return false}
+    if lhs.commit != rhs.commit {return false}
+    if lhs.commitTerm != rhs.commitTerm {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -771,10 +828,15 @@ nonisolated extension WireRaftMessage: SwiftProtobuf.Message, SwiftProtobuf._Mes
         }
       }()
       case 5: try {
-        var v: Bool?
-        try decoder.decodeSingularBoolField(value: &v)
+        var v: WireRaftVoteResponse?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .preVoteResponse(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
         if let v = v {
-          if self.body != nil {try decoder.handleConflictingOneOf()}
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
           self.body = .preVoteResponse(v)
         }
       }()
@@ -792,10 +854,15 @@ nonisolated extension WireRaftMessage: SwiftProtobuf.Message, SwiftProtobuf._Mes
         }
       }()
       case 7: try {
-        var v: Bool?
-        try decoder.decodeSingularBoolField(value: &v)
+        var v: WireRaftVoteResponse?
+        var hadOneofValue = false
+        if let current = self.body {
+          hadOneofValue = true
+          if case .voteResponse(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
         if let v = v {
-          if self.body != nil {try decoder.handleConflictingOneOf()}
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
           self.body = .voteResponse(v)
         }
       }()
@@ -922,7 +989,7 @@ nonisolated extension WireRaftMessage: SwiftProtobuf.Message, SwiftProtobuf._Mes
     }()
     case .preVoteResponse?: try {
       guard case .preVoteResponse(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularBoolField(value: v, fieldNumber: 5)
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
     }()
     case .vote?: try {
       guard case .vote(let v)? = self.body else { preconditionFailure() }
@@ -930,7 +997,7 @@ nonisolated extension WireRaftMessage: SwiftProtobuf.Message, SwiftProtobuf._Mes
     }()
     case .voteResponse?: try {
       guard case .voteResponse(let v)? = self.body else { preconditionFailure() }
-      try visitor.visitSingularBoolField(value: v, fieldNumber: 7)
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 7)
     }()
     case .append?: try {
       guard case .append(let v)? = self.body else { preconditionFailure() }
