@@ -56,6 +56,8 @@ public struct Worker: Sendable {
   }
   public var services: [ServiceRecord] { items.values.compactMap { if case .service(let record) = $0 { record } else { nil } } }
   public var endpoints: [EndpointRecord] { items.values.compactMap { if case .endpoint(let record) = $0 { record } else { nil } } }
+  /// Those whose containers have not ended.
+  public var liveTasks: [ClusterTask] { entries.values.filter { $0.phase != .ended }.map(\.task) }
   public var runningTasks: Int { entries.values.count { $0.phase == .running } }
 
   // MARK: - Step

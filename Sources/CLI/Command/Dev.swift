@@ -169,7 +169,7 @@ struct Dev: AsyncParsableCommand {
       let dev = try cluster.open()
       let host = try dev.host(host)
       try await dev.boot(host)
-      if host.isManager, dev.pid(of: .manager, on: host) == nil { try await dev.start(.manager, DevBoot.managerArguments(["run"], host), on: host) }
+      if host.isManager, dev.pid(of: .manager, on: host) == nil { try await dev.start(.manager, ["run"], on: host) }
       if dev.pid(of: .agent, on: host) == nil {
         try await dev.start(.agent, DevBoot.agentArguments(["run"], host, dev.layout, try dev.record().insecureRegistries), on: host)
       }

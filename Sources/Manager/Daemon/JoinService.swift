@@ -32,7 +32,9 @@ struct JoinService: Sendable {
   }
 
   private func issue(_ request: WireIssueCertificateRequest, _ peer: PeerIdentity?) async throws -> WireIssueCertificateResponse {
+    guard !request.sameNode || peer != nil else { throw StreamError(.permissionDenied, "to join as a known node needs its certificate") }
     guard consensus.isLeader else {
+      if request.sameNode { throw notLeader() }
       // A manager's request has been handed on once already.
       if peer?.role == .manager { throw notLeader() }
       guard let address = consensus.leader?.address else { throw notLeader() }
@@ -52,8 +54,18 @@ struct JoinService: Sendable {
           : "this is the managers' join token: with it, run `orch-manager join`; an agent needs the workers' token")
     }
     let now = Timestamp.now
-    let node = NodeID.random()
+    // A follower refuses to hand such a request on, so `peer` is the joiner itself.
+    let known = request.sameNode ? peer?.node : nil
+    let node = known ?? NodeID.random()
     let certificate = try authority.issue(request.signingRequest, node: node, role: role, hosts: request.hosts, now: now)
+    if let row = consensus.snapshot.nodes[node] {
+      if role == .manager, row.spec.role != .manager {
+        var promoted = row
+        promoted.spec.role = .manager
+        try await propose([.putNode(promoted)])
+      }
+      return response(certificate, authority)
+    }
     var row = Node(id: node, spec: NodeSpec(role: role), createdAt: now)
     row.description = Host.description(hostname: request.hostname)
     try await propose([.putNode(row)])

@@ -46,6 +46,9 @@ public nonisolated struct WireIssueCertificateRequest: Sendable {
   /// "manager" or "worker": what the joiner is; the other role's token is refused before a node is made.
   public var role: String = String()
 
+  /// The caller shows the certificate of the other daemon on its host: both are one node. Only from the joiner itself.
+  public var sameNode: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -139,7 +142,7 @@ fileprivate nonisolated let _protobuf_package = "orch.wire"
 
 nonisolated extension WireIssueCertificateRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".IssueCertificateRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}secret\0\u{3}signing_request\0\u{1}hostname\0\u{1}hosts\0\u{1}role\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}secret\0\u{3}signing_request\0\u{1}hostname\0\u{1}hosts\0\u{1}role\0\u{3}same_node\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -152,6 +155,7 @@ nonisolated extension WireIssueCertificateRequest: SwiftProtobuf.Message, SwiftP
       case 3: try { try decoder.decodeSingularStringField(value: &self.hostname) }()
       case 4: try { try decoder.decodeRepeatedStringField(value: &self.hosts) }()
       case 5: try { try decoder.decodeSingularStringField(value: &self.role) }()
+      case 6: try { try decoder.decodeSingularBoolField(value: &self.sameNode) }()
       default: break
       }
     }
@@ -173,6 +177,9 @@ nonisolated extension WireIssueCertificateRequest: SwiftProtobuf.Message, SwiftP
     if !self.role.isEmpty {
       try visitor.visitSingularStringField(value: self.role, fieldNumber: 5)
     }
+    if self.sameNode != false {
+      try visitor.visitSingularBoolField(value: self.sameNode, fieldNumber: 6)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -182,6 +189,7 @@ nonisolated extension WireIssueCertificateRequest: SwiftProtobuf.Message, SwiftP
     if lhs.hostname != rhs.hostname {return false}
     if lhs.hosts != rhs.hosts {return false}
     if lhs.role != rhs.role {return false}
+    if lhs.sameNode != rhs.sameNode {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -1,0 +1,153 @@
+import AgentNetwork
+import AgentVolume
+import DNS
+import Foundation
+import Logging
+import Model
+import Wire
+import Worker
+
+/// The shell of `Worker`: one input at a time, its outputs carried out. Slow work runs in tasks of its own, in order for each task.
+actor Agent {
+  private var worker = Worker()
+  private var lanes: [TaskID: Lane] = [:]
+  private let rooms: Rooms
+  private let log: Logger
+  private weak var session: Session?
+  private var networkPass: Task<Void, Never>?
+  private var networkDirty = false
+  private var persistPass: Task<Void, Never>?
+  private var persistDirty = false
+
+  init(rooms: Rooms, log: Logger) {
+    self.rooms = rooms
+    self.log = log
+  }
+
+  var underlay: IPv4Address { rooms.underlay }
+  func attach(_ session: Session) { self.session = session }
+  func task(_ id: TaskID) -> ClusterTask? { worker.task(id) }
+
+  func input(_ input: WorkerInput) {
+    for output in worker.step(input, now: HostFacts.now()) { carryOut(output) }
+  }
+
+  /// What the agent is meant to do for `id`, all at once, as the slow work needs it.
+  func order(_ id: TaskID) -> TaskOrder? {
+    guard let task = worker.task(id), let spec = worker.spec(of: task) else { return nil }
+    return TaskOrder(task: task, spec: spec)
+  }
+
+  private func carryOut(_ output: WorkerOutput) {
+    switch output {
+    case .prepare(let id): lane(id) { controller, agent in await controller.prepare(agent) }
+    case .start(let id): lane(id) { controller, agent in await controller.start(agent) }
+    case .watch(let id): lane(id) { controller, agent in await controller.watch(agent) }
+    case .stop(let id): aside(id) { controller, agent in await controller.stop(agent) }
+    case .release(let id): lane(id) { controller, _ in await controller.release() }
+    case .remove(let id):
+      lane(id) { controller, agent in
+        await controller.remove()
+        await agent.closeLane(id)
+      }
+    case .network: applyNetwork()
+    case .report(let reports):
+      guard let session else { break }
+      Task { await session.report(reports) }
+    case .persist: persist()
+    case .resync:
+      guard let session else { break }
+      Task { await session.resync() }
+    }
+  }
+
+  /// Volumes that containers which have not ended mount.
+  var volumesInUse: Set<String> {
+    var names: Set<String> = []
+    for task in worker.liveTasks {
+      for mount in worker.spec(of: task)?.taskTemplate.containerSpec.mounts ?? [] where mount.type ?? .volume == .volume {
+        names.insert(mount.source.flatMap { $0.isEmpty ? nil : $0 } ?? VolumeStore.anonymousName("\(task.id)", mount.target))
+      }
+    }
+    return names
+  }
+
+  // MARK: - Lanes
+
+  /// Slow work of one task runs in the order in which the worker asked for it.
+  private struct Lane {
+    var controller: TaskController
+    var last: Task<Void, Never>
+  }
+
+  private func lane(_ id: TaskID, _ work: @escaping @Sendable (TaskController, Agent) async -> Void) {
+    let lane = lanes[id]
+    let controller = lane?.controller ?? TaskController(id: id, rooms: rooms, log: log)
+    let previous = lane?.last
+    lanes[id] = Lane(
+      controller: controller,
+      last: Task {
+        await previous?.value
+        await work(controller, self)
+      })
+  }
+
+  /// A stop does not wait behind the watch of the very container that it is to end.
+  private func aside(_ id: TaskID, _ work: @escaping @Sendable (TaskController, Agent) async -> Void) {
+    guard let controller = lanes[id]?.controller else { return }
+    Task { await work(controller, self) }
+  }
+
+  private func closeLane(_ id: TaskID) {
+    // A task that came back meanwhile has a new order in its lane: then it stays.
+    if worker.task(id) == nil { lanes[id] = nil }
+  }
+
+  // MARK: - Network and disk
+
+  /// Changes that come while one pass runs share the next.
+  private func applyNetwork() {
+    networkDirty = true
+    guard networkPass == nil else { return }
+    networkPass = Task {
+      while networkDirty {
+        networkDirty = false
+        let (networks, services, endpoints) = (worker.networks, worker.services, worker.endpoints)
+        rooms.names.update(Zone(services: services, endpoints: endpoints))
+        do {
+          for problem in try await rooms.network.apply(networks: networks, services: services, endpoints: endpoints) {
+            log.warning("network: \(problem)")
+          }
+        } catch {
+          log.error("network: \(error)")
+        }
+      }
+      networkPass = nil
+    }
+  }
+
+  /// Returns when every change of networks that was known at the call has been applied.
+  func networkApplied() async { while let pass = networkPass { await pass.value } }
+
+  private func persist() {
+    persistDirty = true
+    guard persistPass == nil else { return }
+    persistPass = Task {
+      while persistDirty {
+        persistDirty = false
+        let assignments = worker.assignments
+        await rooms.keep(assignments, log: log)
+      }
+      persistPass = nil
+    }
+  }
+}
+
+/// One task and the spec it is made from.
+struct TaskOrder: Sendable {
+  var task: ClusterTask
+  var spec: ServiceSpec
+  var container: ContainerSpec { spec.taskTemplate.containerSpec }
+  /// Docker's: service.slot.task, or service.node.task for a global one.
+  var name: String { "\(spec.name).\(task.slot > 0 ? "\(task.slot)" : task.node?.description ?? "").\(task.id)" }
+}

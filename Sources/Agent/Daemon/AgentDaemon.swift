@@ -1,0 +1,126 @@
+import AgentImage
+import AgentNetwork
+import AgentVolume
+import DNS
+import Foundation
+import Identity
+import Logging
+import Model
+import Runtime
+import ServiceLifecycle
+import Transport
+import Wire
+import Worker
+
+/// Assembles the rooms, finds the containers that outlived the last agent, and keeps a session.
+struct AgentDaemon {
+  let options: OrchAgent.Options
+  let membership: Membership
+
+  func run() async throws {
+    let log = Logger(label: "agent")
+    let identity = try membership.identity()
+    let credentials = try Credentials(identity)
+    let rooms = try await assemble(identity, log)
+    let agent = Agent(rooms: rooms, log: log)
+    await recover(agent, rooms, log)
+
+    let router = Router()
+    ManagerStreams(rooms: rooms, agent: agent, log: log).serve(on: router)
+    let session = Session(credentials: credentials, membership: membership, router: router, agent: agent, log: log)
+    await agent.attach(session)
+    Notify.ready()
+    log.info("node \(identity.node) at \(rooms.underlay)")
+    let group = ServiceGroup(
+      configuration: ServiceGroupConfiguration(
+        services: [.init(service: SessionService(session: session))], gracefulShutdownSignals: [.sigterm, .sigint], logger: log))
+    try await group.run()
+  }
+
+  private func assemble(_ identity: NodeIdentity, _ log: Logger) async throws -> Rooms {
+    let managers = try membership.managers
+    let underlay = try options.address() ?? managers.lazy.compactMap { try? Membership.split($0).host }.compactMap(HostFacts.address).first
+    guard let underlay else { throw AgentError("this host's address is not known: give --advertise-addr") }
+    for folder in [options.stateDir, options.runDir] { try SecretFile.makeFolder(folder) }
+    let program = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
+    let initPath = URL(fileURLWithPath: program).deletingLastPathComponent().appendingPathComponent("orch-init").path
+    var images = ImageStoreConfiguration()
+    images.insecureRegistries = Set(options.insecureRegistries)
+    return Rooms(
+      runtime: try ContainerRuntime(
+        configuration: RuntimeConfiguration(
+          stateDirectory: "\(options.runDir)/containers", dataDirectory: "\(options.stateDir)/containers", cgroupParent: options.cgroupParent,
+          initPath: initPath)),
+      images: try ImageStore(directory: "\(options.stateDir)/images", configuration: images),
+      volumes: try VolumeStore(directory: "\(options.stateDir)/volumes"),
+      network: try OverlayNetwork(configuration: .init(underlayAddress: underlay, runDirectory: options.runDir), log: log),
+      names: try NameServer(log: log), underlay: underlay, stateDirectory: options.stateDir, runDirectory: options.runDir, node: identity.node)
+  }
+
+  private func container(_ task: ClusterTask) -> String { task.id.description }
+
+  /// Containers that run go on; those that ended meanwhile are told of; those of tasks that nobody knows are removed.
+  private func recover(_ agent: Agent, _ rooms: Rooms, _ log: Logger) async {
+    var kept: AssignmentsMessage?
+    do { kept = try rooms.keptAssignments() } catch { log.error("read kept assignments: \(error); waiting for the manager's") }
+    var tasks: [TaskID: ClusterTask] = [:]
+    var specs: [ServiceRevision.Key: ServiceSpec] = [:]
+    for item in kept?.updates ?? [] {
+      if case .task(let task) = item { tasks[task.id] = task }
+      if case .revision(let revision) = item { specs[revision.key] = revision.spec }
+    }
+    var found: [RecoveredTask] = []
+    var networks: [TaskNetwork] = []
+    for container in await rooms.runtime.recover() {
+      guard let id = TaskID(container.id) else { continue }
+      switch container.state {
+      case .running(let running):
+        found.append(RecoveredTask(id: id, containerID: container.id, pid: running.pid))
+        guard let task = tasks[id], !task.attachments.isEmpty else { continue }
+        let ports = specs[ServiceRevision.Key(task.service, task.revision)]?.ports.filter { $0.publishMode == .host } ?? []
+        networks.append(TaskNetwork(task: id, attachments: task.attachments, hostPorts: ports))
+      case .exited: found.append(RecoveredTask(id: id, containerID: container.id, pid: nil))
+      case .incomplete: try? await rooms.runtime.delete(container.id)
+      }
+    }
+    do {
+      for (task, namespace) in try await rooms.network.recover(networks) {
+        guard let known = tasks[task] else { continue }
+        try await rooms.names.serve(task, namespace: namespace.path, client: DNSClient(known, String(container(known).prefix(12)), namespace))
+      }
+    } catch {
+      log.error("find networks again: \(error)")
+    }
+    if !found.isEmpty { log.info("found \(found.count) containers again") }
+    await agent.input(.recovered(kept, found))
+  }
+}
+
+private struct SessionService: ServiceLifecycle.Service {
+  let session: Session
+  func run() async throws {
+    await cancelWhenGracefulShutdown { await session.run() }
+  }
+}
+
+/// sd_notify(3), without libsystemd: one datagram.
+enum Notify {
+  static func ready() {
+    guard let path = ProcessInfo.processInfo.environment["NOTIFY_SOCKET"], path.utf8.count < 108 else { return }
+    let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue), 0)
+    guard descriptor >= 0 else { return }
+    defer { close(descriptor) }
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    withUnsafeMutableBytes(of: &address.sun_path) { target in
+      target.copyBytes(from: path.utf8)
+      // An abstract socket's name begins with a zero byte where systemd writes @.
+      if path.hasPrefix("@") { target[0] = 0 }
+    }
+    let length = socklen_t(MemoryLayout<sa_family_t>.size + path.utf8.count)
+    let message = Array("READY=1".utf8)
+    _ = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { sendto(descriptor, message, message.count, 0, $0, length) }
+    }
+  }
+}

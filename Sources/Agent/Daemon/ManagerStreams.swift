@@ -1,0 +1,202 @@
+import AgentImage
+import Foundation
+import LinuxSystem
+import Logging
+import Model
+import Runtime
+import Transport
+import Wire
+
+/// What a manager may ask of this host, on the connection that the agent made.
+struct ManagerStreams: Sendable {
+  let rooms: Rooms
+  let agent: Agent
+  let log: Logger
+
+  func serve(on router: Router) {
+    router.on(.logs, allow: .manager) { _, stream in try await logs(stream) }
+    router.on(.exec, allow: .manager) { _, stream in try await exec(stream) }
+    router.on(.imageLoad, allow: .manager) { _, stream in try await load(stream) }
+    router.unary(.imageList, allow: .manager) { (_, _: WireEmpty) in list() }
+    router.unary(.volumeRemove, allow: .manager) { (_, request: WireVolumeRemove) in
+      try await rooms.volumes.remove(request.name, inUse: await agent.volumesInUse)
+      return WireEmpty()
+    }
+  }
+
+  // MARK: - Logs
+
+  private func logs(_ stream: TransportStream) async throws {
+    guard let request = try await stream.receive(WireLogsRequest.self) else { return }
+    var options = LogOptions(
+      follow: request.follow, tail: request.hasTail ? Int(clamping: request.tail) : nil,
+      since: request.since == 0 ? nil : Timestamp(nanoseconds: request.since), stdout: request.stdout, stderr: request.stderr)
+    if !options.stdout && !options.stderr { (options.stdout, options.stderr) = (true, true) }
+    do {
+      for try await line in rooms.runtime.logs(try TaskID(wire: request.task).description, options) {
+        if request.until != 0, line.time.nanoseconds > request.until { break }
+        var record = WireLogRecord()
+        record.timestamp = line.time.nanoseconds
+        record.stderr = line.stream == .stderr
+        record.line = Data(line.bytes)
+        try await stream.send(record)
+      }
+    } catch let error as RuntimeError where error.kind == .noSuchContainer {
+      throw StreamError(.notFound, "no log of this task on this host")
+    }
+    stream.finish()
+  }
+
+  // MARK: - Exec
+
+  private func exec(_ stream: TransportStream) async throws {
+    guard case .start(let start)? = try await stream.receive(WireExecInput.self)?.kind else {
+      throw StreamError(.invalidArgument, "exec begins with what to execute")
+    }
+    var config = ExecConfig(
+      args: start.arguments, env: start.environment, cwd: start.directory.isEmpty ? nil : start.directory,
+      user: start.user.isEmpty ? nil : start.user, tty: start.tty, stdin: true)
+    if start.hasSize { config.size = (UInt16(clamping: start.size.rows), UInt16(clamping: start.size.columns)) }
+    let process: ExecProcess
+    do {
+      process = try await rooms.runtime.exec(try TaskID(wire: start.task).description, config)
+    } catch let error as RuntimeError {
+      if case .command(let code) = error.kind {
+        try await stream.send(output(.stderr(Data("\(error)\n".utf8))))
+        return try await stream.send(output(.exitCode(code)), end: true)
+      }
+      throw StreamError(error.kind == .noSuchContainer || error.kind == .notRunning ? .notFound : .internalError, "\(error)")
+    }
+    let input = Task { await feed(process, from: stream) }
+    defer { input.cancel() }
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      group.addTask { try await drain(process.stdout) { try await stream.send(output(.stdout($0))) } }
+      if let errors = process.stderr { group.addTask { try await drain(errors) { try await stream.send(output(.stderr($0))) } } }
+      do {
+        try await group.waitForAll()
+      } catch {
+        // The client is gone: so is what it started.
+        process.kill(SIGKILL)
+        throw error
+      }
+    }
+    try await stream.send(output(.exitCode(await process.wait())), end: true)
+  }
+
+  private func output(_ kind: WireExecOutput.OneOf_Kind) -> WireExecOutput {
+    var output = WireExecOutput()
+    output.kind = kind
+    return output
+  }
+
+  private func feed(_ process: ExecProcess, from stream: TransportStream) async {
+    let input = DescriptorWriter(process.stdin)
+    do {
+      while let message = try await stream.receive(WireExecInput.self) {
+        switch message.kind {
+        case .stdin(let data): await input.write([UInt8](data))
+        case .endOfInput: await input.close()
+        case .resize(let size): process.resize(rows: UInt16(clamping: size.rows), columns: UInt16(clamping: size.columns))
+        case .start, nil: continue
+        }
+      }
+      await input.close()
+    } catch {
+      // The stream was lost before the end of the process: hang up.
+      await input.close()
+      process.kill(SIGHUP)
+      process.kill(SIGKILL)
+    }
+  }
+
+  /// Reads to the end on a thread of its own; a terminal's end is EIO.
+  private func drain(_ descriptor: SharedDescriptor, _ send: @escaping @Sendable (Data) async throws -> Void) async throws {
+    while true {
+      let data: Data = await withCheckedContinuation { continuation in
+        Thread.detachNewThread {
+          var buffer = [UInt8](repeating: 0, count: 32 << 10)
+          while true {
+            let count = read(descriptor.rawValue, &buffer, buffer.count)
+            if count < 0 && errno == EINTR { continue }
+            return continuation.resume(returning: Data(buffer[..<max(0, count)]))
+          }
+        }
+      }
+      if data.isEmpty { return }
+      try await send(data)
+    }
+  }
+
+  // MARK: - Images and volumes
+
+  private func load(_ stream: TransportStream) async throws {
+    guard case .start(let start)? = try await stream.receive(WireImageLoad.self)?.kind else {
+      throw StreamError(.invalidArgument, "an image begins with what it is")
+    }
+    var result = WireImageResult()
+    do {
+      let archive = "\(rooms.stateDirectory)/incoming-\(UUID().uuidString).tar"
+      defer { unlink(archive) }
+      try await receive(stream, into: archive)
+      result.names =
+        start.name.isEmpty
+        ? try await rooms.images.load(archive).map(\.reference) : [try await rooms.images.import(archive, name: start.name).reference]
+    } catch {
+      result.error = "\(error)"
+    }
+    try await stream.send(result, end: true)
+  }
+
+  private func receive(_ stream: TransportStream, into path: String) async throws {
+    let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
+    guard descriptor >= 0 else { throw AgentError("create \(path): \(String(cString: strerror(errno)))") }
+    defer { close(descriptor) }
+    while let message = try await stream.receive(WireImageLoad.self) {
+      guard case .data(let data)? = message.kind else { continue }
+      try await offPool {
+        var rest = data[...]
+        while !rest.isEmpty {
+          let count = rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+          if count < 0 && errno == EINTR { continue }
+          guard count > 0 else {
+            throw AgentError("write \(path): \(String(cString: strerror(errno)))\(errno == ENOSPC ? ": make room on this host and load again" : "")")
+          }
+          rest = rest.dropFirst(count)
+        }
+      }
+    }
+  }
+
+  private func list() -> WireImageList {
+    var list = WireImageList()
+    list.images = rooms.images.list().map { image in
+      var entry = WireImage()
+      entry.name = image.name ?? ""
+      entry.id = image.id.description
+      entry.size = image.size
+      entry.createdAt = image.createdAt.nanoseconds
+      return entry
+    }
+    return list
+  }
+}
+
+/// Writes in order, one at a time, off the cooperative pool.
+private actor DescriptorWriter {
+  private var descriptor: SharedDescriptor?
+  init(_ descriptor: SharedDescriptor?) { self.descriptor = descriptor }
+
+  func write(_ bytes: [UInt8]) async {
+    guard let descriptor else { return }
+    try? await offPool {
+      var rest = bytes[...]
+      while !rest.isEmpty {
+        let count = rest.withUnsafeBytes { Foundation.write(descriptor.rawValue, $0.baseAddress, $0.count) }
+        if count < 0 && errno == EINTR { continue }
+        guard count > 0 else { return }
+        rest = rest.dropFirst(count)
+      }
+    }
+  }
+  func close() { descriptor = nil }
+}

@@ -1,0 +1,66 @@
+import ArgumentParser
+import Foundation
+import Identity
+import Logging
+import Model
+import Telemetry
+import Transport
+import Wire
+
+/// orch-agent: runs a host's tasks. Parse, assemble, run.
+@main
+struct OrchAgent: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "orch-agent", abstract: "Runs the containers of this host for an orch cluster",
+    discussion: """
+      Example, with the token that `orch join-token worker` prints on a manager:
+        orch-agent join --token ORCHTKN-1-… 10.0.0.1:2377
+      """, version: Version.text, subcommands: [Join.self, Run.self])
+
+  struct Options: ParsableArguments {
+    @Option(help: "Folder of the node's identity, images, volumes and containers.") var stateDir = "/var/lib/orch/agent"
+    @Option(help: "Folder on tmpfs for what does not outlive a boot.") var runDir = "/run/orch/agent"
+    @Option(help: "This host's IPv4 address as the other hosts reach it; default: the one that leads to the manager.")
+    var advertiseAddr: String?
+    @Option(help: "Below this cgroup containers get theirs.") var cgroupParent = "orch"
+    @Option(name: .customLong("insecure-registry"), help: "HOST:PORT of a registry that speaks plain HTTP.") var insecureRegistries: [String] = []
+    @Option(help: "Folder of this host's manager, if it has one: both are one node then.") var managerStateDir = "/var/lib/orch/manager"
+    @Option(help: "trace, debug, info, notice, warning or error; also ORCH_LOG.") var logLevel: String?
+
+    func address() throws -> IPv4Address? {
+      guard let advertiseAddr else { return nil }
+      guard let address = IPv4Address(advertiseAddr) else { throw ValidationError("--advertise-addr takes an IPv4 address, not '\(advertiseAddr)'") }
+      return address
+    }
+  }
+
+  struct Join: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Join a cluster with a token, then run")
+    @OptionGroup var options: Options
+    @Option(help: "The token that `orch join-token worker` prints.") var token: String
+    @Argument(help: "HOST:PORT of a manager.") var manager: String
+
+    func run() async throws {
+      try Telemetry.bootstrap(level: options.logLevel)
+      let membership = Membership(folder: options.stateDir, managerFolder: options.managerStateDir)
+      try await membership.join(token: JoinToken(parsing: token), manager: manager)
+      try await AgentDaemon(options: options, membership: membership).run()
+    }
+  }
+
+  struct Run: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Run as the node that this host has joined as")
+    @OptionGroup var options: Options
+
+    func run() async throws {
+      try Telemetry.bootstrap(level: options.logLevel)
+      let membership = Membership(folder: options.stateDir, managerFolder: options.managerStateDir)
+      try await AgentDaemon(options: options, membership: membership).run()
+    }
+  }
+}
+
+struct AgentError: Error, CustomStringConvertible {
+  let description: String
+  init(_ description: String) { self.description = description }
+}

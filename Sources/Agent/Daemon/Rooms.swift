@@ -1,0 +1,51 @@
+import AgentImage
+import AgentNetwork
+import AgentVolume
+import DNS
+import Foundation
+import Logging
+import Model
+import Runtime
+import Wire
+
+/// What the agent is assembled from.
+struct Rooms: Sendable {
+  let runtime: ContainerRuntime
+  let images: ImageStore
+  let volumes: VolumeStore
+  let network: OverlayNetwork
+  let names: NameServer
+  let underlay: IPv4Address
+  let stateDirectory: String
+  let runDirectory: String
+  let node: NodeID
+
+  /// Files that a container sees as /etc/hosts and the like.
+  func taskDirectory(_ id: TaskID) -> String { "\(runDirectory)/tasks/\(id)" }
+
+  private var assignmentsFile: String { "\(stateDirectory)/assignments" }
+
+  /// So that a restarted agent knows its tasks before any manager answers.
+  func keep(_ assignments: AssignmentsMessage, log: Logger) async {
+    try? await offPool {
+      do {
+        let bytes: [UInt8] = try WireAssignments(assignments).serializedBytes()
+        try Data(bytes).write(to: URL(fileURLWithPath: assignmentsFile), options: .atomic)
+      } catch {
+        log.error("keep assignments in \(assignmentsFile): \(error)")
+      }
+    }
+  }
+
+  func keptAssignments() throws -> AssignmentsMessage? {
+    guard let data = FileManager.default.contents(atPath: assignmentsFile) else { return nil }
+    return try WireAssignments(serializedBytes: [UInt8](data)).model()
+  }
+}
+
+/// Blocking work never runs on the cooperative pool.
+func offPool<Value: Sendable>(_ work: @escaping @Sendable () throws -> Value) async throws -> Value {
+  try await withCheckedThrowingContinuation { continuation in
+    DispatchQueue.global().async { continuation.resume(with: Result { try work() }) }
+  }
+}

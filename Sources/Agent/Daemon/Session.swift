@@ -1,0 +1,117 @@
+import Dispatch
+import Foundation
+import Identity
+import Logging
+import Model
+import NIOCore
+import Transport
+import Wire
+
+/// Keeps a session with the leader: finds it, registers, carries messages both ways, and starts again when it is lost.
+actor Session {
+  private let credentials: Credentials
+  private let membership: Membership
+  private let router: Router
+  private let agent: Agent
+  private let log: Logger
+  private var stream: TransportStream?
+  private var outbox: [TaskReport] = []
+  private var flushing = false
+
+  init(credentials: Credentials, membership: Membership, router: Router, agent: Agent, log: Logger) {
+    self.credentials = credentials
+    self.membership = membership
+    self.router = router
+    self.agent = agent
+    self.log = log
+  }
+
+  /// Until cancelled. A manager that is not there costs 50 ms to 1 s before the next is tried.
+  func run() async {
+    var candidates: [String] = []
+    var failures = 0
+    while !Task.isCancelled {
+      if candidates.isEmpty { candidates = ((try? membership.managers) ?? []).shuffled() }
+      guard let address = candidates.popLast() else { return log.critical("no manager's address is known: join again") }
+      do {
+        let began = ContinuousClock.now
+        try await hold(address)
+        if ContinuousClock.now - began > .seconds(2) { failures = 0 }
+      } catch let error as StreamError where error.code == .notLeader && !error.detail.isEmpty {
+        // The leader's address: straight there.
+        candidates.append(error.detail)
+        failures += 1
+        if failures < 4 { continue }
+      } catch {
+        log.debug("session with \(address): \(error)")
+      }
+      failures += 1
+      let delay = min(1000, 50 << min(failures, 5))
+      try? await Task.sleep(for: .milliseconds(Int.random(in: delay / 2...delay)))
+    }
+  }
+
+  private func hold(_ address: String) async throws {
+    let (host, port) = try Membership.split(address)
+    let connection = try await TransportClient.connect(
+      host: host, port: port, credentials: credentials, router: router, timeout: .seconds(2), log: log)
+    defer { connection.close("the session ended") }
+    let stream = try await connection.open(.session)
+    var register = WireRegister()
+    register.description_p = try ModelJSON.encode(HostFacts.description())
+    register.underlay = await agent.underlay.rawValue
+    var hello = WireAgentMessage()
+    hello.register = register
+    try await stream.send(hello)
+    let heartbeats = Task {
+      var beat = WireAgentMessage()
+      beat.heartbeat = true
+      while !Task.isCancelled {
+        try await Task.sleep(for: .seconds(1))
+        try await stream.send(beat)
+      }
+    }
+    defer {
+      heartbeats.cancel()
+      self.stream = nil
+    }
+    var opened = false
+    while let message = try await stream.receive(WireManagerMessage.self) {
+      if !opened {
+        opened = true
+        log.info("session with the leader at \(address)")
+        self.stream = stream
+        outbox = []
+        await agent.input(.sessionOpened)
+      }
+      switch message.kind {
+      case .assignments(let assignments): await agent.input(.assignments(try assignments.model()))
+      case .managers(let managers): try membership.remember(managers.addresses)
+      case nil: log.warning("a message of an unknown kind from the manager: upgrade this agent")
+      }
+    }
+  }
+
+  /// Reports that come while one is being sent go together.
+  func report(_ reports: [TaskReport]) async {
+    outbox += reports
+    guard !flushing else { return }
+    flushing = true
+    defer { flushing = false }
+    while let stream, !outbox.isEmpty {
+      var batch = WireReports()
+      batch.reports = outbox.prefix(1000).map(WireTaskReport.init)
+      outbox.removeFirst(batch.reports.count)
+      var message = WireAgentMessage()
+      message.reports = batch
+      // A lost session tells everything again.
+      do { try await stream.send(message) } catch { return }
+    }
+  }
+
+  func resync() async {
+    var message = WireAgentMessage()
+    message.resync = true
+    try? await stream?.send(message)
+  }
+}

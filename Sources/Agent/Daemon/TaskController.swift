@@ -1,0 +1,216 @@
+import AgentImage
+import AgentNetwork
+import AgentVolume
+import DNS
+import Foundation
+import LinuxSystem
+import Logging
+import Model
+import Runtime
+import Worker
+
+/// Carries out what the worker decided for one task, and tells it how that went.
+actor TaskController {
+  private let id: TaskID
+  private let rooms: Rooms
+  private let log: Logger
+  private var prepared: Prepared?
+  private var watching = false
+
+  private struct Prepared {
+    var order: TaskOrder
+    var config: ContainerConfig
+  }
+
+  init(id: TaskID, rooms: Rooms, log: Logger) {
+    self.id = id
+    self.rooms = rooms
+    self.log = log
+  }
+
+  private var container: String { id.description }
+
+  func prepare(_ agent: Agent) async {
+    guard let order = await agent.order(id) else { return await agent.input(.prepareFailed(id, "its service's spec is not known here")) }
+    do {
+      prepared = Prepared(order: order, config: try await configure(order, agent))
+      await agent.input(.prepared(id))
+    } catch {
+      log.warning("prepare task \(order.name): \(error)")
+      await agent.input(.prepareFailed(id, "\(error)"))
+    }
+  }
+
+  func start(_ agent: Agent) async {
+    guard let prepared else { return await agent.input(.startFailed(id, "it was not prepared")) }
+    do {
+      let running = try await rooms.runtime.start(prepared.config)
+      for warning in running.warnings { log.warning("task \(prepared.order.name): \(warning)") }
+      await agent.input(.started(id, containerID: container, pid: running.pid))
+      await watch(agent)
+    } catch {
+      await agent.input(.startFailed(id, "\(error)"))
+    }
+  }
+
+  /// Tells the worker of the container's end; does not hold the lane up meanwhile.
+  func watch(_ agent: Agent) async {
+    guard !watching else { return }
+    watching = true
+    let (id, container, runtime) = (id, container, rooms.runtime)
+    Task {
+      do {
+        let exit = try await runtime.wait(container)
+        await agent.input(.exited(id, TaskExit(code: exit.code, oomKilled: exit.oomKilled, finishedAt: exit.finishedAt)))
+      } catch {
+        await agent.input(.exited(id, TaskExit(code: 255, oomKilled: false, finishedAt: nil)))
+      }
+    }
+  }
+
+  func stop(_ agent: Agent) async {
+    let spec = await agent.order(id)?.container
+    let grace = spec?.stopGracePeriod ?? ContainerSpec.defaultStopGracePeriod
+    do {
+      _ = try await rooms.runtime.stop(container, signal: nil, grace: grace.duration)
+    } catch {
+      // It has ended by itself: the watch tells.
+      log.debug("stop task \(id): \(error)")
+    }
+  }
+
+  /// It has ended. Its logs stay until the manager forgets it.
+  func release() async {
+    rooms.names.stop(id)
+    do { try await rooms.network.detach(id) } catch { log.warning("task \(id): \(error)") }
+  }
+
+  func remove() async {
+    await release()
+    do { try await rooms.runtime.delete(container) } catch { log.warning("task \(id): \(error)") }
+    let directory = rooms.taskDirectory(id)
+    try? await offPool { try FileManager.default.removeItem(atPath: directory) }
+  }
+
+  // MARK: - Preparation
+
+  private func configure(_ order: TaskOrder, _ agent: Agent) async throws -> ContainerConfig {
+    let spec = order.container
+    let template = Template(order: order, node: rooms.node)
+    let image = try await image(spec.image)
+
+    let args = (spec.command ?? image.config.entrypoint) + (spec.args ?? (spec.command == nil ? image.config.cmd : []))
+    guard !args.isEmpty else { throw AgentError("image \(spec.image) names no command: give the service one (`command:`)") }
+    var config = ContainerConfig(id: container, layers: image.layerPaths, args: args)
+    config.labels = ["orch.task": order.name]
+    config.env = Environment.merge(image.config.env, (spec.env ?? []).map(template.expand))
+    config.cwd = spec.dir ?? (image.config.workingDir.isEmpty ? "/" : image.config.workingDir)
+    config.user = spec.user ?? image.config.user
+    config.groups = spec.groups ?? []
+    config.hostname = spec.hostname.map(template.expand)
+    config.tty = spec.tty ?? false
+    config.useInit = spec.initProcess ?? false
+    config.readOnlyRoot = spec.readOnly ?? false
+    config.capabilityAdd = spec.capabilityAdd ?? []
+    config.capabilityDrop = spec.capabilityDrop ?? []
+    config.ulimits = spec.ulimits ?? []
+    config.sysctls = spec.sysctls ?? [:]
+    config.oomScoreAdj = spec.oomScoreAdj.map(Int.init)
+    config.noNewPrivileges = spec.privileges?.noNewPrivileges ?? true
+    config.stopSignal = spec.stopSignal ?? image.config.stopSignal ?? "SIGTERM"
+    let limits = order.spec.taskTemplate.resources?.limits
+    config.resources = ContainerConfig.Resources(memory: limits?.memoryBytes, nanoCPUs: limits?.nanoCPUs, pids: limits?.pids)
+
+    try await attach(order, agent, template, &config)
+    config.mounts += try await mounts(spec, template, image)
+    return config
+  }
+
+  private func image(_ name: String) async throws -> ImageRecord {
+    if let record = try rooms.images.resolve(name) { return record }
+    return try await rooms.images.pull(name)
+  }
+
+  private func attach(_ order: TaskOrder, _ agent: Agent, _ template: Template, _ config: inout ContainerConfig) async throws {
+    let directory = rooms.taskDirectory(id)
+    let hostname = config.hostname.flatMap { $0.isEmpty ? nil : $0 } ?? String(container.prefix(12))
+    config.hostname = hostname
+    var hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    for line in order.container.hosts ?? [] { hosts += line.replacing(" ", with: "\t") + "\n" }
+    for attachment in order.task.attachments { hosts += "\(attachment.address)\t\(hostname)\n" }
+
+    let own = order.container.dnsConfig
+    var resolv = (own?.search.map { $0.isEmpty ? "" : "search \($0.joined(separator: " "))\n" }) ?? ""
+    if order.spec.usesHostNetwork {
+      config.network = .host
+      resolv = (try? String(contentsOfFile: "/etc/resolv.conf", encoding: .utf8)) ?? ""
+    } else if !order.task.attachments.isEmpty {
+      await agent.networkApplied()
+      let hostPorts = order.spec.ports.filter { $0.publishMode == .host }
+      let namespace = try await rooms.network.attach(TaskNetwork(task: id, attachments: order.task.attachments, hostPorts: hostPorts))
+      config.networkNamespacePath = namespace.path
+      try await rooms.names.serve(id, namespace: namespace.path, client: DNSClient(order.task, hostname, namespace))
+      resolv += "nameserver 127.0.0.11\noptions \((["ndots:0"] + (own?.options ?? [])).joined(separator: " "))\n"
+    }
+    try await offPool { [hosts, resolv] in
+      try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
+      try hosts.write(toFile: "\(directory)/hosts", atomically: false, encoding: .utf8)
+      try resolv.write(toFile: "\(directory)/resolv.conf", atomically: false, encoding: .utf8)
+      try (hostname + "\n").write(toFile: "\(directory)/hostname", atomically: false, encoding: .utf8)
+    }
+    for file in ["hosts", "resolv.conf", "hostname"] { config.mounts.append(.bind("\(directory)/\(file)", "/etc/\(file)")) }
+  }
+
+  private func mounts(_ spec: ContainerSpec, _ template: Template, _ image: ImageRecord) async throws -> [MountConfig] {
+    var mounts: [MountConfig] = []
+    for var mount in spec.mounts ?? [] {
+      mount.source = mount.source.map(template.expand)
+      let resolved = try await rooms.volumes.resolve(mount, task: container, now: HostFacts.now()) { target in
+        image.layerPaths.reversed().lazy.compactMap { Self.folder(target, in: $0) }.first
+      }
+      switch resolved {
+      case .bind(let source, let target, let readOnly, let recursive):
+        mounts.append(MountConfig(.bind(source: source, recursive: recursive), target: target, readOnly: readOnly))
+      case .tmpfs(let target, let size, let mode, let readOnly):
+        mounts.append(MountConfig(.tmpfs(size: size, mode: mode ?? 0o1777), target: target, readOnly: readOnly))
+      }
+    }
+    return mounts
+  }
+
+  /// Where a layer has a folder of that name; no link of the layer leads out of it.
+  private static func folder(_ path: String, in layer: String) -> String? {
+    guard let root = try? OwnedDescriptor.open(layer, O_RDONLY | O_DIRECTORY),
+      let inside = try? OwnedDescriptor.open(inRoot: root.rawValue, path, O_RDONLY | O_DIRECTORY)
+    else { return nil }
+    return try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(inside.rawValue)")
+  }
+}
+
+extension ServiceSpec {
+  /// Compose's `network_mode: host`, in Docker's form: one attachment to the network called host.
+  var usesHostNetwork: Bool { networks.contains { $0.target == "host" } }
+}
+
+enum Environment {
+  /// Later entries win; order is kept.
+  static func merge(_ base: [String], _ over: [String]) -> [String] {
+    var values: [String: String] = [:]
+    var names: [String] = []
+    for entry in base + over {
+      let name = String(entry.prefix { $0 != "=" })
+      if values.updateValue(entry, forKey: name) == nil { names.append(name) }
+    }
+    // "NAME" alone removes what the image set, as Docker's does.
+    return names.compactMap { name in values[name].flatMap { $0.contains("=") ? $0 : nil } }
+  }
+}
+
+extension DNSClient {
+  /// What a container asks for: the names of its networks, its own, and those of the world unless it is shut in.
+  init(_ task: ClusterTask, _ hostname: String, _ namespace: AttachedNamespace) {
+    var own: [String: IPv4Address] = [:]
+    if let address = task.attachments.first?.address { own[hostname] = address }
+    self.init(networks: namespace.networks, ownNames: own, forwards: namespace.reachesOutside)
+  }
+}
