@@ -3,11 +3,14 @@ import Glibc
 import LinuxSystem
 import Testing
 
-@Suite struct LinuxSystemTests {
+@Suite final class LinuxSystemTests {
   let folder: String
   init() throws {
     folder = "/tmp/orch-linux-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
     try Files.makeDirectories(folder)
+  }
+  deinit {
+    try? Files.removeTree(folder)
   }
 
   @Test("an error says its operation, object and cause")
@@ -18,7 +21,6 @@ import Testing
 
   @Test("a file is written whole, and a tree with links is removed without following them")
   func files() throws {
-    defer { try? Files.removeTree(folder) }
     try Files.writeAtomically(folder + "/a", "one")
     try Files.writeAtomically(folder + "/a", "two")
     #expect(try Files.text(folder + "/a") == "two")
@@ -33,7 +35,6 @@ import Testing
 
   @Test("a link does not lead out of a root")
   func inRoot() throws {
-    defer { try? Files.removeTree(folder) }
     try Files.writeAtomically(folder + "/passwd", "inside")
     symlink("/passwd", folder + "/link")
     symlink("../../../../etc/passwd", folder + "/up")
@@ -64,7 +65,6 @@ import Testing
       ("app:logs", 1000, 3000, [3000], "/home/app"), ("77:88", 77, 88, [88], "/"), ("55", 55, 0, [0], "/"),
     ] as [(String, UInt32, UInt32, [UInt32], String)])
   func users(_ text: String, _ uid: UInt32, _ gid: UInt32, _ groups: [UInt32], _ home: String) throws {
-    defer { try? Files.removeTree(folder) }
     let (result, user, _) = try resolve(text)
     #expect(result == 0)
     #expect(user.uid == uid && user.gid == gid)
@@ -77,7 +77,6 @@ import Testing
     "users that are refused",
     arguments: [("nobody", ENOENT), ("4294967296", ERANGE), ("2147483648", ERANGE), ("-1", ENOENT), ("app:none", ESRCH), ("big", ERANGE)])
   func refusedUsers(_ text: String, _ error: Int32) throws {
-    defer { try? Files.removeTree(folder) }
     let (result, _, what) = try resolve(text)
     #expect(Errno(-result) == Errno(error))
     #expect(text.contains(what))
@@ -97,7 +96,6 @@ import Testing
 
   @Test("a thread enters a network namespace and no other does", .enabled(if: geteuid() == 0))
   func networkNamespace() async throws {
-    defer { try? Files.removeTree(folder) }
     let path = folder + "/netns"
     try Files.writeAtomically(path, "")
     try await onOwnThread { [path] in
