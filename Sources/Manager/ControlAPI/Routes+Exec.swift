@@ -27,11 +27,14 @@ extension ControlAPI {
     let reader = frames
     let response = Pipe<ByteBuffer>(capacity: 16)
     let pump = Task {
-      await withTaskGroup(of: Void.self) { group in
+      enum Part { case request, output, patience }
+      await withTaskGroup(of: Part.self) { group in
         group.addTask {
+          // Read to its end even when the process wants no more: a connection closed with unread bytes loses what was answered.
           var reader = reader
-          do { while let frame = try await reader.next() { if await input.deliver(frame) == false { break } } } catch {}
+          do { while let frame = try await reader.next() { await input.deliver(frame) } } catch {}
           input.finish()
+          return .request
         }
         group.addTask {
           do {
@@ -42,11 +45,23 @@ extension ControlAPI {
           } catch {
             await response.send(ByteBuffer(bytes: StreamFrame(.systemError, Array("\(error)".utf8)).bytes))
           }
-          response.finish()
+          input.cancel()
+          return .output
         }
-        // The reader waits for a client that may never say more.
-        await group.next()
-        await group.next()
+        var requestOpen = true
+        while let part = await group.next() {
+          if part == .request { requestOpen = false } else { break }
+        }
+        // The client ends its request when it has read the exit; one that does not is not waited for long.
+        if requestOpen {
+          group.addTask {
+            try? await Task.sleep(for: .seconds(2))
+            return .patience
+          }
+          _ = await group.next()
+        }
+        response.finish()
+        group.cancelAll()
       }
     }
     return APIResponse(
@@ -56,6 +71,7 @@ extension ControlAPI {
 }
 
 extension Pipe where Element == ExecInput {
+  @discardableResult
   fileprivate func deliver(_ frame: StreamFrame) async -> Bool {
     switch frame.kind {
     case .stdin: return await send(.stdin(frame.payload))

@@ -15,7 +15,7 @@ extension ControlAPI {
   }
 
   func deployStack(_ name: String, _ request: APIRequest) async throws -> APIResponse {
-    let body = try await JSON.body(StackDeployRequest.self, of: request)
+    let body = try await JSON.body(StackDeployRequest.self, of: request, limit: 4 * JSON.bodyMax)
     for network in body.networks { try refuseUnsupported(network) }
     let wanted = ServiceEdits.Deployment(
       name: name, manifest: body.manifest, services: body.services, networks: body.networks, volumes: try body.volumes.map { try volume($0) })

@@ -8,12 +8,17 @@ let dockerPath =
 
 /// Runs the stock docker CLI against a socket; its stdout and stderr, and its exit code.
 func docker(_ socket: String, _ arguments: [String]) async throws -> (code: Int32, text: String) {
+  try await execute(dockerPath, arguments, ["DOCKER_HOST": "unix://\(socket)", "HOME": "/nonexistent", "PATH": "/usr/bin:/bin"])
+}
+
+func execute(_ path: String, _ arguments: [String], _ environment: [String: String]) async throws -> (code: Int32, text: String) {
   try await withCheckedThrowingContinuation { continuation in
     DispatchQueue.global().async {
       let process = Process()
-      process.executableURL = URL(fileURLWithPath: dockerPath)
+      process.executableURL = URL(fileURLWithPath: path)
       process.arguments = arguments
-      process.environment = ["DOCKER_HOST": "unix://\(socket)", "HOME": "/nonexistent", "PATH": "/usr/bin:/bin"]
+      process.environment = environment
+      process.standardInput = FileHandle.nullDevice
       let output = Foundation.Pipe()
       process.standardOutput = output
       process.standardError = output

@@ -82,6 +82,9 @@ final class MemoryBackend: ControlBackend {
         actions.append(
           .taskStatus(task.id, TaskStatus(state: .running, timestamp: Self.now, message: "started", containerID: "c\(slot)", pid: 42)))
       }
+      if service.updateStatus?.state == .rollbackStarted {
+        actions.append(.serviceUpdateStatus(service.id, .init(state: .rollbackCompleted, startedAt: Self.now, message: "rollback completed")))
+      }
       if service.pendingDelete { actions.append(.removeService(service.id)) }
     }
     return actions
