@@ -81,7 +81,7 @@ public struct DevCluster: Sendable {
     let script = """
       mkdir -p /var/lib/orch /run/orch
       mount --bind '\(layout.data(host))' /var/lib/orch && mount --bind '\(layout.run(host))' /run/orch && hostname '\(host.name)' || exit 1
-      echo $$ > '\(ready).new' && mv '\(ready).new' '\(ready)'
+      echo $$ > /run/orch/anchor.new && mv /run/orch/anchor.new /run/orch/anchor.pid || exit 1
       exec sleep infinity
       """
     try await daemon(
