@@ -57,7 +57,7 @@ struct Dev: AsyncParsableCommand {
         throw error
       }
       let seconds = (ContinuousClock.now - began) / .seconds(1)
-      print(
+      Terminal.print(
         "\(hosts) hosts up in \(String(format: "%.1f", seconds)) s. Now: eval \"$(orch dev env\(cluster.name == "dev" ? "" : " --cluster \(cluster.name)"))\""
       )
     }
@@ -81,7 +81,7 @@ struct Dev: AsyncParsableCommand {
         chosen = managers.first { dev.pid(of: .manager, on: $0) != nil } ?? managers[0]
       }
       let socket = "unix://\(dev.layout.socket(chosen))"
-      print("export ORCH_HOST=\(socket) DOCKER_HOST=\(socket)")
+      Terminal.print("export ORCH_HOST=\(socket) DOCKER_HOST=\(socket)")
     }
   }
 
@@ -98,14 +98,14 @@ struct Dev: AsyncParsableCommand {
         let agent = dev.pid(of: .agent, on: host).map { "\($0)" } ?? "-"
         let state = dev.anchor(host) == nil ? "off" : "on"
         if quiet {
-          print(host.name)
+          Terminal.print(host.name)
         } else if format == "json" {
-          print(
+          Terminal.print(
             "{\"Name\":\"\(host.name)\",\"Address\":\"\(host.address)\",\"State\":\"\(state)\",\"Manager\":\"\(manager)\",\"Agent\":\"\(agent)\"}")
         } else {
           func pad(_ text: String, _ width: Int) -> String { text + String(repeating: " ", count: max(1, width - text.count)) }
-          if host == (try dev.record().hosts.first) { print(pad("HOST", 10) + pad("ADDRESS", 17) + pad("STATE", 7) + pad("MANAGER", 9) + "AGENT") }
-          print(pad(host.name, 10) + pad(host.address, 17) + pad(state, 7) + pad(manager, 9) + agent)
+          if host == (try dev.record().hosts.first) { Terminal.print(pad("HOST", 10) + pad("ADDRESS", 17) + pad("STATE", 7) + pad("MANAGER", 9) + "AGENT") }
+          Terminal.print(pad(host.name, 10) + pad(host.address, 17) + pad(state, 7) + pad(manager, 9) + agent)
         }
       }
     }
@@ -116,7 +116,7 @@ struct Dev: AsyncParsableCommand {
     @OptionGroup var cluster: Cluster
     func run() throws {
       let record = try cluster.open().record()
-      print("up: \(record.hosts.count) hosts, \(record.hosts.count(where: \.isManager)) managers")
+      Terminal.print("up: \(record.hosts.count) hosts, \(record.hosts.count(where: \.isManager)) managers")
     }
   }
 

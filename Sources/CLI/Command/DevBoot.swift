@@ -48,7 +48,7 @@ struct DevBoot {
     try await waitForNodes(first, record.hosts.count)
   }
 
-  private func say(_ text: String) { print("  \(text)") }
+  private func say(_ text: String) { Terminal.print("  \(text)") }
 
   private func client(_ host: DevHost) throws -> APIClient { APIClient(endpoint: .unix(path: dev.layout.socket(host))) }
 

@@ -94,9 +94,12 @@ public struct DevCluster: Sendable {
   public func start(_ daemon: DevDaemon, _ arguments: [String], on host: DevHost) async throws {
     guard let anchor = anchor(host) else { throw DevError("host \(host.name) is off: `orch dev start \(host.name)`") }
     let program = daemon == .manager ? binaries.manager : binaries.agent
+    try? FileManager.default.removeItem(atPath: layout.pidFile(host, daemon))
     try await self.daemon(
       ["nsenter", "-t", "\(anchor)", "-m", "-u", "-n", "--", program] + arguments, host: host, log: layout.log(host, daemon),
       pidFile: layout.pidFile(host, daemon))
+    let pidFile = layout.pidFile(host, daemon)
+    try await until("\(daemon.program) starts on \(host.name)", seconds: 5) { FileManager.default.fileExists(atPath: pidFile) }
   }
 
   /// kill -9 of one daemon; its containers go on.
@@ -165,7 +168,7 @@ public struct DevCluster: Sendable {
   private func daemon(_ arguments: [String], host: DevHost, log: String, pidFile: String? = nil) async throws {
     var script = ""
     for mount in Cgroup.mounts() { script += "echo $$ > '\(mount)/\(layout.daemonCgroup(host, in: mount))/cgroup.procs' || exit 1\n" }
-    if let pidFile { script += "echo $$ > '\(pidFile)'\n" }
+    if let pidFile { script += "echo $$ > '\(pidFile).new' && mv '\(pidFile).new' '\(pidFile)'\n" }
     script += "exec \"$@\" </dev/null >>'\(log)' 2>&1"
     for mount in Cgroup.mounts() {
       try FileManager.default.createDirectory(atPath: "\(mount)/\(layout.daemonCgroup(host, in: mount))", withIntermediateDirectories: true)

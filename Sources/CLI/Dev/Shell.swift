@@ -2,8 +2,8 @@ import Foundation
 
 /// Runs a program of the system to its end; throws with what it wrote to stderr when it fails.
 ///
-/// Input and outputs are files, not pipes: a daemon that is started at the same time could inherit a pipe's end and keep its
-/// reader waiting for ever.
+/// Not Foundation's Process: it believes that a program runs as long as a daemon that it started. Input and outputs are files,
+/// not pipes, for the same reason: a daemon could keep a pipe's reader waiting for ever.
 @discardableResult
 func command(_ program: String, _ arguments: [String], input: String? = nil) async throws -> String {
   try await withCheckedThrowingContinuation { continuation in
@@ -20,23 +20,35 @@ private func runBlocking(_ program: String, _ arguments: [String], _ input: Stri
   try Data(input.utf8).write(to: stdin)
   for file in [stdout, stderr] { try Data().write(to: file) }
 
-  let process = Process()
-  process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-  process.arguments = [program] + arguments
-  process.standardInput = try FileHandle(forReadingFrom: stdin)
-  process.standardOutput = try FileHandle(forWritingTo: stdout)
-  process.standardError = try FileHandle(forWritingTo: stderr)
-  // Debian's ip and nft are in /usr/sbin.
-  let path = (ProcessInfo.processInfo.environment["PATH"] ?? "") + ":/usr/sbin:/sbin:/usr/bin:/bin"
-  process.environment = ProcessInfo.processInfo.environment.merging(["PATH": path]) { $1 }
-  try process.run()
-  process.waitUntilExit()
-  guard process.terminationStatus == 0 else {
+  let status = try spawn([program] + arguments, stdin.path, stdout.path, stderr.path)
+  guard status == 0 else {
     let call = ([program] + arguments.prefix(4)).joined(separator: " ")
     let complaint = (try? String(contentsOf: stderr, encoding: .utf8)) ?? ""
     throw DevError("\(call): \(complaint.trimmingCharacters(in: .whitespacesAndNewlines))")
   }
   return try String(contentsOf: stdout, encoding: .utf8)
+}
+
+/// The exit status as waitpid(2) tells it.
+private func spawn(_ arguments: [String], _ stdin: String, _ stdout: String, _ stderr: String) throws -> Int32 {
+  var actions = posix_spawn_file_actions_t()
+  posix_spawn_file_actions_init(&actions)
+  defer { posix_spawn_file_actions_destroy(&actions) }
+  posix_spawn_file_actions_addopen(&actions, 0, stdin, O_RDONLY, 0)
+  posix_spawn_file_actions_addopen(&actions, 1, stdout, O_WRONLY, 0)
+  posix_spawn_file_actions_addopen(&actions, 2, stderr, O_WRONLY, 0)
+  // Debian's ip and nft are in /usr/sbin.
+  var environment = ProcessInfo.processInfo.environment
+  environment["PATH"] = (environment["PATH"] ?? "") + ":/usr/sbin:/sbin:/usr/bin:/bin"
+  var argv: [UnsafeMutablePointer<CChar>?] = (["env"] + arguments).map { strdup($0) } + [nil]
+  var envp: [UnsafeMutablePointer<CChar>?] = environment.map { strdup("\($0.key)=\($0.value)") } + [nil]
+  defer { for pointer in argv + envp { free(pointer) } }
+  var pid: pid_t = 0
+  let failure = posix_spawn(&pid, "/usr/bin/env", &actions, nil, &argv, &envp)
+  guard failure == 0 else { throw DevError("start \(arguments[0]): \(String(cString: strerror(failure)))") }
+  var status: Int32 = 0
+  while waitpid(pid, &status, 0) < 0 && errno == EINTR {}
+  return status
 }
 
 /// Waits for something outside that tells nobody.
