@@ -56,7 +56,9 @@ let shared: [Target] = [
     name: "Wire", dependencies: ["Model", protobuf], path: "Sources/Shared/Wire", exclude: ["Protos"], swiftSettings: strict),
   room("API", "Shared/API", ["Model"]),
   room("Identity", "Shared/Identity", ["Model", crypto, x509, asn1, nioSSL, .product(name: "NIOCore", package: "swift-nio")]),
-  room("Transport", "Shared/Transport", ["Model", "Wire", "Identity", protobuf, nioSSL, log, deque, .product(name: "NIOTLS", package: "swift-nio")] + nio),
+  room(
+    "Transport", "Shared/Transport",
+    ["Model", "Wire", "Identity", protobuf, nioSSL, log, deque, .product(name: "NIOTLS", package: "swift-nio")] + nio),
   room("Telemetry", "Shared/Telemetry", [log, metrics]),
   room("LinuxSystem", "Shared/LinuxSystem", ["CLinux", "CCap"]),
   room("Netlink", "Shared/Netlink", ["LinuxSystem", "CLinux"]),
@@ -139,6 +141,8 @@ let testTargets: [Target] = [
   tests("AgentVolume", "Agent", ["LinuxSystem", "CLinux", "Model"]),
   tests("APIClient", "CLI", ["Model", "API"]),
   tests("DevCluster", "CLI"),
+  // Real processes, kernel objects and hosts in network namespaces; needs root. Drives the programs beside the test bundle.
+  .testTarget(name: "IntegrationTests", path: "Tests/Integration", swiftSettings: strict),
 ]
 
 let package = Package(

@@ -3,7 +3,7 @@
 trap 'exit 0' TERM INT
 while :; do
   for url in ${TARGETS:-http://web/}; do
-    if answer=$(wget -q -T 2 -O - "$url" 2>&1); then
+    if answer=$(timeout 2 wget -q -O - "$url" 2>&1); then
       echo "$url answered by $(echo $answer)"
     else
       echo "$url did not answer: $answer"

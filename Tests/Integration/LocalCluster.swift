@@ -1,0 +1,134 @@
+import Foundation
+import Testing
+
+/// The result of a program that has ended.
+struct Outcome: CustomStringConvertible {
+  var code: Int32
+  var output: String
+  var errors: String
+  var description: String { "exit \(code)\n--- stdout\n\(output)\n--- stderr\n\(errors)" }
+  /// JSON lines.
+  var rows: [[String: String]] {
+    output.split(separator: "\n").compactMap { line in
+      guard let object = try? JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any] else { return nil }
+      return object.mapValues { "\($0)" }
+    }
+  }
+}
+
+/// A local cluster of real daemons for the tests of this target; removed when the test process ends, and before it begins.
+final class LocalCluster: @unchecked Sendable {
+  static let name = "itest"
+  static let programs: String = {
+    // The test bundle is beside the programs.
+    let bundle = CommandLine.arguments.first { $0.hasSuffix(".xctest") } ?? CommandLine.arguments[0]
+    var folder = URL(fileURLWithPath: bundle).deletingLastPathComponent()
+    while folder.path != "/", !FileManager.default.isExecutableFile(atPath: folder.appendingPathComponent("orch").path) {
+      folder.deleteLastPathComponent()
+    }
+    return folder.path
+  }()
+  static let repository = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
+  static let images = "/tmp/orch-itest-images"
+
+  static let shared: Result<LocalCluster, any Error> = Result { try LocalCluster() }
+
+  private init() throws {
+    _ = try Self.run("\(Self.programs)/orch", ["dev", "down", "--cluster", Self.name])
+    atexit { _ = try? LocalCluster.run("\(LocalCluster.programs)/orch", ["dev", "down", "--cluster", LocalCluster.name]) }
+    for signal in [SIGINT, SIGTERM] {
+      Foundation.signal(signal) { _ in exit(130) }
+    }
+    let up = try Self.run(
+      "\(Self.programs)/orch", ["dev", "up", "--cluster", Self.name, "--insecure-registry", "192.168.77.1:5000"], seconds: 60)
+    guard up.code == 0 else { throw Failure("orch dev up: \(up)") }
+    let built = try Self.run("\(Self.repository)/deploy/images/build.sh", [Self.images], seconds: 60)
+    guard built.code == 0 else { throw Failure("deploy/images/build.sh: \(built)") }
+    for image in ["web-1", "web-2", "visitor-1", "busybox-1"] {
+      let loaded = try orch("image", "load", "\(Self.images)/\(image).tar")
+      guard loaded.code == 0 else { throw Failure("image load \(image): \(loaded)") }
+    }
+  }
+
+  struct Failure: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+  }
+
+  // MARK: - Programs
+
+  func socket(_ host: String = "host1") -> String { "unix:///run/orch/dev/\(Self.name)/\(host)/orch.sock" }
+
+  func orch(_ arguments: String..., on host: String = "host1", seconds: Double = 60) throws -> Outcome {
+    try Self.run("\(Self.programs)/orch", arguments, environment: ["ORCH_HOST": socket(host)], seconds: seconds)
+  }
+  func dev(_ arguments: String..., seconds: Double = 30) throws -> Outcome {
+    try Self.run("\(Self.programs)/orch", ["dev"] + arguments, environment: ["ORCH_DEV_CLUSTER": Self.name], seconds: seconds)
+  }
+  func on(_ host: String, _ command: String..., seconds: Double = 20) throws -> Outcome {
+    try Self.run(
+      "\(Self.programs)/orch", ["dev", "exec", host, "--"] + command, environment: ["ORCH_DEV_CLUSTER": Self.name], seconds: seconds)
+  }
+  func docker(_ arguments: String..., on host: String = "host1") throws -> Outcome {
+    try Self.run("/usr/bin/env", ["docker"] + arguments, environment: ["DOCKER_HOST": socket(host)], seconds: 60)
+  }
+  /// Each call of a command must succeed, or the test ends with its output.
+  @discardableResult
+  func must(_ outcome: Outcome, _ location: SourceLocation = #_sourceLocation) throws -> Outcome {
+    try #require(outcome.code == 0, "\(outcome)", sourceLocation: location)
+    return outcome
+  }
+
+  static func run(_ program: String, _ arguments: [String], environment: [String: String] = [:], seconds: Double = 30) throws -> Outcome {
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: program)
+    process.arguments = arguments
+    process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
+    let (output, errors) = (Pipe(), Pipe())
+    process.standardOutput = output
+    process.standardError = errors
+    process.standardInput = FileHandle.nullDevice
+    try process.run()
+    let alarm = DispatchWorkItem { process.terminate() }
+    DispatchQueue.global().asyncAfter(deadline: .now() + seconds, execute: alarm)
+    nonisolated(unsafe) var complaint = Data()
+    let reading = DispatchGroup()
+    DispatchQueue.global().async(group: reading) { complaint = errors.fileHandleForReading.readDataToEndOfFile() }
+    let text = output.fileHandleForReading.readDataToEndOfFile()
+    reading.wait()
+    process.waitUntilExit()
+    alarm.cancel()
+    return Outcome(code: process.terminationStatus, output: String(decoding: text, as: UTF8.self), errors: String(decoding: complaint, as: UTF8.self))
+  }
+
+  // MARK: - Questions
+
+  func tasks(_ service: String, on host: String = "host1") throws -> [[String: String]] {
+    try orch("ps", service, "--no-trunc", "--format", "json", on: host).rows
+  }
+  func running(_ service: String, on host: String = "host1") throws -> [[String: String]] {
+    try tasks(service, on: host).filter { ($0["CurrentState"] ?? "").hasPrefix("Running") && $0["DesiredState"] == "Running" }
+  }
+  var leader: String? {
+    get throws { try orch("nodes", "--format", "json", on: upManager()).rows.first { $0["ManagerStatus"] == "Leader" }?["Hostname"] }
+  }
+  private func upManager() throws -> String {
+    let rows = try dev("hosts", "--format", "json").rows
+    return rows.first { $0["State"] == "on" && !["", "-"].contains($0["Manager"] ?? "") }?["Name"] ?? "host1"
+  }
+}
+
+/// Waits for what other processes do; fails with the last state seen.
+func eventually(
+  _ what: String, seconds: Double = 15, _ location: SourceLocation = #_sourceLocation, _ condition: () throws -> (Bool, String)
+) async throws {
+  let deadline = ContinuousClock.now.advanced(by: .seconds(seconds))
+  var seen = ""
+  repeat {
+    let (holds, state) = try condition()
+    if holds { return }
+    seen = state
+    try await Task.sleep(for: .milliseconds(50))
+  } while ContinuousClock.now < deadline
+  try #require(Bool(false), "\(what): not within \(seconds) s; last seen: \(seen)", sourceLocation: location)
+}

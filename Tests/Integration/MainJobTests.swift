@@ -1,0 +1,381 @@
+import Foundation
+import Testing
+
+/// The main job, on real daemons, kernels objects and containers, as a user drives it. In order: each test begins where the last ended.
+@Suite(.serialized, .enabled(if: geteuid() == 0, "needs root"))
+struct MainJobTests {
+  let cluster: LocalCluster
+  let manifest = "\(LocalCluster.repository)/manifests/web.yaml"
+  init() throws { cluster = try LocalCluster.shared.get() }
+
+  @Test("1: three hosts have joined with tokens; a wrong token, another cluster's and a second join are refused with a sentence")
+  func t01join() throws {
+    let nodes = try cluster.must(cluster.orch("nodes", "--format", "json")).rows
+    #expect(nodes.map { $0["Hostname"] } == ["host1", "host2", "host3"])
+    #expect(nodes.allSatisfy { $0["Status"] == "Ready" && $0["Availability"] == "Active" })
+    #expect(nodes.filter { $0["ManagerStatus"] == "Leader" }.count == 1)
+    let token = try cluster.must(cluster.orch("join-token", "worker", "-q")).output.trimmingCharacters(in: .whitespacesAndNewlines)
+    #expect(token.hasPrefix("ORCHTKN-1-"))
+    let agent = "\(LocalCluster.programs)/orch-agent"
+    let broken = String(token.dropLast()) + (token.last == "0" ? "1" : "0")
+    let wrong = try cluster.on(
+      "host1", agent, "join", "--state-dir", "/tmp/orch-itest-x", "--manager-state-dir", "/nowhere", "--token", broken, "192.168.77.1:2377")
+    #expect(wrong.code != 0 && wrong.errors.contains("token"), "\(wrong)")
+    var parts = token.split(separator: "-").map(String.init)
+    parts[2] = String(parts[2].reversed())
+    let foreign = try cluster.on(
+      "host1", agent, "join", "--state-dir", "/tmp/orch-itest-x", "--manager-state-dir", "/nowhere", "--token", parts.joined(separator: "-"),
+      "192.168.77.1:2377")
+    #expect(foreign.code != 0 && foreign.errors.contains("another cluster"), "\(foreign)")
+    let again = try cluster.on("host2", agent, "join", "--token", token, "192.168.77.1:2377")
+    #expect(again.code != 0 && again.errors.contains("joined already"), "\(again)")
+  }
+
+  @Test("4: the sample manifest deploys and converges; deploying it again changes nothing")
+  func t02deploy() async throws {
+    try cluster.must(cluster.orch("deploy", manifest))
+    #expect(try cluster.running("web").count == 3)
+    #expect(Set(try cluster.running("web").compactMap { $0["Node"] }).count == 3)
+    let before = try cluster.tasks("web").compactMap { $0["ID"] }.sorted()
+    let again = try cluster.must(cluster.orch("deploy", manifest))
+    #expect(again.output.contains("unchanged"), "\(again)")
+    #expect(try cluster.tasks("web").compactMap { $0["ID"] }.sorted() == before)
+  }
+
+  @Test("8: a published port answers on every host")
+  func t03published() async throws {
+    for host in ["host1", "host2", "host3"] {
+      try await eventually("\(host) answers") {
+        let answer = try cluster.on(host, "timeout", "3", "busybox", "wget", "-qO-", "http://127.0.0.1:8080/")
+        return (answer.code == 0 && answer.output.contains("web"), "\(answer)")
+      }
+    }
+    let other = try cluster.on("host1", "timeout", "3", "busybox", "wget", "-qO-", "http://192.168.77.3:8080/")
+    #expect(other.code == 0, "\(other)")
+  }
+
+  @Test("8: tasks reach each other by name, alias and tasks.NAME across hosts, and the outside through their host")
+  func t04names() async throws {
+    try await eventually("the visitor has met tasks on every host, by name and by alias") {
+      let log = try cluster.orch("logs", "visitor").output
+      return (["host1", "host2", "host3"].allSatisfy(log.contains) && log.contains("site"), log)
+    }
+    let visitor = try #require(try cluster.running("visitor").first?["ID"])
+    let addresses = try cluster.must(cluster.orch("exec", visitor, "nslookup", "tasks.web"))
+    #expect(addresses.output.components(separatedBy: "Address").count >= 4, "\(addresses)")
+    try cluster.must(cluster.orch("exec", visitor, "timeout", "3", "wget", "-qO-", "http://192.168.77.2:8080/"))
+  }
+
+  @Test("7: scale up, down and several at once; wrong counts are refused and change nothing")
+  func t05scale() async throws {
+    try cluster.must(cluster.orch("scale", "web=6"))
+    #expect(try cluster.running("web").count == 6)
+    try cluster.must(cluster.orch("scale", "web=2", "visitor=2"))
+    try await eventually("scaled down") {
+      let (web, visitor) = (try cluster.running("web").count, try cluster.running("visitor").count)
+      return (web == 2 && visitor == 2, "\(web) \(visitor)")
+    }
+    for wrong in ["web=-1", "web=1000000000", "web=many", "web", "nobody=1"] {
+      let refused = try cluster.orch("scale", wrong)
+      #expect(refused.code != 0 && !refused.errors.isEmpty, "\(wrong): \(refused)")
+    }
+    #expect(try cluster.running("web").count == 2)
+    try cluster.must(cluster.orch("scale", "web=3", "visitor=1"))
+  }
+
+  @Test(
+    "3: the stock docker CLI works",
+    .enabled(
+      if: FileManager.default.isExecutableFile(atPath: "/usr/bin/docker") || FileManager.default.isExecutableFile(atPath: "/usr/local/bin/docker")))
+  func t06docker() async throws {
+    let nodes = try cluster.must(cluster.docker("node", "ls"))
+    #expect(nodes.output.contains("Leader") && nodes.output.contains("host3"))
+    #expect(try cluster.must(cluster.docker("service", "ls")).output.contains("3/3"))
+    #expect(try cluster.must(cluster.docker("service", "ps", "web")).output.contains("Running"))
+    #expect(try cluster.must(cluster.docker("service", "inspect", "web")).output.contains("TaskTemplate"))
+    try cluster.must(cluster.docker("service", "scale", "web=4"))
+    #expect(try cluster.running("web").count == 4)
+    try cluster.must(cluster.docker("service", "update", "--image", "web:2", "web"))
+    #expect(try cluster.running("web").allSatisfy { $0["Image"]?.hasPrefix("web:2") == true })
+    try cluster.must(cluster.docker("service", "logs", "web", on: "host3"))
+    try cluster.must(cluster.orch("rollback", "web"))
+    try cluster.must(cluster.orch("scale", "web=3"))
+  }
+
+  @Test("7: a killed container is replaced at once, with the reason in the history")
+  func t07killed() async throws {
+    let victim = try #require(try cluster.running("web").first)
+    let id = try #require(victim["ID"])
+    _ = try cluster.orch("exec", id, "kill", "-9", "1")
+    let inspect = try cluster.must(cluster.orch("inspect", id)).output
+    if let range = inspect.range(of: #""PID" ?: ?(\d+)"#, options: .regularExpression),
+      let pid = Int32(inspect[range].drop { !$0.isNumber })
+    {
+      kill(pid, SIGKILL)
+    }
+    try await eventually("replaced", seconds: 5) {
+      let tasks = try cluster.running("web")
+      return (tasks.count == 3 && !tasks.contains { $0["ID"] == id }, "\(tasks)")
+    }
+    let history = try cluster.tasks("web").first { $0["ID"] == id }
+    #expect(history?["CurrentState"]?.hasPrefix("Failed") == true, "\(history ?? [:])")
+    #expect(history?["Error"]?.contains("137") == true, "\(history ?? [:])")
+  }
+
+  @Test("5: containers survive kill -9 and restart of their agent; logs are complete and exit codes known")
+  func t08agentKilled() async throws {
+    let before = Set(try cluster.running("web").compactMap { $0["ID"] })
+    try cluster.must(cluster.dev("kill", "host2", "--agent"))
+    try await Task.sleep(for: .milliseconds(300))
+    try cluster.must(cluster.dev("start", "host2"))
+    try await eventually("host2 is ready") {
+      let nodes = try cluster.orch("nodes", "--format", "json").rows
+      return (nodes.allSatisfy { $0["Status"] == "Ready" }, "\(nodes)")
+    }
+    try await Task.sleep(for: .milliseconds(500))
+    #expect(Set(try cluster.running("web").compactMap { $0["ID"] }) == before)
+    for host in ["host1", "host2", "host3"] {
+      #expect(try cluster.on(host, "timeout", "3", "busybox", "wget", "-qO-", "http://127.0.0.1:8080/").code == 0)
+    }
+  }
+
+  @Test("7: update rolls to the new image, a changed manifest too, rollback goes back; a broken image pauses the update and says why")
+  func t09update() async throws {
+    try cluster.must(cluster.orch("update", "web", "--image", "web:2"))
+    #expect(try cluster.running("web").allSatisfy { $0["Image"]?.hasPrefix("web:2") == true })
+    let answer = try cluster.on("host1", "timeout", "3", "busybox", "wget", "-qO-", "http://127.0.0.1:8080/")
+    #expect(answer.output.contains("2"), "\(answer)")
+    try cluster.must(cluster.orch("rollback", "web"))
+    #expect(try cluster.running("web").allSatisfy { $0["Image"]?.hasPrefix("web:1") == true })
+    let broken = try cluster.orch("update", "web", "--image", "nosuch:9", seconds: 60)
+    #expect(broken.code != 0 && (broken.output + broken.errors).contains("nosuch:9"), "\(broken)")
+    #expect(try cluster.running("web").count >= 2)
+    try cluster.must(cluster.orch("rollback", "web"))
+    try await eventually("three on web:1 again") {
+      let tasks = try cluster.running("web")
+      return (tasks.count == 3 && tasks.allSatisfy { $0["Image"]?.hasPrefix("web:1") == true }, "\(tasks)")
+    }
+  }
+
+  @Test("7: a task that cannot be placed says why")
+  func t10pending() async throws {
+    let file = "/tmp/orch-itest-pending.yaml"
+    try "services:\n  big:\n    image: web:1\n    deploy:\n      resources:\n        reservations: {memory: 900G}\n".write(
+      toFile: file, atomically: true, encoding: .utf8)
+    try cluster.must(cluster.orch("deploy", file, "--name", "big", "--detach"))
+    try await eventually("told why") {
+      let tasks = try cluster.tasks("big_big")
+      return (tasks.contains { ($0["Error"] ?? "").contains("insufficient memory") }, "\(tasks)")
+    }
+    try cluster.must(cluster.orch("down", "big"))
+  }
+
+  @Test("2: any manager answers; a follower's manager killed and restarted catches up")
+  func t11followers() async throws {
+    for host in ["host1", "host2", "host3"] { #expect(try cluster.orch("services", on: host).code == 0) }
+    let leader = try #require(try cluster.leader)
+    let follower = ["host1", "host2", "host3"].first { $0 != leader }!
+    try cluster.must(cluster.dev("kill", follower, "--manager"))
+    try cluster.must(cluster.orch("scale", "web=4", on: leader))
+    try cluster.must(cluster.dev("start", follower))
+    try await eventually("the follower answers with the new state") {
+      let tasks = try cluster.running("web", on: follower)
+      return (tasks.count == 4, "\(tasks)")
+    }
+    try cluster.must(cluster.orch("scale", "web=3"))
+  }
+
+  @Test("10: the leader is killed while scale runs in a loop: accepted again within 2 s, nothing acknowledged lost, no container notices")
+  func t12leaderLost() async throws {
+    let before = Set(try cluster.running("visitor").compactMap { $0["ID"] })
+    let leader = try #require(try cluster.leader)
+    let other = ["host1", "host2", "host3"].first { $0 != leader }!
+    try cluster.must(cluster.orch("scale", "web=4", "--detach", on: other))
+    try cluster.must(cluster.dev("kill", leader, "--manager"))
+    let killed = ContinuousClock.now
+    var accepted = try cluster.orch("scale", "web=5", "--detach", on: other)
+    while accepted.code != 0, ContinuousClock.now - killed < .seconds(10) { accepted = try cluster.orch("scale", "web=5", "--detach", on: other) }
+    let gap = ContinuousClock.now - killed
+    #expect(accepted.code == 0 && gap < .seconds(2), "accepted after \(gap): \(accepted)")
+    try await eventually("five run") {
+      let tasks = try cluster.running("web", on: other)
+      return (tasks.count == 5, "\(tasks)")
+    }
+    #expect(Set(try cluster.running("visitor", on: other).compactMap { $0["ID"] }) == before)
+    try cluster.must(cluster.dev("start", leader))
+    try cluster.must(cluster.orch("scale", "web=3", on: other))
+  }
+
+  @Test("7: a lost host's tasks run elsewhere within 5 s; it comes back without duplicates")
+  func t13hostLost() async throws {
+    try cluster.must(cluster.dev("kill", "host3"))
+    let lost = ContinuousClock.now
+    try await eventually("three run on two hosts", seconds: 10) {
+      let tasks = try cluster.running("web")
+      return (tasks.count == 3 && !tasks.contains { $0["Node"] == "host3" }, "\(tasks)")
+    }
+    let gap = ContinuousClock.now - lost
+    #expect(gap < .seconds(5), "took \(gap)")
+    try cluster.must(cluster.dev("start", "host3"))
+    try await eventually("host3 is ready") {
+      let nodes = try cluster.orch("nodes", "--format", "json").rows
+      return (nodes.allSatisfy { $0["Status"] == "Ready" }, "\(nodes)")
+    }
+    try await Task.sleep(for: .seconds(1))
+    #expect(try cluster.running("web").count == 3)
+    for host in ["host1", "host2", "host3"] {
+      try await eventually("\(host) answers") {
+        let answer = try cluster.on(host, "timeout", "3", "busybox", "wget", "-qO-", "http://127.0.0.1:8080/")
+        return (answer.code == 0, "\(answer)")
+      }
+    }
+  }
+
+  @Test("2: all managers killed and started again: the state is as it was and containers never stopped")
+  func t14allManagers() async throws {
+    let before = Set(try cluster.running("web").compactMap { $0["ID"] })
+    for host in ["host1", "host2", "host3"] { try cluster.must(cluster.dev("kill", host, "--manager")) }
+    for host in ["host1", "host2", "host3"] { try cluster.must(cluster.dev("start", host)) }
+    try await eventually("they answer") {
+      let nodes = try cluster.orch("nodes"); return (nodes.code == 0, "\(nodes)")
+    }
+    try await eventually("every node is ready") {
+      let nodes = try cluster.orch("nodes", "--format", "json").rows
+      return (nodes.count == 3 && nodes.allSatisfy { $0["Status"] == "Ready" }, "\(nodes)")
+    }
+    #expect(Set(try cluster.running("web").compactMap { $0["ID"] }) == before)
+  }
+
+  @Test(
+    "6: an image is pulled from a registry by tag and by digest",
+    .enabled(
+      if: FileManager.default.isExecutableFile(atPath: "/usr/bin/docker-registry") && FileManager.default.isExecutableFile(atPath: "/usr/bin/skopeo"))
+  )
+  func t15registry() async throws {
+    let folder = "/tmp/orch-itest-registry"
+    try? FileManager.default.removeItem(atPath: folder)
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: folder) }
+    try "version: 0.1\nstorage: {filesystem: {rootdirectory: \(folder)}}\nhttp: {addr: '192.168.77.1:5000'}\n".write(
+      toFile: "\(folder)/config.yml", atomically: true, encoding: .utf8)
+    try cluster.must(cluster.on("host1", "sh", "-c", "docker-registry serve \(folder)/config.yml >\(folder)/log 2>&1 & echo $! > \(folder)/pid"))
+    defer { _ = try? cluster.on("host1", "sh", "-c", "kill $(cat \(folder)/pid)") }
+    try await eventually("the registry answers") {
+      let answer = try cluster.on("host1", "timeout", "3", "busybox", "wget", "-qO-", "http://192.168.77.1:5000/v2/")
+      return (answer.code == 0, "\(answer)")
+    }
+    let copied = try cluster.must(
+      cluster.on(
+        "host1", "skopeo", "copy", "--dest-tls-verify=false", "--digestfile", "\(folder)/digest", "docker-archive:\(LocalCluster.images)/web-2.tar",
+        "docker://192.168.77.1:5000/team/web:two", seconds: 60))
+    _ = copied
+    let digest = try String(contentsOfFile: "\(folder)/digest", encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
+    for reference in ["192.168.77.1:5000/team/web:two", "192.168.77.1:5000/team/web@\(digest)"] {
+      let file = "/tmp/orch-itest-pull.yaml"
+      try "services:\n  pulled:\n    image: \(reference)\n    deploy: {replicas: 3}\n".write(toFile: file, atomically: true, encoding: .utf8)
+      try cluster.must(cluster.orch("deploy", file, "--name", "pull"))
+      #expect(try cluster.running("pull_pulled").count == 3)
+      try cluster.must(cluster.orch("down", "pull"))
+    }
+  }
+
+  @Test("5: limits, exit codes and out-of-memory kills are reported; a volume outlives its containers until it is removed")
+  func t16containers() async throws {
+    let file = "/tmp/orch-itest-containers.yaml"
+    try """
+    services:
+      oom:
+        image: busybox:1
+        command: ["sh", "-c", "sleep 0.2; x=$$(head -c 200000000 /dev/zero | tr '\\\\0' x); echo $${#x}"]
+        deploy: {restart_policy: {condition: none}, resources: {limits: {memory: 32M, pids: 50}}}
+      seven:
+        image: busybox:1
+        command: ["sh", "-c", "echo out; echo err >&2; exit 7"]
+        deploy: {restart_policy: {condition: none}}
+      data:
+        image: busybox:1
+        command: ["sh", "-c", "date +%s%N >> /data/starts; cat /data/starts; exec sleep 1000"]
+        volumes: ["kept:/data"]
+        deploy: {placement: {constraints: [node.hostname == host2]}}
+    volumes:
+      kept: {}
+    """.write(toFile: file, atomically: true, encoding: .utf8)
+    try cluster.must(cluster.orch("deploy", file, "--name", "c", "--detach"))
+    try await eventually("seven has failed with 7") {
+      let tasks = try cluster.tasks("c_seven")
+      return (tasks.contains { ($0["Error"] ?? "").contains("(7)") }, "\(tasks)")
+    }
+    let logs = try cluster.must(cluster.orch("logs", "c_seven"))
+    #expect((logs.output + logs.errors).contains("out") && (logs.output + logs.errors).contains("err"), "\(logs)")
+    try await eventually("out of memory is told") {
+      let tasks = try cluster.tasks("c_oom")
+      return (tasks.contains { ($0["Error"] ?? "").contains("memory") }, "\(tasks)")
+    }
+    try await eventually("data runs") { (try cluster.running("c_data").count == 1, "\(try cluster.tasks("c_data"))") }
+    try cluster.must(cluster.orch("down", "c"))
+    try cluster.must(cluster.orch("deploy", file, "--name", "c", "--detach"))
+    try await eventually("the volume remembers") {
+      let log = try cluster.orch("logs", "c_data").output
+      return (log.split(separator: "\n").count >= 2, log)
+    }
+    try cluster.must(cluster.orch("down", "c", "--volumes"))
+    #expect(try !cluster.orch("volumes").output.contains("c_kept"))
+  }
+
+  @Test("9: exec from anywhere passes input, output and exit code; drain moves tasks away and activate lets them come")
+  func t17everyday() async throws {
+    let task = try #require(try cluster.running("web").first?["ID"])
+    let failed = try cluster.orch("exec", task, "sh", "-c", "echo hi; exit 5", on: "host2")
+    #expect(failed.code == 5 && failed.output.contains("hi"), "\(failed)")
+    try cluster.must(cluster.orch("node", "drain", "host2"))
+    try await eventually("host2 is empty") {
+      let tasks = try cluster.running("web")
+      return (tasks.count == 3 && !tasks.contains { $0["Node"] == "host2" }, "\(tasks)")
+    }
+    try cluster.must(cluster.orch("node", "activate", "host2"))
+    for command in [
+      ["inspect", "web"], ["version"], ["services", "-q"], ["completion", "bash"], ["completion", "zsh"], ["ps"], ["managers"], ["--help"],
+    ] {
+      let outcome = try LocalCluster.run("\(LocalCluster.programs)/orch", command, environment: ["ORCH_HOST": cluster.socket()])
+      #expect(outcome.code == 0 && !outcome.output.isEmpty, "\(command): \(outcome)")
+    }
+  }
+
+  @Test("bad input: each a sentence, an exit code, and nothing half done")
+  func t18badInput() throws {
+    let file = "/tmp/orch-itest-bad.yaml"
+    func deploy(_ text: String) throws -> Outcome {
+      try text.write(toFile: file, atomically: true, encoding: .utf8)
+      return try cluster.orch("deploy", file, "--name", "bad")
+    }
+    let type = try deploy("services:\n  a:\n    image: web:1\n    deploy:\n      replicas: two\n")
+    #expect(type.code != 0 && type.errors.contains("\(file):5:") && type.errors.contains("replicas"), "\(type)")
+    let key = try deploy("services:\n  a:\n    image: web:1\n    comand: x\n")
+    #expect(key.code != 0 && key.errors.contains("\(file):4:") && key.errors.contains("command"), "\(key)")
+    let port = try deploy("services:\n  a:\n    image: web:1\n    ports: ['8080:80']\n")
+    #expect(port.code != 0 && port.errors.contains("8080"), "\(port)")
+    #expect(try !cluster.orch("services").output.contains("bad_"))
+    let up = try cluster.dev("up")
+    #expect(up.code != 0 && up.errors.contains("already up"), "\(up)")
+  }
+
+  @Test("9: down removes the stack's services, networks and tasks")
+  func t19down() async throws {
+    try cluster.must(cluster.orch("down", "demo"))
+    #expect(try cluster.must(cluster.orch("services", "-q")).output.isEmpty)
+    #expect(try !cluster.orch("networks").output.contains("demo_default"))
+  }
+
+  @Test("orch dev down leaves no namespace, cgroup, process or folder")
+  func t20nothingLeft() throws {
+    try cluster.must(cluster.dev("down", seconds: 60))
+    let namespaces = (try? FileManager.default.contentsOfDirectory(atPath: "/run/netns")) ?? []
+    #expect(!namespaces.contains { $0.hasPrefix("orch-\(LocalCluster.name)-") })
+    let cgroups = try LocalCluster.run("/usr/bin/find", ["/sys/fs/cgroup", "-maxdepth", "3", "-name", "orch-dev-\(LocalCluster.name)*"])
+    #expect(cgroups.output.isEmpty, "\(cgroups)")
+    #expect(!FileManager.default.fileExists(atPath: "/var/lib/orch/dev/\(LocalCluster.name)"))
+    #expect(!FileManager.default.fileExists(atPath: "/run/orch/dev/\(LocalCluster.name)"))
+    let processes = try LocalCluster.run("/usr/bin/pgrep", ["-fa", "/orch-(manager|agent|init) .*orch-dev-\(LocalCluster.name)"])
+    #expect(processes.output.isEmpty, "\(processes)")
+  }
+}
