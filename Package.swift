@@ -95,8 +95,13 @@ let agent: [Target] = [
   .executableTarget(
     name: "orch-init", dependencies: ["CLinux"], path: "Sources/Agent/Init",
     // Embedded Swift, linked statically: the process that stays beside every container (docs/architecture.md).
-    swiftSettings: strict + [.enableExperimentalFeature("Embedded"), .unsafeFlags(["-wmo"])],
-    linkerSettings: [.unsafeFlags(["-enable-experimental-feature", "Embedded", "-Xclang-linker", "-static", "-Xclang-linker", "-no-pie"])]),
+    // -no-static-stdlib: the toolchain has no embedded library beside the static one, where a release build would look for it.
+    swiftSettings: strict + [.enableExperimentalFeature("Embedded"), .unsafeFlags(["-wmo", "-no-static-stdlib"])],
+    linkerSettings: [
+      .unsafeFlags([
+        "-no-static-stdlib", "-enable-experimental-feature", "Embedded", "-Xclang-linker", "-static", "-Xclang-linker", "-no-pie",
+      ])
+    ]),
   .executableTarget(
     name: "orch-agent",
     dependencies: [
