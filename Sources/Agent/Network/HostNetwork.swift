@@ -297,20 +297,39 @@ final class HostNetwork: Sendable {
     unlink(path)
   }
 
-  func recover(_ alive: [TaskNetwork]) throws -> Set<TaskID> {
+  /// Those found, and whether their namespace has a way out: the networks are not known yet, the kernel's routes are.
+  func recover(_ alive: [TaskNetwork]) throws -> [TaskID: Bool] {
     let known = Dictionary(alive.map { ($0.task.description, $0.task) }, uniquingKeysWith: { a, _ in a })
-    var found: Set<TaskID> = []
+    var found: [TaskID: Bool] = [:]
     let folder = "\(configuration.runDirectory)/netns"
-    guard let directory = opendir(folder) else { return [] }
+    guard let directory = opendir(folder) else { return [:] }
     defer { closedir(directory) }
     var names: [String] = []
     while let entry = readdir(directory) {
       names.append(withUnsafePointer(to: &entry.pointee.d_name) { $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) } })
     }
     for name in names where name != "." && name != ".." {
-      if let task = known[name], (try? thread.inside("\(folder)/\(name)") {}) != nil { found.insert(task) } else { unbind("\(folder)/\(name)") }
+      if let task = known[name], let outside = try? thread.inside("\(folder)/\(name)", Self.hasDefaultRoute) {
+        found[task] = outside
+        // What the agent before loaded there is not known: load anew.
+        memory.withLock { $0.containerRules[task] = "" }
+      } else {
+        unbind("\(folder)/\(name)")
+      }
     }
     return found
+  }
+
+  /// Of the calling thread's namespace (proc_net(5): route; the second column is the destination).
+  private static func hasDefaultRoute() -> Bool {
+    let descriptor = open("/proc/thread-self/net/route", O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return false }
+    defer { close(descriptor) }
+    var buffer = [UInt8](repeating: 0, count: 16_384)
+    let count = read(descriptor, &buffer, buffer.count)
+    return String(decoding: buffer[..<max(0, count)], as: UTF8.self).split(separator: "\n").dropFirst().contains { line in
+      line.split(whereSeparator: \.isWhitespace).dropFirst().first == "00000000"
+    }
   }
 
   func removeAll(_ containers: [TaskNetwork]) throws {

@@ -140,9 +140,13 @@ public actor OverlayNetwork {
   /// Returns those found; a task that is not among them has lost its network and cannot be saved.
   public func recover(_ alive: [TaskNetwork]) async throws -> [TaskID: AttachedNamespace] {
     let found = try await thread.run { [host] in try host.recover(alive) }
-    for network in alive where found.contains(network.task) { containers[network.task] = network }
     var result: [TaskID: AttachedNamespace] = [:]
-    for network in alive where found.contains(network.task) { result[network.task] = host.describe(network, in: desired) }
+    for network in alive {
+      guard let reachesOutside = found[network.task] else { continue }
+      containers[network.task] = network
+      result[network.task] = AttachedNamespace(
+        path: host.path(network.task), networks: network.attachments.map(\.network), reachesOutside: reachesOutside)
+    }
     return result
   }
 

@@ -1,4 +1,5 @@
 import Glibc
+import LinuxSystem
 import Logging
 import Model
 import Netlink
@@ -129,7 +130,12 @@ final class NamespaceWorld: Sendable {
     let file = open("\(root)/cgi-bin/who", O_CREAT | O_WRONLY | O_CLOEXEC, 0o755)
     write(file, script, script.utf8.count)
     close(file)
-    return try await spawn(in: path, ["busybox", "httpd", "-f", "-p", "\(port)", "-h", root], capture: false).pid
+    let pid = try await spawn(in: path, ["busybox", "httpd", "-f", "-p", "\(port)", "-h", root], capture: false).pid
+    for _ in 1...100 {
+      if try await ask("127.0.0.1:\(port)", from: path) != nil { break }
+      try await Task.sleep(for: .milliseconds(20))
+    }
+    return pid
   }
 
   func stop(_ servers: [pid_t]) {
@@ -139,11 +145,46 @@ final class NamespaceWorld: Sendable {
     }
   }
 
-  /// Who answers; nil when nobody does.
+  /// Who answers; nil when nobody does within 3 s.
   func ask(_ target: String, from path: String) async throws -> (name: String, client: String)? {
-    let result = try await run(in: path, "busybox", "wget", "-q", "-T", "3", "-O", "-", "http://\(target)/cgi-bin/who")
-    let words = result.output.split(separator: " ").map(String.init)
-    return result.code == 0 && words.count == 2 ? (words[0], words[1]) : nil
+    guard case .answered(let text) = try await request(target, from: path) else { return nil }
+    let words = (text.split(separator: "\r\n\r\n").last ?? "").split(separator: " ").map(String.init)
+    // A dual-stack server writes an IPv4 client as [::ffff:10.0.0.1].
+    return words.count == 2 ? (words[0], words[1].filter { $0 != "]" }) : nil
+  }
+
+  enum Outcome: Equatable {
+    case answered(String)
+    case failed(Int32)
+    static let refused = Self.failed(ECONNREFUSED)
+  }
+
+  /// `target`: address, or address:port.
+  func request(_ target: String, from path: String) async throws -> Outcome {
+    let parts = target.split(separator: ":")
+    let host = address(String(parts[0]))
+    let port = parts.count > 1 ? UInt16(parts[1])! : 80
+    return try await withNetworkNamespace(path) {
+      let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+      defer { close(descriptor) }
+      var limit = timeval(tv_sec: 3, tv_usec: 0)
+      setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+      setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+      var peer = sockaddr_in()
+      peer.sin_family = sa_family_t(AF_INET)
+      peer.sin_port = port.bigEndian
+      peer.sin_addr.s_addr = host.rawValue.bigEndian
+      let connected = withUnsafePointer(to: &peer) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+      }
+      guard connected == 0 else { return .failed(errno) }
+      let query = "GET /cgi-bin/who HTTP/1.0\r\n\r\n"
+      send(descriptor, query, query.utf8.count, Int32(MSG_NOSIGNAL))
+      var bytes: [UInt8] = []
+      var buffer = [UInt8](repeating: 0, count: 4096)
+      while case let count = recv(descriptor, &buffer, buffer.count, 0), count > 0 { bytes += buffer[..<count] }
+      return .answered(String(decoding: bytes, as: UTF8.self))
+    }
   }
 
   private struct Child: Sendable {
@@ -171,7 +212,15 @@ final class NamespaceWorld: Sendable {
       var environment: [UnsafeMutablePointer<CChar>?] = [strdup("PATH=/usr/sbin:/usr/bin:/sbin:/bin"), nil]
       defer { free(environment[0]) }
       var pid: pid_t = 0
-      let code = posix_spawnp(&pid, arguments[0], &actions, nil, &argv, &environment)
+      // Threads of a Swift process block signals, and children inherit that: ping would wait for its alarm for ever.
+      var attributes = posix_spawnattr_t()
+      posix_spawnattr_init(&attributes)
+      defer { posix_spawnattr_destroy(&attributes) }
+      var none = sigset_t()
+      sigemptyset(&none)
+      posix_spawnattr_setsigmask(&attributes, &none)
+      posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
+      let code = posix_spawnp(&pid, arguments[0], &actions, &attributes, &argv, &environment)
       close(pipe[1])
       guard code == 0 else {
         close(pipe[0])
