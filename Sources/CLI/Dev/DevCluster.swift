@@ -13,6 +13,15 @@ public struct DevCluster: Sendable {
   public init(name: String, binaries: DevBinaries) throws {
     self.layout = try DevLayout(name: name)
     self.binaries = binaries
+    Self.inheritNothing()
+  }
+
+  /// What the caller of `orch dev` had open would live on in the daemons, and keep the caller waiting for its end.
+  private static func inheritNothing() {
+    for name in (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? [] {
+      guard let descriptor = Int32(name), descriptor > 2 else { continue }
+      _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
+    }
   }
 
   // MARK: - Questions
