@@ -113,7 +113,10 @@ public struct ControlServer: Sendable {
 
   private static func stream(_ body: APIBody, of request: Request, to writer: any ResponseBodyWriter) async throws {
     nonisolated(unsafe) var writer = writer
-    try await request.body.consumeWithCancellationOnInboundClose { _ in
+    try await request.body.consumeWithCancellationOnInboundClose { rest in
+      // Nobody reads what is left of the request. Said so, or the library ends the process (a precondition of NIO's sequences) when the
+      // response is over before it has seen the request's end, or the client leaves in between.
+      _ = rest.makeAsyncIterator()
       for try await part in body { try await writer.write(part) }
       try await writer.finish(nil)
     }
