@@ -30,6 +30,13 @@ actor Agent {
 
   func input(_ input: WorkerInput) {
     for output in worker.step(input, now: HostFacts.now()) { carryOut(output) }
+    if case .assignments = input, networkPass == nil { tellApplied(worker.sequence) }
+  }
+
+  private func tellApplied(_ sequence: UInt64?) {
+    // A number of an earlier session means nothing in this one.
+    guard let session, let sequence, let newest = worker.sequence, sequence <= newest else { return }
+    Task { await session.applied(sequence) }
   }
 
   /// What the agent is meant to do for `id`, all at once, as the slow work needs it.
@@ -112,7 +119,7 @@ actor Agent {
     networkPass = Task {
       while networkDirty {
         networkDirty = false
-        let (networks, services, endpoints) = (worker.networks, worker.services, worker.endpoints)
+        let (networks, services, endpoints, sequence) = (worker.networks, worker.services, worker.endpoints, worker.sequence)
         rooms.names.update(Zone(services: services, endpoints: endpoints))
         do {
           for problem in try await rooms.network.apply(networks: networks, services: services, endpoints: endpoints) {
@@ -121,6 +128,8 @@ actor Agent {
         } catch {
           log.error("network: \(error)")
         }
+        // Also when something stayed wrong: that must not keep tasks from stopping.
+        tellApplied(sequence)
       }
       networkPass = nil
     }

@@ -109,6 +109,13 @@ actor Session {
     }
   }
 
+  /// What the leader waits for before it lets a task stop that others were sent to.
+  func applied(_ sequence: UInt64) async {
+    var message = WireAgentMessage()
+    message.applied = sequence
+    try? await stream?.send(message)
+  }
+
   func resync() async {
     var message = WireAgentMessage()
     message.resync = true

@@ -28,7 +28,8 @@ public struct Worker: Sendable {
 
   private(set) var entries: [TaskID: Entry] = [:]
   private var items: [AssignmentItem.Key: AssignmentItem] = [:]
-  private var sequence: UInt64?
+  /// Of the last assignments; nil before the first of a session.
+  public private(set) var sequence: UInt64?
 
   public init() {}
 

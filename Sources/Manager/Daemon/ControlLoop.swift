@@ -12,7 +12,9 @@ actor ControlLoop {
   private let consensus: Consensus
   private let sessions: AgentSessions
   private let log: Logger
-  private var leading = false
+  /// The term that this manager leads in; another term is another leadership, even with nobody in between.
+  private var term: UInt64?
+  private var leading: Bool { term != nil }
   private var state = ClusterState()
 
   private var reconciler = Reconciler()
@@ -20,6 +22,8 @@ actor ControlLoop {
   private var reconcilerDue = false
   private var reconciling = false
   private var reconcilerWake: Task<Void, Never>?
+  /// The decision that is committed and not yet in `state`.
+  private var awaited: (index: UInt64, continuation: CheckedContinuation<Void, Never>)?
 
   private var dispatcher = Dispatcher()
   private var dispatcherWake: Task<Void, Never>?
@@ -37,22 +41,23 @@ actor ControlLoop {
   /// Until the member ends.
   func run() async {
     await withTaskGroup(of: Void.self) { group in
-      group.addTask { for await leadership in self.consensus.leadership() { await self.lead(leadership.isLeader) } }
+      group.addTask { for await leadership in self.consensus.leadership() { await self.lead(leadership) } }
       group.addTask { for await event in self.consensus.changes() { await self.apply(event) } }
     }
+    lead(.follower(leader: nil))
   }
 
-  private func lead(_ leads: Bool) {
-    guard leads != leading else { return }
-    leading = leads
+  private func lead(_ leadership: Leadership) {
+    let before = term
+    if case .leader(let now) = leadership { term = now } else { term = nil }
+    guard term != before else { return }
     reconcilerWake?.cancel()
     dispatcherWake?.cancel()
     proposals = []
-    guard leads else {
-      sessions.closeAll("this manager does not lead any more")
-      return log.notice("another manager leads")
-    }
-    log.notice("this manager leads")
+    if before != nil { sessions.closeAll("this manager does not lead any more") }
+    resumeAwaited()
+    guard let term else { return log.notice("this manager does not lead any more") }
+    log.notice("this manager leads", metadata: ["term": "\(term)"])
     state = consensus.snapshot
     restart()
   }
@@ -63,13 +68,16 @@ actor ControlLoop {
       // The snapshot taken on gaining leadership may be ahead of this stream.
       guard batch.index > state.index else { return }
       state = batch.state
+      resumeAwaited()
       guard leading else { return }
       carryOut(dispatcher.step(.changes(batch.changes), state: state, now: .now))
       reconcilerChanges += batch.changes
       reconcile()
     case .resync(let newest):
-      guard newest.index >= state.index else { return }
+      // The first one says nothing new to a leader.
+      guard newest.index > state.index else { return }
       state = newest
+      resumeAwaited()
       if leading { restart() }
     }
   }
@@ -106,7 +114,8 @@ actor ControlLoop {
     do {
       let (index, _) = try await consensus.propose(command)
       // The next decision must see what became of this one.
-      while leading, state.index < index { try await Task.sleep(for: .milliseconds(1)) }
+      guard leading, state.index < index else { return }
+      await withCheckedContinuation { awaited = (index, $0) }
     } catch ConsensusError.notLeader, ConsensusError.stopped {
       return
     } catch {
@@ -117,6 +126,13 @@ actor ControlLoop {
       reconcilerChanges = []
       reconcilerDue = true
     }
+  }
+
+  /// `state` has moved on, or the leadership with everything decided in it is over.
+  private func resumeAwaited() {
+    guard let (index, continuation) = awaited, !leading || state.index >= index else { return }
+    awaited = nil
+    continuation.resume()
   }
 
   private func wakeReconciler(at instant: Timestamp?) {

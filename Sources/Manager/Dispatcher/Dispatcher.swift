@@ -8,6 +8,7 @@ import Model
 // Invariants
 // - What a session was sent, put together, is exactly the full set for its node at the last `changes`.
 // - An agent's word counts for tasks of its own node only, and only for states that are an agent's to write.
+// - A task that serves is told to stop once no agent sends anybody to it any more (`Drain`).
 // - A node is said to be down once for each loss, by the leader, and only after its time of grace.
 //
 // It refuses to know what a task is for, where it should run, and how bytes travel.
@@ -34,6 +35,8 @@ public enum DispatcherInput: Sendable {
   case report(SessionID, [TaskReport])
   /// The agent has another sequence number than a difference builds on.
   case resync(SessionID)
+  /// The agent's names and balancing are as its assignments up to this sequence number say.
+  case applied(SessionID, UInt64)
 }
 
 public enum DispatcherOutput: Hashable, Sendable {
@@ -53,6 +56,8 @@ public struct Dispatcher: Sendable {
   public static let heartbeatTimeout = Nanoseconds.seconds(3)
   /// After a broken connection: time to come back before the node is down.
   public static let reconnectGrace = Nanoseconds.seconds(2)
+  /// An agent that does not answer holds the end of a task up for so long.
+  public static let drainTimeout = Nanoseconds.seconds(2)
   /// After a change of leaders: time for every agent to find the new one.
   public static let leadershipGrace = Nanoseconds.seconds(5)
 
@@ -61,6 +66,15 @@ public struct Dispatcher: Sendable {
     var underlay: IPv4Address
     var lastHeard: Timestamp
     var sequence: UInt64 = 0
+    /// The agent has said that it lives by the assignments up to here.
+    var applied: UInt64 = 0
+  }
+
+  /// A task that is to stop, while others may still be sent to it. Lost with the leader: then it is told at once.
+  struct Drain: Sendable {
+    /// Who has to say that it applied what number.
+    var waits: [SessionID: UInt64] = [:]
+    var until: Timestamp
   }
 
   var view = View()
@@ -69,6 +83,7 @@ public struct Dispatcher: Sendable {
   var current: [NodeID: SessionID] = [:]
   /// Nodes without a session that are down unless they connect until then.
   var awaited: [NodeID: Timestamp] = [:]
+  var drains: [TaskID: Drain] = [:]
   /// The tick that was asked for.
   var wake: Timestamp?
 
@@ -91,16 +106,27 @@ public struct Dispatcher: Sendable {
     case .connected(let node, let session, let description, let underlay): connect(node, session, description, underlay, now, &outputs)
     case .heartbeat(let id):
       if sessions[id] == nil { outputs.append(.close(id, reason: "unknown session: connect again")) } else { sessions[id]!.lastHeard = now }
-    case .disconnected(let id): disconnect(id, until: now + Self.reconnectGrace)
+    case .disconnected(let id):
+      disconnect(id, until: now + Self.reconnectGrace)
+      release(&outputs)
     case .changes(let changes):
       closeRemoved(changes, &outputs)
+      let leaving = drain(changes, now)
       sendDifferences(changes, state, &outputs)
+      awaitDrain(of: leaving)
+      release(&outputs)
       contradict(changes, &outputs)
     case .tick:
       wake = nil
       expire(now, &outputs)
+      for (task, drain) in drains where drain.until <= now { drains[task]!.waits = [:] }
+      release(&outputs)
     case .report(let id, let reports): accept(reports, from: id, now, &outputs)
     case .resync(let id): sendAll(id, &outputs)
+    case .applied(let id, let sequence):
+      sessions[id]?.applied = sequence
+      for (task, drain) in drains { if let awaited = drain.waits[id], awaited <= sequence { drains[task]!.waits[id] = nil } }
+      release(&outputs)
     }
     askForTick(&outputs)
     return outputs
@@ -170,7 +196,7 @@ public struct Dispatcher: Sendable {
 
   /// Heartbeats only move deadlines later: the tick comes a little early then and asks again.
   private mutating func askForTick(_ outputs: inout [DispatcherOutput]) {
-    var earliest = awaited.values.min()
+    var earliest = [awaited.values.min(), drains.values.map(\.until).min()].compactMap { $0 }.min()
     if wake == nil || (earliest.map { $0 < wake! } ?? false) || sessions.count == 1 {
       for session in sessions.values { earliest = min(earliest ?? .init(nanoseconds: .max), session.lastHeard + Self.heartbeatTimeout) }
     }

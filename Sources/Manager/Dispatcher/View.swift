@@ -9,6 +9,8 @@ struct View: Sendable {
   var members = TreeDictionary<NetworkID, TreeSet<NodeID>>()
   var services = TreeDictionary<NetworkID, TreeSet<ServiceID>>()
   var tasks = TreeDictionary<NetworkID, TreeSet<TaskID>>()
+  /// Tasks whose nodes are not told of their end yet: somebody may still be sent to them.
+  var draining: Set<TaskID> = []
   /// Networks under which a service is indexed.
   private var networksOfService = TreeDictionary<ServiceID, TreeSet<NetworkID>>()
 
@@ -110,6 +112,7 @@ struct View: Sendable {
   private func task(_ id: TaskID, for node: NodeID) -> ClusterTask? {
     guard var task = state.tasks[id], task.node == node, task.status.state >= .assigned else { return nil }
     task.version = 0
+    if draining.contains(id) { task.desiredState = .running }
     if task.status.state < .running { task.status = TaskStatus(state: .assigned, timestamp: task.createdAt, message: "assigned") }
     return task
   }

@@ -195,6 +195,11 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
         if case .close(let id, _) = output { sessions[id] = nil }
       }
     }
+    func acknowledge() {
+      for session in sessions.keys.sorted() {
+        take(dispatcher.step(.applied(session, replicas[session]?.sequence ?? 0), state: state, now: at(0)))
+      }
+    }
     for step in 0..<300 {
       var actions: [Action] = []
       for _ in 0..<pick(1...4) {
@@ -259,6 +264,10 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
         take(
           dispatcher.step(.connected(node: nodeID, session: session, description: description, underlay: IPv4Address(1)), state: state, now: at(0)))
       }
+      // Tasks on their way out are told of it when everybody knows.
+      if pick(0...2) > 0 { continue }
+      acknowledge()
+      #expect(dispatcher.drains.isEmpty && dispatcher.view.draining.isEmpty)
       for (session, nodeID) in sessions {
         let expected = View(state).items(for: nodeID)
         let actual = (replicas[session] ?? Replica()).items
@@ -269,5 +278,84 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
       }
     }
     #expect(!replicas.isEmpty)
+  }
+}
+
+@Suite struct DrainTests {
+  var dispatcher = Dispatcher()
+  var state = ClusterState()
+  let task = TaskID(value: 1)
+
+  init() {
+    let network = NetworkID(value: 1)
+    var net = Network(id: network, spec: NetworkSpec(name: "net"), createdAt: .zero)
+    (net.vni, net.subnet) = (4097, IPv4Prefix("10.0.1.0/24"))
+    var actions: [Action] = [.putNetwork(net)]
+    for number in 1...3 {
+      var row = node(number)
+      row.attachments = [NetworkAttachment(network: network, address: IPv4Address("10.0.1.\(number + 1)")!)]
+      actions.append(.putNode(row))
+    }
+    var row = ClusterTask(id: task, service: ServiceID(value: 1), revision: 1, slot: 1, createdAt: .zero)
+    row.node = node(1).id
+    row.status.state = .running
+    row.attachments = [NetworkAttachment(network: network, address: IPv4Address("10.0.1.9")!)]
+    _ = state.speculate(actions + [.createTask(row)])
+    _ = dispatcher.reset(state: state, now: at(0))
+    for number in 1...3 {
+      _ = dispatcher.step(
+        .connected(node: node(number).id, session: SessionID(UInt64(number)), description: description, underlay: node(number).status.address!),
+        state: state, now: at(0))
+      _ = dispatcher.step(.applied(SessionID(UInt64(number)), 1), state: state, now: at(0))
+    }
+  }
+
+  /// What the task's node is told to do with it; nil when it is told nothing.
+  func told(_ outputs: [DispatcherOutput]) -> TaskState? {
+    for case .send(SessionID(1), let message) in outputs {
+      for case .task(let task) in message.updates { return task.desiredState }
+    }
+    return nil
+  }
+  func notReady(_ outputs: [DispatcherOutput]) -> [UInt64] {
+    outputs.compactMap { output in
+      guard case .send(let id, let message) = output else { return nil }
+      return message.updates.contains { if case .endpoint(let endpoint) = $0 { !endpoint.ready } else { false } } ? id.rawValue : nil
+    }
+  }
+
+  mutating func leave() -> [DispatcherOutput] {
+    let changes = state.speculate([.taskDesiredState(task, .shutdown)])
+    return dispatcher.step(.changes(changes), state: state, now: at(1))
+  }
+
+  @Test("a task that leaves is not ready for anybody before its node is told to stop it")
+  mutating func order() {
+    let first = leave()
+    #expect(told(first) == nil && notReady(first) == [1, 2, 3])
+    #expect(told(dispatcher.step(.applied(SessionID(1), 2), state: state, now: at(1))) == nil)
+    #expect(told(dispatcher.step(.applied(SessionID(3), 2), state: state, now: at(1))) == nil)
+    #expect(told(dispatcher.step(.applied(SessionID(2), 1), state: state, now: at(1))) == nil)
+    #expect(told(dispatcher.step(.applied(SessionID(2), 2), state: state, now: at(1))) == .shutdown)
+    #expect(dispatcher.drains.isEmpty)
+  }
+
+  @Test("an agent that does not answer, or goes, does not keep a task from stopping")
+  mutating func silent() {
+    #expect(leave().contains(.wakeAt(at(3))) || dispatcher.wake == at(3))
+    _ = dispatcher.step(.applied(SessionID(1), 2), state: state, now: at(1))
+    _ = dispatcher.step(.applied(SessionID(2), 2), state: state, now: at(1))
+    var other = dispatcher
+    #expect(told(other.step(.disconnected(SessionID(3)), state: state, now: at(2))) == .shutdown)
+    _ = dispatcher.step(.heartbeat(SessionID(1)), state: state, now: at(2.9))
+    #expect(told(dispatcher.step(.tick, state: state, now: at(3))) == .shutdown)
+  }
+
+  @Test("a task that ends by itself meanwhile, or is removed, is told of as ever")
+  mutating func ended() {
+    _ = leave()
+    let changes = state.speculate([.taskStatus(task, TaskStatus(state: .failed, timestamp: at(1), message: ""))])
+    #expect(told(dispatcher.step(.changes(changes), state: state, now: at(1))) == .shutdown)
+    #expect(dispatcher.drains.isEmpty && dispatcher.view.draining.isEmpty)
   }
 }

@@ -77,6 +77,15 @@ public nonisolated struct WireAgentMessage: Sendable {
     set {kind = .description_p(newValue)}
   }
 
+  /// The networks are as the assignments up to this sequence number say.
+  public var applied: UInt64 {
+    get {
+      if case .applied(let v)? = kind {return v}
+      return 0
+    }
+    set {kind = .applied(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Kind: Equatable, Sendable {
@@ -87,6 +96,8 @@ public nonisolated struct WireAgentMessage: Sendable {
     case resync(Bool)
     /// JSON of NodeDescription
     case description_p(Data)
+    /// The networks are as the assignments up to this sequence number say.
+    case applied(UInt64)
 
   }
 
@@ -641,7 +652,7 @@ fileprivate nonisolated let _protobuf_package = "orch"
 
 nonisolated extension WireAgentMessage: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".AgentMessage"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}register\0\u{1}heartbeat\0\u{1}reports\0\u{1}resync\0\u{1}description\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}register\0\u{1}heartbeat\0\u{1}reports\0\u{1}resync\0\u{1}description\0\u{1}applied\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -699,6 +710,14 @@ nonisolated extension WireAgentMessage: SwiftProtobuf.Message, SwiftProtobuf._Me
           self.kind = .description_p(v)
         }
       }()
+      case 6: try {
+        var v: UInt64?
+        try decoder.decodeSingularUInt64Field(value: &v)
+        if let v = v {
+          if self.kind != nil {try decoder.handleConflictingOneOf()}
+          self.kind = .applied(v)
+        }
+      }()
       default: break
       }
     }
@@ -729,6 +748,10 @@ nonisolated extension WireAgentMessage: SwiftProtobuf.Message, SwiftProtobuf._Me
     case .description_p?: try {
       guard case .description_p(let v)? = self.kind else { preconditionFailure() }
       try visitor.visitSingularBytesField(value: v, fieldNumber: 5)
+    }()
+    case .applied?: try {
+      guard case .applied(let v)? = self.kind else { preconditionFailure() }
+      try visitor.visitSingularUInt64Field(value: v, fieldNumber: 6)
     }()
     case nil: break
     }
