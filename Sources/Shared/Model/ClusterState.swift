@@ -110,6 +110,9 @@ public struct ClusterState: Sendable {
       let old = nodes[node.id]
       node.version = stamped(node.version)
       setNode(node, old, &changes)
+    case .nodeSpec(let id, let spec, let at):
+      let version = stamped(index)
+      try changeNode(id, &changes) { ($0.spec, $0.updatedAt, $0.version) = (spec, at, version) }
     case .nodeStatus(let id, let status):
       try changeNode(id, &changes) { $0.status = status }
     case .nodeDescription(let id, let description):

@@ -2,6 +2,8 @@
 public enum Action: Hashable, Sendable {
   case putCluster(Cluster)
   case putNode(Node)
+  /// What a user declares of a node, and when: raises Docker's version and leaves everything that managers learned alone.
+  case nodeSpec(NodeID, NodeSpec, at: Timestamp)
   /// What the manager learned about a node; leaves the user's spec alone.
   case nodeStatus(NodeID, NodeStatus)
   case nodeDescription(NodeID, NodeDescription)

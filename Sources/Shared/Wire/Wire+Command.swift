@@ -70,6 +70,10 @@ extension WireAction {
     switch action {
     case .putCluster(let cluster): putCluster = try ModelJSON.encode(cluster)
     case .putNode(let node): putNode = try ModelJSON.encode(node)
+    case .nodeSpec(let id, let spec, let at):
+      var change = WireNodeSpecChange()
+      (change.id, change.json, change.at) = (id.data, try ModelJSON.encode(spec), at.nanoseconds)
+      nodeSpec = change
     case .nodeStatus(let id, let status): nodeStatus = try WireObject(id, status)
     case .nodeDescription(let id, let description): nodeDescription = try WireObject(id, description)
     case .nodeAttachments(let id, let attachments): nodeAttachments = try WireObject(id, attachments)
@@ -109,6 +113,8 @@ extension WireAction {
     switch kind {
     case .putCluster(let json): .putCluster(try ModelJSON.decode(from: json))
     case .putNode(let json): .putNode(try ModelJSON.decode(from: json))
+    case .nodeSpec(let change):
+      .nodeSpec(try NodeID(wire: change.id), try ModelJSON.decode(from: change.json), at: Timestamp(nanoseconds: change.at))
     case .nodeStatus(let object): .nodeStatus(try NodeID(wire: object.id), try object.value())
     case .nodeDescription(let object): .nodeDescription(try NodeID(wire: object.id), try object.value())
     case .nodeAttachments(let object): .nodeAttachments(try NodeID(wire: object.id), try object.value())

@@ -26,6 +26,7 @@ struct WireTests {
     let manager = ManagerStatus(raftID: RaftID(9), address: "h:1")
     return [
       .putCluster(cluster), .putNode(Node(id: node, spec: NodeSpec(role: .manager), createdAt: now)),
+      .nodeSpec(node, NodeSpec(role: .worker, availability: .drain), at: now),
       .nodeStatus(node, NodeStatus(state: .ready, message: "hello", address: IPv4Address("192.168.1.1"))),
       .nodeAttachments(node, full.attachments), .nodeManager(node, manager), .nodeManager(node, nil), .removeNode(node),
       .putService(Service(id: service, name: "a_b", createdAt: now)),

@@ -182,6 +182,23 @@ public nonisolated struct WireObject: Sendable {
   fileprivate var _json: Data? = nil
 }
 
+public nonisolated struct WireNodeSpecChange: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var id: Data = Data()
+
+  public var json: Data = Data()
+
+  /// nanoseconds since 1970
+  public var at: Int64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
 public nonisolated struct WireAction: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -381,6 +398,14 @@ public nonisolated struct WireAction: Sendable {
     set {kind = .removeStack(newValue)}
   }
 
+  public var nodeSpec: WireNodeSpecChange {
+    get {
+      if case .nodeSpec(let v)? = kind {return v}
+      return WireNodeSpecChange()
+    }
+    set {kind = .nodeSpec(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Kind: Equatable, Sendable {
@@ -408,6 +433,7 @@ public nonisolated struct WireAction: Sendable {
     case removeVolume(String)
     case putStack(Data)
     case removeStack(String)
+    case nodeSpec(WireNodeSpecChange)
 
   }
 
@@ -625,9 +651,49 @@ nonisolated extension WireObject: SwiftProtobuf.Message, SwiftProtobuf._MessageI
   }
 }
 
+nonisolated extension WireNodeSpecChange: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".NodeSpecChange"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}json\0\u{1}at\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularBytesField(value: &self.id) }()
+      case 2: try { try decoder.decodeSingularBytesField(value: &self.json) }()
+      case 3: try { try decoder.decodeSingularSInt64Field(value: &self.at) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.id.isEmpty {
+      try visitor.visitSingularBytesField(value: self.id, fieldNumber: 1)
+    }
+    if !self.json.isEmpty {
+      try visitor.visitSingularBytesField(value: self.json, fieldNumber: 2)
+    }
+    if self.at != 0 {
+      try visitor.visitSingularSInt64Field(value: self.at, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireNodeSpecChange, rhs: WireNodeSpecChange) -> Bool {
+    if lhs.id != rhs.id {return false}
+    if lhs.json != rhs.json {return false}
+    if lhs.at != rhs.at {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension WireAction: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Action"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}put_cluster\0\u{3}put_node\0\u{3}node_status\0\u{3}node_description\0\u{3}node_attachments\0\u{3}node_manager\0\u{3}remove_node\0\u{3}put_service\0\u{3}put_revision\0\u{3}service_update_status\0\u{3}service_endpoint\0\u{3}remove_service\0\u{3}remove_revision\0\u{3}create_task\0\u{3}assign_task\0\u{3}task_desired_state\0\u{3}task_status\0\u{3}remove_task\0\u{3}put_network\0\u{3}remove_network\0\u{3}put_volume\0\u{3}remove_volume\0\u{3}put_stack\0\u{3}remove_stack\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}put_cluster\0\u{3}put_node\0\u{3}node_status\0\u{3}node_description\0\u{3}node_attachments\0\u{3}node_manager\0\u{3}remove_node\0\u{3}put_service\0\u{3}put_revision\0\u{3}service_update_status\0\u{3}service_endpoint\0\u{3}remove_service\0\u{3}remove_revision\0\u{3}create_task\0\u{3}assign_task\0\u{3}task_desired_state\0\u{3}task_status\0\u{3}remove_task\0\u{3}put_network\0\u{3}remove_network\0\u{3}put_volume\0\u{3}remove_volume\0\u{3}put_stack\0\u{3}remove_stack\0\u{3}node_spec\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -882,6 +948,19 @@ nonisolated extension WireAction: SwiftProtobuf.Message, SwiftProtobuf._MessageI
           self.kind = .removeStack(v)
         }
       }()
+      case 25: try {
+        var v: WireNodeSpecChange?
+        var hadOneofValue = false
+        if let current = self.kind {
+          hadOneofValue = true
+          if case .nodeSpec(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.kind = .nodeSpec(v)
+        }
+      }()
       default: break
       }
     }
@@ -988,6 +1067,10 @@ nonisolated extension WireAction: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     case .removeStack?: try {
       guard case .removeStack(let v)? = self.kind else { preconditionFailure() }
       try visitor.visitSingularStringField(value: v, fieldNumber: 24)
+    }()
+    case .nodeSpec?: try {
+      guard case .nodeSpec(let v)? = self.kind else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 25)
     }()
     case nil: break
     }
