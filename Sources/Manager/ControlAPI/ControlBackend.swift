@@ -28,6 +28,8 @@ public protocol ControlBackend: Sendable {
   func removeVolume(_ name: String, on node: NodeID) async throws
   /// The Raft group as this manager sees it. Works without a leader.
   func managers() async -> [ManagerRecord]
+  /// Takes the node's manager out of the Raft group. Throws an ``APIError`` when the rest would have no majority.
+  func removeManager(_ node: NodeID) async throws
   /// This manager. Works without a leader.
   func info() async -> ManagerInfo
 }

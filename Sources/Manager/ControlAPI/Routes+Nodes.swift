@@ -23,24 +23,21 @@ extension ControlAPI {
   func updateNode(_ name: String, _ target: Target, _ request: APIRequest) async throws -> APIResponse {
     let version = try target.version()
     let spec = try await JSON.body(NodeSpec.self, of: request)
-    var node = try await backend.state().lookUpNode(name)
+    let node = try await backend.state().lookUpNode(name)
     guard spec.role == node.spec.role else {
       throw APIError(501, "orch cannot change node \(node.hostname)'s role yet: join it again with the token of the other role (orch join-token)")
     }
-    node.spec = spec
-    node.updatedAt = .now()
-    _ = try await backend.propose(Command(conditions: [.nodeVersion(node.id, version)], actions: [.putNode(node)]))
+    _ = try await backend.propose(Command(conditions: [.nodeVersion(node.id, version)], actions: [.nodeSpec(node.id, spec, at: .now())]))
     return APIResponse(status: 200)
   }
 
   func removeNode(_ name: String, force: Bool) async throws -> APIResponse {
     let node = try await backend.state().lookUpNode(name)
-    if node.manager != nil {
-      throw APIError(400, "node \(node.id) is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal")
-    }
-    if !force, node.status.state != .down {
+    if !force, node.status.state == .ready {
       throw APIError(400, "node \(node.id) is not down and can't be removed: stop its orch-agent first, or use --force")
     }
+    // Not a member any more first: a row without its member would be forgotten, a member without its row would vote on unseen.
+    if node.manager != nil { try await backend.removeManager(node.id) }
     _ = try await backend.propose(Command(actions: [.removeNode(node.id)]))
     return APIResponse(status: 200)
   }

@@ -14,7 +14,12 @@ extension ControlAPI {
         && filters.match("runtime") { $0 == "container" } && filters.matchLabels("label", spec.labels ?? [:])
     }
     let sorted = services.sorted { $0.name < $1.name }
-    return .json(sorted.compactMap { ServiceInspect($0, in: state, status: withStatus ? state.status(of: $0) : nil) })
+    return .json(
+      sorted.compactMap { service in
+        var shape = ServiceInspect(service, in: state, status: withStatus ? state.status(of: service) : nil)
+        if let asked = filters["name"], let name = state.askedName(of: service, among: asked) { shape?.spec.name = name }
+        return shape
+      })
   }
 
   func inspectService(_ name: String, _ target: Target) async throws -> APIResponse {
@@ -35,12 +40,13 @@ extension ControlAPI {
       let created = try ServiceEdits.create(spec, state: state, now: now, generator: &generator)
       return (created.command, created.id)
     }
-    return .json(ServiceCreateResponse(id: id.description), status: 201)
+    return .json(ServiceCreateResponse(id: id.description, warnings: spec.taskTemplate.containerSpec.notYet), status: 201)
   }
 
   func updateService(_ name: String, _ target: Target, _ request: APIRequest) async throws -> APIResponse {
     let version = try target.version()
     let now = Timestamp.now()
+    var warnings: [String]?
     if let rollback = target["rollback"], !rollback.isEmpty {
       guard rollback == "previous" else { throw APIError(400, "invalid rollback '\(rollback)': only ?rollback=previous is known") }
       try await edit(retries: 0) { state in
@@ -48,11 +54,14 @@ extension ControlAPI {
       }
     } else {
       let spec = try await serviceSpec(request)
-      try await edit(retries: 0) { state in
-        (try ServiceEdits.update(try state.lookUpService(name).id, to: spec, version: version, state: state, now: now), ())
+      let container = spec.taskTemplate.containerSpec
+      warnings = try await edit(retries: 0) { state in
+        let old = state.spec(of: try state.lookUpService(name))?.taskTemplate.containerSpec
+        let warnings = container.notYet == old?.notYet ? nil : container.notYet
+        return (try ServiceEdits.update(try state.lookUpService(name).id, to: spec, version: version, state: state, now: now), warnings)
       }
     }
-    return .json(ServiceUpdateResponse())
+    return .json(ServiceUpdateResponse(warnings: warnings))
   }
 
   func removeService(_ name: String) async throws -> APIResponse {
@@ -137,6 +146,17 @@ private struct UnsupportedSpec: Decodable {
   }
 }
 
+extension ContainerSpec {
+  /// What is kept but nothing carries out in this version, for Docker's `Warnings`; nil: nothing.
+  fileprivate var notYet: [String]? {
+    var keys: [String] = []
+    if let test = healthCheck?.test, !test.isEmpty, test != ["NONE"] { keys.append("the health check: a task counts as healthy as soon as it runs") }
+    if openStdin == true { keys.append("the open stdin: it is empty") }
+    if dnsConfig?.nameservers?.isEmpty == false { keys.append("the name servers: tasks ask their host's") }
+    return keys.isEmpty ? nil : keys.map { "orch does not carry this out yet: \($0)" }
+  }
+}
+
 extension ServiceSpec {
   var modeName: String {
     if mode?.global != nil { return "global" }
@@ -181,6 +201,16 @@ extension UpdateConfig {
 }
 
 extension ClusterState {
+  /// What a service is called in an answer to a list by name. `docker service ps web` lists by the name `web` and then looks for a
+  /// service whose name or id *is* `web`, in the docker command itself (docker/cli cli/command/service/ps.go): `demo_web` would not
+  /// be found. So a short name that is no full name and is of one service alone is answered as it was asked. Everywhere else, and in
+  /// every list that does not ask for just that name, the full name stands.
+  fileprivate func askedName(of service: Service, among names: [String]) -> String? {
+    guard let short = shortName(of: service), names.contains(short), self.service(named: short) == nil else { return nil }
+    let same = services.values.count { !$0.pendingDelete && shortName(of: $0) == short }
+    return same == 1 ? short : nil
+  }
+
   /// As SwarmKit's ListServiceStatuses: running tasks that should run; what should run (for global services: tasks that should).
   func status(of service: Service) -> ServiceInspect.Status {
     var running: UInt64 = 0

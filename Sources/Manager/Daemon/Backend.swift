@@ -210,6 +210,23 @@ struct Backend: ControlBackend {
     }
   }
 
+  func removeManager(_ node: NodeID) async throws {
+    let state = consensus.snapshot
+    let members = consensus.membership.members.values.filter { $0.node == node && $0.role != .removed }
+    let name = state.nodes[node]?.hostname ?? "\(node)"
+    for member in members {
+      if member.raftID == consensus.id {
+        // Another must lead before this one can go; the user asks again and reaches it.
+        throw APIError(409, "manager \(name) leads the cluster: stop its orch-manager, then remove the node")
+      }
+      do { try await consensus.removeMember(member.raftID) } catch ConsensusError.membership(let objection) {
+        throw APIError(409, "node \(name) is a manager and cannot be removed: \(objection)")
+      } catch let error as ConsensusError {
+        throw APIError(503, "\(error)")
+      }
+    }
+  }
+
   func info() async -> ManagerInfo {
     var name = utsname()
     uname(&name)

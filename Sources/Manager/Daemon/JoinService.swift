@@ -76,6 +76,9 @@ struct JoinService: Sendable {
   private func renew(_ request: WireRenewCertificateRequest, _ peer: PeerIdentity?) async throws -> WireIssueCertificateResponse {
     guard let peer else { throw StreamError(.permissionDenied, "renewal needs a certificate") }
     guard consensus.isLeader else { throw notLeader() }
+    guard consensus.snapshot.nodes[peer.node] != nil else {
+      throw StreamError(.permissionDenied, "node \(peer.node) was removed from the cluster")
+    }
     let authority = try authority().1
     let certificate = try authority.issue(request.signingRequest, node: peer.node, role: peer.role, hosts: request.hosts, now: .now)
     return response(certificate, authority)

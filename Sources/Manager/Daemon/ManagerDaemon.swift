@@ -114,7 +114,11 @@ struct ManagerDaemon {
     var configuration = ServiceGroupConfiguration(
       services: services.map { .init(service: $0) }, gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet())
     configuration.maximumGracefulShutdownDuration = .seconds(10)
-    try await ServiceGroup(configuration: configuration).run()
+    do { try await ServiceGroup(configuration: configuration).run() } catch {
+      // When consensus ends (full disk, removed from the cluster), what watches it ends too, maybe first: the reason is its own.
+      try await consensus.run()
+      throw error
+    }
     unlink(settings.socket)
     log.info("stopped")
   }

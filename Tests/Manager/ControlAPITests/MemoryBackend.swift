@@ -14,6 +14,7 @@ final class MemoryBackend: ControlBackend {
     var logs: [TaskID: [LogRecord]] = [:]
     var loaded: [NodeID: Int] = [:]
     var removedVolumes: [String] = []
+    var removedManagers: [NodeID] = []
     var execInput: [ExecInput] = []
     var execEnded = 0
     var proposals = 0
@@ -149,6 +150,7 @@ final class MemoryBackend: ControlBackend {
   func managers() async -> [ManagerRecord] {
     [ManagerRecord(raftID: RaftID(1), node: nodes[0], address: "10.9.0.1:7946", leader: true, reachable: true, matchIndex: 1)]
   }
+  func removeManager(_ node: NodeID) async throws { world.withLock { $0.removedManagers.append(node) } }
   func info() async -> ManagerInfo {
     ManagerInfo(
       node: nodes[0], hostname: "h1", address: "10.9.0.1:7946", version: "0.1.0", kernelVersion: "6.18.0", operatingSystem: "Debian 12",

@@ -42,7 +42,7 @@ let orchPath =
       try await line("nonsense", code: 2)
       try await line("version", expect: ["Server:", "1.45"])
       try await line("nodes", expect: ["HOSTNAME", "h1", "Leader", "10.9.0.2"])
-      try await line("nodes --format json", expect: [#""Hostname":"h1""#, #""ManagerStatus":"Leader""#, #""Self":"true""#])
+      try await line("nodes --format json", expect: [#""Hostname":"h1""#, #""ManagerStatus":"Leader""#, #""Self":true"#])
       try await run(
         ["deploy", "--name", "shop", file], expect: ["created    service shop_web", "created    volume shop_data", "2 services converged"])
       try await run(["deploy", "--name", "shop", file], expect: ["unchanged  service shop_web"])

@@ -215,7 +215,16 @@ struct Caller {
     #expect(try await caller.send("POST", "/orch/v1/scale", #"{"web":3,"visitor":0}"#).status == 200)
     let scaled: ServiceInspect = try await caller.get("/services/web?status=true")
     #expect(scaled.serviceStatus?.runningTasks == 3)
+    // As `docker service ps web` asks.
+    func names(_ filter: String) async throws -> [String] {
+      let found: [ServiceInspect] = try await caller.get("/services?" + caller.filters(filter))
+      return found.map(\.spec.name)
+    }
+    #expect(try await names(#"{"name":{"web":true}}"#) == ["web"])
+    #expect(try await names(#"{"name":{"shop_web":true}}"#) == ["shop_web"])
+    #expect(try await names(#"{"name":{"shop":true}}"#) == ["shop_visitor", "shop_web"])
     _ = try await deploy(caller, "blog")
+    #expect(try await names(#"{"name":{"web":true}}"#) == ["blog_web", "shop_web"])
     let ambiguous = try await caller.send("GET", "/services/web")
     #expect(ambiguous.status == 400)
     #expect(ambiguous.text.contains("blog_web, shop_web"))
@@ -236,7 +245,10 @@ struct Caller {
     #expect(managers.map(\.managerStatus?.leader) == [true])
     #expect(try await caller.send("DELETE", "/nodes/h2").text.contains("is not down"))
     #expect(try await caller.send("DELETE", "/nodes/h2?force=1").status == 200)
-    #expect(try await caller.send("DELETE", "/nodes/h1?force=1").status == 400)
+    #expect(caller.backend.world.withLock { $0.removedManagers } == [])
+    // A manager's node leaves the Raft group first.
+    #expect(try await caller.send("DELETE", "/nodes/h1?force=1").status == 200)
+    #expect(caller.backend.world.withLock { $0.removedManagers } == [caller.backend.nodes[0]])
   }
 
   @Test("a network in use stays; a free one goes")
