@@ -123,7 +123,11 @@ final class RegistryClient: Sendable {
   }
 
   private func unreachable(_ error: any Error) -> ImageError {
-    ImageError(.network, "reach", "the registry \(name.registry)", "\(error)")
+    let what = (error as? HTTPClientError) == .connectTimeout || (error as? HTTPClientError) == .deadlineExceeded ? "it does not answer" : "\(error)"
+    return ImageError(
+      .network, "pull", name.familiar,
+      "the image is not on this host and the registry \(name.registry) cannot be reached (\(what)); load it with 'orch image load', or check name and network"
+    )
   }
 
   // MARK: - Requests

@@ -17,8 +17,18 @@ public enum ClientError: Error, Hashable, Sendable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .usage(let text), .cannotConnect(let text), .broken(let text): text
+    case .refused(404, let message): message + Self.whereToLook(message)
     case .refused(_, let message): message
     }
+  }
+  /// The manager's words are Docker's ("service web not found") and say nothing of what to do.
+  private static func whereToLook(_ message: String) -> String {
+    guard message.hasSuffix(" not found"), let kind = message.split(separator: " ").first else { return "" }
+    let commands = [
+      "service": "orch services", "task": "orch ps", "node": "orch nodes", "network": "orch networks", "stack": "orch stacks",
+      "volume": "orch volumes",
+    ]
+    return commands[String(kind)].map { ": see \($0)" } ?? ""
   }
   public var status: Int? {
     if case .refused(let status, _) = self { return status }

@@ -61,14 +61,19 @@ public struct Convergence: Hashable, Sendable {
       reasons.append("\(title(task)): \(task.status.state)\(place(task)) (\(problem(task)))")
     }
 
+    // Why an update ended: the newest failure of the spec that was tried. After an automatic rollback that is not the current one.
+    func cause(ofCurrent: Bool) -> String {
+      let tried = tasks.filter { ["failed", "rejected"].contains($0.status.state) && current.contains($0.id) == ofCurrent }
+      guard let last = tried.max(by: { $0.updatedAt < $1.updatedAt }) else { return service.updateStatus?.message ?? "" }
+      return "\(title(last)) with image \(last.spec.containerSpec.image) was \(last.status.state)\(place(last)): \(problem(last))"
+    }
     switch service.updateStatus?.state {
     case "paused":
-      verdict = .failed(
-        "the update of \(name) is paused: \(service.updateStatus?.message ?? ""). See orch ps \(name); then orch update or orch rollback \(name)")
+      verdict = .failed("the update of \(name) is paused: \(cause(ofCurrent: true)). See orch ps \(name); then orch update or orch rollback \(name)")
     case "rollback_paused":
-      verdict = .failed("the rollback of \(name) is paused: \(service.updateStatus?.message ?? ""). See orch ps \(name)")
+      verdict = .failed("the rollback of \(name) is paused: \(cause(ofCurrent: true)). See orch ps \(name); then orch update \(name)")
     case "rollback_completed" where !rollingBack && (service.updateStatus?.startedAt ?? .zero) >= since:
-      verdict = .failed("\(name) was rolled back: \(service.updateStatus?.message ?? ""). See orch ps \(name)")
+      verdict = .failed("the update of \(name) failed and was rolled back: \(cause(ofCurrent: false)). See orch ps \(name)")
     default:
       let updating = ["updating", "rollback_started"].contains(service.updateStatus?.state ?? "")
       if running == desired, leaving == 0, live.count == Int(desired), !updating {

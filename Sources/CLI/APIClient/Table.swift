@@ -6,7 +6,10 @@ public struct Table: Sendable {
     public var header: String?
     /// May be cut with … when the terminal is narrow.
     public var flexible: Bool
-    public init(_ key: String, _ header: String?, flexible: Bool = false) {
+    /// JSON's true or false; the cell says which.
+    public var isBoolean: Bool
+    public init(_ key: String, _ header: String?, flexible: Bool = false, isBoolean: Bool = false) {
+      self.isBoolean = isBoolean
       self.key = key
       self.header = header
       self.flexible = flexible
@@ -23,7 +26,9 @@ public struct Table: Sendable {
 
   /// One JSON object a line, keys sorted as Docker's templates print them.
   public var jsonLines: [String] {
-    rows.map { row in JSONText.line(Dictionary(uniqueKeysWithValues: zip(columns.map(\.key), row))) }
+    rows.map { row in
+      JSONText.line(Dictionary(uniqueKeysWithValues: zip(columns, row).map { ($0.key, $0.isBoolean ? Cell.flag($1 == "true") : .text($1)) }))
+    }
   }
 
   /// - Parameter width: of the terminal in columns; nil cuts nothing.
@@ -55,5 +60,17 @@ public struct Table: Sendable {
 
   private static func oneLine(_ text: String) -> String {
     String(text.map { $0.isNewline || $0 == "\t" ? " " : $0 })
+  }
+}
+
+private enum Cell: Encodable {
+  case text(String)
+  case flag(Bool)
+  func encode(to encoder: any Encoder) throws {
+    var container = encoder.singleValueContainer()
+    switch self {
+    case .text(let text): try container.encode(text)
+    case .flag(let flag): try container.encode(flag)
+    }
   }
 }

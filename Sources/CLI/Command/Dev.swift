@@ -104,7 +104,9 @@ struct Dev: AsyncParsableCommand {
             "{\"Name\":\"\(host.name)\",\"Address\":\"\(host.address)\",\"State\":\"\(state)\",\"Manager\":\"\(manager)\",\"Agent\":\"\(agent)\"}")
         } else {
           func pad(_ text: String, _ width: Int) -> String { text + String(repeating: " ", count: max(1, width - text.count)) }
-          if host == (try dev.record().hosts.first) { Terminal.print(pad("HOST", 10) + pad("ADDRESS", 17) + pad("STATE", 7) + pad("MANAGER", 9) + "AGENT") }
+          if host == (try dev.record().hosts.first) {
+            Terminal.print(pad("HOST", 10) + pad("ADDRESS", 17) + pad("STATE", 7) + pad("MANAGER", 9) + "AGENT")
+          }
           Terminal.print(pad(host.name, 10) + pad(host.address, 17) + pad(state, 7) + pad(manager, 9) + agent)
         }
       }

@@ -77,7 +77,7 @@ private func listNodes(_ connection: Connection, _ list: ListOptions) async thro
   let nodes = try await client.get("/nodes", as: [NodeInspect].self)
   let own = try await client.get("/info", as: Info.self).swarm.nodeID
   var table = Table([
-    .init("ID", "ID"), .init("Self", nil), .init("Hostname", "HOSTNAME", flexible: true), .init("Status", "STATUS"),
+    .init("ID", "ID"), .init("Self", nil, isBoolean: true), .init("Hostname", "HOSTNAME", flexible: true), .init("Status", "STATUS"),
     .init("Availability", "AVAILABILITY"),
     .init("ManagerStatus", "MANAGER STATUS"), .init("Address", "ADDRESS"), .init("EngineVersion", "ENGINE VERSION"), .init("TLSStatus", nil),
   ])

@@ -15,7 +15,10 @@ public struct SystemError: Error, Hashable, Sendable, CustomStringConvertible {
     self.object = object
     self.errno = errno
   }
-  public var description: String { "\(operation)\(object.isEmpty ? "" : " " + object): \(errno)" }
+  public var description: String {
+    let advice = errno == Errno(ENOSPC) ? "; the disk of this host is full: free some space on it and try again" : ""
+    return "\(operation)\(object.isEmpty ? "" : " " + object): \(errno)\(advice)"
+  }
 }
 
 /// Turns the C library's `-1 and errno` into a thrown error.

@@ -140,6 +140,7 @@ extension Reader {
     options.createMountpoint = fields.take("create_host_path").flatMap { bool($0) }
     if let value = fields.take("propagation"), let name = text(value) {
       options.propagation = name
+      if name != "rprivate", name != "private" { notYet(value, "binds are private: mounts made later on the host do not appear in the container") }
       let known = ["private", "rprivate", "shared", "rshared", "slave", "rslave"]
       if !known.contains(name) { error(value, "expected one of \(known.map { "'\($0)'" }.joined(separator: ", ")), found \(value.found)") }
     }

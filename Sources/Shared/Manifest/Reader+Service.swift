@@ -19,7 +19,13 @@ extension Reader {
     readProcess(&fields, &container)
     readSurroundings(&fields, &container)
     container.mounts = readMounts(&fields, stack)
-    container.healthCheck = fields.take("healthcheck").flatMap { health($0) }
+    container.healthCheck = fields.take("healthcheck").flatMap { value in
+      let health = health(value)
+      if let test = health?.test, test != ["NONE"] {
+        notYet(value, "orch runs no health checks yet: a task counts as healthy as soon as it runs")
+      }
+      return health
+    }
 
     var task = TaskSpec(containerSpec: container)
     task.networks = readAttachments(&fields, service: entry.key, &stack)
@@ -69,7 +75,10 @@ extension Reader {
     container.user = fields.take("user").flatMap { nonEmpty($0, "a user such as 1000:1000 or www-data") }
     container.initProcess = fields.take("init").flatMap { bool($0) }
     container.tty = fields.take("tty").flatMap { bool($0) }
-    container.openStdin = fields.take("stdin_open").flatMap { bool($0) }
+    if let value = fields.take("stdin_open") {
+      container.openStdin = bool(value)
+      if container.openStdin == true { notYet(value, "a task's stdin is empty; use 'orch exec -it' to talk to it") }
+    }
     container.readOnly = fields.take("read_only").flatMap { bool($0) }
     container.stopGracePeriod = fields.take("stop_grace_period").flatMap { duration($0) }
     container.stopSignal = fields.take("stop_signal").flatMap { signal($0) }
@@ -263,7 +272,10 @@ extension Reader {
       }
     }
     var dns = ContainerSpec.DNSConfig()
-    dns.nameservers = fields.take("dns").map { oneOrMore($0).map(\.text) }
+    if let value = fields.take("dns") {
+      dns.nameservers = oneOrMore(value).map(\.text)
+      notYet(value, "tasks ask their host's name servers; set them on the hosts")
+    }
     dns.search = fields.take("dns_search").map { oneOrMore($0).map(\.text) }
     dns.options = fields.take("dns_opt").map { oneOrMore($0).map(\.text) }
     if dns != .init() { container.dnsConfig = dns }

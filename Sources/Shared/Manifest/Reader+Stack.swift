@@ -87,7 +87,10 @@ extension Reader {
         }
         if let labels = fields.take("labels") { spec.labels = dictionary(labels) }
         if let value = fields.take("internal") { spec.internalOnly = bool(value) }
-        if let value = fields.take("attachable") { spec.attachable = bool(value) }
+        if let value = fields.take("attachable") {
+          spec.attachable = bool(value)
+          if spec.attachable == true { notYet(value, "only services' tasks use a network") }
+        }
         if let value = fields.take("enable_ipv6"), bool(value) == true { error(value, "IPv6 networks are not supported yet", "remove it") }
         if let ipam = fields.take("ipam") { spec.ipam = readIPAM(ipam) }
         fields.finish(KeyRules.network)

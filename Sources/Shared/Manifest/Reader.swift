@@ -24,6 +24,12 @@ final class Reader {
   func error(_ value: Value, _ problem: String, _ advice: String = "") { error(value.position, value.path, problem, advice) }
   func warning(_ value: Value, _ problem: String, _ advice: String = "") { warning(value.position, value.path, problem, advice) }
 
+  /// Understood and kept with the service, but nothing carries it out in this version: said aloud, so that nobody relies on it.
+  func notYet(_ value: Value, _ instead: String) {
+    let key = value.path.split(separator: ".").last.map(String.init) ?? value.path
+    warning(value, "'\(key)' has no effect yet", instead)
+  }
+
   private func report(_ severity: Diagnostic.Severity, _ position: Value.Position, _ path: String, _ problem: String, _ advice: String) {
     let diagnostic = Diagnostic(
       severity: severity, file: file, line: position.line, column: position.column, path: path, problem: problem, advice: advice)

@@ -80,7 +80,9 @@ import Testing
 
 @Suite struct ConvergenceTests {
   /// A service of `replicas` and tasks given as "slot state desired [error]".
-  private func look(_ replicas: UInt64, _ tasks: [String], current: Bool = true) -> Convergence {
+  private func look(
+    _ replicas: UInt64, _ tasks: [String], current: Bool = true, update: Service.UpdateStatus.State? = nil, rollingBack: Bool = false
+  ) -> Convergence {
     var state = ClusterState()
     let id = ServiceID(value: 5)
     let now = Timestamp(nanoseconds: 10)
@@ -89,6 +91,7 @@ import Testing
       .putService(Service(id: id, name: "web", createdAt: now)),
       .putRevision(ServiceRevision(key: .init(id, 1), spec: spec, template: 1, createdAt: now)),
     ]
+    if let update { actions.append(.serviceUpdateStatus(id, .init(state: update, startedAt: now, message: "as told"))) }
     for (number, line) in tasks.enumerated() {
       let words = line.split(separator: " ", maxSplits: 3).map(String.init)
       var task = ClusterTask(
@@ -102,7 +105,25 @@ import Testing
     let shapes = state.tasks(of: id).compactMap { TaskInspect($0, in: state) }
     return Convergence(
       ServiceInspect(state.services[id]!, in: state)!, tasks: shapes, current: current ? Set(shapes.map(\.id)) : [],
-      hostnames: [NodeID(value: 1).description: "h1"], since: now)
+      hostnames: [NodeID(value: 1).description: "h1"], since: now, rollingBack: rollingBack)
+  }
+
+  @Test("an update that ended badly says why: the failed task, its image, its host and its reason")
+  func endedBadly() {
+    for (update, current) in [(Service.UpdateStatus.State.rollbackCompleted, false), (.paused, true)] {
+      let ended = look(1, ["1 rejected shutdown no such image"], current: current, update: update)
+      guard case .failed(let text) = ended.verdict else {
+        Issue.record("\(ended.verdict)")
+        continue
+      }
+      #expect(text.contains("web.1 with image web:1 was rejected on h1: no such image"), "\(text)")
+    }
+  }
+
+  @Test("a rollback that was asked for has converged when it is complete, not before")
+  func rollback() {
+    #expect(look(1, ["1 running running"], update: .rollbackStarted, rollingBack: true).verdict == .progressing)
+    #expect(look(1, ["1 running running"], update: .rollbackCompleted, rollingBack: true).verdict == .converged)
   }
 
   @Test("a service has converged when what runs is what is wanted, and nothing else still runs")

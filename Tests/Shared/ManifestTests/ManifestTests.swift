@@ -340,6 +340,24 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     #expect(spec.taskTemplate.restartPolicy?.maxAttempts == 3)
   }
 
+  @Test(
+    "a key that is understood but not carried out yet is told with its place",
+    arguments: [
+      ("healthcheck: {test: [CMD, curl, x]}", "4:18 services.web.healthcheck: 'healthcheck' has no effect yet; orch runs no health checks yet"),
+      ("stdin_open: true", "4:17 services.web.stdin_open: 'stdin_open' has no effect yet; a task's stdin is empty"),
+      ("dns: 10.0.0.2", "4:10 services.web.dns: 'dns' has no effect yet; tasks ask their host's name servers"),
+      (
+        "volumes: [{type: bind, source: /a, target: /b, bind: {propagation: rshared}}]",
+        "services.web.volumes[0].bind.propagation: 'propagation' has no effect yet; binds are private"
+      ),
+      ("healthcheck: {disable: true}", ""), ("stdin_open: false", ""),
+    ])
+  func notYet(line: String, told: String) throws {
+    let stack = try Manifest.parse(text: "services:\n  web:\n    image: a:1\n    \(line)\n", path: "m.yaml")
+    let warnings = stack.warnings.map { "\($0.line):\($0.column) \($0.message)" }
+    if told.isEmpty { #expect(warnings == []) } else { #expect(warnings.count == 1 && warnings[0].contains(told), "\(warnings)") }
+  }
+
   @Test("manifests/web.yaml is read without a warning")
   func sample() throws {
     let root = #filePath.split(separator: "/").dropLast(4).joined(separator: "/")
