@@ -48,6 +48,12 @@ extension Reconciler {
   private mutating func follow(
     _ task: ClusterTask, _ slot: Slot, _ context: inout Context, _ plan: inout Plan, _ generator: inout some RandomNumberGenerator
   ) {
+    // Made ready ahead of its time and failed at that: the next would be made ready at once too. So the delay in progress is kept
+    // (as SwarmKit's restart.go, waitRestart).
+    if task.startAfter > context.now, task.revision == context.template {
+      context.wake(at: task.startAfter)
+      return
+    }
     let ran = ranFor[task.id]
     emit(.taskDesiredState(task.id, .shutdown), &plan)
     if hasOther(task, slot) {

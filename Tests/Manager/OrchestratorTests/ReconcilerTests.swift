@@ -67,6 +67,27 @@ import Testing
     #expect(world.violations == [])
   }
 
+  @Test("a task that no node can make ready is tried again with growing delay too, and an update of the service ends the wait")
+  func rejected() throws {
+    var world = World(nodes: 1)
+    world.refused = ["app:1"]
+    let id = try world.create("web")
+    var times: [Int64] = []
+    var seen: Set<TaskID> = []
+    let begin = world.now
+    while times.count < 10, world.violations.isEmpty {
+      world.settle()
+      for task in world.state.tasks(of: id) where seen.insert(task.id).inserted { times.append((task.createdAt - begin).rawValue / 1_000_000) }
+      guard let next = world.wakeAt else { break }
+      world.now = max(world.now, next)
+    }
+    #expect(times == [0, 0, 0, 100, 300, 700, 1500, 3100, 6300, 11300])
+    try world.update(id) { $0.taskTemplate.containerSpec.image = "app:2" }
+    world.settle()
+    #expect(world.running(id).count == 1)
+    #expect(world.violations == [])
+  }
+
   @Test("a declared delay is kept each time, and attempts are limited")
   func declaredDelay() throws {
     var world = World(nodes: 1)

@@ -27,6 +27,8 @@ struct World {
   var alive: Set<NodeID> = []
   /// Images whose containers exit with 1 right after they started.
   var broken: Set<String> = []
+  /// Images that no node can make ready.
+  var refused: Set<String> = []
   /// Tasks of these images take their time to start: they stay in `starting`.
   var stuck: Set<String> = []
   var decisions = 0
@@ -89,7 +91,7 @@ struct World {
       if task.desiredState > .running {
         next = .shutdown
       } else if task.status.state < .ready {
-        next = .ready
+        next = refused.contains(image) ? .rejected : .ready
       } else if task.status.state < .starting, task.desiredState == .running {
         next = .starting
       } else if task.status.state == .starting, !stuck.contains(image) {
