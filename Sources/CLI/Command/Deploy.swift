@@ -51,7 +51,9 @@ struct Deploy: AsyncParsableCommand {
     let text = try Terminal.readFile(path)
     let stack: StackSpec
     do {
-      stack = try Manifest.parse(text: text, path: path == "-" ? "stdin" : path, projectName: stackName, environment: Terminal.allEnvironment)
+      stack = try Manifest.parse(
+        text: text, path: path == "-" ? "stdin" : path, projectName: stackName, workingDirectory: Terminal.workingDirectory,
+        environment: Terminal.allEnvironment)
     } catch {
       for diagnostic in error.diagnostics { Terminal.warn(diagnostic.description) }
       Terminal.fail("\(path) was not deployed: \(error.errors.count) \(error.errors.count == 1 ? "error" : "errors")")

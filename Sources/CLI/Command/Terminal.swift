@@ -72,6 +72,12 @@ enum Terminal {
   }
   nonisolated(unsafe) private static var interruptText: [UInt8] = []
 
+  static var workingDirectory: String? {
+    guard let path = getcwd(nil, 0) else { return nil }
+    defer { free(path) }
+    return String(cString: path)
+  }
+
   static func readFile(_ path: String) throws -> String {
     let descriptor = path == "-" ? 0 : open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { throw FileProblem(path: path, cause: String(cString: strerror(errno))) }

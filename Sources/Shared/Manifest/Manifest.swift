@@ -20,15 +20,16 @@ public enum Manifest {
   ///   - path: the file's path: shown in diagnostics, and the base of relative paths.
   ///   - projectName: the stack's name; nil: `COMPOSE_PROJECT_NAME`, then top-level `name`, then the file's own name
   ///     (`web.yaml` -> `web`), or its directory's for `compose.yaml` and `docker-compose.yml`.
+  ///   - workingDirectory: what a relative `path` is relative to, an absolute path; nil: relative paths stay relative.
   ///   - environment: variables for interpolation and for `environment` entries without a value.
   ///   - readFile: reads an `env_file`; nil when there is no such file.
   /// - Throws: `ManifestError` with every diagnostic, warnings included.
   public static func parse(
-    text: String, path: String, projectName: String? = nil, environment: [String: String] = [:],
+    text: String, path: String, projectName: String? = nil, workingDirectory: String? = nil, environment: [String: String] = [:],
     readFile: (String) -> String? = FileText.read
   ) throws(ManifestError) -> StackSpec {
     try withoutActuallyEscaping(readFile) { readFile throws(ManifestError) -> StackSpec in
-      let reader = Reader(file: path, environment: environment, readFile: readFile)
+      let reader = Reader(file: path, workingDirectory: workingDirectory, environment: environment, readFile: readFile)
       let stack = reader.stack(text: text, projectName: projectName)
       let sorted = reader.diagnostics.sorted { ($0.line, $0.column, $0.path) < ($1.line, $1.column, $1.path) }
       guard var stack, !sorted.contains(where: { $0.severity == .error }) else { throw ManifestError(diagnostics: sorted) }

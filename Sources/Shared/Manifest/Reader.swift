@@ -9,8 +9,13 @@ final class Reader {
   var serviceKeys: [String: String] = [:]
   var portPositions: [String: Value.Position] = [:]
 
-  init(file: String, environment: [String: String], readFile: @escaping (String) -> String?) {
+  /// Directory that relative paths of the manifest start from.
+  let directory: String
+
+  init(file: String, workingDirectory: String?, environment: [String: String], readFile: @escaping (String) -> String?) {
     self.file = file
+    let own = file.contains("/") ? String(file[..<file.lastIndex(of: "/")!]) : "."
+    directory = if let workingDirectory, !file.hasPrefix("/") { workingDirectory + "/" + own } else { own }
     self.environment = environment
     self.readFile = readFile
   }
@@ -36,9 +41,6 @@ final class Reader {
     // An anchor used twice would tell the same twice.
     if !diagnostics.contains(diagnostic) { diagnostics.append(diagnostic) }
   }
-
-  /// Directory that relative paths of the manifest start from.
-  var directory: String { file.contains("/") ? String(file[..<file.lastIndex(of: "/")!]) : "." }
 }
 
 /// A map's entries, taken one by one; what nobody asked for is told at the end.

@@ -306,6 +306,15 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     #expect(mounts[6].tmpfsOptions?.sizeBytes == 64 << 20)
   }
 
+  @Test(
+    "a path beside the manifest is absolute once the folder it was named from is known",
+    arguments: [("web.yaml", "/here/pages"), ("./web.yaml", "/here/pages"), ("../dir/web.yaml", "/dir/pages"), ("/abs/web.yaml", "/abs/pages")])
+  func workingDirectory(_ path: String, _ source: String) throws {
+    let text = "services: {a: {image: a, volumes: ['./pages:/pages']}}"
+    let stack = try Manifest.parse(text: text, path: path, workingDirectory: "/here")
+    #expect(stack.services[0].taskTemplate.containerSpec.mounts?.first?.source == source)
+  }
+
   @Test("process: words by quotes, lists, environment over files, limits")
   func process() throws {
     let lines = """
