@@ -1,4 +1,5 @@
 import AgentImage
+import AgentVolume
 import Foundation
 import LinuxSystem
 import Logging
@@ -19,7 +20,11 @@ struct ManagerStreams: Sendable {
     router.on(.imageLoad, allow: .manager) { _, stream in try await load(stream) }
     router.unary(.imageList, allow: .manager) { (_, _: WireEmpty) in list() }
     router.unary(.volumeRemove, allow: .manager) { (_, request: WireVolumeRemove) in
-      try await rooms.volumes.remove(request.name, inUse: await agent.volumesInUse)
+      do {
+        try await rooms.volumes.remove(request.name, inUse: await agent.volumesInUse)
+      } catch let error as VolumeError where error.kind == .notFound {
+        // A volume is on the hosts that used it only.
+      }
       return WireEmpty()
     }
   }

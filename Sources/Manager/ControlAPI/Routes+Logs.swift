@@ -23,8 +23,11 @@ extension ControlAPI {
     let state = try await backend.state()
     let service = try state.lookUpService(name)
     let format = LogFormat(target, tty: state.spec(of: service)?.taskTemplate.containerSpec.tty ?? false)
-    let tasks = state.tasks(of: service.id).filter { $0.node != nil && $0.status.state >= .starting && $0.status.state != .rejected }
-      .sorted { $0.createdAt < $1.createdAt }
+    // One that ended before it had a container has no log.
+    let tasks = state.tasks(of: service.id).filter {
+      $0.node != nil && $0.status.state >= .starting && ($0.status.containerID != nil || !$0.status.state.isTerminal)
+    }
+    .sorted { $0.createdAt < $1.createdAt }
     let response = Pipe<ByteBuffer>(capacity: 64)
     let pump = Task {
       if let changes {
