@@ -158,6 +158,10 @@ let package = Package(
     .executable(name: "orch-manager", targets: ["orch-manager"]),
     .executable(name: "orch-agent", targets: ["orch-agent"]),
     .executable(name: "orch-init", targets: ["orch-init"]),
+    // For Benchmarks/rpc alone.
+    .library(name: "Model", targets: ["Model"]),
+    .library(name: "Identity", targets: ["Identity"]),
+    .library(name: "Transport", targets: ["Transport"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
