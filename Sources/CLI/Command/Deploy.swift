@@ -13,8 +13,9 @@ struct WaitOptions: ParsableArguments {
   @Option(help: "Seconds after which to stop waiting.")
   var timeout = 300
 
-  func wait(_ client: APIClient, _ services: [String], rollingBack: Bool = false) async throws {
-    if !detach { try await Progress(client: client, quiet: quiet, timeout: timeout, rollingBack: rollingBack).wait(for: services) }
+  func wait(_ client: APIClient, _ services: [String], rollingBack: Bool = false, unchanged: Set<String> = []) async throws {
+    guard !detach else { return }
+    try await Progress(client: client, quiet: quiet, timeout: timeout, rollingBack: rollingBack, unchanged: unchanged).wait(for: services)
   }
 }
 
@@ -75,7 +76,9 @@ struct Deploy: AsyncParsableCommand {
     let names = Set(stack.services.map(\.name))
     let services = try await client.get(
       "/services", [("filters", JSONText.line(["label": ["\(StackLabel.namespace)=\(stack.name)"]]))], as: [ServiceInspect].self)
-    try await waiting.wait(client, services.filter { names.contains($0.spec.name) }.map(\.id))
+    // How an earlier update of a service ended is no news for one that this deploy left alone.
+    let unchanged = Set(services.filter { result.unchanged.contains("service \($0.spec.name)") }.map(\.id))
+    try await waiting.wait(client, services.filter { names.contains($0.spec.name) }.map(\.id), unchanged: unchanged)
   }
 
   private func checkExternals(_ stack: StackSpec, _ client: APIClient) async throws {

@@ -11,6 +11,8 @@ struct Progress: Sendable {
   /// Seconds after which the waiting ends, not the work.
   var timeout = 300
   var rollingBack = false
+  /// Ids of services that are only waited for: an update of theirs that ended earlier is no failure.
+  var unchanged: Set<String> = []
   /// A service whose tasks failed on the way must hold this long before it counts as converged.
   static let stableSeconds = 5
   /// A task may be pending for a reason this long before that is the answer.
@@ -99,7 +101,8 @@ struct Progress: Sendable {
         (
           service.spec.name,
           Convergence(
-            service, tasks: tasks, current: Set(current.map(\.id)), hostnames: hostnames, since: service.updatedAt, rollingBack: rollingBack)
+            service, tasks: tasks, current: Set(current.map(\.id)), hostnames: hostnames, since: service.updatedAt,
+            rollingBack: rollingBack || unchanged.contains(service.id))
         ))
     }
     return result
