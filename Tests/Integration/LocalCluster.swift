@@ -80,25 +80,32 @@ final class LocalCluster: @unchecked Sendable {
   }
 
   static func run(_ program: String, _ arguments: [String], environment: [String: String] = [:], seconds: Double = 30) throws -> Outcome {
-    let process = Process()
-    process.executableURL = URL(fileURLWithPath: program)
-    process.arguments = arguments
-    process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
-    let (output, errors) = (Pipe(), Pipe())
-    process.standardOutput = output
-    process.standardError = errors
-    process.standardInput = FileHandle.nullDevice
-    try process.run()
-    let alarm = DispatchWorkItem { process.terminate() }
-    DispatchQueue.global().asyncAfter(deadline: .now() + seconds, execute: alarm)
-    nonisolated(unsafe) var complaint = Data()
-    let reading = DispatchGroup()
-    DispatchQueue.global().async(group: reading) { complaint = errors.fileHandleForReading.readDataToEndOfFile() }
-    let text = output.fileHandleForReading.readDataToEndOfFile()
-    reading.wait()
-    process.waitUntilExit()
-    alarm.cancel()
-    return Outcome(code: process.terminationStatus, output: String(decoding: text, as: UTF8.self), errors: String(decoding: complaint, as: UTF8.self))
+    // Not Foundation's Process: it believes that a program runs as long as anything that it left in the background.
+    let folder = "\(NSTemporaryDirectory())orch-itest-\(UUID().uuidString)"
+    try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: folder) }
+    var actions = posix_spawn_file_actions_t()
+    posix_spawn_file_actions_init(&actions)
+    defer { posix_spawn_file_actions_destroy(&actions) }
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+    posix_spawn_file_actions_addopen(&actions, 1, "\(folder)/out", O_WRONLY | O_CREAT, 0o600)
+    posix_spawn_file_actions_addopen(&actions, 2, "\(folder)/err", O_WRONLY | O_CREAT, 0o600)
+    let merged = ProcessInfo.processInfo.environment.merging(environment) { $1 }
+    var argv: [UnsafeMutablePointer<CChar>?] = ([program] + arguments).map { strdup($0) } + [nil]
+    var envp: [UnsafeMutablePointer<CChar>?] = merged.map { strdup("\($0.key)=\($0.value)") } + [nil]
+    defer { for pointer in argv + envp { free(pointer) } }
+    var pid: pid_t = 0
+    let failure = posix_spawn(&pid, program, &actions, nil, &argv, &envp)
+    guard failure == 0 else { throw Failure("start \(program): \(String(cString: strerror(failure)))") }
+    let deadline = ContinuousClock.now.advanced(by: .seconds(seconds))
+    var status: Int32 = 0
+    while waitpid(pid, &status, WNOHANG) == 0 {
+      if ContinuousClock.now > deadline { kill(pid, SIGKILL) }
+      usleep(2000)
+    }
+    func text(_ file: String) -> String { String(decoding: FileManager.default.contents(atPath: "\(folder)/\(file)") ?? Data(), as: UTF8.self) }
+    let signal = status & 0x7f
+    return Outcome(code: signal == 0 ? (status >> 8) & 0xff : 128 + signal, output: text("out"), errors: text("err"))
   }
 
   // MARK: - Questions

@@ -66,6 +66,8 @@ public struct DevCluster: Sendable {
 
   private func plug(_ host: DevHost) async throws {
     let namespace = layout.namespace(host)
+    // After a power loss the old cable may not have been reaped yet.
+    _ = try? await command("ip", ["-n", layout.switchNamespace, "link", "del", host.name])
     try await command("ip", ["netns", "add", namespace])
     try await batch(
       ["link add eth0 type veth peer name \(host.name) netns \(layout.switchNamespace)", "addr add \(host.address)/24 dev eth0", "link set lo up"],

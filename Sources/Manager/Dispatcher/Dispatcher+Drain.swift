@@ -1,0 +1,54 @@
+import Model
+
+// A task that leaves is first made not ready for everybody; its own node is told to stop it when all who could call it know. The agents
+// say so themselves: nothing sleeps.
+extension Dispatcher {
+  /// Notes the tasks that are to stop with these changes and serve, and forgets those that ended by themselves.
+  mutating func drain(_ changes: [StateChange], _ now: Timestamp) -> [TaskID] {
+    var leaving: [TaskID] = []
+    for case .task(let old?, let new) in changes {
+      if let new, old.isServing, new.status.state == .running, new.desiredState > .running, !new.attachments.isEmpty, !view.draining.contains(new.id),
+        let node = new.node, current[node] != nil
+      {
+        drains[new.id] = Drain(until: now + Self.drainTimeout)
+        view.draining.insert(new.id)
+        leaving.append(new.id)
+      } else if view.draining.contains(old.id), new.map({ $0.status.state.isTerminal || $0.desiredState <= .running }) ?? true {
+        drains[old.id] = nil
+        view.draining.remove(old.id)
+      }
+    }
+    return leaving
+  }
+
+  /// Who was just told of what may call them: everyone on their networks.
+  mutating func awaitDrain(of leaving: [TaskID]) {
+    for id in leaving {
+      guard let task = view.state.tasks[id] else { continue }
+      for attachment in task.attachments {
+        for node in view.members[attachment.network] ?? [] {
+          guard let id = current[node], let session = sessions[id], session.applied < session.sequence else { continue }
+          drains[task.id]?.waits[id] = session.sequence
+        }
+      }
+    }
+  }
+
+  /// Tells the nodes of tasks that nobody is sent to any more.
+  mutating func release(_ outputs: inout [DispatcherOutput]) {
+    guard !drains.isEmpty else { return }
+    var updates: [NodeID: [AssignmentItem]] = [:]
+    for (id, drain) in drains.sorted(by: { $0.key < $1.key }) where drain.waits.keys.allSatisfy({ sessions[$0] == nil }) {
+      drains[id] = nil
+      view.draining.remove(id)
+      guard let node = view.state.tasks[id]?.node, let item = view.item(.task(id), for: node) else { continue }
+      updates[node, default: []].append(item)
+    }
+    for (node, items) in updates.sorted(by: { $0.key < $1.key }) {
+      guard let id = current[node], let sequence = sessions[id]?.sequence else { continue }
+      sessions[id]!.sequence = sequence + 1
+      outputs.append(
+        .send(id, AssignmentsMessage(complete: false, appliesTo: sequence, resultsIn: sequence + 1, updates: items, removals: [])))
+    }
+  }
+}
