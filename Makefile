@@ -4,7 +4,7 @@ SCRATCH := $(if $(ORCH_SCRATCH),$(ORCH_SCRATCH),.build)
 FLAGS := --scratch-path $(SCRATCH) -Xswiftc -use-ld=lld --explicit-target-dependency-import-check error
 DEBIAN := libsqlite3-dev libseccomp-dev libcap-dev libssl-dev zlib1g-dev libnftables-dev nftables iproute2 busybox-static gcc pkg-config
 
-.PHONY: help deps build release test check format generate quickstart clean-cluster bench
+.PHONY: help deps build release test test-vm check format generate quickstart clean-cluster bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 deps: ## install the Debian packages that are missing (root)
@@ -23,6 +23,13 @@ bench: release ## the benchmarks, each beside its reference (root)
 	Benchmarks/run.sh $(SCRATCH)/release
 test: deps ## all tests
 	swift test $(FLAGS)
+test-vm: deps ## tests of containers and cgroups in Debian's kernel with cgroup v2 only (a virtual machine, no KVM needed)
+	@missing=$$(for p in qemu-system-x86 busybox-static cpio kmod; do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	  if [ -n "$$missing" ]; then echo "installing" $$missing; apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+	swift build --product orchPackageTests $(FLAGS)
+	swift build --product orch-init $(FLAGS)
+	ORCH_SCRATCH=$(SCRATCH) scripts/test-vm.sh
 format: ## format every source in place
 	swift format -i -r -p Sources Tests Package.swift
 check: deps ## format, imports, warnings as errors, unit tests

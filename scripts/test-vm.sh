@@ -1,0 +1,96 @@
+#!/bin/bash
+# test-vm.sh [FILTER]: runs tests inside Debian's own kernel, in a virtual machine whose only cgroups are v2.
+# For hosts that have v1, or a kernel that Debian has not. Needs no KVM: ORCH_VM_ACCEL=kvm uses it where it works.
+# The machine sees this host's files read-only (9p) below an overlay in its memory, so it runs what `swift build --build-tests`
+# left in ORCH_SCRATCH (default .build). Nothing of this host is changed; the kernel and the ramdisk stay in ORCH_SCRATCH/vm.
+# Also: ORCH_VM_MEMORY (MiB, 2048), ORCH_VM_SECONDS (900).
+set -euo pipefail
+filter=${1:-RuntimeTests|CgroupsTests}
+cd "$(dirname "$0")/.."
+repository=$PWD
+scratch=$(realpath "${ORCH_SCRATCH:-.build}")
+tests=$scratch/debug/orchPackageTests.xctest
+work=$scratch/vm
+
+[ "$(uname -m)" = x86_64 ] || { echo "test-vm.sh: only x86_64 is prepared, this is $(uname -m)" >&2; exit 1; }
+for need in qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio depmod:kmod dpkg-deb:dpkg; do
+  command -v "${need%%:*}" >/dev/null || PATH=$PATH:/usr/sbin:/sbin command -v "${need%%:*}" >/dev/null ||
+    { echo "test-vm.sh: ${need%%:*} is missing: apt-get install ${need##*:}" >&2; exit 1; }
+done
+PATH=$PATH:/usr/sbin:/sbin
+[ -x "$tests" ] || { echo "test-vm.sh: $tests is not built: swift build --build-tests" >&2; exit 1; }
+mkdir -p "$work"
+
+# Debian's kernel: the package that linux-image-amd64 stands for today.
+package=$(apt-cache show linux-image-amd64 | sed -n 's/^Depends: \(linux-image-[^ ,]*\).*/\1/p' | head -1)
+[ -n "$package" ] || { echo "test-vm.sh: apt knows no linux-image-amd64: apt-get update" >&2; exit 1; }
+if [ ! -f "$work/$package/vmlinuz" ]; then
+  echo "test-vm.sh: downloading $package"
+  rm -rf "$work/$package" "$work/deb"
+  mkdir -p "$work/deb"
+  (cd "$work/deb" && apt-get download -q "$package" >/dev/null)
+  dpkg-deb -x "$work"/deb/*.deb "$work/$package.new"
+  rm -rf "$work/deb"
+  release=$(ls "$work/$package.new/lib/modules")
+  depmod -b "$work/$package.new" "$release"
+  cp "$work/$package.new/boot/vmlinuz-$release" "$work/$package.new/vmlinuz"
+  mv "$work/$package.new" "$work/$package"
+fi
+kernel=$work/$package
+release=$(ls "$kernel/lib/modules")
+
+# The ramdisk: busybox, the modules with what they depend on, and an init that changes into this host's files.
+disk=$(mktemp -d)
+log=$(mktemp)
+trap 'rm -rf "$disk" "$log"' EXIT
+mkdir -p "$disk"/{bin,modules,proc,host,memory,root}
+cp "$(command -v busybox)" "$disk/bin/busybox"
+for module in virtio_pci 9pnet_virtio 9p overlay virtio_rng veth bridge br_netfilter vxlan dummy tun nf_tables nft_chain_nat nft_ct nft_masq nft_nat \
+  nft_redir nft_fib_inet nft_numgen nft_reject_inet nft_reject_ipv4 nft_objref; do
+  modprobe -d "$kernel" -S "$release" --show-depends $module
+done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' >"$disk/list"
+while read -r file; do cp "$file" "$disk/modules/" && basename "$file"; done <"$disk/list" >"$disk/modules/order"
+
+cat >"$disk/init" <<'INIT'
+#!/bin/busybox sh
+b=/bin/busybox
+$b mount -t proc proc /proc
+while read -r module; do $b insmod /modules/$module 2>/dev/null; done </modules/order
+$b mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=262144,cache=loose host /host || exec $b poweroff -f
+$b mount -t tmpfs -o size=75% memory /memory
+$b mkdir /memory/upper /memory/work
+$b mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/work root /root
+$b mount -t proc proc /root/proc
+$b mount -t sysfs sys /root/sys
+$b mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
+$b mount -t devtmpfs dev /root/dev
+$b mkdir -p /root/dev/pts /root/dev/shm
+$b mount -t devpts devpts /root/dev/pts
+# No overlay on an overlay: containers live on tmpfs.
+for folder in /dev/shm /run /tmp /var/lib; do $b mount -t tmpfs tmpfs /root$folder; done
+$b cp /inside /root/run/inside
+$b cp /bin/busybox /root/run/busybox
+exec $b switch_root /root /bin/bash /run/inside
+INIT
+cat >"$disk/inside" <<INSIDE
+export HOME=/root TMPDIR=/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin
+ip link set lo up
+cd '$repository'
+echo "test-vm: Linux \$(uname -r), \$(stat -f -c %T /sys/fs/cgroup), controllers \$(cat /sys/fs/cgroup/cgroup.controllers)"
+'$tests' --testing-library swift-testing --filter '$filter' 2>&1
+echo "test-vm: exit \$?"
+/run/busybox poweroff -f
+INSIDE
+chmod +x "$disk/init"
+(cd "$disk" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/ramdisk.gz"
+
+# no_timer_check: on a busy host an emulated timer is late, and the kernel would take it for broken.
+echo "test-vm.sh: booting (emulated: a minute or two)"
+timeout "${ORCH_VM_SECONDS:-900}" qemu-system-x86_64 -accel "${ORCH_VM_ACCEL:-tcg,thread=multi}" -cpu max -smp 2 -m "${ORCH_VM_MEMORY:-2048}" \
+  -nodefaults -nographic -no-reboot -serial stdio -kernel "$kernel/vmlinuz" -initrd "$work/ramdisk.gz" \
+  -append "console=ttyS0 quiet panic=-1 no_timer_check" -device virtio-rng-pci \
+  -fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap -device virtio-9p-pci,fsdev=host,mount_tag=host \
+  </dev/null | tr -d '\r' | tee "$log" | grep --line-buffered -aE 'test-vm:|✔|✘|↳|Kernel panic|rror:' || true
+code=$(sed -n 's/^test-vm: exit \([0-9]*\)$/\1/p' "$log")
+[ -n "$code" ] || { tail -30 "$log" >&2; echo "test-vm.sh: the machine ended without a result" >&2; exit 1; }
+exit "$code"
