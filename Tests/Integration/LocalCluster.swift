@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 import Testing
 
 /// The result of a program that has ended.
@@ -18,7 +19,8 @@ struct Outcome: CustomStringConvertible {
 
 /// A local cluster of real daemons for the tests of this target; removed when the test process ends, and before it begins.
 final class LocalCluster: @unchecked Sendable {
-  static let name = "itest"
+  /// ORCH_TEST_CLUSTER names another, for two checkouts on one machine.
+  static let name = ProcessInfo.processInfo.environment["ORCH_TEST_CLUSTER"] ?? "itest"
   static let programs: String = {
     // The test bundle is beside the programs.
     let bundle = CommandLine.arguments.first { $0.hasSuffix(".xctest") } ?? CommandLine.arguments[0]
@@ -31,14 +33,29 @@ final class LocalCluster: @unchecked Sendable {
   static let repository = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
   static let images = "/tmp/orch-itest-images"
 
-  static let shared: Result<LocalCluster, any Error> = Result { try LocalCluster() }
-
-  private init() throws {
-    _ = try Self.run("\(Self.programs)/orch", ["dev", "down", "--cluster", Self.name])
+  /// The one cluster of this process, made when it is first asked for, and anew after a test has taken it down. Suites that use it
+  /// must not run side by side: nest them in `MainJobTests`, which is serialized.
+  static var shared: Result<LocalCluster, any Error> {
+    made.withLock { made in
+      // What failed once is not tried again by every test.
+      if let made, case .failure = made { return made }
+      if let made, FileManager.default.fileExists(atPath: "/var/lib/orch/dev/\(name)/cluster.json") { return made }
+      let new = Result { try LocalCluster() }
+      made = new
+      return new
+    }
+  }
+  private static let made = Mutex<Result<LocalCluster, any Error>?>(nil)
+  private static let atEnd: Void = {
     atexit { _ = try? LocalCluster.run("\(LocalCluster.programs)/orch", ["dev", "down", "--cluster", LocalCluster.name]) }
     for signal in [SIGINT, SIGTERM] {
       Foundation.signal(signal) { _ in exit(130) }
     }
+  }()
+
+  private init() throws {
+    _ = try Self.run("\(Self.programs)/orch", ["dev", "down", "--cluster", Self.name])
+    _ = Self.atEnd
     let up = try Self.run(
       "\(Self.programs)/orch", ["dev", "up", "--cluster", Self.name, "--insecure-registry", "192.168.77.1:5000"], seconds: 60)
     guard up.code == 0 else { throw Failure("orch dev up: \(up)") }
