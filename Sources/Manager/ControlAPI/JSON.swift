@@ -12,7 +12,8 @@ import NIOCore
 enum JSON {
   static func encode(_ value: some Encodable) -> [UInt8] {
     let encoder = JSONEncoder()
-    encoder.outputFormatting = [.withoutEscapingSlashes]
+    // Sorted: what is shown twice looks the same twice.
+    encoder.outputFormatting = [.withoutEscapingSlashes, .sortedKeys]
     do { return Array(try encoder.encode(value)) } catch { preconditionFailure("a shape of the API cannot be encoded: \(error)") }
   }
 

@@ -26,7 +26,7 @@ extension ServiceEdits {
     service.previous = old.current
     service.current = service.latest
     service.updateStatus = nil
-    let sameTasks = current.spec.taskTemplate == spec.taskTemplate && current.spec.ports == spec.ports
+    let sameTasks = current.spec.taskTemplate.canonical == spec.taskTemplate.canonical && current.spec.ports == spec.ports
     let revision = ServiceRevision(
       key: .init(old.id, service.current), spec: spec, template: sameTasks ? current.template : service.current, createdAt: now)
     return [.putService(service), .putRevision(revision)]

@@ -41,6 +41,40 @@ import Testing
     #expect(world.state.services.isEmpty)
   }
 
+  @Test("what docker adds or leaves out when it sends a spec back replaces no task; what is another wish does")
+  func roundTripOfDocker() throws {
+    var world = World(nodes: 1)
+    let id = try world.create("web") { spec in
+      spec.taskTemplate.containerSpec.env = []
+      spec.taskTemplate.containerSpec.readOnly = false
+      spec.taskTemplate.containerSpec.command = []
+      spec.taskTemplate.containerSpec.mounts = [Mount(type: .volume, source: "v", target: "/v")]
+    }
+    func template(_ change: (inout ServiceSpec) -> Void) throws -> UInt64 {
+      let service = world.state.services[id]!
+      var spec = world.state.spec(of: service)!
+      change(&spec)
+      spec.mode = .replicated((spec.replicas ?? 0) + 1)
+      _ = try world.state.apply(ServiceEdits.update(id, to: spec, state: world.state, now: world.now), at: world.state.index + 1).get()
+      return world.state.revision(id, world.state.services[id]!.current)!.template
+    }
+    let first = try template { _ in }
+    let returned = try template { spec in
+      spec.taskTemplate.forceUpdate = 0
+      spec.taskTemplate.runtime = "container"
+      spec.taskTemplate.resources = ResourceRequirements(limits: .init(), reservations: .init())
+      spec.taskTemplate.placement = Placement()
+      spec.taskTemplate.containerSpec.env = nil
+      spec.taskTemplate.containerSpec.readOnly = nil
+      spec.taskTemplate.containerSpec.dnsConfig = .init()
+      spec.taskTemplate.containerSpec.isolation = "default"
+      spec.taskTemplate.containerSpec.mounts?[0].readOnly = nil
+    }
+    #expect(returned == first)
+    #expect(try template { $0.taskTemplate.forceUpdate = 1 } != first)
+    #expect(try template { $0.taskTemplate.containerSpec.command = nil } != first)
+  }
+
   @Test("a stale version and a taken name are refused")
   func stale() throws {
     var world = World(nodes: 1)
