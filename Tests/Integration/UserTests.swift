@@ -1,0 +1,80 @@
+import Foundation
+import Testing
+
+extension MainJobTests {
+  /// Commands as a user gives them, with mistakes. Nested, so that it takes turns with the rest; each test makes a stack of its own and
+  /// leaves the cluster as it was.
+  @Suite(.serialized) struct User {
+    let cluster: LocalCluster
+    init() throws { cluster = try LocalCluster.shared.get() }
+
+    private func deploy(_ more: String = "", replicas: Int = 2) throws -> Outcome {
+      let file = FileManager.default.temporaryDirectory.appendingPathComponent("user-\(UUID()).yaml")
+      defer { try? FileManager.default.removeItem(at: file) }
+      try """
+      name: user
+      services:
+        shop:
+          image: web:1
+          stop_grace_period: 1s
+          deploy: {replicas: \(replicas)}
+      \(more)
+      """.write(to: file, atomically: true, encoding: .utf8)
+      return try cluster.must(cluster.orch("deploy", file.path))
+    }
+    private func down() { _ = try? cluster.orch("down", "user") }
+
+    @Test("4: a key without effect is told with its place, and the rest is deployed")
+    func warning() throws {
+      defer { down() }
+      let deployed = try deploy("    healthcheck: {test: [CMD, 'true']}", replicas: 1)
+      #expect((deployed.output + deployed.errors).contains(":7:18: warning: services.shop.healthcheck"), "\(deployed)")
+      #expect(try cluster.running("shop").count == 1)
+    }
+
+    @Test("3: docker finds a service by its short name, and its scale replaces no task")
+    func dockerScale() throws {
+      defer { down() }
+      _ = try deploy()
+      let before = Set(try cluster.running("shop").compactMap { $0["ID"] })
+      #expect(before.count == 2)
+      #expect(try cluster.must(cluster.docker("service", "ps", "shop", on: "host2")).output.contains("user_shop.1"))
+      try cluster.must(cluster.docker("service", "scale", "shop=3", on: "host3"))
+      #expect(Set(try cluster.running("shop").compactMap { $0["ID"] }).isSuperset(of: before))
+      #expect(try cluster.tasks("shop").count == 3)
+    }
+
+    @Test("7: an update to an image that nobody has ends soon, with image, host and reason; a rollback ends when it is complete")
+    func missingImage() throws {
+      defer { down() }
+      _ = try deploy()
+      let clock = ContinuousClock()
+      let start = clock.now
+      let failed = try cluster.orch("update", "shop", "--image", "192.168.77.1:1/nosuch:9")
+      #expect(failed.code == 1 && clock.now - start < .seconds(30), "\(failed)")
+      #expect(failed.errors.contains("nosuch:9 was rejected on host") && failed.errors.contains("orch image load"), "\(failed)")
+      try cluster.must(cluster.orch("rollback", "shop"))
+      #expect(try cluster.running("shop").allSatisfy { $0["Image"] == "web:1" })
+      #expect(try cluster.must(cluster.orch("inspect", "shop")).output.contains("rollback completed"))
+    }
+
+    @Test("a full disk: loading an image names the host and what to do, the other hosts have it")
+    func fullDisk() throws {
+      let images = "/var/lib/orch/agent/images"
+      try cluster.must(cluster.on("host2", "mount", "-t", "tmpfs", "-o", "size=512k", "full", images))
+      defer { _ = try? cluster.on("host2", "umount", images) }
+      let loaded = try cluster.orch("image", "load", "\(LocalCluster.images)/web-2.tar")
+      #expect(loaded.code == 1 && loaded.errors.contains("host2") && loaded.errors.contains("free some space"), "\(loaded)")
+      #expect(loaded.output.contains("host1: ") && loaded.output.contains("host3: "), "\(loaded)")
+    }
+
+    @Test(
+      "what is not there is said with where to look", arguments: ["services": "ps nobody", "nodes": "node drain nobody"].sorted { $0.key < $1.key })
+    func notFound(list: String, command: String) throws {
+      let words = command.split(separator: " ").map(String.init)
+      let refused =
+        words.count == 2 ? try cluster.orch(words[0], words[1], on: "host2") : try cluster.orch(words[0], words[1], words[2], on: "host3")
+      #expect(refused.code == 1 && refused.errors.contains("nobody not found: see orch \(list)"), "\(refused)")
+    }
+  }
+}
