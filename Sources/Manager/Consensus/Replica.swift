@@ -234,7 +234,8 @@ final class Replica {
         guard member.role == .voter else { continue }
         let rest = membership.ids(.voter).filter { $0 != id }
         if rest.isEmpty { return "manager \(id) is the last one; a cluster needs a manager" }
-        let active = core.status.peers.filter { rest.contains($0.id) && $0.isRecentlyActive }.count + (rest.contains(self.id) ? 1 : 0)
+        // The leader is one of the peers of its own status, and always active there.
+        let active = core.status.peers.count { rest.contains($0.id) && $0.isRecentlyActive }
         if !force && active < rest.count / 2 + 1 {
           return "without manager \(id) only \(active) of \(rest.count) managers would be reachable, too few for a majority; start another first"
         }

@@ -16,6 +16,8 @@ struct Progress: Sendable {
   /// Says nothing more until an answer (probe), room (replicate) or a heartbeat's answer comes.
   var isPaused = false
   var isRecentlyActive = false
+  /// In the period before this one: a period has just begun for a while, and nobody has answered in it yet.
+  var wasRecentlyActive = false
   var pendingSnapshotIndex: LogIndex = 0
   var inflights = Inflights()
   /// The last heartbeat round that it answered.
@@ -39,6 +41,7 @@ struct Progress: Sendable {
     replication = .probe
     isPaused = false
     isRecentlyActive = false
+    wasRecentlyActive = false
     pendingSnapshotIndex = 0
     inflights.removeAll()
     ackedRound = 0

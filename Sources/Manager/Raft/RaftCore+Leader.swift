@@ -8,7 +8,10 @@ extension RaftCore {
       transferee = nil
       if config.checkQuorum {
         let outcome = Quorum.outcome(members) { $0.id == config.id || $0.isRecentlyActive }
-        for position in members.indices { members[position].isRecentlyActive = false }
+        for position in members.indices {
+          members[position].wasRecentlyActive = members[position].isRecentlyActive
+          members[position].isRecentlyActive = false
+        }
         if outcome != .won {
           becomeFollower(term: term, leader: nil)
           return

@@ -87,8 +87,8 @@ public struct RaftCore: Sendable {
         ? []
         : members.map {
           RaftStatus.Peer(
-            id: $0.id, match: $0.match, next: $0.next, replication: $0.replication, isRecentlyActive: $0.id == id || $0.isRecentlyActive,
-            isLearner: !$0.isVoter)
+            id: $0.id, match: $0.match, next: $0.next, replication: $0.replication,
+            isRecentlyActive: $0.id == id || $0.isRecentlyActive || $0.wasRecentlyActive, isLearner: !$0.isVoter)
         })
   }
 

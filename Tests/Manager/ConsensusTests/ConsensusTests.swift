@@ -191,6 +191,23 @@ import Testing
     await #expect(throws: ConsensusError.self) { try await leader.removeMember(own) }
   }
 
+  @Test("with one of three away no other can be taken out: the two that were left could not decide")
+  func removalWithOneAway() async throws {
+    let group = Group()
+    try await group.form(3)
+    let leader = try await group.leader()
+    let others = group.members.keys.filter { group.members[$0] !== leader }
+    group.network.cut(group.address(others[0]))
+    try await eventually("seen to be away") {
+      try await leader.status().members.contains { $0.member.raftID == group.raftID(others[0]) && $0.isReachable == false }
+    }
+    let error = await #expect(throws: ConsensusError.self) { try await leader.removeMember(group.raftID(others[1])) }
+    #expect(error?.description.contains("too few for a majority") == true, "\(String(describing: error))")
+    #expect(leader.membership.ids(.voter).count == 3)
+    // The one that is away may go.
+    try await leader.removeMember(group.raftID(others[0]))
+  }
+
   @Test("several that join at once are taken one after the other")
   func joinTogether() async throws {
     let group = Group()
