@@ -26,27 +26,38 @@ actor Session {
     self.log = log
   }
 
-  /// Until cancelled. A manager that is not there costs 50 ms to 1 s before the next is tried.
+  /// Until cancelled. A manager that is not there costs 50 to 200 ms before the next is tried, later up to 1 s.
   func run() async {
     var candidates: [String] = []
     var failures = 0
+    var lost = ""
     while !Task.isCancelled {
-      if candidates.isEmpty { candidates = ((try? membership.managers) ?? []).shuffled() }
+      if candidates.isEmpty {
+        candidates = ((try? membership.managers) ?? []).shuffled()
+        // The one that was just lost may not even refuse: last.
+        if let place = candidates.firstIndex(of: lost) { candidates.swapAt(0, place) }
+      }
       guard let address = candidates.popLast() else { return log.critical("no manager's address is known: join again") }
+      lost = address
+      let began = ContinuousClock.now
       do {
-        let began = ContinuousClock.now
         try await hold(address)
-        if ContinuousClock.now - began > .seconds(2) { failures = 0 }
       } catch let error as StreamError where error.code == .notLeader && !error.detail.isEmpty {
         // The leader's address: straight there.
+        candidates.removeAll { $0 == error.detail }
         candidates.append(error.detail)
         failures += 1
         if failures < 4 { continue }
       } catch {
         log.debug("session with \(address): \(error)")
       }
+      if ContinuousClock.now - began > .seconds(2) {
+        failures = 0
+        candidates = []
+      }
       failures += 1
-      let delay = min(1000, 50 << min(failures, 5))
+      // An election takes about a second: quick at first, so that the new leader need not wait for this node.
+      let delay = failures < 12 ? min(200, 50 << min(failures, 5)) : 1000
       try? await Task.sleep(for: .milliseconds(Int.random(in: delay / 2...delay)))
     }
   }
@@ -54,7 +65,7 @@ actor Session {
   private func hold(_ address: String) async throws {
     let (host, port) = try Membership.split(address)
     let connection = try await TransportClient.connect(
-      host: host, port: port, credentials: credentials, router: router, timeout: .seconds(2), log: log)
+      host: host, port: port, credentials: credentials, router: router, timeout: .seconds(1), log: log)
     defer { connection.close("the session ended") }
     let stream = try await connection.open(.session)
     var register = WireRegister()

@@ -2,7 +2,7 @@
 // manager go out.
 //
 // Invariants: a task's reported state only rises; a container is started at most once for a task; a task that the manager no
-// longer assigns is stopped and removed; nothing is reported twice unless the session was renewed.
+// longer assigns is stopped and removed; after a restart nothing begins before the manager has spoken; nothing is reported twice unless the session was renewed.
 // Refuses to know: images, namespaces, sockets, clocks. `now` comes with every input.
 // After moby/swarmkit agent/{worker,task}.go, but as one value instead of a goroutine a task.
 import Model
@@ -28,6 +28,8 @@ public struct Worker: Sendable {
 
   private(set) var entries: [TaskID: Entry] = [:]
   private var items: [AssignmentItem.Key: AssignmentItem] = [:]
+  /// Of before the restart, without a container: the host went down. They wait for what the manager says of them.
+  private var remembered: Set<TaskID> = []
   /// Of the last assignments; nil before the first of a session.
   public private(set) var sequence: UInt64?
 
@@ -110,6 +112,9 @@ public struct Worker: Sendable {
     for case .task(let task) in message.updates { adopt(task, now) }
     if message.complete {
       for id in entries.keys where items[.task(id)] == nil { forget(id) }
+      // Their logs are still here.
+      for id in remembered.sorted() where entries[id] == nil { outputs.append(.remove(id)) }
+      remembered = []
     } else {
       for case .task(let id) in message.removals { forget(id) }
     }
@@ -126,6 +131,14 @@ public struct Worker: Sendable {
       if !task.status.state.isTerminal {
         set(task.id, TaskStatus(state: .shutdown, timestamp: now, message: "shutdown before start"))
       }
+    } else if task.status.state == .running {
+      // A container is started once. The manager may have filled its place already.
+      entries[task.id] = Entry(task: task, phase: .ended, status: task.status, reported: true, stopRequested: false, forgotten: false)
+      set(
+        task.id,
+        TaskStatus(
+          state: .failed, timestamp: now, message: "lost", error: "its container is gone: this host or its /run/orch was restarted",
+          containerID: task.status.containerID))
     } else {
       entries[task.id] = Entry(
         task: task, phase: .idle, status: TaskStatus(state: .accepted, timestamp: now, message: "accepted"), reported: false,
@@ -154,7 +167,7 @@ public struct Worker: Sendable {
           containerID: container.containerID, pid: container.pid), reported: false, stopRequested: false, forgotten: false)
       outputs.append(.watch(container.id))
     }
-    for case .task(let task) in items.values where entries[task.id] == nil { adopt(task, now) }
+    for case .task(let task) in items.values where entries[task.id] == nil { remembered.insert(task.id) }
   }
 
   private mutating func ended(_ id: TaskID, _ exit: TaskExit, _ now: Timestamp, _ outputs: inout [WorkerOutput]) {

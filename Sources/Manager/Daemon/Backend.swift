@@ -262,4 +262,13 @@ final class LeaderLink: Sendable {
     }
     return try await link.connection()
   }
+
+  /// Whoever waits for an answer of the leader before need not wait until its silence is noticed. nil: this manager leads.
+  func leaderChanged(to address: String?) {
+    let old = links.withLock { links in
+      defer { links = links.filter { $0.key == address } }
+      return links.filter { $0.key != address }
+    }
+    for link in old.values { link.current?.close("another manager leads") }
+  }
 }

@@ -15,6 +15,8 @@ actor ControlLoop {
   /// The term that this manager leads in; another term is another leadership, even with nobody in between.
   private var term: UInt64?
   private var leading: Bool { term != nil }
+  /// Where the manager is that led before this one does. Its node may not be in the state yet when it is first heard of.
+  private var predecessor: String?
   private var state = ClusterState()
 
   private var reconciler = Reconciler()
@@ -49,7 +51,12 @@ actor ControlLoop {
 
   private func lead(_ leadership: Leadership) {
     let before = term
-    if case .leader(let now) = leadership { term = now } else { term = nil }
+    switch leadership {
+    case .leader(let now): term = now
+    case .follower(let leader):
+      term = nil
+      if let leader { predecessor = leader.address }
+    }
     guard term != before else { return }
     reconcilerWake?.cancel()
     dispatcherWake?.cancel()
@@ -59,7 +66,8 @@ actor ControlLoop {
     guard let term else { return log.notice("this manager does not lead any more") }
     log.notice("this manager leads", metadata: ["term": "\(term)"])
     state = consensus.snapshot
-    restart()
+    restart(after: state.nodes.values.first { $0.manager != nil && $0.manager?.address == predecessor }?.id)
+    predecessor = nil
   }
 
   private func apply(_ event: ChangeEvent) {
@@ -82,8 +90,8 @@ actor ControlLoop {
     }
   }
 
-  private func restart() {
-    carryOut(dispatcher.reset(state: state, now: .now))
+  private func restart(after predecessor: NodeID? = nil) {
+    carryOut(dispatcher.reset(state: state, predecessor: predecessor, now: .now))
     sessions.announce()
     reconciler.reset(state)
     reconcilerChanges = []

@@ -80,6 +80,7 @@ struct ManagerDaemon {
       },
       Part { await cancelWhenGracefulShutdown { await loop.run() } },
       Part { await cancelWhenGracefulShutdown { await tellManagers(consensus, sessions) } },
+      Part { await cancelWhenGracefulShutdown { await follow(consensus, leaderLink) } },
       Part {
         await cancelWhenGracefulShutdown { await Renewal(manager: self, consensus: consensus, joining: joining, leader: leaderLink, log: log).run() }
       },
@@ -205,6 +206,16 @@ private func tellManagers(_ consensus: Consensus, _ sessions: AgentSessions) asy
       state = batch.state
     }
     sessions.managers(state.nodes.values.compactMap { $0.manager?.address }.sorted())
+  }
+}
+
+private func follow(_ consensus: Consensus, _ link: LeaderLink) async {
+  for await leadership in consensus.leadership() {
+    switch leadership {
+    case .leader: link.leaderChanged(to: nil)
+    case .follower(let leader?): link.leaderChanged(to: leader.address)
+    case .follower(nil): break
+    }
   }
 }
 

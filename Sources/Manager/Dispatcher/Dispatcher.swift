@@ -52,10 +52,10 @@ public enum DispatcherOutput: Hashable, Sendable {
 
 public struct Dispatcher: Sendable {
   public static let heartbeatPeriod = Nanoseconds.seconds(1)
-  /// Silence after which a connected node is down.
+  /// Silence after which a node is down, whether its connection broke meanwhile or not.
   public static let heartbeatTimeout = Nanoseconds.seconds(3)
-  /// After a broken connection: time to come back before the node is down.
-  public static let reconnectGrace = Nanoseconds.seconds(2)
+  /// After the loss of the leader, for the node that the lost leader is: its agent lost its session at once, unless it is lost too.
+  public static let predecessorGrace = Nanoseconds.milliseconds(2500)
   /// An agent that does not answer holds the end of a task up for so long.
   public static let drainTimeout = Nanoseconds.seconds(2)
   /// After a change of leaders: time for every agent to find the new one.
@@ -89,11 +89,14 @@ public struct Dispatcher: Sendable {
 
   public init() {}
 
-  /// On gaining leadership: no sessions, every node that is said to be ready has `leadershipGrace` to connect.
-  public mutating func reset(state: ClusterState, now: Timestamp) -> [DispatcherOutput] {
+  /// On gaining leadership: no sessions, every node that is said to be ready has `leadershipGrace` to connect (others notice the
+  /// loss of a silent leader after 3 s), the leader before only `predecessorGrace`.
+  public mutating func reset(state: ClusterState, predecessor: NodeID? = nil, now: Timestamp) -> [DispatcherOutput] {
     self = Dispatcher()
     view = View(state)
-    for node in state.nodes.values where node.status.state == .ready { awaited[node.id] = now + Self.leadershipGrace }
+    for node in state.nodes.values where node.status.state == .ready {
+      awaited[node.id] = now + (node.id == predecessor ? Self.predecessorGrace : Self.leadershipGrace)
+    }
     var outputs: [DispatcherOutput] = []
     askForTick(&outputs)
     return outputs
@@ -107,7 +110,7 @@ public struct Dispatcher: Sendable {
     case .heartbeat(let id):
       if sessions[id] == nil { outputs.append(.close(id, reason: "unknown session: connect again")) } else { sessions[id]!.lastHeard = now }
     case .disconnected(let id):
-      disconnect(id, until: now + Self.reconnectGrace)
+      disconnect(id)
       release(&outputs)
     case .changes(let changes):
       closeRemoved(changes, &outputs)
@@ -156,10 +159,10 @@ public struct Dispatcher: Sendable {
     sendAll(id, &outputs)
   }
 
-  private mutating func disconnect(_ id: SessionID, until: Timestamp) {
+  private mutating func disconnect(_ id: SessionID) {
     guard let session = sessions.removeValue(forKey: id), current[session.node] == id else { return }
     current[session.node] = nil
-    awaited[session.node] = until
+    awaited[session.node] = session.lastHeard + Self.heartbeatTimeout
   }
 
   private mutating func closeRemoved(_ changes: [StateChange], _ outputs: inout [DispatcherOutput]) {
@@ -184,7 +187,7 @@ public struct Dispatcher: Sendable {
   private mutating func expire(_ now: Timestamp, _ outputs: inout [DispatcherOutput]) {
     for (id, session) in sessions.sorted(by: { $0.key < $1.key }) where session.lastHeard + Self.heartbeatTimeout <= now {
       outputs.append(.close(id, reason: "no heartbeat for \(Self.heartbeatTimeout.rawValue / 1_000_000_000) s"))
-      disconnect(id, until: now)
+      disconnect(id)
     }
     for (node, until) in awaited.sorted(by: { $0.key < $1.key }) where until <= now {
       awaited[node] = nil

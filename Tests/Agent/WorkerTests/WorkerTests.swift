@@ -148,6 +148,25 @@ struct WorkerTests {
     #expect(!again.contains { if case .prepare = $0 { true } else if case .start = $0 { true } else { false } })
   }
 
+  @Test("after the host's restart nothing begins before the manager has spoken, and a task whose container is gone has failed")
+  func reboot() {
+    var world = World()
+    world.run()
+    world.task.status.state = .running
+    var (given, gone) = (world.task, world.task)
+    (given.id, gone.id) = (TaskID(value: 2), TaskID(value: 3))
+    given.status.state = .assigned
+    _ = world.change([.task(world.task), .task(gone)])
+    let kept = world.worker.assignments
+    world.worker = Worker()
+    #expect(world.worker.step(.recovered(kept, []), now: world.now) == [.network])
+    #expect(world.worker.step(.sessionOpened, now: world.now) == [])
+    let outputs = world.complete([.revision(world.revision), .task(world.task), .task(given)])
+    #expect(world.worker.entries[world.task.id]?.status.state == .failed)
+    #expect(outputs.contains(.prepare(given.id)) && !outputs.contains(.prepare(world.task.id)))
+    #expect(outputs.contains(.remove(gone.id)) && !outputs.contains(.remove(world.task.id)))
+  }
+
   @Test("a start that fails is failed, a preparation that fails is rejected, with the reason")
   func failures() {
     var world = World()

@@ -53,7 +53,14 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     #expect(down(dispatcher.step(.tick, state: state, now: at(5))) == [2])
   }
 
-  @Test("three silent seconds, or two after a broken connection, and the node is down; coming back in time prevents it")
+  @Test("the leader before, whose agent lost its session at once, has less time")
+  mutating func predecessor() {
+    #expect(dispatcher.reset(state: state, predecessor: node(2).id, now: at(0)) == [.wakeAt(at(2.5))])
+    #expect(down(dispatcher.step(.tick, state: state, now: at(2.5))) == [2])
+    #expect(down(dispatcher.step(.tick, state: state, now: at(5))) == [1])
+  }
+
+  @Test("three silent seconds and the node is down, whether its connection broke or not; coming back in time prevents it")
   mutating func silence() {
     _ = dispatcher.reset(state: state, now: at(0))
     _ = dispatcher.step(connected(1), state: state, now: at(0))
@@ -65,10 +72,11 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     #expect(late.contains(.close(SessionID(2), reason: "no heartbeat for 3 s")))
     #expect(late.contains(.wakeAt(at(4))))
     #expect(dispatcher.step(.disconnected(SessionID(1)), state: state, now: at(3.5)) == [])
+    #expect(dispatcher.awaited[node(1).id] == at(4))
     _ = dispatcher.step(connected(3), state: state, now: at(3.6))
     #expect(down(dispatcher.step(.tick, state: state, now: at(5.5))) == [])
     #expect(dispatcher.step(.disconnected(SessionID(3)), state: state, now: at(5.6)) == [])
-    #expect(down(dispatcher.step(.tick, state: state, now: at(7.6))) == [1])
+    #expect(down(dispatcher.step(.tick, state: state, now: at(6.6))) == [1])
     #expect(
       dispatcher.step(.heartbeat(SessionID(3)), state: state, now: at(8)).first == .close(SessionID(3), reason: "unknown session: connect again"))
   }
