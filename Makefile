@@ -21,8 +21,10 @@ clean-cluster: ## remove every trace of the local cluster
 	  else echo "nothing was built, so nothing runs"; fi
 bench: release ## the benchmarks, each beside its reference (root)
 	Benchmarks/run.sh $(SCRATCH)/release
-test: deps ## all tests
-	swift test $(FLAGS)
+test: deps ## all tests; those of Tests/Integration need root and run alone, since they measure time
+	swift build --build-tests $(FLAGS)
+	swift test --skip-build $(FLAGS) --skip IntegrationTests
+	swift test --skip-build $(FLAGS) --filter IntegrationTests
 test-vm: deps ## tests of containers and cgroups in Debian's kernel with cgroup v2 only (a virtual machine, no KVM needed)
 	@missing=$$(for p in qemu-system-x86 busybox-static cpio kmod; do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	  if [ -n "$$missing" ]; then echo "installing" $$missing; apt-get update -qq && \
@@ -34,6 +36,6 @@ format: ## format every source in place
 	swift format -i -r -p Sources Tests Package.swift
 check: deps ## format, imports, warnings as errors, unit tests
 	swift format lint --strict -r -p Sources Tests Package.swift
-	swift test $(FLAGS) --skip Integration
+	swift test $(FLAGS) --skip IntegrationTests
 generate: ## Sources/Shared/Wire/Generated from its .proto files
 	scripts/generate-wire.sh $(SCRATCH)
