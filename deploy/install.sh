@@ -22,7 +22,7 @@ install -m 644 "$here"/systemd/*.service "$dest/lib/systemd/system/"
 if [ -z "$dest" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 cat <<'MSG'
 Installed. Next:
-  first manager      orch-manager init --detach        (prints the join commands)
+  first manager      orch-manager init                 (prints the join commands, runs until Ctrl-C)
   further managers   orch-manager join --token TOKEN HOST:2377
   every host         orch-agent join --token TOKEN HOST:2377
 Then `systemctl enable --now orch-manager` and `systemctl enable --now orch-agent`.
