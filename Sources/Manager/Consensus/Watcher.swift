@@ -31,6 +31,7 @@ public enum Leadership: Hashable, Sendable {
 }
 
 /// One watcher's bounded queue. Overflow turns it into one `.resync` with the state of the moment it is read: never silence.
+/// `current` is called without the watcher's lock: it takes Consensus's, under which Consensus asks its watchers.
 final class Watcher: Sendable {
   private struct State {
     var queue = Deque<ChangeBatch>()
@@ -86,13 +87,12 @@ final class Watcher: Sendable {
 
   func next() async -> ChangeEvent? {
     while true {
-      enum Step { case event(ChangeEvent), end, wait }
+      enum Step { case event(ChangeEvent), resync, end, wait }
       let step = state.withLock { state -> Step in
         if state.needsResync && !state.finished {
-          let now = current()
+          // What is applied from here on is queued.
           state.needsResync = false
-          state.seen = now.index
-          return .event(.resync(now))
+          return .resync
         }
         if let batch = state.queue.popFirst() {
           state.seen = batch.index
@@ -102,6 +102,13 @@ final class Watcher: Sendable {
       }
       switch step {
       case .event(let event): return event
+      case .resync:
+        let now = current()
+        state.withLock { state in
+          state.seen = now.index
+          while let first = state.queue.first, first.index <= now.index { state.queue.removeFirst() }
+        }
+        return .resync(now)
       case .end: return nil
       case .wait:
         await withTaskCancellationHandler {

@@ -281,6 +281,31 @@ import Testing
     #expect(await slow.next() == nil)
   }
 
+  @Test("many begin to watch at once while others read their first state and changes are applied")
+  func watchersBeginTogether() async throws {
+    let group = Group()
+    try await group.form(1)
+    let member = try await group.leader()
+    let begun = await withTaskGroup(of: Int.self) { tasks in
+      for _ in 0..<8 {
+        tasks.addTask {
+          var count = 0
+          for _ in 0..<500 {
+            var events = member.changes().makeAsyncIterator()
+            if case .resync = await events.next() { count += 1 }
+          }
+          return count
+        }
+      }
+      tasks.addTask {
+        for number in 0..<20 { _ = try? await member.propose(Command(actions: [volume("v\(number)")])) }
+        return 0
+      }
+      return await tasks.reduce(0, +)
+    }
+    #expect(begun == 4000 && member.snapshot.volumes.count == 20)
+  }
+
   @Test("a full disk ends the member with an error that says so; the last change is not acknowledged", .enabled(if: geteuid() == 0))
   func diskFull() async throws {
     let disk = try #require(SmallDisk(kibibytes: 1024))
