@@ -48,10 +48,11 @@ struct Dev: AsyncParsableCommand {
         try await DevBoot(dev: dev, record: record, insecureRegistries: insecureRegistries).run()
       } catch {
         // What is half up says why in its logs; the namespaces go.
-        let logs = record.hosts.prefix(3).map { dev.layout.log($0, .manager) }.filter { FileManager.default.fileExists(atPath: $0) }
+        // All managers': one that waits for the others cannot say why.
+        let logs = record.hosts.filter(\.isManager).map { dev.layout.log($0, .manager) }.filter { FileManager.default.fileExists(atPath: $0) }
         for log in logs {
           let text = (try? String(contentsOfFile: log, encoding: .utf8)) ?? ""
-          FileHandle.standardError.write(Data("--- last lines of \(log)\n\(text.split(separator: "\n").suffix(8).joined(separator: "\n"))\n".utf8))
+          FileHandle.standardError.write(Data("--- last lines of \(log)\n\(text.split(separator: "\n").suffix(20).joined(separator: "\n"))\n".utf8))
         }
         try? await dev.down()
         throw error
