@@ -15,6 +15,7 @@ actor ControlLoop {
   /// The term that this manager leads in; another term is another leadership, even with nobody in between.
   private var term: UInt64?
   private var leading: Bool { term != nil }
+  private var lastTerm: UInt64?
   /// Where the manager is that led before this one does. Its node may not be in the state yet when it is first heard of.
   private var predecessor: String?
   private var state = ClusterState()
@@ -66,7 +67,9 @@ actor ControlLoop {
     guard let term else { return log.notice("this manager does not lead any more") }
     log.notice("this manager leads", metadata: ["term": "\(term)"])
     state = consensus.snapshot
-    restart(after: state.nodes.values.first { $0.manager != nil && $0.manager?.address == predecessor }?.id)
+    // A term has one leader at most: nobody led between two terms that follow each other.
+    restart(after: state.nodes.values.first { $0.manager != nil && $0.manager?.address == predecessor }?.id, again: lastTerm.map { $0 + 1 } == term)
+    lastTerm = term
     predecessor = nil
   }
 
@@ -86,12 +89,12 @@ actor ControlLoop {
       guard newest.index > state.index else { return }
       state = newest
       resumeAwaited()
-      if leading { restart() }
+      if leading { restart(again: true) }
     }
   }
 
-  private func restart(after predecessor: NodeID? = nil) {
-    carryOut(dispatcher.reset(state: state, predecessor: predecessor, now: .now))
+  private func restart(after predecessor: NodeID? = nil, again: Bool) {
+    carryOut(dispatcher.reset(state: state, predecessor: predecessor, again: again, now: .now))
     sessions.announce()
     reconciler.reset(state)
     reconcilerChanges = []

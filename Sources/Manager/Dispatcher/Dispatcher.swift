@@ -60,6 +60,8 @@ public struct Dispatcher: Sendable {
   public static let drainTimeout = Nanoseconds.seconds(2)
   /// After a change of leaders: time for every agent to find the new one.
   public static let leadershipGrace = Nanoseconds.seconds(5)
+  /// At least, when this manager led the term before as well: an agent that has found no leader for long tries once in a second.
+  public static let reelectionGrace = Nanoseconds.seconds(2)
 
   struct Session: Sendable {
     var node: NodeID
@@ -91,11 +93,15 @@ public struct Dispatcher: Sendable {
 
   /// On gaining leadership: no sessions, every node that is said to be ready has `leadershipGrace` to connect (others notice the
   /// loss of a silent leader after 3 s), the leader before only `predecessorGrace`.
-  public mutating func reset(state: ClusterState, predecessor: NodeID? = nil, now: Timestamp) -> [DispatcherOutput] {
+  /// - Parameter again: nobody else has led since this dispatcher's last input: who had no session then could not have found another
+  ///   manager that leads, and what was left of its time still counts.
+  public mutating func reset(state: ClusterState, predecessor: NodeID? = nil, again: Bool = false, now: Timestamp) -> [DispatcherOutput] {
+    let before = self
     self = Dispatcher()
     view = View(state)
     for node in state.nodes.values where node.status.state == .ready {
-      awaited[node.id] = now + (node.id == predecessor ? Self.predecessorGrace : Self.leadershipGrace)
+      let until = now + (node.id == predecessor ? Self.predecessorGrace : Self.leadershipGrace)
+      awaited[node.id] = again ? min(until, before.deadline(of: node.id).map { max($0, now + Self.reelectionGrace) } ?? until) : until
     }
     var outputs: [DispatcherOutput] = []
     askForTick(&outputs)
@@ -163,6 +169,12 @@ public struct Dispatcher: Sendable {
     guard let session = sessions.removeValue(forKey: id), current[session.node] == id else { return }
     current[session.node] = nil
     awaited[session.node] = session.lastHeard + Self.heartbeatTimeout
+  }
+
+  /// Of a node without session; long ago when it has passed and only the proposal to say so was lost.
+  private func deadline(of node: NodeID) -> Timestamp? {
+    if let until = awaited[node] { return until }
+    return current[node] == nil && view.state.nodes[node]?.status.state == .ready ? Timestamp(nanoseconds: 0) : nil
   }
 
   private mutating func closeRemoved(_ changes: [StateChange], _ outputs: inout [DispatcherOutput]) {

@@ -60,6 +60,21 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     #expect(down(dispatcher.step(.tick, state: state, now: at(5))) == [1])
   }
 
+  @Test("led again in the next term, what was left of a silent node's time still counts; at least two seconds, at most what it had")
+  mutating func again() {
+    _ = dispatcher.reset(state: state, predecessor: node(2).id, now: at(0))
+    _ = dispatcher.step(connected(1), state: state, now: at(0.5))
+    #expect(dispatcher.reset(state: state, again: true, now: at(1)) == [.wakeAt(at(3))])
+    #expect(down(dispatcher.step(.tick, state: state, now: at(3))) == [2])
+    // Its proposal was lost with the leadership: nobody waits five seconds more.
+    _ = dispatcher.step(connected(1), state: state, now: at(3))
+    _ = dispatcher.reset(state: state, again: true, now: at(4))
+    #expect(dispatcher.awaited == [node(1).id: at(9), node(2).id: at(6)])
+    // After another's term everybody may have been heard there.
+    _ = dispatcher.reset(state: state, now: at(5))
+    #expect(dispatcher.awaited == [node(1).id: at(10), node(2).id: at(10)])
+  }
+
   @Test("three silent seconds and the node is down, whether its connection broke or not; coming back in time prevents it")
   mutating func silence() {
     _ = dispatcher.reset(state: state, now: at(0))
