@@ -30,7 +30,7 @@ show orch services
 show orch ps
 
 say "The published port answers on every host, wherever the tasks run"
-for host in $(orch dev hosts -q); do show orch dev exec "$host" wget -qO- http://127.0.0.1:8080/; echo; done
+for host in $(orch dev hosts -q); do show orch dev exec "$host" busybox wget -qO- http://127.0.0.1:8080/; echo; done
 
 say "Try next"
 cat <<MSG
