@@ -25,7 +25,7 @@ import Transport
       raftID = RaftID(UInt64(number))
       path = "\(folder)/\(number).db"
       let credentials = try world.credentials(node)
-      server = try await TransportServer.bind(host: "127.0.0.1", port: port, credentials: credentials, router: router, log: quiet)
+      server = try await Self.bind(port, credentials, router)
       transport = PeerTransport(log: quiet) { peer in
         let parts = peer.address.split(separator: ":")
         return PeerLink(host: String(parts[0]), port: Int(parts[1])!, credentials: credentials, log: quiet)
@@ -34,6 +34,17 @@ import Transport
       configuration.seed = UInt64(number)
       consensus = Consensus(configuration: configuration, transport: transport, log: quiet)
       transport.attach(to: consensus, router: router)
+    }
+
+    /// A port below the ephemeral ones, so that no connection takes it while this manager is away.
+    private static func bind(_ port: Int, _ credentials: Credentials, _ router: Router) async throws -> TransportServer {
+      for _ in 0..<50 where port == 0 {
+        let port = Int.random(in: 15_000..<30_000)
+        if let server = try? await TransportServer.bind(host: "127.0.0.1", port: port, credentials: credentials, router: router, log: quiet) {
+          return server
+        }
+      }
+      return try await TransportServer.bind(host: "127.0.0.1", port: port, credentials: credentials, router: router, log: quiet)
     }
 
     func stop() async {
