@@ -313,6 +313,7 @@ final class Replica {
 
   private func roleChanged(_ soft: SoftState) {
     if soft.role != .leader { leadingTerm = nil }
+    log.info("role changed", metadata: ["role": "\(soft.role)", "leader": "\(soft.leader.map { "\($0)" } ?? "none")", "term": "\(core.term)"])
     publish(view, nil, false)
     guard soft.role != .leader else { return }
     // Their entries may still be committed by the next leader.
