@@ -13,7 +13,6 @@ let nio: [Target.Dependency] = [
 ]
 let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 let log: Target.Dependency = .product(name: "Logging", package: "swift-log")
-let metrics: Target.Dependency = .product(name: "Metrics", package: "swift-metrics")
 let lifecycle: Target.Dependency = .product(name: "ServiceLifecycle", package: "swift-service-lifecycle")
 let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
 let protobuf: Target.Dependency = .product(name: "SwiftProtobuf", package: "swift-protobuf")
@@ -59,7 +58,7 @@ let shared: [Target] = [
   room(
     "Transport", "Shared/Transport",
     ["Model", "Wire", "Identity", protobuf, nioSSL, log, deque, .product(name: "NIOTLS", package: "swift-nio")] + nio),
-  room("Telemetry", "Shared/Telemetry", [log, metrics]),
+  room("Telemetry", "Shared/Telemetry", [log]),
   room("LinuxSystem", "Shared/LinuxSystem", ["CLinux", "CCap"]),
   room("Netlink", "Shared/Netlink", ["LinuxSystem", "CLinux"]),
 ]
@@ -71,7 +70,7 @@ let manager: [Target] = [
   room("Allocator", "Manager/Allocator", ["Model", trees]),
   room("Orchestrator", "Manager/Orchestrator", ["Model", "Allocator", "Scheduler", trees]),
   room("Dispatcher", "Manager/Dispatcher", ["Model", trees]),
-  room("Consensus", "Manager/Consensus", ["Model", "Raft", "Store", "Wire", "Transport", protobuf, log, metrics, deque]),
+  room("Consensus", "Manager/Consensus", ["Model", "Raft", "Store", "Wire", "Transport", protobuf, log, deque]),
   room(
     "ControlAPI", "Manager/ControlAPI",
     ["Model", "API", "Orchestrator", hummingbird, hummingbirdCore, hummingbirdTLS, nioSSL, log] + nio),
@@ -167,7 +166,6 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
     .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.0"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
-    .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
     .package(url: "https://github.com/apple/swift-collections", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-crypto", from: "4.5.0"),
     .package(url: "https://github.com/apple/swift-asn1", from: "1.7.0"),

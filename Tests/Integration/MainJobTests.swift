@@ -348,6 +348,8 @@ struct MainJobTests {
     let task = try #require(try cluster.running("web").first?["ID"])
     let failed = try cluster.orch("exec", task, "sh", "-c", "echo hi; exit 5", on: "host2")
     #expect(failed.code == 5 && failed.output.contains("hi"), "\(failed)")
+    let ended = try cluster.orch("exec", "-i", task, "cat", seconds: 10)
+    #expect(ended.code == 0, "end of input reaches the command: \(ended)")
     try cluster.must(cluster.orch("node", "drain", "host2"))
     try await eventually("host2 is empty") {
       let tasks = try cluster.running("web")

@@ -100,12 +100,15 @@ struct ManagerStreams: Sendable {
       while let message = try await stream.receive(WireExecInput.self) {
         switch message.kind {
         case .stdin(let data): await input.write([UInt8](data))
-        case .endOfInput: await input.close()
+        case .endOfInput:
+          await input.close()
+          process.closeStdin()
         case .resize(let size): process.resize(rows: UInt16(clamping: size.rows), columns: UInt16(clamping: size.columns))
         case .start, nil: continue
         }
       }
       await input.close()
+      process.closeStdin()
     } catch {
       // The stream was lost before the end of the process: hang up.
       await input.close()

@@ -139,7 +139,7 @@ struct Managers: AsyncParsableCommand {
 struct JoinToken: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "join-token", abstract: "Print the command with which another host joins.",
-    discussion: "Example: orch join-token worker\nExample: ssh h4 orch-agent join --token $(orch join-token -q worker) 10.0.0.1:7946")
+    discussion: "Example: orch join-token worker\nExample: ssh h4 orch-agent join --token $(orch join-token -q worker) 10.0.0.1:2377")
   enum Role: String, ExpressibleByArgument, CaseIterable { case worker, manager }
   @OptionGroup var connection: Connection
   @Argument(help: "worker or manager.") var role: Role

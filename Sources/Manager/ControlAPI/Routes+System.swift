@@ -55,7 +55,7 @@ extension ManagerRecord {
   var reachability: String { reachable.map { $0 ? "reachable" : "unreachable" } ?? "unknown" }
 }
 
-/// "10.0.0.1" of "10.0.0.1:7946", "::1" of "[::1]:7946".
+/// "10.0.0.1" of "10.0.0.1:2377", "::1" of "[::1]:2377".
 func host(of address: String) -> String {
   guard let colon = address.lastIndex(of: ":") else { return address }
   return address[..<colon].trimming { $0 == "[" || $0 == "]" }

@@ -120,7 +120,8 @@ extension Reconciler {
       var service = plan.world.services[context.service.id] ?? context.service
       plan.conditions.append(.serviceVersion(service.id, service.version))
       let previous = service.previous!
-      service.previous = service.current
+      // What failed is no state to go back to: `orch rollback` must not bring it again.
+      service.previous = nil
       service.current = previous
       service.updatedAt = context.now
       service.updateStatus = Service.UpdateStatus(

@@ -52,6 +52,8 @@ extension ServiceEdits {
           ? "service \(spec.name) is still being removed: try again in a moment"
           : "name conflicts with an existing object: service \(spec.name) already exists")
     }
+    // Docker's clients leave the default of one replica to the manager, and want to read it back.
+    if spec.mode == nil || (spec.mode?.replicated != nil && spec.mode?.replicated?.replicas == nil) { spec.mode = .replicated(1) }
     try checkTemplate(spec)
     try checkUpdate(spec.updateConfig, "update_config", spec.name)
     try checkUpdate(spec.rollbackConfig, "rollback_config", spec.name)
