@@ -33,19 +33,25 @@ public struct Table: Sendable {
 
   /// - Parameter width: of the terminal in columns; nil cuts nothing.
   public func lines(width: Int?) -> [String] {
-    let shown = columns.indices.filter { columns[$0].header != nil }
+    var shown = columns.indices.filter { columns[$0].header != nil }
     // A cell is one line, whatever a task's error says.
     let cells = [columns.map { $0.header ?? "" }] + rows.map { $0.map(Self.oneLine) }
     var widths = columns.indices.map { column in cells.map { $0[column].count }.max() ?? 0 }
-    let gaps = 3 * max(0, shown.count - 1)
     if let width {
-      var excess = shown.reduce(gaps) { $0 + widths[$1] } - width
-      // The widest flexible column gives first, but no column falls under its header or 8.
-      while excess > 0,
-        let widest = shown.filter({ columns[$0].flexible && widths[$0] > max(8, columns[$0].header!.count) }).max(by: { widths[$0] < widths[$1] })
-      {
-        widths[widest] -= 1
-        excess -= 1
+      func excess() -> Int { shown.reduce(3 * max(0, shown.count - 1)) { $0 + widths[$1] } - width }
+      // A column in which nothing stands goes first.
+      for column in shown.reversed() where excess() > 0 && !rows.isEmpty && rows.allSatisfy({ $0[column].isEmpty }) {
+        shown.removeAll { $0 == column }
+      }
+      // Then the widest flexible column gives, a name last: it is what one types. None falls under its header or 8.
+      for names in [false, true] {
+        while excess() > 0,
+          let widest = shown.filter({
+            columns[$0].flexible && (columns[$0].key == "Name") == names && widths[$0] > max(8, columns[$0].header!.count)
+          }).max(by: { widths[$0] < widths[$1] })
+        {
+          widths[widest] -= 1
+        }
       }
     }
     return cells.map { row in

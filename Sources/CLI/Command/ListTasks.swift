@@ -42,7 +42,7 @@ struct ListTasks: AsyncParsableCommand {
     }
     var table = Table([
       .init("ID", "ID"), .init("Name", "NAME", flexible: true), .init("Image", "IMAGE", flexible: true), .init("Node", "NODE"),
-      .init("DesiredState", "DESIRED STATE"), .init("CurrentState", "CURRENT STATE"), .init("Error", "ERROR", flexible: true),
+      .init("DesiredState", "DESIRED STATE"), .init("CurrentState", "CURRENT STATE", flexible: true), .init("Error", "ERROR", flexible: true),
       .init("Ports", "PORTS"),
     ])
     var previous = ""
