@@ -8,6 +8,7 @@ import Logging
 import Model
 import Runtime
 import ServiceLifecycle
+import Telemetry
 import Transport
 import Wire
 import Worker
@@ -29,7 +30,7 @@ struct AgentDaemon {
     ManagerStreams(rooms: rooms, agent: agent, log: log).serve(on: router)
     let session = Session(credentials: credentials, membership: membership, router: router, agent: agent, log: log)
     await agent.attach(session)
-    Notify.ready()
+    Supervisor.notify("READY=1")
     log.info("node \(identity.node) at \(rooms.underlay)")
     let group = ServiceGroup(
       configuration: ServiceGroupConfiguration(
@@ -39,7 +40,7 @@ struct AgentDaemon {
 
   private func assemble(_ identity: NodeIdentity, _ log: Logger) async throws -> Rooms {
     let managers = try membership.managers
-    let underlay = try options.address() ?? managers.lazy.compactMap { try? Membership.split($0).host }.compactMap(HostFacts.address).first
+    let underlay = try options.address() ?? managers.lazy.compactMap { try? Membership.address($0).host }.compactMap(HostFacts.address).first
     guard let underlay else { throw AgentError("this host's address is not known: give --advertise-addr") }
     for folder in [options.stateDir, options.runDir] { try SecretFile.makeFolder(folder) }
     let program = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
@@ -100,27 +101,5 @@ private struct SessionService: ServiceLifecycle.Service {
   let session: Session
   func run() async throws {
     await cancelWhenGracefulShutdown { await session.run() }
-  }
-}
-
-/// sd_notify(3), without libsystemd: one datagram.
-enum Notify {
-  static func ready() {
-    guard let path = ProcessInfo.processInfo.environment["NOTIFY_SOCKET"], path.utf8.count < 108 else { return }
-    let descriptor = socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue), 0)
-    guard descriptor >= 0 else { return }
-    defer { close(descriptor) }
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    withUnsafeMutableBytes(of: &address.sun_path) { target in
-      target.copyBytes(from: path.utf8)
-      // An abstract socket's name begins with a zero byte where systemd writes @.
-      if path.hasPrefix("@") { target[0] = 0 }
-    }
-    let length = socklen_t(MemoryLayout<sa_family_t>.size + path.utf8.count)
-    let message = Array("READY=1".utf8)
-    _ = withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { sendto(descriptor, message, message.count, 0, $0, length) }
-    }
   }
 }

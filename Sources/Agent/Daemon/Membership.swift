@@ -26,9 +26,7 @@ struct Membership: Sendable {
       }
       throw AgentError("this host has joined already as node \(identity.node): `orch-agent run` starts it")
     }
-    guard let address = HostPort(manager, defaultPort: HostPort.defaultPort) else {
-      throw AgentError("a manager's address is HOST:PORT, not '\(manager)'")
-    }
+    let address = try Self.address(manager)
     let joined = try await JoinClient.requestCertificate(
       token: token, role: .worker, address: address, hostname: HostFacts.description().hostname,
       sameNodeAs: try NodeIdentity.load(folder: managerFolder), log: Logger(label: "join"))
@@ -49,12 +47,11 @@ struct Membership: Sendable {
     try SecretFile.write(Array(managers.joined(separator: "\n").utf8), to: managersFile)
   }
 
-  static func split(_ address: String) throws -> (host: String, port: Int) {
-    let parts = address.split(separator: ":", omittingEmptySubsequences: false)
-    if parts.count == 1, !address.isEmpty { return (address, 2377) }
-    guard parts.count == 2, !parts[0].isEmpty, let port = Int(parts[1]), (1...65535).contains(port) else {
-      throw AgentError("a manager's address is HOST:PORT, not '\(address)'")
+  /// Of a manager; the port may be missing.
+  static func address(_ text: String) throws -> HostPort {
+    guard let address = HostPort(text, defaultPort: HostPort.defaultPort), address.port > 0 else {
+      throw AgentError("a manager's address is HOST:PORT, not '\(text)'")
     }
-    return (String(parts[0]), port)
+    return address
   }
 }

@@ -63,9 +63,9 @@ actor Session {
   }
 
   private func hold(_ address: String) async throws {
-    let (host, port) = try Membership.split(address)
+    let manager = try Membership.address(address)
     let connection = try await TransportClient.connect(
-      host: host, port: port, credentials: credentials, router: router, timeout: .seconds(1), log: log)
+      host: manager.host, port: manager.port, credentials: credentials, router: router, timeout: .seconds(1), log: log)
     defer { connection.close("the session ended") }
     let stream = try await connection.open(.session)
     var register = WireRegister()

@@ -252,11 +252,10 @@ final class LeaderLink: Sendable {
   }
 
   func connection(to address: String) async throws -> Connection {
-    let parts = address.split(separator: ":")
-    guard parts.count == 2, let port = Int(parts[1]) else { throw APIError(500, "the leader's address '\(address)' is not HOST:PORT") }
+    guard let target = HostPort(address) else { throw APIError(500, "the leader's address '\(address)' is not HOST:PORT") }
     let link = links.withLock { links in
       if let link = links[address] { return link }
-      let link = PeerLink(host: String(parts[0]), port: port, credentials: credentials, timeout: .seconds(1), log: log)
+      let link = PeerLink(host: target.host, port: target.port, credentials: credentials, timeout: .seconds(1), log: log)
       links[address] = link
       return link
     }

@@ -39,43 +39,8 @@ struct Readiness: Sendable {
       _ = write(descriptor, "READY\n", 6)
       close(descriptor)
     }
-    notify("READY=1")
+    Supervisor.notify("READY=1")
   }
 
-  func stopping() { notify("STOPPING=1") }
-
-  private func notify(_ state: String) {
-    guard let variable = getenv("NOTIFY_SOCKET"), let socket = UnixSocket.connect(String(cString: variable), SOCK_DGRAM) else { return }
-    let bytes = Array(state.utf8)
-    _ = send(socket, bytes, bytes.count, Int32(MSG_NOSIGNAL))
-    close(socket)
-  }
-}
-
-/// unix(7), as little as is needed.
-enum UnixSocket {
-  static func answers(_ path: String) -> Bool {
-    guard let socket = connect(path, SOCK_STREAM) else { return false }
-    close(socket)
-    return true
-  }
-
-  /// A connected descriptor, nil when nobody is there. '@' stands for the abstract namespace's zero byte.
-  static func connect(_ path: String, _ type: __socket_type) -> Int32? {
-    var bytes = Array(path.utf8)
-    var address = sockaddr_un()
-    guard let first = bytes.first, bytes.count < MemoryLayout.size(ofValue: address.sun_path) else { return nil }
-    if first == UInt8(ascii: "@") { bytes[0] = 0 }
-    address.sun_family = sa_family_t(AF_UNIX)
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
-    let socket = Glibc.socket(AF_UNIX, Int32(type.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-    guard socket >= 0 else { return nil }
-    let length = socklen_t(MemoryLayout<sa_family_t>.size + bytes.count)
-    let result = withUnsafePointer(to: &address) { pointer in
-      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { Glibc.connect(socket, $0, length) }
-    }
-    if result == 0 { return socket }
-    close(socket)
-    return nil
-  }
+  func stopping() { Supervisor.notify("STOPPING=1") }
 }

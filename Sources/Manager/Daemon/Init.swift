@@ -4,6 +4,7 @@ import ControlAPI
 import Identity
 import Logging
 import Model
+import Telemetry
 import Transport
 
 /// Makes a cluster of this one manager, prints how others join, and runs.
