@@ -119,6 +119,9 @@ let cli: [Target] = [
 ]
 
 let testTargets: [Target] = [
+  // A checker of clients' histories, for the simulator and for the test of real processes.
+  .target(name: "Linearizability", path: "Tests/Linearizability", swiftSettings: strict),
+  tests("Linearizability", "Shared"),
   tests("Model", "Shared"),
   tests("Manifest", "Shared", ["Model"]),
   tests("Wire", "Shared", ["Model"]),
