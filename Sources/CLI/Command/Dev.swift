@@ -11,7 +11,10 @@ struct Dev: AsyncParsableCommand {
       Nothing else of the machine is touched. Example:
         orch dev up && eval "$(orch dev env)" && orch nodes
       """,
-    subcommands: [Up.self, Env.self, Hosts.self, Status.self, Exec.self, Kill.self, Start.self, Partition.self, Heal.self, Down.self])
+    subcommands: [
+      Up.self, Env.self, Hosts.self, Status.self, Exec.self, Kill.self, Start.self, Pause.self, Resume.self, Partition.self, Heal.self, Fill.self,
+      Down.self,
+    ])
 
   struct Cluster: ParsableArguments {
     @Option(name: .customLong("cluster"), help: "Name of the local cluster: 1 to 8 letters a-z and digits.")
@@ -30,10 +33,15 @@ struct Dev: AsyncParsableCommand {
     @Option(help: "How many of the first hosts are managers (1-7). Default: three, or all when there are fewer.") var managers: Int?
     @Option(name: .customLong("insecure-registry"), help: "HOST:PORT of a registry that the agents may reach without TLS.")
     var insecureRegistries: [String] = []
+    @Option(name: .customLong("manager-disk"), help: "Give each manager a disk of its own (a tmpfs) of this size, such as 64M, for `orch dev fill`.")
+    var managerDisk: String?
 
     func validate() throws {
       guard (1...DevRecord.maximumHosts).contains(hosts) else { throw ValidationError("--hosts takes 1 to \(DevRecord.maximumHosts)") }
       if let managers, !(1...min(7, hosts)).contains(managers) { throw ValidationError("--managers takes 1 to \(min(7, hosts))") }
+      if let managerDisk, managerDisk.wholeMatch(of: /[1-9][0-9]*[KkMmGg]/) == nil {
+        throw ValidationError("--manager-disk takes a size such as 64M")
+      }
     }
 
     func run() async throws {
@@ -43,9 +51,10 @@ struct Dev: AsyncParsableCommand {
         throw DevError("the local cluster '\(cluster.name)' is already up (\(names)): `orch dev down` removes it, --cluster NAME starts another")
       }
       let began = ContinuousClock.now
-      let record = DevRecord(hosts: hosts, managers: managers ?? min(3, hosts))
+      var record = DevRecord(hosts: hosts, managers: managers ?? min(3, hosts))
+      (record.insecureRegistries, record.managerDisk) = (insecureRegistries, managerDisk)
       do {
-        try await DevBoot(dev: dev, record: record, insecureRegistries: insecureRegistries).run()
+        try await DevBoot(dev: dev, record: record).run()
       } catch {
         // What is half up says why in its logs; the namespaces go.
         // All managers': one that waits for the others cannot say why.
@@ -97,7 +106,7 @@ struct Dev: AsyncParsableCommand {
       for host in try dev.record().hosts {
         let manager = host.isManager ? (dev.pid(of: .manager, on: host).map { "\($0)" } ?? "-") : ""
         let agent = dev.pid(of: .agent, on: host).map { "\($0)" } ?? "-"
-        let state = dev.anchor(host) == nil ? "off" : "on"
+        let state = dev.anchor(host) == nil ? "off" : dev.isPaused(host) ? "paused" : "on"
         if quiet {
           Terminal.print(host.name)
         } else if format == "json" {
@@ -143,26 +152,6 @@ struct Dev: AsyncParsableCommand {
     }
   }
 
-  struct Kill: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
-      abstract: "Power loss of a host (kill -9 of all that is its, containers too), or kill -9 of one of its daemons")
-    @OptionGroup var cluster: Cluster
-    @Argument var host: String
-    @Flag(help: "Only its manager.") var manager = false
-    @Flag(help: "Only its agent; its containers go on.") var agent = false
-
-    func run() async throws {
-      let dev = try cluster.open()
-      let host = try dev.host(host)
-      if manager { try dev.kill(.manager, on: host) }
-      if agent { try dev.kill(.agent, on: host) }
-      if !manager && !agent {
-        guard dev.anchor(host) != nil else { throw DevError("host \(host.name) is off already") }
-        try await dev.kill(host)
-      }
-    }
-  }
-
   struct Start: AsyncParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Start a host that is off, or the daemons of a host that do not run")
     @OptionGroup var cluster: Cluster
@@ -177,26 +166,6 @@ struct Dev: AsyncParsableCommand {
         try await dev.start(.agent, DevBoot.agentArguments(["run"], host, dev.layout, try dev.record().insecureRegistries), on: host)
       }
     }
-  }
-
-  struct Partition: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Cut the network between two hosts; `orch dev heal` mends it")
-    @OptionGroup var cluster: Cluster
-    @Argument var a: String
-    @Argument var b: String
-    @Flag(help: "Only what A sends to B is lost.") var oneWay = false
-
-    func run() async throws {
-      let dev = try cluster.open()
-      guard a != b else { throw ValidationError("a host can't be cut off from itself: name two") }
-      try await dev.partition(dev.host(a), dev.host(b), oneWay: oneWay)
-    }
-  }
-
-  struct Heal: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Undo every partition")
-    @OptionGroup var cluster: Cluster
-    func run() async throws { try await cluster.open().heal() }
   }
 
   struct Down: AsyncParsableCommand {

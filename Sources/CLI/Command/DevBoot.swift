@@ -6,8 +6,7 @@ import Foundation
 /// Brings a local cluster up: the first manager makes the cluster, the others and all agents join with its tokens.
 struct DevBoot {
   let dev: DevCluster
-  var record: DevRecord
-  let insecureRegistries: [String]
+  let record: DevRecord
 
   static func managerArguments(_ verb: [String], _ host: DevHost) -> [String] {
     verb + ["--advertise-addr", "\(host.address):2377"]
@@ -17,8 +16,6 @@ struct DevBoot {
   }
 
   func run() async throws {
-    var record = record
-    record.insecureRegistries = insecureRegistries
     try await dev.createNetwork(record)
     try await withThrowingTaskGroup(of: Void.self) { group in
       for host in record.hosts { group.addTask { try await dev.boot(host) } }
@@ -42,7 +39,8 @@ struct DevBoot {
     }
     for host in record.hosts {
       try await dev.start(
-        .agent, Self.agentArguments(["join", "--token", tokens.worker, "\(first.address):2377"], host, dev.layout, insecureRegistries), on: host)
+        .agent, Self.agentArguments(["join", "--token", tokens.worker, "\(first.address):2377"], host, dev.layout, record.insecureRegistries),
+        on: host)
     }
     say("\(record.hosts.count(where: \.isManager)) managers; agents are joining")
     try await waitForNodes(first, record.hosts.count)

@@ -41,14 +41,16 @@ enum Cgroup {
       for folder in tree("\(mount)/\(path)") {
         guard let text = try? String(contentsOfFile: "\(folder)/cgroup.procs", encoding: .utf8) else { continue }
         // 0: a process of another pid namespace.
-        pids.formUnion(text.split(separator: "\n").compactMap { pid_t($0) }.filter { $0 > 0 && !isZombie($0) })
+        pids.formUnion(text.split(separator: "\n").compactMap { pid_t($0) }.filter { $0 > 0 && state($0).map { $0 != "Z" } == true })
       }
     }
     return pids
   }
 
-  private static func isZombie(_ pid: pid_t) -> Bool {
-    (try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8))?.contains(") Z ") ?? true
+  /// Of a process, as proc_pid_stat(5) has it: T is stopped, Z a zombie; nil: there is none.
+  static func state(_ pid: pid_t) -> Character? {
+    guard let text = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8), let end = text.lastIndex(of: ")") else { return nil }
+    return text[end...].dropFirst(2).first
   }
 
   /// Removes the cgroups below `path`, deepest first. A zombie that its parent has not reaped yet holds its cgroup a little longer.

@@ -44,11 +44,12 @@ public struct DevCluster: Sendable {
   }
 
   /// The process that holds a host's namespaces; nil when the host is off.
-  public func anchor(_ host: DevHost) -> Int32? {
-    guard let text = try? String(contentsOfFile: layout.anchorFile(host), encoding: .utf8),
-      let pid = Int32(text.trimmingCharacters(in: .whitespacesAndNewlines)),
-      // Pids are used again: only a process in this host's cgroup counts.
-      let cgroups = try? String(contentsOfFile: "/proc/\(pid)/cgroup", encoding: .utf8), cgroups.contains(layout.cgroup(host))
+  public func anchor(_ host: DevHost) -> Int32? { holder(layout.anchorFile(host), cgroup: layout.cgroup(host)) }
+
+  func holder(_ pidFile: String, cgroup: String) -> Int32? {
+    guard let text = try? String(contentsOfFile: pidFile, encoding: .utf8), let pid = Int32(text.trimmingCharacters(in: .whitespacesAndNewlines)),
+      // Pids are used again: only a process in our own cgroup counts.
+      let cgroups = try? String(contentsOfFile: "/proc/\(pid)/cgroup", encoding: .utf8), cgroups.contains(cgroup)
     else { return nil }
     return pid
   }
@@ -62,6 +63,7 @@ public struct DevCluster: Sendable {
     try await command("ip", ["netns", "add", layout.switchNamespace])
     try await batch(["link add br0 type bridge", "link set br0 up"], in: layout.switchNamespace)
     for host in record.hosts { try await plug(host) }
+    if let size = record.managerDisk { try await mountDisks(size: size, record.hosts.filter(\.isManager)) }
   }
 
   private func plug(_ host: DevHost) async throws {
@@ -91,13 +93,15 @@ public struct DevCluster: Sendable {
     // No `ip netns exec`: it mounts a new /sys, without the cgroups.
     let script = """
       mkdir -p /var/lib/orch /run/orch
-      mount --bind '\(layout.data(host))' /var/lib/orch && mount --bind '\(layout.run(host))' /run/orch && hostname '\(host.name)' || exit 1
+      mount --rbind '\(layout.data(host))' /var/lib/orch && mount --bind '\(layout.run(host))' /run/orch && hostname '\(host.name)' || exit 1
       echo $$ > /run/orch/anchor.new && mv /run/orch/anchor.new /run/orch/anchor.pid || exit 1
       exec sleep infinity
       """
+    // The mount namespace is a copy of the one that holds the managers' disks, if there is one.
+    let disks = disksHolder.map { ["--mount=/proc/\($0)/ns/mnt"] } ?? []
     try await daemon(
-      ["nsenter", "--net=/run/netns/\(layout.namespace(host))", "--", "unshare", "--mount", "--uts", "--", "sh", "-c", script], host: host,
-      log: "\(layout.logs(host))/boot.log")
+      ["nsenter", "--net=/run/netns/\(layout.namespace(host))"] + disks + ["--", "unshare", "--mount", "--uts", "--", "sh", "-c", script],
+      cgroup: layout.daemonCgroup(host), log: "\(layout.logs(host))/boot.log")
     try await until("\(host.name) boots", seconds: 5) { anchor(host) != nil }
   }
 
@@ -107,57 +111,14 @@ public struct DevCluster: Sendable {
     let program = daemon == .manager ? binaries.manager : binaries.agent
     try? FileManager.default.removeItem(atPath: layout.pidFile(host, daemon))
     try await self.daemon(
-      ["nsenter", "-t", "\(anchor)", "-m", "-u", "-n", "--", program] + arguments, host: host, log: layout.log(host, daemon),
-      pidFile: layout.pidFile(host, daemon))
+      ["nsenter", "-t", "\(anchor)", "-m", "-u", "-n", "--", program] + arguments, cgroup: layout.daemonCgroup(host),
+      log: layout.log(host, daemon), pidFile: layout.pidFile(host, daemon))
     let pidFile = layout.pidFile(host, daemon)
     try await until("\(daemon.program) starts on \(host.name)", seconds: 5) { FileManager.default.fileExists(atPath: pidFile) }
   }
 
-  /// kill -9 of one daemon; its containers go on.
-  public func kill(_ daemon: DevDaemon, on host: DevHost) throws {
-    guard let pid = pid(of: daemon, on: host) else { throw DevError("\(daemon.program) does not run on \(host.name)") }
-    Foundation.kill(pid, SIGKILL)
-  }
-
   public func pid(of daemon: DevDaemon, on host: DevHost) -> Int32? {
-    guard let text = try? String(contentsOfFile: layout.pidFile(host, daemon), encoding: .utf8),
-      let pid = Int32(text.trimmingCharacters(in: .whitespacesAndNewlines)), Foundation.kill(pid, 0) == 0,
-      let cgroups = try? String(contentsOfFile: "/proc/\(pid)/cgroup", encoding: .utf8), cgroups.contains(layout.cgroup(host)),
-      let status = try? String(contentsOfFile: "/proc/\(pid)/stat", encoding: .utf8), !status.contains(") Z ")
-    else { return nil }
-    return pid
-  }
-
-  /// Power loss: the cable first, so that nobody is told; then every process of the host; then what a reboot forgets.
-  public func kill(_ host: DevHost) async throws {
-    try? await batch(["link set \(host.name) down"], in: layout.switchNamespace)
-    try await Cgroup.killAll(layout.cgroup(host))
-    // The kernel takes a namespace's links away some time after the namespace; the next boot needs the port's name at once.
-    _ = try? await batch(["link del \(host.name)"], in: layout.switchNamespace)
-    _ = try? await command("ip", ["netns", "del", layout.namespace(host)])
-    try? FileManager.default.removeItem(atPath: layout.run(host))
-    await Cgroup.remove(layout.cgroup(host))
-  }
-
-  /// Drops what arrives from the other host, on both sides (or one), silently as a broken network does.
-  public func partition(_ a: DevHost, _ b: DevHost, oneWay: Bool = false) async throws {
-    try await drop(from: a, at: b)
-    if !oneWay { try await drop(from: b, at: a) }
-  }
-
-  private func drop(from source: DevHost, at target: DevHost) async throws {
-    let rules = """
-      add table ip orch_dev
-      add chain ip orch_dev input { type filter hook input priority -300; }
-      add rule ip orch_dev input ip saddr \(source.address) drop
-      """
-    try await command("nsenter", ["--net=/run/netns/\(layout.namespace(target))", "--", "nft", "-f", "-"], input: rules)
-  }
-
-  public func heal() async throws {
-    for host in try record().hosts where FileManager.default.fileExists(atPath: "/run/netns/\(layout.namespace(host))") {
-      _ = try? await command("nsenter", ["--net=/run/netns/\(layout.namespace(host))", "--", "nft", "delete", "table", "ip", "orch_dev"])
-    }
+    holder(layout.pidFile(host, daemon), cgroup: layout.cgroup(host)).flatMap { Cgroup.state($0).map { "ZX".contains($0) } ?? true ? nil : $0 }
   }
 
   /// Removes every trace, by name and not by record.
@@ -173,18 +134,18 @@ public struct DevCluster: Sendable {
 
   // MARK: - Processes
 
-  private func batch(_ lines: [String], in namespace: String) async throws {
+  func batch(_ lines: [String], in namespace: String) async throws {
     try await command("ip", ["-n", namespace, "-batch", "-"], input: lines.joined(separator: "\n") + "\n")
   }
 
-  /// A process of its own session in the host's cgroup; its pid is written before the program begins.
-  private func daemon(_ arguments: [String], host: DevHost, log: String, pidFile: String? = nil) async throws {
+  /// A process of its own session in the cgroup; its pid is written before the program begins.
+  func daemon(_ arguments: [String], cgroup: String, log: String, pidFile: String? = nil) async throws {
     var script = ""
-    for mount in Cgroup.mounts() { script += "echo $$ > '\(mount)/\(layout.daemonCgroup(host, in: mount))/cgroup.procs' || exit 1\n" }
+    for mount in Cgroup.mounts() { script += "echo $$ > '\(mount)/\(cgroup)/cgroup.procs' || exit 1\n" }
     if let pidFile { script += "echo $$ > '\(pidFile).new' && mv '\(pidFile).new' '\(pidFile)'\n" }
     script += "exec \"$@\" </dev/null >>'\(log)' 2>&1"
     for mount in Cgroup.mounts() {
-      try FileManager.default.createDirectory(atPath: "\(mount)/\(layout.daemonCgroup(host, in: mount))", withIntermediateDirectories: true)
+      try FileManager.default.createDirectory(atPath: "\(mount)/\(cgroup)", withIntermediateDirectories: true)
     }
     try await command("setsid", ["-f", "sh", "-c", script, "sh"] + arguments)
   }

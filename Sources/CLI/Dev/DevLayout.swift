@@ -23,12 +23,17 @@ public struct DevLayout: Sendable {
   public func socket(_ host: DevHost) -> String { "\(run(host))/orch.sock" }
   func anchorFile(_ host: DevHost) -> String { "\(run(host))/anchor.pid" }
   func pidFile(_ host: DevHost, _ daemon: DevDaemon) -> String { "\(run(host))/\(daemon.program).pid" }
+  /// Where the manager on the host keeps everything, as the machine sees it and as the host does.
+  func managerData(_ host: DevHost) -> String { "\(data(host))/manager" }
+  static let managerData = "/var/lib/orch/manager"
+  var disksFile: String { "\(runFolder)/disks.pid" }
+  var disksCgroup: String { "\(cgroupRoot)/disks" }
   public var cgroupRoot: String { "orch-dev-\(name)" }
   public func cgroup(_ host: DevHost) -> String { "\(cgroupRoot)/\(host.name)" }
   /// What the agent gets as --cgroup-parent.
   public func containerCgroup(_ host: DevHost) -> String { "\(cgroup(host))/containers" }
   /// v2 allows processes in leaves only: the daemons get one of their own.
-  func daemonCgroup(_ host: DevHost, in mount: String) -> String { "\(cgroup(host))/daemons" }
+  func daemonCgroup(_ host: DevHost) -> String { "\(cgroup(host))/daemons" }
 }
 
 public struct DevHost: Codable, Hashable, Sendable {
@@ -45,6 +50,8 @@ public struct DevHost: Codable, Hashable, Sendable {
 public struct DevRecord: Codable, Sendable {
   public var hosts: [DevHost]
   public var insecureRegistries: [String] = []
+  /// Of the disk that each manager has for itself, as mount(8) takes it ("64M"); nil: a folder of the machine's.
+  public var managerDisk: String?
   public init(hosts: Int, managers: Int) { self.hosts = (1...hosts).map { DevHost(number: $0, isManager: $0 <= managers) } }
   public static let maximumHosts = 200
 }
