@@ -70,6 +70,7 @@ let manager: [Target] = [
   room("Allocator", "Manager/Allocator", ["Model", trees]),
   room("Orchestrator", "Manager/Orchestrator", ["Model", "Allocator", "Scheduler", trees]),
   room("Dispatcher", "Manager/Dispatcher", ["Model", trees]),
+  room("Leader", "Manager/Leader", ["Model", "Orchestrator", "Dispatcher"]),
   room("Consensus", "Manager/Consensus", ["Model", "Raft", "Store", "Wire", "Transport", protobuf, log, deque]),
   room(
     "ControlAPI", "Manager/ControlAPI",
@@ -77,7 +78,7 @@ let manager: [Target] = [
   .executableTarget(
     name: "orch-manager",
     dependencies: [
-      "Model", "Raft", "Store", "Wire", "Orchestrator", "Dispatcher", "Consensus", "ControlAPI", "API",
+      "Model", "Raft", "Store", "Wire", "Dispatcher", "Leader", "Consensus", "ControlAPI", "API",
       "Identity", "Transport", "Telemetry", arguments, log, lifecycle, protobuf, nioSSL,
     ] + nio, path: "Sources/Manager/Daemon", swiftSettings: strict),
 ]
@@ -136,6 +137,7 @@ let testTargets: [Target] = [
   tests("Allocator", "Manager"),
   tests("Orchestrator", "Manager"),
   tests("Dispatcher", "Manager"),
+  tests("Leader", "Manager", ["Model", "Dispatcher", "Orchestrator"]),
   tests("Consensus", "Manager", ["Model", "Raft", "Store", "Wire", "Transport", "Identity", protobuf, log]),
   tests("ControlAPI", "Manager", ["Model", "API", "APIClient", log, .product(name: "NIOCore", package: "swift-nio")]),
   tests("Worker", "Agent"),
