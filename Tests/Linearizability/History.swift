@@ -98,6 +98,9 @@ extension [Call<Register.Input, Register.Output>] {
     var seen: [Int64: Int64] = [:]
     // "The value is not what you expected" may be all that was ever seen of a write.
     let mayBeSeenByRefusal = contains { $0.output == .swapped(false) }
+    // Only who expects a value replaces it, unless there are plain writes: what nobody saw stays, so it came after all that saw another.
+    let staysUnlessSeen = !contains { if case .write = $0.input { true } else { false } }
+    let lastSight = lazy.filter { $0.output != nil && $0.output != .swapped(false) }.map(\.invoked).max() ?? .min
     func see(_ value: Int64?, _ at: Int64) { if let value { seen[value] = Swift.min(seen[value] ?? .max, at) } }
     for call in self {
       switch (call.input, call.output) {
@@ -120,9 +123,13 @@ extension [Call<Register.Input, Register.Output>] {
       case .compareAndSet(_, let new): value = new
       }
       guard writes[value] == 1 else { return call }
-      guard let at = seen[value] else { return mayBeSeenByRefusal ? call : nil }
       var call = call
-      call.returned = Swift.max(at, call.invoked)
+      if let at = seen[value] {
+        call.returned = Swift.max(at, call.invoked)
+      } else {
+        guard mayBeSeenByRefusal else { return nil }
+        if staysUnlessSeen { call.invoked = Swift.max(call.invoked, lastSight) }
+      }
       return call
     }
   }
@@ -130,22 +137,29 @@ extension [Call<Register.Input, Register.Output>] {
 
 extension [Call<ElementSet.Input, ElementSet.Output>] {
   func bounded() -> Self {
-    var changes: [Int64: Int] = [:]
+    var removed: Set<Int64> = []
+    var added: Set<Int64> = []
     var seen: [Int64: Int64] = [:]
+    func see(_ element: Int64, _ at: Int64) { seen[element] = Swift.min(seen[element] ?? .max, at) }
     for call in self {
       switch (call.input, call.output) {
-      case (.add(let element), _), (.remove(let element), _): changes[element, default: 0] += 1
-      case (.read, .elements(let elements)): for element in elements { seen[element] = Swift.min(seen[element] ?? .max, call.returned) }
+      case (.remove(let element), _): removed.insert(element)
+      case (.add(let element), .changed(true)): added.insert(element)
+      case (.add(let element), .changed(false)): see(element, call.returned)
+      case (.add, _): break
+      case (.read, .elements(let elements)): for element in elements { see(element, call.returned) }
       case (.read, _): break
       }
     }
     return compactMap { call in
       guard call.output == nil else { return call }
       guard case .add(let element) = call.input else { return call.input == .read ? nil : call }
-      guard changes[element] == 1 else { return call }
-      guard let at = seen[element] else { return nil }
+      guard !removed.contains(element) else { return call }
+      // Never removed: if another call is known to have added it, or nobody saw it, this one need not have done anything. Otherwise one
+      // of those that were made before it was seen added it, and the others may have come after that one.
+      guard !added.contains(element), let at = seen[element], call.invoked <= at else { return nil }
       var call = call
-      call.returned = Swift.max(at, call.invoked)
+      call.returned = at
       return call
     }
   }

@@ -36,6 +36,8 @@ public enum ElementSet: Specification {
   public enum Output: Hashable, Sendable {
     case elements(Set<Int64>)
     case done
+    /// Whether it was added, or removed; false: it was there, or absent, already.
+    case changed(Bool)
   }
   public static var initial: Set<Int64> { [] }
 
@@ -45,6 +47,8 @@ public enum ElementSet: Specification {
     case (.read, nil): state
     case (.add(let element), .done), (.add(let element), nil): state.union([element])
     case (.remove(let element), .done), (.remove(let element), nil): state.subtracting([element])
+    case (.add(let element), .changed(let added)): state.contains(element) != added ? state.union([element]) : nil
+    case (.remove(let element), .changed(let removed)): state.contains(element) == removed ? state.subtracting([element]) : nil
     default: nil
     }
   }

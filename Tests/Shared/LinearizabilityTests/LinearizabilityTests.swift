@@ -23,6 +23,7 @@ struct LinearizabilityTests {
   static let elements = History.Input.set("s", .read)
   static func are(_ elements: Set<Int64>) -> History.Output { .set(.elements(elements)) }
   static let done = History.Output.set(.done)
+  static func changed(_ changed: Bool) -> History.Output { .set(.changed(changed)) }
 
   static let examples: [Example] = [
     Example(name: "one after the other", holds: true, calls: [(1, 2, write(1), written), (3, 4, read, value(1))]),
@@ -46,6 +47,18 @@ struct LinearizabilityTests {
     Example(
       name: "readers disagree about the order", holds: false,
       calls: [(1, 6, add(1), done), (1, 6, add(2), done), (2, 3, elements, are([2])), (4, 5, elements, are([1]))]),
+    Example(name: "both add it first", holds: false, calls: [(1, 5, add(1), changed(true)), (2, 6, add(1), changed(true))]),
+    Example(name: "it was there for no reason", holds: false, calls: [(1, 5, add(1), changed(false))]),
+    Example(name: "it was there after an unknown add", holds: true, calls: [(1, nil, add(1), nil), (2, 6, add(1), changed(false))]),
+    Example(
+      name: "an add is carried out again", holds: false,
+      calls: [(1, 2, add(1), changed(true)), (3, 4, remove(1), changed(true)), (5, 6, elements, are([1]))]),
+    Example(
+      name: "an unknown swap is seen by a refusal alone", holds: true,
+      calls: [(1, nil, cas(nil, 1), nil), (2, 3, read, value(nil)), (4, 5, cas(nil, 2), swapped(false))]),
+    Example(
+      name: "an unknown swap is seen by a refusal and undone", holds: false,
+      calls: [(1, nil, cas(nil, 1), nil), (2, 3, cas(nil, 2), swapped(false)), (4, 5, read, value(nil))]),
     Example(name: "an element returns", holds: false, calls: [(1, 2, add(1), done), (3, 4, remove(1), done), (5, 6, elements, are([1]))]),
   ]
 
@@ -73,47 +86,81 @@ struct LinearizabilityTests {
   }
 
   /// Every order of the calls that time allows, tried one by one.
-  private func isExplained(_ calls: [Call<Register.Input, Register.Output>], _ state: Int64?) -> Bool {
+  private func isExplained<S: Specification>(_: S.Type, _ calls: [Call<S.Input, S.Output>], _ state: S.State) -> Bool {
     if calls.allSatisfy({ $0.output == nil }) { return true }
     let earliest = calls.map(\.returned).min()!
     for (place, call) in calls.enumerated() where call.invoked <= earliest {
-      guard let next = Register.step(state, call.input, call.output) else { continue }
+      guard let next = S.step(state, call.input, call.output) else { continue }
       var rest = calls
       rest.remove(at: place)
-      if isExplained(rest, next) { return true }
+      if isExplained(S.self, rest, next) { return true }
     }
     return false
   }
 
-  @Test("2,000 small random histories get the answer that trying every order gives")
-  func exhaustive() {
+  /// Compares with all orders; `draw` is one call.
+  private func compare<S: Specification>(
+    _: S.Type, histories: Int, calls count: Int = 6, _ wrap: (S.Input, S.Output) -> (History.Input, History.Output),
+    _ draw: (inout SystemRandomNumberGenerator) -> (S.Input, S.Output)
+  ) {
     var generator = SystemRandomNumberGenerator()
     var (good, bad) = (0, 0)
-    for _ in 0..<2000 {
+    for _ in 0..<histories {
       var history = History()
-      var calls: [Call<Register.Input, Register.Output>] = []
-      for client in 0..<6 {
+      var calls: [Call<S.Input, S.Output>] = []
+      for client in 0..<count {
         let start = Int64.random(in: 0..<12, using: &generator)
         let end = start + Int64.random(in: 0..<8, using: &generator)
         let isKnown = Int.random(in: 0..<5, using: &generator) > 0
-        let input: Register.Input
-        let output: Register.Output
-        switch Int.random(in: 0..<4, using: &generator) {
-        case 0, 1: (input, output) = (.read, .value([nil, 1, 2, 3].randomElement(using: &generator)!))
-        case 2: (input, output) = (.write(.random(in: 1...3, using: &generator)), .written)
-        default:
-          input = .compareAndSet(expected: [nil, 1, 2].randomElement(using: &generator)!, new: .random(in: 1...3, using: &generator))
-          output = .swapped(.random(using: &generator))
-        }
+        let (input, output) = draw(&generator)
         calls.append(Call(client: client, input: input, output: isKnown ? output : nil, invoked: start, returned: isKnown ? end : .max))
-        let id = history.invoke(client: client, at: start, .register("x", input))
-        if isKnown { history.complete(id, at: end, .register(output)) }
+        let wrapped = wrap(input, output)
+        let id = history.invoke(client: client, at: start, wrapped.0)
+        if isKnown { history.complete(id, at: end, wrapped.1) }
       }
       let holds = (try? history.check()) != nil
-      #expect(holds == isExplained(calls, nil), "\(calls)")
+      #expect(holds == isExplained(S.self, calls, S.initial), "\(calls)")
       if holds { good += 1 } else { bad += 1 }
     }
     #expect(good > 50 && bad > 50)
+  }
+
+  @Test("2,000 small random histories get the answer that trying every order gives")
+  func exhaustive() {
+    compare(Register.self, histories: 2000, { (.register("x", $0), .register($1)) }) { generator in
+      switch Int.random(in: 0..<4, using: &generator) {
+      case 0, 1: return (.read, .value([nil, 1, 2, 3].randomElement(using: &generator)!))
+      case 2: return (.write(.random(in: 1...3, using: &generator)), .written)
+      default:
+        let input = Register.Input.compareAndSet(
+          expected: [nil, 1, 2].randomElement(using: &generator)!, new: .random(in: 1...3, using: &generator))
+        return (input, .swapped(.random(using: &generator)))
+      }
+    }
+  }
+
+  @Test("2,000 of registers that are only swapped, mostly with values of their own")
+  func exhaustiveSwaps() {
+    compare(Register.self, histories: 2000, { (.register("x", $0), .register($1)) }) { generator in
+      if Int.random(in: 0..<3, using: &generator) == 0 { return (.read, .value([nil, 1, 2, 3].randomElement(using: &generator)!)) }
+      let input = Register.Input.compareAndSet(
+        expected: [nil, nil, 1, 2].randomElement(using: &generator)!, new: .random(in: 1...8, using: &generator))
+      return (input, .swapped(.random(using: &generator)))
+    }
+  }
+
+  @Test("4,000 of sets")
+  func exhaustiveSets() {
+    for removes in [false, true] {
+      compare(ElementSet.self, histories: 2000, { (.set("s", $0), .set($1)) }) { generator in
+        let element = Int64.random(in: 1...2, using: &generator)
+        switch Int.random(in: 0..<(removes ? 5 : 4), using: &generator) {
+        case 0, 1: return (.add(element), Int.random(in: 0..<4, using: &generator) == 0 ? .done : .changed(.random(using: &generator)))
+        case 2, 3: return (.read, .elements([[], [1], [1, 2]].randomElement(using: &generator)!))
+        default: return (.remove(element), .changed(.random(using: &generator)))
+        }
+      }
+    }
   }
 
   @Test("5,000 calls of 20 clients, a tenth of them of unknown fate, take seconds")
