@@ -1,5 +1,5 @@
-// Consensus: the shell around Raft and Store. One thread owns both, so that a commit takes no hop between actors: what waits in the
-// mailbox is taken together, appended together and made durable by one fsync (group commit).
+// Consensus: the shell around Replica and Store. One thread owns the replica, another the database: what waits in the mailbox is taken
+// together, appended together and made durable by one fsync (group commit), beside which the appends travel to the followers.
 //
 // Invariants:
 // - Nothing is acknowledged before a majority has it durably and this member has applied it.
@@ -12,6 +12,7 @@ import Glibc
 import Logging
 import Model
 import Raft
+@_exported import Replica
 import Store
 import Synchronization
 import Wire
@@ -21,13 +22,13 @@ public final class Consensus: Sendable {
   public let configuration: ConsensusConfiguration
   private let transport: any RaftTransport
   private let log: Logger
-  private let mailbox = Mailbox<Replica.Input>()
+  private let mailbox = Mailbox<ReplicaDriver.Event>()
   private let shared: Mutex<Shared>
 
   private struct Shared {
     enum Phase { case idle, starting, running, ended(ConsensusError) }
     var phase = Phase.idle
-    var view = Replica.View(state: ClusterState(), leadership: .follower(leader: nil), membership: Membership(), leader: nil)
+    var view = ReplicaCore.View()
     var id: RaftID?
     var watchers: [Watcher] = []
     var leaderships: [UInt64: AsyncStream<Leadership>.Continuation] = [:]
@@ -97,15 +98,17 @@ public final class Consensus: Sendable {
     guard first else { throw ConsensusError.stopped }
     try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
       startThread("raft") { [self] in
-        var replica: Replica?
-        do throws(ConsensusError) { replica = try open() } catch {
-          end(error)
-          return continuation.resume(throwing: error)
+        let driver = ReplicaDriver(
+          configuration: configuration, transport: transport, mailbox: mailbox, log: log, publish: { self.publish($0, $1, $2) })
+        let reason = driver.run { result in
+          if case .success(let id) = result {
+            shared.withLock { shared in
+              shared.id = id
+              shared.phase = .running
+            }
+          }
+          continuation.resume(with: result.map { _ in }.mapError { $0 as any Error })
         }
-        continuation.resume()
-        let reason = live(replica!)
-        // The database is closed before anybody hears of the end.
-        replica = nil
         end(reason)
       }
     }
@@ -124,7 +127,7 @@ public final class Consensus: Sendable {
         if let ended { Self.resume(continuation, ended) }
       }
     } onCancel: {
-      _ = mailbox.put(.stop)
+      _ = mailbox.put(.input(.stop))
     }
   }
 
@@ -132,7 +135,7 @@ public final class Consensus: Sendable {
   /// a planned stop costs the cluster no election timeout.
   public func stop(handOver: Bool = true) async {
     if handOver && isLeader { await giveUpLeadership() }
-    _ = mailbox.put(.stop)
+    _ = mailbox.put(.input(.stop))
     try? await run()
   }
 
@@ -156,8 +159,11 @@ public final class Consensus: Sendable {
   public func propose(_ command: Command) async throws -> (index: UInt64, changes: [StateChange]) {
     let data = try command.serialized()
     guard data.count <= configuration.commandBytesMax else { throw ConsensusError.tooLarge(bytes: data.count, bound: configuration.commandBytesMax) }
-    let applied = try await ask(bytes: data.count + 64, bound: configuration.waitingBytesMax) { .propose(data, $0) }
-    return (applied.index, applied.changes)
+    return try await ask(bytes: data.count + 64, bound: configuration.waitingBytesMax) {
+      .propose(data, $0)
+    } answer: {
+      if case .applied(let index, let changes) = $0 { (index, changes) } else { nil }
+    }
   }
 
   /// Adds a learner; the leader makes it a voter as soon as it has caught up. Returns when the addition is applied. Only the leader
@@ -177,11 +183,21 @@ public final class Consensus: Sendable {
   }
 
   private func changeMembers(_ change: ConfigurationChange, force: Bool) async throws {
-    _ = try await ask { .changeMembers(change, force: force, $0) }
+    _ = try await ask {
+      .changeMembers(change, force: force, $0)
+    } answer: {
+      if case .applied(let index, _) = $0 { index } else { nil }
+    }
   }
 
   /// Asks the other to stand for election at once; leadership has changed when `leadership` says so.
-  public func transferLeadership(to target: RaftID) async throws { try await ask { .transfer(target, $0) } }
+  public func transferLeadership(to target: RaftID) async throws {
+    try await ask {
+      .transfer(target, $0)
+    } answer: {
+      if case .done = $0 { () } else { nil }
+    }
+  }
 
   /// An id that no member has or had.
   public func newRaftID() -> RaftID {
@@ -203,9 +219,21 @@ public final class Consensus: Sendable {
   public var isLeader: Bool { shared.withLock { $0.view.leadership.isLeader } }
 
   /// A state that holds everything acknowledged anywhere before the call. Also on followers, which ask the leader.
-  public func linearizableState() async throws -> ClusterState { try await ask { .read($0) } }
+  public func linearizableState() async throws -> ClusterState {
+    try await ask {
+      .read($0)
+    } answer: {
+      if case .state(let state) = $0 { state } else { nil }
+    }
+  }
 
-  public func status() async throws -> ConsensusStatus { try await ask { .status($0) } }
+  public func status() async throws -> ConsensusStatus {
+    try await ask {
+      .status($0)
+    } answer: {
+      if case .status(let status) = $0 { status } else { nil }
+    }
+  }
 
   /// First a `.resync` with the state of now. For one reader.
   public func changes() -> AsyncStream<ChangeEvent> {
@@ -243,23 +271,28 @@ public final class Consensus: Sendable {
   public func receive(_ messages: [Message]) {
     for message in messages {
       // Beyond the bound they are lost, as on any network.
-      _ = mailbox.put(.message(message), bytes: message.byteCount, bound: 2 * configuration.waitingBytesMax)
+      _ = mailbox.put(.input(.message(message)), bytes: message.byteCount, bound: 2 * configuration.waitingBytesMax)
     }
   }
 
-  public func receive(_ snapshot: IncomingSnapshot) { _ = mailbox.put(.snapshot(snapshot)) }
+  public func receive(_ snapshot: IncomingSnapshot) { _ = mailbox.put(.input(.snapshot(snapshot))) }
   /// Another member says that this one was removed.
-  public func reportRemoved() { _ = mailbox.put(.removed) }
-  public func reportUnreachable(_ peer: RaftID) { _ = mailbox.put(.unreachable(peer)) }
+  public func reportRemoved() { _ = mailbox.put(.input(.removed)) }
+  public func reportUnreachable(_ peer: RaftID) { _ = mailbox.put(.input(.unreachable(peer))) }
 
   // MARK: - The thread
 
   private func ask<Value: Sendable>(
-    bytes: Int = 0, bound: Int? = nil, _ input: (@escaping Replica.Reply<Value>) -> Replica.Input
+    bytes: Int = 0, bound: Int? = nil, _ input: @escaping @Sendable (RequestID) -> ReplicaCore.Input,
+    answer: @escaping @Sendable (ReplicaCore.Answer) -> Value?
   ) async throws -> Value {
     try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
-      let reply: Replica.Reply<Value> = { continuation.resume(with: $0.mapError { $0 as any Error }) }
-      switch mailbox.put(input(reply), bytes: bytes, bound: bound) {
+      let question = ReplicaDriver.Question(input: input) { given in
+        if case .failed(let error) = given { return continuation.resume(throwing: error) }
+        guard let value = answer(given) else { preconditionFailure("a question was answered with \(given)") }
+        continuation.resume(returning: value)
+      }
+      switch mailbox.put(.ask(question), bytes: bytes, bound: bound) {
       case .accepted: break
       case .full: continuation.resume(throwing: ConsensusError.busy("\(configuration.waitingBytesMax) bytes of changes wait already"))
       case .closed: continuation.resume(throwing: endReason)
@@ -271,59 +304,7 @@ public final class Consensus: Sendable {
     shared.withLock { if case .ended(let error) = $0.phase { error } else { .stopped } }
   }
 
-  private func open() throws(ConsensusError) -> Replica {
-    let store: Store
-    do throws(StoreError) { store = try Store(path: configuration.path) } catch { throw .storage(error) }
-    let replica = try Replica(configuration: configuration, store: store, transport: transport, log: log) { [self] view, batch, resync in
-      publish(view, batch, resync)
-    }
-    let mailbox = mailbox
-    replica.snapshotSent = { peer in { _ = mailbox.put(.snapshotSent(peer, succeeded: $0)) } }
-    shared.withLock { shared in
-      shared.id = replica.id
-      shared.phase = .running
-    }
-    // Alone it need not wait for anybody.
-    if replica.membership.ids(.voter) == [replica.id] { _ = mailbox.put(.campaign) }
-    return replica
-  }
-
-  /// Until it ends; says why.
-  private func live(_ replica: Replica) -> ConsensusError {
-    let interval = UInt64(configuration.tick / .nanoseconds(1))
-    var next = MonotonicClock.now + interval
-    var reason = ConsensusError.stopped
-    do throws(ConsensusError) {
-      while true {
-        let inputs = mailbox.take(until: next)
-        let now = MonotonicClock.now
-        var ticks = 0
-        if now >= next {
-          // After a pause of the whole process one tick is enough: what was heard meanwhile counts first.
-          ticks = 1
-          next = max(next + interval, now)
-        }
-        guard try replica.process(inputs, ticks: ticks) else { break }
-      }
-      if replica.wasRemoved { reason = .removed }
-    } catch { reason = error }
-    let left = mailbox.close()
-    replica.fail(with: reason)
-    for input in left { Self.refuse(input, reason) }
-    return reason
-  }
-
-  private static func refuse(_ input: Replica.Input, _ reason: ConsensusError) {
-    switch input {
-    case .propose(_, let reply), .changeMembers(_, _, let reply): reply(.failure(reason))
-    case .read(let reply): reply(.failure(reason))
-    case .transfer(_, let reply): reply(.failure(reason))
-    case .status(let reply): reply(.failure(reason))
-    case .message, .snapshot, .unreachable, .snapshotSent, .campaign, .removed, .stop: break
-    }
-  }
-
-  private func publish(_ view: Replica.View, _ batch: ChangeBatch?, _ resync: Bool) {
+  private func publish(_ view: ReplicaCore.View, _ batch: ChangeBatch?, _ resync: Bool) {
     let (watchers, leaderships) = shared.withLock { shared in
       let changed = shared.view.leadership != view.leadership
       shared.view = view

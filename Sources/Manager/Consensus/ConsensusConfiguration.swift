@@ -1,4 +1,6 @@
 import Model
+import Raft
+import Replica
 
 public struct ConsensusConfiguration: Sendable {
   /// The database file.
@@ -10,6 +12,8 @@ public struct ConsensusConfiguration: Sendable {
   /// So many applied entries after the log's beginning, all but the last `keptEntries` of them are forgotten (SwarmKit's figures).
   public var snapshotEvery: UInt64
   public var keptEntries: UInt64
+  /// Data of the log in bytes; over it the log is cut to its last quarter, however few entries that leaves.
+  public var logBytesMax: Int
   /// Of one command; it has to fit into one message between managers.
   public var commandBytesMax: Int
   /// Of proposals that wait for the thread.
@@ -29,10 +33,17 @@ public struct ConsensusConfiguration: Sendable {
     self.heartbeatTicks = heartbeatTicks
     snapshotEvery = 10_000
     keptEntries = 500
+    logBytesMax = 256 << 20
     commandBytesMax = 3 << 20
     waitingBytesMax = 32 << 20
     watcherBatchesMax = 256
     readTimeout = .seconds(2)
     seed = UInt64.random(in: .min ... .max)
+  }
+
+  var replica: ReplicaConfig {
+    ReplicaConfig(
+      raft: RaftConfig(id: RaftID(1), electionTicks: electionTicks, heartbeatTicks: heartbeatTicks, seed: seed), snapshotEvery: snapshotEvery,
+      keptEntries: keptEntries, logBytesMax: logBytesMax, readTicks: Int(readTimeout / tick))
   }
 }

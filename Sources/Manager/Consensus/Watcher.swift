@@ -1,33 +1,12 @@
 import DequeModule
 import Model
+import Replica
 import Synchronization
-
-/// What was applied since the last one: one or several entries.
-public struct ChangeBatch: Sendable {
-  /// Of the last entry.
-  public var index: UInt64
-  public var changes: [StateChange]
-  /// After that entry.
-  public var state: ClusterState
-  public init(index: UInt64, changes: [StateChange], state: ClusterState) {
-    self.index = index
-    self.changes = changes
-    self.state = state
-  }
-}
 
 public enum ChangeEvent: Sendable {
   case changes(ChangeBatch)
   /// First of all, and whenever changes were left out (a slow watcher, an installed snapshot): begin again from this state.
   case resync(ClusterState)
-}
-
-/// Who leads, as far as this member knows.
-public enum Leadership: Hashable, Sendable {
-  /// This member leads, and its state holds everything committed before its term: decisions may be made from it.
-  case leader(term: UInt64)
-  case follower(leader: RaftPeer?)
-  public var isLeader: Bool { if case .leader = self { true } else { false } }
 }
 
 /// One watcher's bounded queue. Overflow turns it into one `.resync` with the state of the moment it is read: never silence.

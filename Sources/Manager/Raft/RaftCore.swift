@@ -76,6 +76,8 @@ public struct RaftCore: Sendable {
   public var appliedIndex: LogIndex { log.applied }
   public var lastIndex: LogIndex { log.lastIndex }
   public var firstIndex: LogIndex { log.compactedIndex + 1 }
+  /// Nil: compacted away or beyond the end. Never reads storage.
+  public func term(at index: LogIndex) -> Term? { log.term(at: index) }
   var hardState: HardState { HardState(term: term, vote: vote, commit: log.committed) }
   var softState: SoftState { SoftState(role: role, leader: leader) }
 

@@ -1,4 +1,5 @@
 import CSQLite
+import Replica
 
 /// A thin layer over SQLite: one connection, statements prepared once, values bound and read with their types.
 /// Used from one thread at a time (SQLITE_OPEN_NOMUTEX); not Sendable on purpose.
@@ -8,10 +9,11 @@ final class Database {
   private let handle: OpaquePointer
   private var statements: [String: Statement] = [:]
 
-  init(path: String) throws(StoreError) {
+  init(path: String, readOnly: Bool = false) throws(StoreError) {
     self.path = path
     var handle: OpaquePointer?
-    let code = sqlite3_open_v2(path, &handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, nil)
+    let access = readOnly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
+    let code = sqlite3_open_v2(path, &handle, access | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, nil)
     guard code == SQLITE_OK, let handle else {
       sqlite3_close_v2(handle)
       throw .cannotOpen(path: path, cause: String(cString: sqlite3_errstr(code)))
@@ -51,6 +53,12 @@ final class Database {
     for (index, value) in values.enumerated() { statement.bind(value, at: Int32(index + 1)) }
     while try statement.step() {}
     statement.reset()
+  }
+
+  /// Until `body` returns false.
+  func rows(_ statement: Statement, _ body: (Statement) throws(StoreError) -> Bool) throws(StoreError) {
+    defer { statement.reset() }
+    while try statement.step(), try body(statement) {}
   }
 
   /// The first column of the first row, as text.

@@ -1,4 +1,5 @@
 import Model
+import Replica
 
 extension Store {
   /// Reads everything, verifying the file's structure, the log's checksums and continuity, and every row of the state.
@@ -35,44 +36,8 @@ extension Store {
     return result
   }
 
-  /// Entries first...last of the log, fewer when they would be over `maxBytes` of data, but at least one.
-  public func entries(first: UInt64, last: UInt64, maxBytes: Int) throws(StoreError) -> [StoredEntry] {
-    guard first > compacted.index, first <= last, last <= lastIndex else { return [] }
-    return try readEntries(first, last, maxBytes: maxBytes)
-  }
-
   private func loadEntries() throws(StoreError) -> [StoredEntry] {
-    try readEntries(0, UInt64(Int64.max), from: compacted.index + 1)
-  }
-
-  private func readEntries(_ first: UInt64, _ last: UInt64, from start: UInt64? = nil, maxBytes: Int = .max) throws(StoreError) -> [StoredEntry] {
-    var entries: [StoredEntry] = []
-    var expected = start ?? first
-    var rest = maxBytes
-    let statement = try database.statement(
-      "SELECT position, term, kind, data, checksum FROM raft_log WHERE position BETWEEN ? AND ? ORDER BY position")
-    statement.bind(.integer(first), at: 1)
-    statement.bind(.integer(last), at: 2)
-    try rows(statement) { row throws(StoreError) in
-      guard rest > 0 else { return false }
-      let index = row.unsigned(0)
-      guard index == expected else {
-        throw .damaged(table: "raft_log", row: "\(expected)", reason: "missing; the next one is \(index)")
-      }
-      guard let kind = UInt8(exactly: row.integer(2)) else {
-        throw .damaged(table: "raft_log", row: "\(index)", reason: "kind is \(row.integer(2))")
-      }
-      let entry = StoredEntry(index: index, term: row.unsigned(1), kind: kind, data: row.blob(3))
-      guard row.integer(4) == Int64(entry.checksum) else {
-        throw .damaged(table: "raft_log", row: "\(index)", reason: "checksum is \(entry.checksum), \(row.integer(4)) was stored")
-      }
-      rest -= entry.data.count + 24
-      guard rest >= 0 || entries.isEmpty else { return false }
-      entries.append(entry)
-      expected += 1
-      return true
-    }
-    return entries
+    try database.logEntries(0, UInt64(Int64.max), from: compacted.index + 1, maxBytes: .max)
   }
 
   private func loadMembership() throws(StoreError) -> Membership {
@@ -109,16 +74,10 @@ extension Store {
   }
 
   func rows(_ sql: String, _ body: (Statement) throws(StoreError) -> Void) throws(StoreError) {
-    try rows(try database.statement(sql)) { row throws(StoreError) in
+    try database.rows(try database.statement(sql)) { row throws(StoreError) in
       try body(row)
       return true
     }
-  }
-
-  /// Until `body` returns false.
-  private func rows(_ statement: Statement, _ body: (Statement) throws(StoreError) -> Bool) throws(StoreError) {
-    defer { statement.reset() }
-    while try statement.step(), try body(statement) {}
   }
 }
 

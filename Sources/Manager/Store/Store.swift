@@ -1,5 +1,6 @@
 import Glibc
 import Model
+@_exported import Replica
 
 /// Store: a manager's one database file. It holds Raft's log, hard state and membership, and the replicated state at the applied index.
 ///

@@ -126,9 +126,9 @@ import Testing
       var conflict = appended(4...6, term: 2)
       conflict.hardState = StoredHardState(term: 2, vote: nil, committed: 3)
       try store.write(conflict)
-      #expect(try store.entries(first: 2, last: 5, maxBytes: .max) == entries(2...3) + entries(4...5, term: 2))
-      #expect(try store.entries(first: 2, last: 5, maxBytes: 1) == entries(2...2))
-      #expect(try store.entries(first: 2, last: 7, maxBytes: 1).isEmpty)
+      #expect(try store.reader().entries(first: 2, last: 5, maxBytes: .max) == entries(2...3) + entries(4...5, term: 2))
+      #expect(try store.reader().entries(first: 2, last: 5, maxBytes: 1) == entries(2...2))
+      #expect(try store.reader().entries(first: 7, last: 9, maxBytes: 1).isEmpty)
     }
     let loaded = try open().load()
     #expect(loaded.hardState == StoredHardState(term: 2, vote: nil, committed: 3))

@@ -1,6 +1,5 @@
 import Model
 import Raft
-import Store
 
 /// One member's view of the group, for `orch managers`.
 public struct ConsensusStatus: Sendable {

@@ -1,18 +1,6 @@
 import Model
-import Raft
-import Store
 
-/// Where a member of the Raft group is reached.
-public struct RaftPeer: Hashable, Sendable {
-  public var id: RaftID
-  /// "HOST:PORT" of its daemon port.
-  public var address: String
-  public init(id: RaftID, address: String) {
-    self.id = id
-    self.address = address
-  }
-}
-
+/// Why a question to the Raft group was not answered, or why a member ended.
 public enum ConsensusError: Error, Sendable, CustomStringConvertible {
   /// Nothing happened. Ask the leader, if there is one.
   case notLeader(leader: RaftPeer?)

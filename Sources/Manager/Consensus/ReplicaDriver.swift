@@ -1,0 +1,135 @@
+import Logging
+import Model
+import Raft
+import Replica
+import Store
+
+/// The member's thread: takes what waits in the mailbox and the time that passed, steps the core, carries out what it says. The disk has
+/// a thread of its own, so a slow fsync holds up neither heartbeats nor answers.
+final class ReplicaDriver {
+  enum Event: Sendable {
+    case input(ReplicaCore.Input)
+    case ask(Question)
+    case disk(DiskThread.Report)
+  }
+
+  /// A request; it gets its number here.
+  struct Question: Sendable {
+    var input: @Sendable (RequestID) -> ReplicaCore.Input
+    var reply: @Sendable (ReplicaCore.Answer) -> Void
+  }
+
+  typealias Publish = (ReplicaCore.View, ChangeBatch?, _ resync: Bool) -> Void
+
+  private let configuration: ConsensusConfiguration
+  private let transport: any RaftTransport
+  private let mailbox: Mailbox<Event>
+  private let publish: Publish
+  private let disk: DiskThread
+  private var log: Logger
+  private var core: ReplicaCore?
+  private var replies: [RequestID: @Sendable (ReplicaCore.Answer) -> Void] = [:]
+  private var lastRequest: RequestID = 0
+  private var end: ConsensusError?
+
+  init(
+    configuration: ConsensusConfiguration, transport: any RaftTransport, mailbox: Mailbox<Event>, log: Logger, publish: @escaping Publish
+  ) {
+    self.configuration = configuration
+    self.transport = transport
+    self.mailbox = mailbox
+    self.log = log
+    self.publish = publish
+    disk = DiskThread(path: configuration.path) { _ = mailbox.put(.disk($0)) }
+    disk.open()
+  }
+
+  /// Until it ends; says why. `started` hears once whether it began. The database is closed when it returns.
+  func run(started: (Result<RaftID, ConsensusError>) -> Void) -> ConsensusError {
+    let interval = UInt64(configuration.tick / .nanoseconds(1))
+    var tick = MonotonicClock.now + interval
+    var isStarted = false
+    while end == nil {
+      let events = mailbox.take(until: tick)
+      var inputs: [ReplicaCore.Input] = []
+      inputs.reserveCapacity(events.count + 1)
+      for event in events {
+        switch event {
+        case .input(let input): inputs.append(input)
+        case .ask(let question): inputs.append(number(question))
+        case .disk(.written(let number, let failure)): inputs.append(.written(number, failure: failure))
+        case .disk(.opened(let result)): opened(result)
+        }
+      }
+      let now = MonotonicClock.now
+      if now >= tick {
+        // After a pause of the whole process one tick is enough: what was heard meanwhile counts first.
+        inputs.append(.tick)
+        tick = max(tick + interval, now)
+      }
+      if core != nil, !inputs.isEmpty { carryOut(core!.step(inputs)) }
+      if !isStarted, let core {
+        isStarted = true
+        started(.success(core.id))
+      }
+    }
+    let reason = end ?? .stopped
+    core = nil
+    disk.close()
+    if !isStarted { started(.failure(reason)) }
+    for event in mailbox.close() { if case .ask(let question) = event { question.reply(.failed(reason)) } }
+    for reply in replies.values { reply(.failed(reason)) }
+    replies = [:]
+    return reason
+  }
+
+  private func number(_ question: Question) -> ReplicaCore.Input {
+    lastRequest += 1
+    replies[lastRequest] = question.reply
+    return question.input(lastRequest)
+  }
+
+  private func opened(_ result: Result<OpenedStore, StoreError>) {
+    do {
+      let opened = try result.get()
+      var core = try ReplicaCore(config: configuration.replica, loaded: opened.loaded, reader: opened.log, decoder: .wire)
+      log[metadataKey: "raft"] = "\(core.id)"
+      let first = core.begin()
+      self.core = core
+      carryOut(first)
+    } catch let error as StoreError { end = .storage(error) } catch { end = error as? ConsensusError ?? .inconsistent("\(error)") }
+  }
+
+  private func carryOut(_ outputs: [ReplicaCore.Output]) {
+    for output in outputs {
+      switch output {
+      case .send(let messages, let peer): transport.send(messages, to: peer)
+      case .write(let batch, let number): disk.write(batch, number: number)
+      case .publish(let view, let batch, let resync): publish(view, batch, resync)
+      case .answer(let request, let answer): replies.removeValue(forKey: request)?(answer)
+      case .sendSnapshot(let snapshot, let peer):
+        let mailbox = mailbox
+        transport.send(snapshot, to: peer) { _ = mailbox.put(.input(.snapshotSent(peer.id, succeeded: $0))) }
+      case .peersChanged(let peers): transport.peersChanged(peers)
+      case .note(let note): write(note)
+      case .ended(let reason): end = reason
+      }
+    }
+  }
+
+  private func write(_ note: ReplicaCore.Note) {
+    switch note {
+    case .roleChanged(let role, let leader, let term):
+      log.info("role changed", metadata: ["role": "\(role)", "leader": "\(leader.map { "\($0)" } ?? "none")", "term": "\(term)"])
+    case .leading(let term): log.notice("leading", metadata: ["term": "\(term)"])
+    case .sendingSnapshot(let peer, let index):
+      log.info("sending a snapshot", metadata: ["to": "\(peer.id) at \(peer.address)", "index": "\(index)"])
+    case .installingSnapshot(let index): log.notice("installing a snapshot", metadata: ["index": "\(index)"])
+    case .compacted(let index): log.debug("log compacted", metadata: ["to": "\(index)"])
+    case .membersChanged(let membership):
+      let members = membership.members.values.map { "\($0.raftID) \($0.address) \($0.role)" }.sorted()
+      log.notice("managers changed", metadata: ["members": "\(members)"])
+    case .changeWithoutEffect(let reason): log.warning("a change of the managers had no effect", metadata: ["reason": "\(reason)"])
+    }
+  }
+}

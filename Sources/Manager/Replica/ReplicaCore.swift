@@ -1,0 +1,227 @@
+// Replica: one member of the Raft group as a value: RaftCore, the replicated state, and what of both is on the disk.
+//
+// In: requests, messages, ticks, and what became true of earlier output (`written`, `snapshotSent`). Out: one write at a time, messages,
+// answers, what the outside may see. While a write is under way the member goes on: what needs the disk meanwhile collects in the next
+// write, so one fsync serves everything that waited, and appends leave for the followers beside the leader's own fsync.
+//
+// Invariants:
+// - At most one write is under way, and writes are made in order. A promise (vote, acknowledgement) leaves only when the write it rests
+//   upon, and every earlier one, is durable.
+// - A proposal is answered when its entry is committed and applied here. Its rows follow with a later write, in the transaction that
+//   moves the applied index; a restart applies it again from the durable log. So a lone change costs one fsync, not two.
+// - After a write that failed nothing is promised any more: the member ends, and another is made from what the disk then really holds.
+//
+// It refuses to know: threads, clocks, SQLite, sockets, and how a command is encoded (`ReplicaDecoder`).
+import Model
+import Raft
+
+/// One member. The same inputs in the same order give the same outputs. A copy shares the reader of old entries.
+public struct ReplicaCore {
+  public let id: RaftID
+  let config: ReplicaConfig
+  let decoder: ReplicaDecoder
+  let reader: ReplicaLogReader
+  var core: RaftCore
+  public internal(set) var state: ClusterState
+  var appliedTerm: UInt64
+  var compacted: SnapshotPoint
+  public internal(set) var membership: Membership
+  /// The term in which this member leads and has applied its own first entry.
+  var leadingTerm: UInt64?
+  var logSizes: LogSizes
+
+  // The disk.
+  var next = NextWrite()
+  var underWay: NextWrite?
+  var lastWrite: UInt64 = 0
+  /// The applied index that is on the disk.
+  var writtenIndex: UInt64
+  /// Rows that nothing else brings to the disk go now.
+  var isFlushDue = false
+  /// Arrived whole, not handed to the disk yet.
+  var arrived: IncomingSnapshot?
+
+  // What is owed.
+  var waiters: [UInt64: Waiter] = [:]
+  var reads: [UInt64: PendingRead] = [:]
+  var nextRead: UInt64
+  var waitingChanges: [WaitingChange] = []
+
+  var stopping = false
+  var wasRemoved = false
+  public private(set) var hasEnded = false
+  var outputs: [Output] = []
+
+  /// One change of the members at a time: so many wait for the one before.
+  public static let waitingChangesMax = 64
+
+  struct Waiter {
+    var term: UInt64
+    var request: RequestID
+  }
+  struct PendingRead {
+    var requests: [RequestID]
+    var ticksLeft: Int
+    /// Set by Raft's answer: to be served once applied.
+    var index: UInt64?
+  }
+  struct WaitingChange {
+    var change: ConfigurationChange
+    var force: Bool
+    var request: RequestID
+  }
+
+  /// From what the disk holds. `reader` is asked for entries that are no longer in memory, within `step`.
+  public init(config: ReplicaConfig, loaded: LoadedState, reader: any ReplicaLog, decoder: ReplicaDecoder) throws(ConsensusError) {
+    guard let id = loaded.raftID else { throw .membership("this manager belongs to no cluster yet") }
+    if loaded.membership.members[id]?.role == .removed { throw .removed }
+    self.id = id
+    self.config = config
+    self.decoder = decoder
+    state = loaded.state
+    membership = loaded.membership
+    compacted = loaded.compacted
+    writtenIndex = loaded.state.index
+    appliedTerm =
+      loaded.state.index == loaded.compacted.index
+      ? loaded.compacted.term : loaded.entries[Int(loaded.state.index - loaded.compacted.index) - 1].term
+    nextRead = config.raft.seed
+    logSizes = LogSizes(after: loaded.compacted.index)
+    self.reader = ReplicaLogReader(reader)
+    var entries: [Entry] = []
+    entries.reserveCapacity(loaded.entries.count)
+    for stored in loaded.entries {
+      entries.append(try Entry(stored))
+      logSizes.append(stored)
+    }
+    let stored = StoredState(
+      hardState: HardState(term: loaded.hardState.term, vote: loaded.hardState.vote, commit: loaded.hardState.committed),
+      confState: ConfState(membership), compactedIndex: loaded.compacted.index, compactedTerm: loaded.compacted.term, entries: entries,
+      earlierTerms: [], applied: loaded.state.index)
+    var raft = config.raft
+    raft.id = id
+    core = RaftCore(config: raft, stored: stored, reader: self.reader)
+    self.reader.metadata = SnapshotMetadata(index: state.index, term: appliedTerm, confState: core.confState)
+  }
+
+  /// The first outputs of a life. Alone it need not wait for anybody.
+  public mutating func begin() -> [Output] {
+    outputs.append(.peersChanged(peers))
+    publish(nil, resync: true)
+    if membership.ids(.voter) == [id] { core.campaign() }
+    return carryOut([])
+  }
+
+  public mutating func step(_ input: Input) -> [Output] { step([input]) }
+
+  /// What waited together: its proposals become one append, its reads share one confirmation. After `.ended` there is no more output.
+  public mutating func step(_ inputs: [Input]) -> [Output] { hasEnded ? [] : carryOut(inputs) }
+
+  private mutating func carryOut(_ inputs: [Input]) -> [Output] {
+    do throws(ConsensusError) {
+      try take(inputs)
+      try settle()
+      startWrite()
+      endIfDue()
+    } catch { end(error) }
+    defer { outputs = [] }
+    return outputs
+  }
+
+  private mutating func take(_ inputs: [Input]) throws(ConsensusError) {
+    var proposals: [(data: [UInt8], request: RequestID)] = []
+    var readers: [RequestID] = []
+    var ticks = 0
+    for input in inputs {
+      switch input {
+      case .propose(let data, let request): proposals.append((data, request))
+      case .read(let request): readers.append(request)
+      case .message(let message): try receive(message)
+      case .snapshot(let snapshot): try receive(snapshot)
+      case .changeMembers(let change, let force, let request): changeMembers(change, force: force, request)
+      case .transfer(let target, let request): transfer(to: target, request)
+      case .status(let request): outputs.append(.answer(request, .status(status)))
+      case .unreachable(let peer): core.reportUnreachable(peer)
+      case .snapshotSent(let peer, let succeeded): core.reportSnapshot(peer, succeeded: succeeded)
+      case .written(let number, let failure): try written(number, failure)
+      case .campaign: core.campaign()
+      case .tick: ticks += 1
+      case .removed: wasRemoved = true
+      case .stop: stopping = true
+      }
+    }
+    if !proposals.isEmpty { propose(proposals) }
+    if !readers.isEmpty { read(readers) }
+    guard ticks > 0 else { return }
+    for _ in 0..<ticks { core.tick() }
+    isFlushDue = true
+    expireReads(ticks)
+    retryChanges()
+    promoteLearners()
+  }
+
+  // MARK: - The end
+
+  private mutating func endIfDue() {
+    if stopping {
+      guard underWay == nil, !hasUnwritten else { return }
+      return end(.stopped)
+    }
+    // A leader that was removed leads until another does: the rest may still need it to learn that it is (Raft section 4.2.2).
+    if wasRemoved, core.role != .leader { end(.removed) }
+  }
+
+  /// Nobody is left waiting. A leader whose disk failed first asks the best of the others to stand for election at once.
+  private mutating func end(_ reason: ConsensusError) {
+    guard !hasEnded else { return }
+    hasEnded = true
+    if case .storage = reason, core.role == .leader { askHeirToCampaign() }
+    let failure = reason
+    for waiter in waiters.sorted(by: { $0.key < $1.key }) { outputs.append(.answer(waiter.value.request, .failed(.unknownOutcome))) }
+    for read in reads.sorted(by: { $0.key < $1.key }) {
+      for request in read.value.requests { outputs.append(.answer(request, .failed(failure))) }
+    }
+    for waiting in waitingChanges { outputs.append(.answer(waiting.request, .failed(failure))) }
+    (waiters, reads, waitingChanges) = ([:], [:], [])
+    outputs.append(.ended(reason))
+  }
+
+  private mutating func askHeirToCampaign() {
+    let heirs = core.status.peers.filter { $0.id != id && !$0.isLearner && $0.isRecentlyActive }
+    guard let heir = heirs.max(by: { ($0.match, $1.id) < ($1.match, $0.id) }), let peer = peer(heir.id) else { return }
+    outputs.append(.send([Message(from: id, to: heir.id, term: core.term, body: .timeoutNow)], to: peer))
+  }
+
+  // MARK: - Views
+
+  func peer(_ id: RaftID) -> RaftPeer? {
+    membership.address(of: id).flatMap { $0.isEmpty ? nil : RaftPeer(id: id, address: $0) }
+  }
+
+  var peers: [RaftPeer] { membership.members.keys.filter { $0 != id }.sorted().compactMap(peer) }
+
+  public var view: View {
+    let leader = core.leader.flatMap(peer)
+    let leadership: Leadership = leadingTerm.map { .leader(term: $0) } ?? .follower(leader: core.leader == id ? nil : leader)
+    return View(state: state, leadership: leadership, membership: membership, leader: leader)
+  }
+
+  public var status: ConsensusStatus { ConsensusStatus(core.status, membership: membership, compacted: compacted.index) }
+
+  mutating func publish(_ batch: ChangeBatch?, resync: Bool) { outputs.append(.publish(view, batch, resync: resync)) }
+}
+
+extension ConfState {
+  init(_ membership: Membership) { self.init(voters: membership.ids(.voter), learners: membership.ids(.learner)) }
+}
+
+extension Entry {
+  init(_ entry: StoredEntry) throws(ConsensusError) {
+    guard let kind = Kind(rawValue: entry.kind) else { throw .inconsistent("entry \(entry.index) is of kind \(entry.kind)") }
+    self.init(term: entry.term, index: entry.index, kind: kind, data: entry.data)
+  }
+}
+
+extension StoredEntry {
+  init(_ entry: Entry) { self.init(index: entry.index, term: entry.term, kind: entry.kind.rawValue, data: entry.data) }
+}

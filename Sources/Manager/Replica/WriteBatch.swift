@@ -1,0 +1,44 @@
+import Model
+
+/// Everything that must reach the disk together: one transaction, one fsync. Order within it: snapshot, hard state, entries,
+/// applied changes, membership, compaction.
+public struct WriteBatch: Sendable {
+  /// This manager's own id in the Raft group; set once, when the database is made.
+  public var raftID: RaftID?
+  public var hardState: StoredHardState?
+  /// Ascending without gaps; whatever the log held at the first one's index and above is dropped.
+  public var entries: [StoredEntry] = []
+  public var applied: Applied?
+  /// As of `applied` (or `snapshot`).
+  public var membership: Membership?
+  /// Replaces state, log and membership. `membership` must come with it, and `applied` must not.
+  public var snapshot: Snapshot?
+  /// Forget entries up to and including this one, whose index must not be over the applied index.
+  public var compact: SnapshotPoint?
+
+  /// The rows that `changes` name are written as they are in `state`; `state.index` becomes the applied index.
+  public struct Applied: Sendable {
+    public var changes: [StateChange]
+    public var state: ClusterState
+    public init(changes: [StateChange], state: ClusterState) {
+      self.changes = changes
+      self.state = state
+    }
+  }
+
+  public struct Snapshot: Sendable {
+    public var point: SnapshotPoint
+    public var state: ClusterState
+    public init(point: SnapshotPoint, state: ClusterState) {
+      precondition(point.index == state.index)
+      self.point = point
+      self.state = state
+    }
+  }
+
+  public init() {}
+
+  public var isEmpty: Bool {
+    raftID == nil && hardState == nil && entries.isEmpty && applied == nil && membership == nil && snapshot == nil && compact == nil
+  }
+}

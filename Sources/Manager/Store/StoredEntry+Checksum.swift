@@ -1,0 +1,12 @@
+import Replica
+
+extension StoredEntry {
+  var checksum: UInt32 {
+    var crc = CRC32C()
+    crc.add(index)
+    crc.add(term)
+    crc.add(UInt64(kind))
+    crc.add(data)
+    return crc.value
+  }
+}

@@ -1,0 +1,86 @@
+import Model
+import Raft
+import Replica
+import Testing
+
+@Suite struct ReplicaTests {
+  @Test("a lone member leads once its vote is durable, and answers a proposal once its entry is: not before")
+  func lone() throws {
+    var member = try Sample.member()
+    var outputs = member.begin()
+    var writes = outputs.writes
+    // Its term and vote go to the disk, and until they are there it leads nobody.
+    #expect(writes.count == 1 && writes[0].batch.hardState?.vote == member.id && !outputs.hasLeader)
+    outputs = member.step(.written(writes[0].number, failure: nil))
+    writes = outputs.writes
+    #expect(writes.count == 1 && writes[0].batch.entries.count == 1 && !outputs.hasLeader)
+    outputs = member.step(.written(writes[0].number, failure: nil))
+    #expect(outputs.hasLeader && outputs.writes.isEmpty)
+
+    outputs = member.step([.propose(Sample.volume("a"), 1), .propose(Sample.volume("b"), 2)])
+    writes = outputs.writes
+    #expect(writes.count == 1 && writes[0].batch.entries.count == 2 && outputs.answers.isEmpty)
+    // While it is under way: one more waits, for the next write.
+    outputs = member.step(.propose(Sample.volume("c"), 3))
+    #expect(outputs.writes.isEmpty && outputs.answers.isEmpty)
+    outputs = member.step(.written(writes[0].number, failure: nil))
+    #expect(outputs.answers == [1, 2])
+    #expect(outputs.writes.count == 1 && outputs.writes[0].batch.entries.count == 1)
+    // The rows of what was just applied travel with it.
+    #expect(outputs.writes[0].batch.applied?.state.volumes.keys.sorted() == ["a", "b"])
+  }
+
+  @Test("a member whose write failed promises nothing any more: what waited is told that the outcome is unknown")
+  func failedWrite() throws {
+    var member = try Sample.leader()
+    let outputs = member.step([.propose(Sample.volume("a"), 1)])
+    let end = member.step(.written(outputs.writes[0].number, failure: .diskFull(operation: "write")))
+    guard case .answer(1, .failed(.unknownOutcome)) = end[0], case .ended(.storage) = end[1] else {
+      Issue.record("\(end)")
+      return
+    }
+    #expect(member.step(.tick).isEmpty && member.hasEnded)
+  }
+}
+
+extension [ReplicaCore.Output] {
+  var writes: [(batch: WriteBatch, number: UInt64)] {
+    compactMap { if case .write(let batch, let number) = $0 { (batch, number) } else { nil } }
+  }
+  /// Requests that were answered well.
+  var answers: [RequestID] {
+    compactMap { if case .answer(let id, .applied) = $0 { id } else { nil } }
+  }
+  var hasLeader: Bool {
+    contains { if case .publish(let view, _, _) = $0 { view.leadership.isLeader } else { false } }
+  }
+}
+
+enum Sample {
+  struct NoLog: ReplicaLog {
+    func entries(first: UInt64, last: UInt64, maxBytes: Int) throws(StoreError) -> [StoredEntry] { [] }
+  }
+  /// A command is the name of a volume.
+  static let decoder = ReplicaDecoder(
+    command: { Command(actions: [.putVolume(Volume(name: String(decoding: $0, as: UTF8.self), createdAt: .zero))]) }, member: { _ in nil })
+
+  static func volume(_ name: String) -> [UInt8] { Array(name.utf8) }
+
+  static func member() throws -> ReplicaCore {
+    var state = ClusterState()
+    state.skip(to: 1)
+    let loaded = LoadedState(
+      raftID: RaftID(1), hardState: StoredHardState(term: 1, vote: nil, committed: 1),
+      membership: Membership([.init(raftID: RaftID(1), node: nil, address: "a:1", role: .voter)]),
+      compacted: SnapshotPoint(index: 1, term: 1), state: state)
+    return try ReplicaCore(
+      config: ReplicaConfig(raft: RaftConfig(id: RaftID(1), seed: 1)), loaded: loaded, reader: NoLog(), decoder: decoder)
+  }
+
+  static func leader() throws -> ReplicaCore {
+    var member = try member()
+    var outputs = member.begin()
+    while let write = outputs.writes.first { outputs = member.step(.written(write.number, failure: nil)) }
+    return member
+  }
+}
