@@ -153,7 +153,7 @@ let testTargets: [Target] = [
   tests("APIClient", "CLI", ["Model", "API"]),
   tests("DevCluster", "CLI"),
   // Real processes, kernel objects and hosts in network namespaces; needs root. Drives the programs beside the test bundle.
-  .testTarget(name: "IntegrationTests", path: "Tests/Integration", swiftSettings: strict),
+  .testTarget(name: "IntegrationTests", dependencies: ["Linearizability"], path: "Tests/Integration", swiftSettings: strict),
 ]
 
 let package = Package(

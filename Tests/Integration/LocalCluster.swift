@@ -46,19 +46,36 @@ final class LocalCluster: @unchecked Sendable {
     }
   }
   private static let made = Mutex<Result<LocalCluster, any Error>?>(nil)
+  /// To be taken down when the process ends.
+  private static let up = Mutex<Set<String>>([])
   private static let atEnd: Void = {
-    atexit { _ = try? LocalCluster.run("\(LocalCluster.programs)/orch", ["dev", "down", "--cluster", LocalCluster.name]) }
+    atexit {
+      for name in LocalCluster.up.withLock({ $0 }) { _ = try? LocalCluster.run("\(LocalCluster.programs)/orch", ["dev", "down", "--cluster", name]) }
+    }
     for signal in [SIGINT, SIGTERM] {
       Foundation.signal(signal) { _ in exit(130) }
     }
   }()
 
-  private init() throws {
-    _ = try Self.run("\(Self.programs)/orch", ["dev", "down", "--cluster", Self.name])
+  let name: String
+
+  /// A cluster beside the shared one; `down` removes it. `name`: at most 8 letters with the prefix it gets.
+  init(beside prefix: String, _ options: [String]) throws {
+    name = String((prefix + Self.name).prefix(8))
+    try begin(options)
+  }
+
+  private func begin(_ options: [String]) throws {
+    _ = try dev("down")
+    _ = Self.up.withLock { $0.insert(name) }
     _ = Self.atEnd
-    let up = try Self.run(
-      "\(Self.programs)/orch", ["dev", "up", "--cluster", Self.name, "--insecure-registry", "192.168.77.1:5000"], seconds: 60)
+    let up = try Self.run("\(Self.programs)/orch", ["dev", "up", "--cluster", name] + options, seconds: 60)
     guard up.code == 0 else { throw Failure("orch dev up: \(up)") }
+  }
+
+  private init() throws {
+    name = Self.name
+    try begin(["--insecure-registry", "192.168.77.1:5000"])
     let built = try Self.run("\(Self.repository)/deploy/images/build.sh", [Self.images], seconds: 60)
     guard built.code == 0 else { throw Failure("deploy/images/build.sh: \(built)") }
     for image in ["web-1", "web-2", "visitor-1", "busybox-1"] {
@@ -74,17 +91,19 @@ final class LocalCluster: @unchecked Sendable {
 
   // MARK: - Programs
 
-  func socket(_ host: String = "host1") -> String { "unix:///run/orch/dev/\(Self.name)/\(host)/orch.sock" }
+  func socketPath(_ host: String) -> String { "/run/orch/dev/\(name)/\(host)/orch.sock" }
+  func socket(_ host: String = "host1") -> String { "unix://\(socketPath(host))" }
 
   func orch(_ arguments: String..., on host: String = "host1", seconds: Double = 60) throws -> Outcome {
     try Self.run("\(Self.programs)/orch", arguments, environment: ["ORCH_HOST": socket(host)], seconds: seconds)
   }
-  func dev(_ arguments: String..., seconds: Double = 30) throws -> Outcome {
-    try Self.run("\(Self.programs)/orch", ["dev"] + arguments, environment: ["ORCH_DEV_CLUSTER": Self.name], seconds: seconds)
+  func dev(_ arguments: String..., seconds: Double = 30) throws -> Outcome { try dev(arguments, seconds: seconds) }
+  func dev(_ arguments: [String], seconds: Double = 30) throws -> Outcome {
+    try Self.run("\(Self.programs)/orch", ["dev"] + arguments, environment: ["ORCH_DEV_CLUSTER": name], seconds: seconds)
   }
   func on(_ host: String, _ command: String..., seconds: Double = 20) throws -> Outcome {
     try Self.run(
-      "\(Self.programs)/orch", ["dev", "exec", host, "--"] + command, environment: ["ORCH_DEV_CLUSTER": Self.name], seconds: seconds)
+      "\(Self.programs)/orch", ["dev", "exec", host, "--"] + command, environment: ["ORCH_DEV_CLUSTER": name], seconds: seconds)
   }
   func docker(_ arguments: String..., on host: String = "host1") throws -> Outcome {
     try Self.run("/usr/bin/env", ["docker"] + arguments, environment: ["DOCKER_HOST": socket(host)], seconds: 60)
