@@ -1,7 +1,7 @@
 // responder: the sample images' HTTP server. One process, one thread, no dependencies; linked statically.
 //
 // GET /        service, task, host, version: a line each ("task: 4f2a...")
-// GET /health  200 "ok"
+// GET /health  200 "ok", not logged
 // GET /exit/N  answers, then exits with status N
 //
 // Environment: PORT (80), VERSION, SERVICE, TASK, HOST (default of each of the last three: the hostname),
@@ -71,7 +71,7 @@ static void answer(int client, const char *host, const char *version) {
   if (write(client, reply, size) < 0) perror("write");
   shutdown(client, SHUT_WR);
   close(client);
-  printf("%s %s\n", path, status);
+  if (strcmp(path, "/health")) printf("%s %s\n", path, status);
   fflush(stdout);
   if (leave >= 0) exit(leave);
 }

@@ -49,7 +49,7 @@ actor Agent {
     switch output {
     case .prepare(let id): lane(id) { controller, agent in await controller.prepare(agent) }
     case .start(let id): lane(id) { controller, agent in await controller.start(agent) }
-    case .watch(let id): lane(id) { controller, agent in await controller.watch(agent) }
+    case .watch(let id): lane(id) { controller, agent in await controller.resume(agent) }
     case .stop(let id): aside(id) { controller, agent in await controller.stop(agent) }
     case .release(let id): lane(id) { controller, _ in await controller.release() }
     case .remove(let id):

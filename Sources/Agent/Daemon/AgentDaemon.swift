@@ -76,7 +76,8 @@ struct AgentDaemon {
       guard let id = TaskID(container.id) else { continue }
       switch container.state {
       case .running(let running):
-        found.append(RecoveredTask(id: id, containerID: container.id, pid: running.pid))
+        found.append(
+          RecoveredTask(id: id, containerID: container.id, pid: running.pid, isHealthChecked: rooms.keptHealth(of: id) != nil))
         guard let task = tasks[id], !task.attachments.isEmpty else { continue }
         let ports = specs[ServiceRevision.Key(task.service, task.revision)]?.ports.filter { $0.publishMode == .host } ?? []
         networks.append(TaskNetwork(task: id, attachments: task.attachments, hostPorts: ports))

@@ -16,10 +16,12 @@ actor TaskController {
   private let log: Logger
   private var prepared: Prepared?
   private var watching = false
+  private var health: Task<Void, Never>?
 
   private struct Prepared {
     var order: TaskOrder
     var config: ContainerConfig
+    var health: HealthCheck.Config?
   }
 
   init(id: TaskID, rooms: Rooms, log: Logger) {
@@ -33,7 +35,7 @@ actor TaskController {
   func prepare(_ agent: Agent) async {
     guard let order = await agent.order(id) else { return await agent.input(.prepareFailed(id, "its service's spec is not known here")) }
     do {
-      prepared = Prepared(order: order, config: try await configure(order, agent))
+      prepared = try await configure(order, agent)
       await agent.input(.prepared(id))
     } catch {
       log.warning("prepare task \(order.name): \(error)")
@@ -46,15 +48,29 @@ actor TaskController {
     do {
       let running = try await rooms.runtime.start(prepared.config)
       for warning in running.warnings { log.warning("task \(prepared.order.name): \(warning)") }
-      await agent.input(.started(id, containerID: container, pid: running.pid))
+      await agent.input(.started(id, containerID: container, pid: running.pid, isHealthChecked: prepared.health != nil))
       await watch(agent)
+      checkHealth(prepared.health, isHealthy: false, agent)
     } catch {
       await agent.input(.startFailed(id, "\(error)"))
     }
   }
 
+  /// A container that outlived the agent before.
+  func resume(_ agent: Agent) async {
+    let isHealthy = await agent.task(id)?.status.state == .running
+    await watch(agent)
+    checkHealth(rooms.keptHealth(of: id), isHealthy: isHealthy, agent)
+  }
+
+  private func checkHealth(_ config: HealthCheck.Config?, isHealthy: Bool, _ agent: Agent) {
+    guard let config, health == nil else { return }
+    let runner = HealthRunner(container: container, config: config, runtime: rooms.runtime, log: log, isHealthy: isHealthy)
+    health = Task { [id] in await runner.run { await agent.input(.health(id, $0)) } }
+  }
+
   /// Tells the worker of the container's end; does not hold the lane up meanwhile.
-  func watch(_ agent: Agent) async {
+  private func watch(_ agent: Agent) async {
     guard !watching else { return }
     watching = true
     let (id, container, runtime) = (id, container, rooms.runtime)
@@ -69,6 +85,7 @@ actor TaskController {
   }
 
   func stop(_ agent: Agent) async {
+    health?.cancel()
     let spec = await agent.order(id)?.container
     let grace = spec?.stopGracePeriod ?? ContainerSpec.defaultStopGracePeriod
     do {
@@ -81,6 +98,7 @@ actor TaskController {
 
   /// It has ended. Its logs stay until the manager forgets it.
   func release() async {
+    health?.cancel()
     rooms.names.stop(id)
     do { try await rooms.network.detach(id) } catch { log.warning("task \(id): \(error)") }
   }
@@ -94,7 +112,7 @@ actor TaskController {
 
   // MARK: - Preparation
 
-  private func configure(_ order: TaskOrder, _ agent: Agent) async throws -> ContainerConfig {
+  private func configure(_ order: TaskOrder, _ agent: Agent) async throws -> Prepared {
     let spec = order.container
     let template = Template(order: order, node: rooms.node)
     let image = try await image(spec.image)
@@ -123,7 +141,9 @@ actor TaskController {
 
     try await attach(order, agent, template, &config)
     config.mounts += try await mounts(spec, template, image)
-    return config
+    let health = HealthCheck.Config(spec.healthCheck, image: image.config.healthcheck)
+    try rooms.keepHealth(health, of: id)
+    return Prepared(order: order, config: config, health: health)
   }
 
   private func image(_ name: String) async throws -> ImageRecord {

@@ -17,6 +17,8 @@ public struct Worker: Sendable {
     var reported: Bool
     /// The manager asked for its end before it ended.
     var stopRequested: Bool
+    /// Its health check ended it.
+    var isUnhealthy = false
     /// The manager forgot it: remove everything of it as soon as it has stopped.
     var forgotten: Bool
   }
@@ -76,10 +78,11 @@ public struct Worker: Sendable {
     case .prepared(let id): finish(id, from: .preparing, to: .ready, .ready, "prepared", now)
     case .prepareFailed(let id, let reason):
       end(id, TaskStatus(state: .rejected, timestamp: now, message: "preparing", error: reason), &outputs)
-    case .started(let id, let container, let pid):
+    case .started(let id, let container, let pid, let isChecked):
       guard entries[id]?.phase == .starting || entries[id]?.phase == .stopping else { break }
       if entries[id]?.phase == .starting { entries[id]?.phase = .running }
-      set(id, TaskStatus(state: .running, timestamp: now, message: "started", containerID: container, pid: pid))
+      set(id, Self.started(container, pid, isChecked, now))
+    case .health(let id, let health): judge(id, health, now, &outputs)
     case .startFailed(let id, let reason):
       end(id, TaskStatus(state: .failed, timestamp: now, message: "starting", error: reason), &outputs)
     case .exited(let id, let exit): ended(id, exit, now, &outputs)
@@ -160,14 +163,47 @@ public struct Worker: Sendable {
         outputs.append(.remove(container.id))
         continue
       }
-      entries[container.id] = Entry(
-        task: task, phase: .running,
-        status: TaskStatus(
-          state: .running, timestamp: task.status.state == .running ? task.status.timestamp : now, message: "started",
-          containerID: container.containerID, pid: container.pid), reported: false, stopRequested: false, forgotten: false)
+      let wasRunning = task.status.state == .running
+      var status = Self.started(container.containerID, container.pid, container.isHealthChecked && !wasRunning, now)
+      if wasRunning {
+        status.timestamp = task.status.timestamp
+        if container.isHealthChecked { status.health = TaskHealth(status: .healthy) }
+      }
+      entries[container.id] = Entry(task: task, phase: .running, status: status, reported: false, stopRequested: false, forgotten: false)
       outputs.append(.watch(container.id))
     }
     for case .task(let task) in items.values where entries[task.id] == nil { remembered.insert(task.id) }
+  }
+
+  /// With a health check it runs, for the rest of the cluster, once it is healthy (SwarmKit agent/exec: a controller's Start returns then).
+  private static func started(_ container: String, _ pid: Int32?, _ isChecked: Bool, _ now: Timestamp) -> TaskStatus {
+    TaskStatus(
+      state: isChecked ? .starting : .running, timestamp: now, message: isChecked ? "waiting for its health check" : "started",
+      containerID: container, pid: pid, health: isChecked ? TaskHealth(status: .starting) : nil)
+  }
+
+  private mutating func judge(_ id: TaskID, _ health: TaskHealth, _ now: Timestamp, _ outputs: inout [WorkerOutput]) {
+    guard let entry = entries[id], entry.phase == .running else { return }
+    var status = entry.status
+    status.health = health
+    let reason = health.log.last.flatMap { $0.exitCode == 0 ? nil : $0.reason } ?? ""
+    switch health.status {
+    case .healthy where status.state < .running:
+      status.state = .running
+      status.timestamp = now
+      status.message = "started"
+      status.error = ""
+    case .starting: status.error = reason.isEmpty ? "" : "health check: \(reason)"
+    case .healthy: break
+    case .unhealthy:
+      // Nobody is sent to it from now on; it is over when it has stopped.
+      status.message = "stopping: unhealthy"
+      status.error = "unhealthy: \(reason) (\(health.failingStreak) in a row)"
+      entries[id]?.isUnhealthy = true
+      entries[id]?.phase = .stopping
+      outputs.append(.stop(id))
+    }
+    set(id, status)
   }
 
   private mutating func ended(_ id: TaskID, _ exit: TaskExit, _ now: Timestamp, _ outputs: inout [WorkerOutput]) {
@@ -177,9 +213,13 @@ public struct Worker: Sendable {
     status.exitCode = exit.code
     status.oomKilled = exit.oomKilled
     status.message = "finished"
+    status.error = ""
     if entry.stopRequested {
       status.state = .shutdown
       status.message = "shutdown"
+    } else if entry.isUnhealthy {
+      status.state = .failed
+      status.error = "task: \(entry.status.error)"
     } else if exit.code == 0 {
       status.state = .complete
     } else {
@@ -281,7 +321,9 @@ public enum WorkerInput: Sendable {
   case sessionOpened
   case prepared(TaskID)
   case prepareFailed(TaskID, String)
-  case started(TaskID, containerID: String, pid: Int32)
+  case started(TaskID, containerID: String, pid: Int32, isHealthChecked: Bool = false)
+  /// From the task's `HealthCheck`.
+  case health(TaskID, TaskHealth)
   case startFailed(TaskID, String)
   case exited(TaskID, TaskExit)
   case removed(TaskID)
@@ -312,10 +354,12 @@ public struct RecoveredTask: Hashable, Sendable {
   public var id: TaskID
   public var containerID: String
   public var pid: Int32?
-  public init(id: TaskID, containerID: String, pid: Int32?) {
+  public var isHealthChecked: Bool
+  public init(id: TaskID, containerID: String, pid: Int32?, isHealthChecked: Bool = false) {
     self.id = id
     self.containerID = containerID
     self.pid = pid
+    self.isHealthChecked = isHealthChecked
   }
 }
 

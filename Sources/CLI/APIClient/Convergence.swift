@@ -46,7 +46,8 @@ public struct Convergence: Hashable, Sendable {
     desired = service.spec.replicas ?? UInt64(live.count)
     leaving = tasks.count { ($0.isAlive && !($0.wanted && current.contains($0.id))) }
     reasons = live.filter { $0.status.state != "running" }.sorted { ($0.slot ?? 0, $0.id) < ($1.slot ?? 0, $1.id) }.map { task in
-      let detail = task.status.err ?? (task.status.state == "pending" ? task.status.message : "")
+      let tells = task.status.state == "pending" || task.status.containerStatus?.health != nil
+      let detail = task.status.err ?? (tells ? task.status.message : "")
       return "\(title(task)): \(task.status.state)\(place(task))" + (detail.isEmpty ? "" : " (\(detail))")
     }
 

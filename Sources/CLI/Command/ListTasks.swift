@@ -52,11 +52,17 @@ struct ListTasks: AsyncParsableCommand {
       table.add([
         list.short(task.id), name == previous && list.format == .table ? " \\_ \(name)" : name, task.spec.containerSpec.image,
         task.nodeID.map { hostnames[$0] ?? String($0.prefix(12)) } ?? "", capitalized(task.desiredState),
-        "\(capitalized(task.status.state)) \(Now.ago(task.status.timestamp))", reason(task), ports.joined(separator: ","),
+        "\(capitalized(task.status.state)) \(Now.ago(task.status.timestamp))\(health(task))", reason(task), ports.joined(separator: ","),
       ])
       previous = name
     }
     list.show(table, ids: sorted.map { list.short($0.id) })
+  }
+
+  /// As `docker ps` has it.
+  private func health(_ task: TaskInspect) -> String {
+    guard let health = task.status.containerStatus?.health, !task.isOver else { return "" }
+    return health.status == .starting ? " (health: starting)" : " (\(health.status.rawValue))"
   }
 
   private func reason(_ task: TaskInspect) -> String {

@@ -150,7 +150,6 @@ extension ContainerSpec {
   /// What is kept but nothing carries out in this version, for Docker's `Warnings`; nil: nothing.
   fileprivate var notYet: [String]? {
     var keys: [String] = []
-    if let test = healthCheck?.test, !test.isEmpty, test != ["NONE"] { keys.append("the health check: a task counts as healthy as soon as it runs") }
     if openStdin == true { keys.append("the open stdin: it is empty") }
     if dnsConfig?.nameservers?.isEmpty == false { keys.append("the name servers: tasks ask their host's") }
     return keys.isEmpty ? nil : keys.map { "orch does not carry this out yet: \($0)" }

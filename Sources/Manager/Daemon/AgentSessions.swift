@@ -69,7 +69,8 @@ final class AgentSessions: Sendable {
       case .reports(let reports): await loop.input(.report(session, try reports.reports.map { try $0.model() }))
       case .resync: await loop.input(.resync(session))
       case .applied(let sequence): await loop.input(.applied(session, sequence))
-      case .register, .description_p, nil: throw StreamError(.invalidArgument, "not a message of a session that has begun")
+      case .description_p(let description): await loop.input(.described(session, try ModelJSON.decode(from: description)))
+      case .register, nil: throw StreamError(.invalidArgument, "not a message of a session that has begun")
       }
     }
   }

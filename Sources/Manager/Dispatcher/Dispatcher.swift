@@ -26,6 +26,8 @@ public enum DispatcherInput: Sendable {
   case connected(node: NodeID, session: SessionID, description: NodeDescription, underlay: IPv4Address)
   /// Expected every second (`Dispatcher.heartbeatPeriod`).
   case heartbeat(SessionID)
+  /// The node says something new of itself.
+  case described(SessionID, NodeDescription)
   /// The connection broke or was closed by the agent.
   case disconnected(SessionID)
   /// Applied entries; `state` of the same call is the state right after them.
@@ -115,6 +117,9 @@ public struct Dispatcher: Sendable {
     case .connected(let node, let session, let description, let underlay): connect(node, session, description, underlay, now, &outputs)
     case .heartbeat(let id):
       if sessions[id] == nil { outputs.append(.close(id, reason: "unknown session: connect again")) } else { sessions[id]!.lastHeard = now }
+    case .described(let id, let description):
+      guard let node = sessions[id]?.node, let row = view.state.nodes[node], row.description != description else { break }
+      outputs.append(.propose([.nodeDescription(node, description)]))
     case .disconnected(let id):
       disconnect(id)
       release(&outputs)

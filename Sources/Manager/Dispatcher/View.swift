@@ -112,6 +112,7 @@ struct View: Sendable {
   private func task(_ id: TaskID, for node: NodeID) -> ClusterTask? {
     guard var task = state.tasks[id], task.node == node, task.status.state >= .assigned else { return nil }
     task.version = 0
+    task.status.health = nil
     if draining.contains(id) { task.desiredState = .running }
     if task.status.state < .running { task.status = TaskStatus(state: .assigned, timestamp: task.createdAt, message: "assigned") }
     return task

@@ -90,7 +90,9 @@ extension Reconciler {
     let window = context.policy?.window ?? 0
     let isCountedForEver = (context.policy?.maxAttempts ?? 0) > 0 && window == 0
     // A new leader did not see it start: since it was let start is the best it knows.
-    let time = ran ?? (task.status.containerID == nil ? 0 : task.status.timestamp - max(task.createdAt, task.startAfter))
+    // What its health check ended may never have been well, however long it tried.
+    let isUnknown = task.status.containerID == nil || task.status.health != nil
+    let time = ran ?? (isUnknown ? 0 : task.status.timestamp - max(task.createdAt, task.startAfter))
     if !isCountedForEver, time >= (window > 0 ? window : Self.healthyAfter) { return 1 }
     return task.restartCount == .max ? .max : task.restartCount + 1
   }

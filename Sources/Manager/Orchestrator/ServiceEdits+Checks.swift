@@ -109,9 +109,28 @@ extension ServiceEdits {
         throw .invalid("service \(spec.name): a memory limit of \(memory) bytes is below the 4 MiB that a container needs")
       }
     }
+    try checkHealth(spec.taskTemplate.containerSpec.healthCheck, spec.name)
     let restart = spec.taskTemplate.restartPolicy
     if (restart?.delay ?? 0) < 0 || (restart?.window ?? 0) < 0 { throw .invalid("service \(spec.name): restart_policy has a negative duration") }
     if (spec.taskTemplate.containerSpec.stopGracePeriod ?? 0) < 0 { throw .invalid("service \(spec.name): stop_grace_period is negative") }
+  }
+
+  /// Docker's own rules (moby daemon/container.go, verifyContainerSettings): 0 means the default.
+  private static func checkHealth(_ health: HealthConfig?, _ service: String) throws(EditError) {
+    guard let health else { return }
+    if let kind = health.test?.first {
+      guard ["NONE", "CMD", "CMD-SHELL"].contains(kind) else {
+        throw .invalid("service \(service): the health check's test begins with '\(kind)'; its first word must be NONE, CMD or CMD-SHELL")
+      }
+      if kind != "NONE", health.test?.count == 1 { throw .invalid("service \(service): the health check has no command to test with") }
+    }
+    let times = [
+      ("interval", health.interval), ("timeout", health.timeout), ("start_period", health.startPeriod), ("start_interval", health.startInterval),
+    ]
+    for (name, time) in times {
+      if let time, time != 0, time < .milliseconds(1) { throw .invalid("service \(service): the health check's \(name) is less than 1 ms") }
+    }
+    if let retries = health.retries, retries < 0 { throw .invalid("service \(service): the health check's retries are negative") }
   }
 
   private static func checkUpdate(_ config: UpdateConfig?, _ name: String, _ service: String) throws(EditError) {

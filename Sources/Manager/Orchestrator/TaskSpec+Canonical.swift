@@ -39,6 +39,7 @@ extension ContainerSpec {
     container.readOnly = set(readOnly)
     container.mounts = full(mounts?.map(\.canonical))
     container.hosts = full(hosts)
+    container.healthCheck = healthCheck?.canonical
     if let dns = dnsConfig {
       let short = DNSConfig(nameservers: full(dns.nameservers), search: full(dns.search), options: full(dns.options))
       container.dnsConfig = short == DNSConfig() ? nil : short
@@ -50,6 +51,19 @@ extension ContainerSpec {
     container.ulimits = full(ulimits)
     if oomScoreAdj == 0 { container.oomScoreAdj = nil }
     return container
+  }
+}
+
+extension HealthConfig {
+  fileprivate var canonical: HealthConfig? {
+    var health = self
+    health.test = full(test)
+    if interval == 0 { health.interval = nil }
+    if timeout == 0 { health.timeout = nil }
+    if startPeriod == 0 { health.startPeriod = nil }
+    if startInterval == 0 { health.startInterval = nil }
+    if retries == 0 { health.retries = nil }
+    return health == HealthConfig() ? nil : health
   }
 }
 

@@ -42,7 +42,8 @@ enum Schema {
     CREATE TABLE stacks (
       name TEXT PRIMARY KEY, revision INTEGER NOT NULL, manifest TEXT NOT NULL, services TEXT NOT NULL, networks TEXT NOT NULL,
       volumes TEXT NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
-    """
+    """,
+    "ALTER TABLE tasks ADD COLUMN health TEXT;",
   ]
 
   static let replicatedTables = ["cluster", "nodes", "services", "revisions", "tasks", "attachments", "networks", "volumes", "stacks"]

@@ -152,7 +152,7 @@ extension Store {
     try rows(
       """
       SELECT id, service, revision, slot, node, desired_state, state, state_at, message, error, container_id, pid, exit_code, oom_killed,
-        created_at, restart_count, start_after, version FROM tasks
+        created_at, restart_count, start_after, version, health FROM tasks
       """
     ) { row throws(StoreError) in
       let field = Field("tasks", row.blob(0))
@@ -163,7 +163,8 @@ extension Store {
       task.status = TaskStatus(
         state: try field.taskState(row, 6), timestamp: row.instant(7), message: row.text(8), error: row.text(9),
         containerID: row.isNull(10) ? nil : row.text(10), pid: row.isNull(11) ? nil : Int32(truncatingIfNeeded: row.integer(11)),
-        exitCode: row.isNull(12) ? nil : Int32(truncatingIfNeeded: row.integer(12)), oomKilled: row.bool(13))
+        exitCode: row.isNull(12) ? nil : Int32(truncatingIfNeeded: row.integer(12)), oomKilled: row.bool(13),
+        health: try row.optional(18) { column throws(StoreError) in try field.json(row, column) })
       task.attachments = attachments[task.id.bytes] ?? []
       task.restartCount = UInt32(truncatingIfNeeded: row.integer(15))
       task.startAfter = row.instant(16)

@@ -87,12 +87,12 @@ extension Store {
   private func put(_ task: ClusterTask, replaces: Bool) throws(StoreError) {
     let status = task.status
     try database.run(
-      "INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", .blob(task.id.bytes),
+      "INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", .blob(task.id.bytes),
       .blob(task.service.bytes), .integer(task.revision), .integer(task.slot), .optional(task.node) { .blob($0.bytes) },
       .integer(task.desiredState.rawValue), .integer(status.state.rawValue), .integer(status.timestamp.nanoseconds), .text(status.message),
       .text(status.error), .optional(status.containerID) { .text($0) }, .optional(status.pid) { .integer($0) },
       .optional(status.exitCode) { .integer($0) }, .bool(status.oomKilled), .integer(task.createdAt.nanoseconds), .integer(task.restartCount),
-      .integer(task.startAfter.nanoseconds), .integer(task.version))
+      .integer(task.startAfter.nanoseconds), .integer(task.version), .optional(status.health) { JSON.text($0) })
     try put(task.attachments, of: task.id.bytes, replaces: replaces)
   }
 

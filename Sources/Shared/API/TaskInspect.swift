@@ -22,7 +22,11 @@ public struct TaskInspect: Codable, Hashable, Sendable {
       public var exitCode: Int32?
       /// orch's own: the kernel killed it for memory.
       public var oomKilled: Bool?
-      enum CodingKeys: String, CodingKey { case containerID = "ContainerID", pid = "PID", exitCode = "ExitCode", oomKilled = "OOMKilled" }
+      /// In the shape that Docker's inspection of a container has.
+      public var health: TaskHealth?
+      enum CodingKeys: String, CodingKey {
+        case containerID = "ContainerID", pid = "PID", exitCode = "ExitCode", oomKilled = "OOMKilled", health = "Health"
+      }
     }
     public struct Ports: Codable, Hashable, Sendable {
       public var ports: [PortConfig]?
@@ -69,7 +73,9 @@ public struct TaskInspect: Codable, Hashable, Sendable {
       timestamp: old.timestamp, state: old.state.description, message: old.message, err: old.error.isEmpty ? nil : old.error,
       containerStatus: old.containerID == nil && old.exitCode == nil
         ? nil
-        : Status.Container(containerID: old.containerID, pid: old.pid, exitCode: old.exitCode, oomKilled: old.oomKilled ? true : nil),
+        : Status.Container(
+          containerID: old.containerID, pid: old.pid, exitCode: old.exitCode, oomKilled: old.oomKilled ? true : nil,
+          health: old.health),
       portStatus: Status.Ports(ports: hostPorts.isEmpty ? nil : hostPorts))
     desiredState = task.desiredState.description
     let attachments = task.attachments.compactMap { attachment -> Attachment? in

@@ -19,13 +19,7 @@ extension Reader {
     readProcess(&fields, &container)
     readSurroundings(&fields, &container)
     container.mounts = readMounts(&fields, stack)
-    container.healthCheck = fields.take("healthcheck").flatMap { value in
-      let health = health(value)
-      if let test = health?.test, test != ["NONE"] {
-        notYet(value, "orch runs no health checks yet: a task counts as healthy as soon as it runs")
-      }
-      return health
-    }
+    container.healthCheck = fields.take("healthcheck").flatMap { health($0) }
 
     var task = TaskSpec(containerSpec: container)
     task.networks = readAttachments(&fields, service: entry.key, &stack)

@@ -33,8 +33,8 @@ public struct ClusterTask: Hashable, Sendable, Codable {
     self.version = 0
   }
 
-  /// Runs, should run, and may be sent work.
-  public var isServing: Bool { status.state == .running && desiredState == .running }
+  /// Runs, should run, is not unhealthy: may be sent work.
+  public var isServing: Bool { status.state == .running && desiredState == .running && status.health?.status != .unhealthy }
 }
 
 public struct TaskStatus: Hashable, Sendable, Codable {
@@ -48,10 +48,12 @@ public struct TaskStatus: Hashable, Sendable, Codable {
   public var pid: Int32?
   public var exitCode: Int32?
   public var oomKilled: Bool
+  /// nil: it has no health check, or was not started.
+  public var health: TaskHealth?
 
   public init(
     state: TaskState, timestamp: Timestamp, message: String, error: String = "", containerID: String? = nil, pid: Int32? = nil,
-    exitCode: Int32? = nil, oomKilled: Bool = false
+    exitCode: Int32? = nil, oomKilled: Bool = false, health: TaskHealth? = nil
   ) {
     self.state = state
     self.timestamp = timestamp
@@ -61,5 +63,6 @@ public struct TaskStatus: Hashable, Sendable, Codable {
     self.pid = pid
     self.exitCode = exitCode
     self.oomKilled = oomKilled
+    self.health = health
   }
 }

@@ -21,12 +21,39 @@ public struct NodeDescription: Hashable, Sendable, Codable {
   public var platform: Platform
   public var resources: Resources
   public var engine: Engine
+  /// orch's own: published ports that this node cannot answer, because a process of the host has them. Sorted; at most 100.
+  public var portConflicts: [PortConflict]?
 
   public init(hostname: String, platform: Platform, resources: Resources, engine: Engine) {
     self.hostname = hostname
     self.platform = platform
     self.resources = resources
     self.engine = engine
+  }
+  public struct PortConflict: Hashable, Comparable, Sendable, Codable {
+    public var port: UInt16
+    public var `protocol`: PortConfig.PortProtocol
+    /// nil when nobody could be found.
+    public var holder: Holder?
+    public init(port: UInt16, protocol: PortConfig.PortProtocol, holder: Holder?) {
+      self.port = port
+      self.protocol = `protocol`
+      self.holder = holder
+    }
+    public static func < (a: Self, b: Self) -> Bool { (a.port, a.protocol.rawValue) < (b.port, b.protocol.rawValue) }
+    /// "nginx (pid 123)".
+    public var holderText: String { holder.map { "\($0.command) (pid \($0.pid))" } ?? "another process" }
+    enum CodingKeys: String, CodingKey { case port = "Port", `protocol` = "Protocol", holder = "Holder" }
+  }
+  /// A process of the host, by the name of its executable.
+  public struct Holder: Hashable, Sendable, Codable {
+    public var command: String
+    public var pid: Int32
+    public init(command: String, pid: Int32) {
+      self.command = command
+      self.pid = pid
+    }
+    enum CodingKeys: String, CodingKey { case command = "Command", pid = "PID" }
   }
   public struct Resources: Hashable, Sendable, Codable {
     public var nanoCPUs: Int64
@@ -46,7 +73,9 @@ public struct NodeDescription: Hashable, Sendable, Codable {
     }
     enum CodingKeys: String, CodingKey { case engineVersion = "EngineVersion", labels = "Labels" }
   }
-  enum CodingKeys: String, CodingKey { case hostname = "Hostname", platform = "Platform", resources = "Resources", engine = "Engine" }
+  enum CodingKeys: String, CodingKey {
+    case hostname = "Hostname", platform = "Platform", resources = "Resources", engine = "Engine", portConflicts = "PortConflicts"
+  }
 }
 
 public struct NodeStatus: Hashable, Sendable, Codable {

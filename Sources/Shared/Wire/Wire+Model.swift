@@ -58,11 +58,50 @@ extension WireTaskStatus {
     if let pid = value.pid { self.pid = pid }
     if let code = value.exitCode { exitCode = code }
     oomKilled = value.oomKilled
+    if let health = value.health { self.health = WireHealth(health) }
   }
   public func model() throws -> TaskStatus {
     TaskStatus(
       state: try TaskState(wire: state), timestamp: Timestamp(nanoseconds: timestamp), message: message, error: error,
-      containerID: hasContainerID ? containerID : nil, pid: hasPid ? pid : nil, exitCode: hasExitCode ? exitCode : nil, oomKilled: oomKilled)
+      containerID: hasContainerID ? containerID : nil, pid: hasPid ? pid : nil, exitCode: hasExitCode ? exitCode : nil, oomKilled: oomKilled,
+      health: hasHealth ? try health.model() : nil)
+  }
+}
+
+extension WireHealth {
+  init(_ value: TaskHealth) {
+    self.init()
+    status =
+      switch value.status {
+      case .starting: .starting
+      case .healthy: .healthy
+      case .unhealthy: .unhealthy
+      }
+    failingStreak = UInt32(clamping: value.failingStreak)
+    log = value.log.map { probe in
+      var message = WireProbe()
+      (message.start, message.end, message.exitCode, message.output) = (
+        probe.start.nanoseconds, probe.end.nanoseconds, probe.exitCode, probe.output
+      )
+      return message
+    }
+  }
+  /// What is more than the bounds allow is left out.
+  func model() throws -> TaskHealth {
+    let status: TaskHealth.Status =
+      switch self.status {
+      case .starting: .starting
+      case .healthy: .healthy
+      case .unhealthy: .unhealthy
+      case .unspecified, .UNRECOGNIZED: throw WireError("health \(self.status.rawValue)")
+      }
+    var health = TaskHealth(status: status, failingStreak: Int(failingStreak))
+    for probe in log.suffix(TaskHealth.probesMax) {
+      health.add(
+        TaskHealth.Probe(
+          start: Timestamp(nanoseconds: probe.start), end: Timestamp(nanoseconds: probe.end), exitCode: probe.exitCode, output: probe.output))
+    }
+    return health
   }
 }
 

@@ -175,4 +175,56 @@ struct WorkerTests {
     #expect(states(outputs) == [.rejected])
     #expect(world.worker.entries[world.task.id]?.status.error == "No such image: web:1")
   }
+
+  private func probe(_ code: Int32) -> TaskHealth.Probe { .init(start: .zero, end: .zero, exitCode: code, output: "no answer\nat all") }
+
+  @Test("a task with a health check runs, for the manager, once it is healthy; until then it says what the probe said")
+  func healthGates() throws {
+    var world = World()
+    _ = world.complete([.revision(world.revision), .task(world.task)])
+    _ = world.worker.step(.prepared(world.task.id), now: world.now)
+    let started = world.worker.step(.started(world.task.id, containerID: "c", pid: 9, isHealthChecked: true), now: world.now)
+    #expect(states(started) == [.starting])
+    let failing = world.worker.step(.health(world.task.id, TaskHealth(status: .starting, log: [probe(1)])), now: world.now)
+    guard case .report(let reports)? = failing.first else { throw Missing() }
+    #expect(reports[0].status.state == .starting && reports[0].status.error == "health check: exit 1: no answer")
+    let healthy = world.worker.step(.health(world.task.id, TaskHealth(status: .healthy, log: [probe(0)])), now: world.now)
+    guard case .report(let reports)? = healthy.first else { throw Missing() }
+    #expect(reports[0].status.state == .running && reports[0].status.error == "" && reports[0].status.health?.status == .healthy)
+  }
+  private struct Missing: Error {}
+
+  @Test("an unhealthy task is told of at once, stopped, and has failed with the probe's reason when it has ended, whatever its exit code")
+  func unhealthy() throws {
+    var world = World()
+    world.run()
+    let judged = world.worker.step(.health(world.task.id, TaskHealth(status: .unhealthy, failingStreak: 3, log: [probe(1)])), now: world.now)
+    #expect(judged.contains(.stop(world.task.id)))
+    #expect(states(judged) == [.running])
+    #expect(world.worker.step(.health(world.task.id, TaskHealth(status: .healthy)), now: world.now) == [])
+    let ended = world.worker.step(.exited(world.task.id, TaskExit(code: 0, oomKilled: false, finishedAt: nil)), now: world.now)
+    guard case .report(let reports)? = ended.last else { throw Missing() }
+    #expect(reports[0].status.state == .failed && reports[0].status.error == "task: unhealthy: exit 1: no answer (3 in a row)")
+  }
+
+  @Test("an unhealthy task that the manager stops meanwhile has shut down")
+  func unhealthyStopped() {
+    var world = World()
+    world.run()
+    _ = world.worker.step(.health(world.task.id, TaskHealth(status: .unhealthy, failingStreak: 3, log: [probe(1)])), now: world.now)
+    world.task.desiredState = .shutdown
+    #expect(!world.change([.task(world.task)]).contains(.stop(world.task.id)))
+    let ended = world.worker.step(.exited(world.task.id, TaskExit(code: 0, oomKilled: false, finishedAt: nil)), now: world.now)
+    #expect(states(ended) == [.failed])
+  }
+
+  @Test("found again after a restart it is healthy if the manager knew it running, and is checked anew otherwise", arguments: [true, false])
+  func recoveredHealth(wasRunning: Bool) {
+    var world = World()
+    world.task.status.state = wasRunning ? .running : .assigned
+    let kept = AssignmentsMessage(
+      complete: true, appliesTo: 0, resultsIn: 1, updates: [.revision(world.revision), .task(world.task)], removals: [])
+    let found = RecoveredTask(id: world.task.id, containerID: "c", pid: 9, isHealthChecked: true)
+    #expect(states(world.worker.step(.recovered(kept, [found]), now: world.now)) == [wasRunning ? .running : .starting])
+  }
 }

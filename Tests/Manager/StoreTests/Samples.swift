@@ -106,7 +106,9 @@ enum Sample {
 
   static let failed = TaskStatus(
     state: .failed, timestamp: noon, message: "finished", error: "task: non-zero exit (137)", containerID: "4f2a", pid: 4711, exitCode: 137,
-    oomKilled: true)
+    oomKilled: true,
+    health: TaskHealth(
+      status: .unhealthy, failingStreak: 3, log: [.init(start: noon, end: noon + .seconds(1), exitCode: -1, output: "no answer\n")]))
 
   /// Every kind of action, in an order in which none is refused. After each the database must hold exactly the state.
   static let actions: [Action] = [

@@ -15,7 +15,8 @@ struct WireTests {
     spec.taskTemplate.networks = [NetworkAttachmentConfig(target: network.description, aliases: ["site"])]
     spec.endpointSpec = EndpointSpec(mode: .vip, ports: [PortConfig(targetPort: 80, publishedPort: 8080)])
     let status = TaskStatus(
-      state: .failed, timestamp: now, message: "m", error: "e", containerID: "c", pid: 7, exitCode: 137, oomKilled: true)
+      state: .failed, timestamp: now, message: "m", error: "e", containerID: "c", pid: 7, exitCode: 137, oomKilled: true,
+      health: TaskHealth(status: .unhealthy, failingStreak: 3, log: [.init(start: now, end: now + .seconds(1), exitCode: -1, output: "slow")]))
     var full = ClusterTask(id: task, service: service, revision: 4, slot: 2, desiredState: .shutdown, createdAt: now)
     (full.node, full.status, full.restartCount, full.startAfter) = (node, status, 3, now + .seconds(1))
     full.attachments = [NetworkAttachment(network: network, address: IPv4Address("10.0.1.5")!)]

@@ -83,6 +83,15 @@ public nonisolated struct WireTaskStatus: Sendable {
 
   public var oomKilled: Bool = false
 
+  public var health: WireHealth {
+    get {_health ?? WireHealth()}
+    set {_health = newValue}
+  }
+  /// Returns true if `health` has been explicitly set.
+  public var hasHealth: Bool {self._health != nil}
+  /// Clears the value of `health`. Subsequent reads from it will return its default value.
+  public mutating func clearHealth() {self._health = nil}
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -90,6 +99,83 @@ public nonisolated struct WireTaskStatus: Sendable {
   fileprivate var _containerID: String? = nil
   fileprivate var _pid: Int32? = nil
   fileprivate var _exitCode: Int32? = nil
+  fileprivate var _health: WireHealth? = nil
+}
+
+public nonisolated struct WireHealth: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var status: WireHealth.Status = .unspecified
+
+  public var failingStreak: UInt32 = 0
+
+  public var log: [WireProbe] = []
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public nonisolated enum Status: SwiftProtobuf.Enum, Swift.CaseIterable {
+    public typealias RawValue = Int
+    case unspecified // = 0
+    case starting // = 1
+    case healthy // = 2
+    case unhealthy // = 3
+    case UNRECOGNIZED(Int)
+
+    public init() {
+      self = .unspecified
+    }
+
+    public init?(rawValue: Int) {
+      switch rawValue {
+      case 0: self = .unspecified
+      case 1: self = .starting
+      case 2: self = .healthy
+      case 3: self = .unhealthy
+      default: self = .UNRECOGNIZED(rawValue)
+      }
+    }
+
+    public var rawValue: Int {
+      switch self {
+      case .unspecified: return 0
+      case .starting: return 1
+      case .healthy: return 2
+      case .unhealthy: return 3
+      case .UNRECOGNIZED(let i): return i
+      }
+    }
+
+    // The compiler won't synthesize support with the UNRECOGNIZED case.
+    public static let allCases: [WireHealth.Status] = [
+      .unspecified,
+      .starting,
+      .healthy,
+      .unhealthy,
+    ]
+
+  }
+
+  public init() {}
+}
+
+public nonisolated struct WireProbe: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var start: Int64 = 0
+
+  public var end: Int64 = 0
+
+  public var exitCode: Int32 = 0
+
+  public var output: String = String()
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
 }
 
 public nonisolated struct WireTask: @unchecked Sendable {
@@ -273,7 +359,7 @@ nonisolated extension WireAttachment: SwiftProtobuf.Message, SwiftProtobuf._Mess
 
 nonisolated extension WireTaskStatus: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".TaskStatus"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}state\0\u{1}timestamp\0\u{1}message\0\u{1}error\0\u{3}container_id\0\u{1}pid\0\u{3}exit_code\0\u{3}oom_killed\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}state\0\u{1}timestamp\0\u{1}message\0\u{1}error\0\u{3}container_id\0\u{1}pid\0\u{3}exit_code\0\u{3}oom_killed\0\u{1}health\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -289,6 +375,7 @@ nonisolated extension WireTaskStatus: SwiftProtobuf.Message, SwiftProtobuf._Mess
       case 6: try { try decoder.decodeSingularInt32Field(value: &self._pid) }()
       case 7: try { try decoder.decodeSingularInt32Field(value: &self._exitCode) }()
       case 8: try { try decoder.decodeSingularBoolField(value: &self.oomKilled) }()
+      case 9: try { try decoder.decodeSingularMessageField(value: &self._health) }()
       default: break
       }
     }
@@ -323,6 +410,9 @@ nonisolated extension WireTaskStatus: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if self.oomKilled != false {
       try visitor.visitSingularBoolField(value: self.oomKilled, fieldNumber: 8)
     }
+    try { if let v = self._health {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 9)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -335,6 +425,96 @@ nonisolated extension WireTaskStatus: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if lhs._pid != rhs._pid {return false}
     if lhs._exitCode != rhs._exitCode {return false}
     if lhs.oomKilled != rhs.oomKilled {return false}
+    if lhs._health != rhs._health {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireHealth: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Health"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}status\0\u{3}failing_streak\0\u{1}log\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularEnumField(value: &self.status) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.failingStreak) }()
+      case 3: try { try decoder.decodeRepeatedMessageField(value: &self.log) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.status != .unspecified {
+      try visitor.visitSingularEnumField(value: self.status, fieldNumber: 1)
+    }
+    if self.failingStreak != 0 {
+      try visitor.visitSingularUInt32Field(value: self.failingStreak, fieldNumber: 2)
+    }
+    if !self.log.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.log, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireHealth, rhs: WireHealth) -> Bool {
+    if lhs.status != rhs.status {return false}
+    if lhs.failingStreak != rhs.failingStreak {return false}
+    if lhs.log != rhs.log {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireHealth.Status: SwiftProtobuf._ProtoNameProviding {
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0UNSPECIFIED\0\u{1}STARTING\0\u{1}HEALTHY\0\u{1}UNHEALTHY\0")
+}
+
+nonisolated extension WireProbe: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Probe"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}start\0\u{1}end\0\u{3}exit_code\0\u{1}output\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt64Field(value: &self.start) }()
+      case 2: try { try decoder.decodeSingularInt64Field(value: &self.end) }()
+      case 3: try { try decoder.decodeSingularInt32Field(value: &self.exitCode) }()
+      case 4: try { try decoder.decodeSingularStringField(value: &self.output) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.start != 0 {
+      try visitor.visitSingularInt64Field(value: self.start, fieldNumber: 1)
+    }
+    if self.end != 0 {
+      try visitor.visitSingularInt64Field(value: self.end, fieldNumber: 2)
+    }
+    if self.exitCode != 0 {
+      try visitor.visitSingularInt32Field(value: self.exitCode, fieldNumber: 3)
+    }
+    if !self.output.isEmpty {
+      try visitor.visitSingularStringField(value: self.output, fieldNumber: 4)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireProbe, rhs: WireProbe) -> Bool {
+    if lhs.start != rhs.start {return false}
+    if lhs.end != rhs.end {return false}
+    if lhs.exitCode != rhs.exitCode {return false}
+    if lhs.output != rhs.output {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
