@@ -9,7 +9,7 @@ import Model
 // - What a session was sent, put together, is exactly the full set for its node at the last `changes`.
 // - An agent's word counts for tasks of its own node only, and only for states that are an agent's to write.
 // - A task that serves is told to stop once no agent sends anybody to it any more (`Drain`).
-// - A node is said to be down once for each loss, by the leader, and only after its time of grace.
+// - A node is said to be down once for each loss, by the leader, and only after its time of grace; not while most are silent (`Doubt`).
 //
 // It refuses to know what a task is for, where it should run, and how bytes travel.
 
@@ -50,6 +50,8 @@ public enum DispatcherOutput: Hashable, Sendable {
   case wakeAt(Timestamp)
   /// For the log: something an agent may not do.
   case refused(SessionID, reason: String)
+  /// For the log.
+  case warning(String)
 }
 
 public struct Dispatcher: Sendable {
@@ -69,6 +71,8 @@ public struct Dispatcher: Sendable {
     var node: NodeID
     var underlay: IPv4Address
     var lastHeard: Timestamp
+    /// Not heard in time, and held in doubt.
+    var isSilent = false
     var sequence: UInt64 = 0
     /// The agent has said that it lives by the assignments up to here.
     var applied: UInt64 = 0
@@ -88,6 +92,7 @@ public struct Dispatcher: Sendable {
   /// Nodes without a session that are down unless they connect until then.
   var awaited: [NodeID: Timestamp] = [:]
   var drains: [TaskID: Drain] = [:]
+  var doubt: Doubt?
   /// The tick that was asked for.
   var wake: Timestamp?
 
@@ -101,7 +106,7 @@ public struct Dispatcher: Sendable {
     let before = self
     self = Dispatcher()
     view = View(state)
-    for node in state.nodes.values where node.status.state == .ready {
+    for node in state.nodes.values where node.isExpected {
       let until = now + (node.id == predecessor ? Self.predecessorGrace : Self.leadershipGrace)
       awaited[node.id] = again ? min(until, before.deadline(of: node.id).map { max($0, now + Self.reelectionGrace) } ?? until) : until
     }
@@ -116,7 +121,7 @@ public struct Dispatcher: Sendable {
     switch input {
     case .connected(let node, let session, let description, let underlay): connect(node, session, description, underlay, now, &outputs)
     case .heartbeat(let id):
-      if sessions[id] == nil { outputs.append(.close(id, reason: "unknown session: connect again")) } else { sessions[id]!.lastHeard = now }
+      if sessions[id] == nil { outputs.append(.close(id, reason: "unknown session: connect again")) } else { hear(id, now, &outputs) }
     case .described(let id, let description):
       guard let node = sessions[id]?.node, let row = view.state.nodes[node], row.description != description else { break }
       outputs.append(.propose([.nodeDescription(node, description)]))
@@ -162,24 +167,27 @@ public struct Dispatcher: Sendable {
     sessions[id] = Session(node: node, underlay: underlay, lastHeard: now)
     current[node] = id
     awaited[node] = nil
+    doubt?.held.remove(node)
     var actions: [Action] = []
     let status = NodeStatus(state: .ready, address: underlay)
     if row.description != description { actions.append(.nodeDescription(node, description)) }
     if row.status != status { actions.append(.nodeStatus(node, status)) }
     if !actions.isEmpty { outputs.append(.propose(actions)) }
     sendAll(id, &outputs)
+    if doubt != nil { expire(now, &outputs) }
   }
 
   private mutating func disconnect(_ id: SessionID) {
     guard let session = sessions.removeValue(forKey: id), current[session.node] == id else { return }
     current[session.node] = nil
+    if session.isSilent { return }
     awaited[session.node] = session.lastHeard + Self.heartbeatTimeout
   }
 
   /// Of a node without session; long ago when it has passed and only the proposal to say so was lost.
   private func deadline(of node: NodeID) -> Timestamp? {
     if let until = awaited[node] { return until }
-    return current[node] == nil && view.state.nodes[node]?.status.state == .ready ? Timestamp(nanoseconds: 0) : nil
+    return current[node] == nil && view.state.nodes[node]?.isExpected == true ? Timestamp(nanoseconds: 0) : nil
   }
 
   private mutating func closeRemoved(_ changes: [StateChange], _ outputs: inout [DispatcherOutput]) {
@@ -193,32 +201,49 @@ public struct Dispatcher: Sendable {
 
   /// A node that came back while its loss was being written down is ready nevertheless.
   private func contradict(_ changes: [StateChange], _ outputs: inout [DispatcherOutput]) {
-    for case .node(_, let new?) in changes where new.status.state == .down {
-      guard let session = current[new.id].flatMap({ sessions[$0] }), view.state.nodes[new.id]?.status.state == .down else { continue }
+    for case .node(_, let new?) in changes where new.status.state != .ready {
+      guard let session = current[new.id].flatMap({ sessions[$0] }), !session.isSilent, view.state.nodes[new.id]?.status.state == new.status.state
+      else { continue }
       outputs.append(.propose([.nodeStatus(new.id, NodeStatus(state: .ready, address: session.underlay))]))
     }
   }
 
   // MARK: - Time
 
-  private mutating func expire(_ now: Timestamp, _ outputs: inout [DispatcherOutput]) {
-    for (id, session) in sessions.sorted(by: { $0.key < $1.key }) where session.lastHeard + Self.heartbeatTimeout <= now {
-      outputs.append(.close(id, reason: "no heartbeat for \(Self.heartbeatTimeout.rawValue / 1_000_000_000) s"))
+  mutating func expire(_ now: Timestamp, _ outputs: inout [DispatcherOutput]) {
+    var silent: [SessionID] = []
+    for (id, session) in sessions where !session.isSilent && session.lastHeard + Self.heartbeatTimeout <= now { silent.append(id) }
+    var lost: [NodeID] = []
+    for (node, until) in awaited where until <= now { lost.append(node) }
+    guard doubt != nil || !silent.isEmpty || !lost.isEmpty else { return }
+    if doubts(now, &outputs) { return hold(silent: silent.sorted(), lost: lost.sorted(), &outputs) }
+    for id in silent.sorted() {
+      close(id, &outputs)
       disconnect(id)
     }
     for (node, until) in awaited.sorted(by: { $0.key < $1.key }) where until <= now {
       awaited[node] = nil
+      if let id = current.removeValue(forKey: node) {
+        close(id, &outputs)
+        sessions[id] = nil
+      }
       guard let row = view.state.nodes[node], row.status.state != .down else { continue }
       let status = NodeStatus(state: .down, message: "heartbeat failure", address: row.status.address)
       outputs.append(.propose([.nodeStatus(node, status)]))
     }
   }
 
+  private func close(_ id: SessionID, _ outputs: inout [DispatcherOutput]) {
+    outputs.append(.close(id, reason: "no heartbeat for \(Self.heartbeatTimeout.rawValue / 1_000_000_000) s"))
+  }
+
   /// Heartbeats only move deadlines later: the tick comes a little early then and asks again.
   private mutating func askForTick(_ outputs: inout [DispatcherOutput]) {
     var earliest = [awaited.values.min(), drains.values.map(\.until).min()].compactMap { $0 }.min()
     if wake == nil || (earliest.map { $0 < wake! } ?? false) || sessions.count == 1 {
-      for session in sessions.values { earliest = min(earliest ?? .init(nanoseconds: .max), session.lastHeard + Self.heartbeatTimeout) }
+      for session in sessions.values where !session.isSilent {
+        earliest = min(earliest ?? .init(nanoseconds: .max), session.lastHeard + Self.heartbeatTimeout)
+      }
     }
     guard let earliest, wake.map({ earliest < $0 }) ?? true else { return }
     wake = earliest
@@ -232,7 +257,7 @@ public struct Dispatcher: Sendable {
       outputs.append(.close(id, reason: "unknown session: connect again"))
       return
     }
-    sessions[id]!.lastHeard = now
+    hear(id, now, &outputs)
     var actions: [Action] = []
     for report in reports {
       // Reaped meanwhile: nobody's news any more.

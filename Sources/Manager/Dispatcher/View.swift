@@ -169,6 +169,6 @@ struct View: Sendable {
     else { return nil }
     return EndpointRecord(
       task: id, service: task.service, network: network, node: node.id, slot: task.slot, address: attachment.address, underlay: underlay,
-      ready: task.isServing && node.status.state == .ready)
+      ready: task.isServing && (node.status.state == .ready || node.status.state == .unknown))
   }
 }

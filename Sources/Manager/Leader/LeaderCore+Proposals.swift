@@ -34,6 +34,7 @@ extension LeaderCore {
       case .propose(let actions): enqueue(actions)
       case .close(let session, let reason): outputs.append(.close(session, reason: reason))
       case .refused(let session, let reason): outputs.append(.warning("\(session): \(reason)"))
+      case .warning(let text): outputs.append(.warning(text))
       case .wakeAt(let instant): dispatcherWake = instant
       }
     }

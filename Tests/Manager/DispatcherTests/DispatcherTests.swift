@@ -37,6 +37,12 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
   func connected(_ session: UInt64, _ number: Int = 1) -> DispatcherInput {
     .connected(node: node(number).id, session: SessionID(session), description: description, underlay: node(number).status.address!)
   }
+  /// A third node that is heard, so that the silence of the others is not doubted.
+  mutating func witness(_ second: Double) {
+    if state.nodes[node(3).id] == nil { _ = state.speculate([.putNode(node(3))]) }
+    dispatcher.view = View(state)
+    _ = dispatcher.step(connected(33, 3), state: state, now: at(second))
+  }
   func down(_ outputs: [DispatcherOutput]) -> [UInt128] {
     outputs.flatMap { output -> [UInt128] in
       guard case .propose(let actions) = output else { return [] }
@@ -56,7 +62,9 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
   @Test("the leader before, whose agent lost its session at once, has less time")
   mutating func predecessor() {
     #expect(dispatcher.reset(state: state, predecessor: node(2).id, now: at(0)) == [.wakeAt(at(2.5))])
+    witness(2)
     #expect(down(dispatcher.step(.tick, state: state, now: at(2.5))) == [2])
+    _ = dispatcher.step(.heartbeat(SessionID(33)), state: state, now: at(4))
     #expect(down(dispatcher.step(.tick, state: state, now: at(5))) == [1])
   }
 
@@ -65,14 +73,15 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     _ = dispatcher.reset(state: state, predecessor: node(2).id, now: at(0))
     _ = dispatcher.step(connected(1), state: state, now: at(0.5))
     #expect(dispatcher.reset(state: state, again: true, now: at(1)) == [.wakeAt(at(3))])
+    witness(2)
     #expect(down(dispatcher.step(.tick, state: state, now: at(3))) == [2])
     // Its proposal was lost with the leadership: nobody waits five seconds more.
     _ = dispatcher.step(connected(1), state: state, now: at(3))
     _ = dispatcher.reset(state: state, again: true, now: at(4))
-    #expect(dispatcher.awaited == [node(1).id: at(9), node(2).id: at(6)])
+    #expect(dispatcher.awaited == [node(1).id: at(9), node(2).id: at(6), node(3).id: at(9)])
     // After another's term everybody may have been heard there.
     _ = dispatcher.reset(state: state, now: at(5))
-    #expect(dispatcher.awaited == [node(1).id: at(10), node(2).id: at(10)])
+    #expect(dispatcher.awaited == [node(1).id: at(10), node(2).id: at(10), node(3).id: at(10)])
   }
 
   @Test("three silent seconds and the node is down, whether its connection broke or not; coming back in time prevents it")
@@ -81,13 +90,15 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     _ = dispatcher.step(connected(1), state: state, now: at(0))
     let joined = dispatcher.step(connected(2, 2), state: state, now: at(0))
     #expect(!joined.contains { if case .propose = $0 { true } else { false } })
-    #expect(dispatcher.step(.heartbeat(SessionID(1)), state: state, now: at(1)) == [])
+    #expect(dispatcher.step(.heartbeat(SessionID(1)), state: state, now: at(1.5)) == [])
     let late = dispatcher.step(.tick, state: state, now: at(3))
     #expect(down(late) == [2])
     #expect(late.contains(.close(SessionID(2), reason: "no heartbeat for 3 s")))
-    #expect(late.contains(.wakeAt(at(4))))
+    #expect(late.contains(.wakeAt(at(4.5))))
     #expect(dispatcher.step(.disconnected(SessionID(1)), state: state, now: at(3.5)) == [])
-    #expect(dispatcher.awaited[node(1).id] == at(4))
+    #expect(dispatcher.awaited[node(1).id] == at(4.5))
+    witness(3.5)
+    for second in 4...6 { _ = dispatcher.step(.heartbeat(SessionID(33)), state: state, now: at(Double(second))) }
     _ = dispatcher.step(connected(3), state: state, now: at(3.6))
     #expect(down(dispatcher.step(.tick, state: state, now: at(5.5))) == [])
     #expect(dispatcher.step(.disconnected(SessionID(3)), state: state, now: at(5.6)) == [])
