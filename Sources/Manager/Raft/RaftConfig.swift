@@ -9,6 +9,10 @@ public struct RaftConfig: Hashable, Sendable {
   public var preVote: Bool
   /// A leader that has not heard from a quorum for an election timeout steps down; voters shield a leader they hear. Leases need it.
   public var checkQuorum: Bool
+  /// Answers `ReadMode.lease` from the leader's lease, without a round of heartbeats. Needs `checkQuorum`, on every member. Safe only while
+  /// a tick lasts equally long everywhere, within one tick in an election timeout, and while no member's ticks stand still: a process or
+  /// machine that was paused must be given the ticks it missed before it is asked anything. Off: such reads are confirmed like the others.
+  public var leaseReads: Bool
   /// Of one append message; one entry always fits.
   public var maxMessageBytes: Int
   /// Append messages on their way to one peer.
@@ -20,25 +24,30 @@ public struct RaftConfig: Hashable, Sendable {
   public var maxCommittedBytes: Int
   /// Of entries kept in memory beyond those not yet durable or applied; older ones come from the `LogReader`.
   public var maxCachedBytes: Int
+  /// Reads that wait for their confirmation; more are dropped, as a lost message is.
+  public var maxPendingReads: Int
   /// For the randomized election timeouts. Differs between members.
   public var seed: UInt64
 
   public init(
-    id: RaftID, electionTicks: Int = 10, heartbeatTicks: Int = 1, preVote: Bool = true, checkQuorum: Bool = true, maxMessageBytes: Int = 1 << 20,
-    maxInflightMessages: Int = 256, maxInflightBytes: Int = 16 << 20, maxUncommittedBytes: Int = 64 << 20, maxCommittedBytes: Int = 4 << 20,
-    maxCachedBytes: Int = 16 << 20, seed: UInt64
+    id: RaftID, electionTicks: Int = 10, heartbeatTicks: Int = 1, preVote: Bool = true, checkQuorum: Bool = true, leaseReads: Bool = false,
+    maxMessageBytes: Int = 1 << 20, maxInflightMessages: Int = 256, maxInflightBytes: Int = 16 << 20, maxUncommittedBytes: Int = 64 << 20,
+    maxCommittedBytes: Int = 4 << 20,
+    maxCachedBytes: Int = 16 << 20, maxPendingReads: Int = 4096, seed: UInt64
   ) {
     self.id = id
     self.electionTicks = electionTicks
     self.heartbeatTicks = heartbeatTicks
     self.preVote = preVote
     self.checkQuorum = checkQuorum
+    self.leaseReads = leaseReads
     self.maxMessageBytes = maxMessageBytes
     self.maxInflightMessages = maxInflightMessages
     self.maxInflightBytes = maxInflightBytes
     self.maxUncommittedBytes = maxUncommittedBytes
     self.maxCommittedBytes = maxCommittedBytes
     self.maxCachedBytes = maxCachedBytes
+    self.maxPendingReads = maxPendingReads
     self.seed = seed
   }
 }

@@ -57,6 +57,9 @@ extension RaftCore {
     return leaderHeardAt.map { ticks - $0 < UInt64(config.electionTicks) } ?? false
   }
 
+  /// To stand for election now would break the promise that its answers to the leader's heartbeats made.
+  var upholdsLease: Bool { config.leaseReads && isShieldingLeader }
+
   /// False: the message goes no further.
   mutating func acceptsNewerTerm(_ message: Message) -> Bool {
     switch message.body {
@@ -75,7 +78,8 @@ extension RaftCore {
     switch message.body {
     case .append, .heartbeat:
       // Without it a leader that pre-vote or the shield keeps apart would never learn of the newer term.
-      if config.checkQuorum || config.preVote { sendAfterPersistence(.appended(upTo: 0), to: message.from) }
+      // Not an `appended`: whoever leads the newer term by now would believe that it begins at nothing.
+      if config.checkQuorum || config.preVote { sendAfterPersistence(.heartbeatResponse(round: 0), to: message.from) }
     case .preVote: sendAfterPersistence(.preVoteResponse(refusal), to: message.from)
     default: break
     }

@@ -17,7 +17,7 @@ extension RaftCore {
           return
         }
       }
-      if !confState.isVoter(id) { handOverToHeir() }
+      if confState.isVoter(id) { leaveJointIfDue() } else { handOverToHeir() }
     }
     if heartbeatElapsed >= config.heartbeatTicks { broadcastHeartbeat() }
   }

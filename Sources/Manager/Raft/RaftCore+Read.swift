@@ -59,6 +59,7 @@ extension RaftCore {
 
   mutating func read(from: RaftID, context: UInt64, mode: ReadMode) {
     var read = PendingReads.Read(from: from, context: context, index: log.committed, round: reads.round + 1)
+    guard reads.postponed.count + reads.waiting.count < config.maxPendingReads else { return }
     guard hasCommittedInTerm else {
       reads.postponed.append(read)
       return
@@ -77,7 +78,7 @@ extension RaftCore {
 
   /// Voters that answered the round shield this leader for an election timeout from when they got it; one tick is kept for skew.
   private var isLeaseValid: Bool {
-    guard config.checkQuorum, !reads.hasForfeitedLease, let since = reads.confirmedAt else { return false }
+    guard config.leaseReads, !reads.hasForfeitedLease, let since = reads.confirmedAt else { return false }
     return ticks - since + 1 < UInt64(config.electionTicks)
   }
 

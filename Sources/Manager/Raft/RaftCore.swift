@@ -56,6 +56,7 @@ public struct RaftCore: Sendable {
   public init(config: RaftConfig, stored: StoredState, reader: any LogReader) {
     precondition(config.id.rawValue != 0, "a member's id is never 0")
     precondition(config.heartbeatTicks > 0 && config.electionTicks > config.heartbeatTicks, "electionTicks must exceed heartbeatTicks")
+    precondition(!config.leaseReads || config.checkQuorum, "leases need checkQuorum")
     self.config = config
     random = SplitMix64(seed: config.seed)
     term = stored.hardState.term
@@ -108,10 +109,20 @@ public struct RaftCore: Sendable {
     }
   }
 
-  /// Starts an election now (a new cluster's first member need not wait). Nothing happens if it may not be elected.
+  /// Starts an election now (a new cluster's first member need not wait). Nothing happens if it may not be elected, or has a part in a
+  /// leader's lease.
   public mutating func campaign() {
-    guard role != .leader, isPromotable else { return }
+    guard role != .leader, isPromotable, !upholdsLease else { return }
     campaign(config.preVote ? .preElection : .election)
+  }
+
+  /// The shell knows that the leader is gone (its connection broke, its host is fenced): others get this member's vote at once, its term and
+  /// its election timeout stay. Only a follower has one to forget; whatever it hears from a leader brings it back.
+  /// Nothing happens where lease reads are on: the promise not to vote is what they rest upon.
+  public mutating func forgetLeader() {
+    guard role == .follower, !config.leaseReads else { return }
+    leader = nil
+    leaderHeardAt = nil
   }
 
   /// One entry each. Throws `notLeader`, `busy`, `transferring`; then nothing was appended.

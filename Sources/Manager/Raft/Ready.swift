@@ -39,7 +39,7 @@ public struct ReadState: Hashable, Sendable {
 public enum ReadMode: Hashable, Sendable {
   /// A quorum confirms the leader after the read was asked for (Raft section 8): safe under any clock.
   case quorum
-  /// Answered at once while the leader's lease lasts, else as `quorum`. Trusts that ticks are equally long everywhere, within one tick in an election timeout.
+  /// Answered at once while the leader's lease lasts, else as `quorum`. Only where `RaftConfig.leaseReads` is on; it says what this trusts.
   case lease
 }
 

@@ -39,6 +39,8 @@ struct Simulation {
   private let crashPermille: Int
   private let changesMembers: Bool
   private let mode: ReadMode
+  /// Members stand for election and forget their leader although they hear it.
+  private let forcesElections: Bool
 
   init(seed: UInt64) {
     self.seed = seed
@@ -50,12 +52,13 @@ struct Simulation {
     changesMembers = random.next() % 2 == 0
     let checkQuorum = random.next() % 4 != 0
     let drawn = random.next() % 2
+    forcesElections = seed % 4 == 0
     mode = checkQuorum && drawn == 0 ? .lease : .quorum
     let preVote = random.next() % 4 != 0
     let voters = (1...size).map { RaftID(UInt64($0)) }
     for position in 0..<size + spare {
       let config = RaftConfig(
-        id: RaftID(UInt64(position + 1)), electionTicks: 6, heartbeatTicks: 1, preVote: preVote, checkQuorum: checkQuorum,
+        id: RaftID(UInt64(position + 1)), electionTicks: 6, heartbeatTicks: 1, preVote: preVote, checkQuorum: checkQuorum, leaseReads: mode == .lease,
         maxMessageBytes: 120, maxInflightMessages: 1 + Int(random.next() % 6), maxUncommittedBytes: 400, maxCommittedBytes: 200,
         maxCachedBytes: 200, seed: random.next())
       configs.append(config)
@@ -112,7 +115,7 @@ struct Simulation {
     for entry in ready.committedEntries {
       guard entry.index <= history.count, history[Int(entry.index) - 1] == entry else { throw broken("\(position + 1) applies \(entry)") }
     }
-    configurations += try hosts[position].apply(ready.committedEntries).count
+    configurations += hosts[position].apply(ready.committedEntries).count { (try? $0.get()) != nil }
     for read in ready.readStates {
       guard let asked = reads.removeValue(forKey: read.context), asked.host == position else { continue }
       answeredReads += 1
@@ -136,7 +139,10 @@ struct Simulation {
         hosts[position].reader.disk.compact(upTo: applied - 2)
         hosts[position].core.compact(upTo: applied - 2)
       }
-    case 8: if chance(1, of: 4) { try? hosts[position].core.transferLeadership(to: RaftID(UInt64(pick(hosts.count) + 1))) }
+    case 8:
+      if forcesElections, chance(1, of: 4) { hosts[position].core.campaign() }
+      if forcesElections, chance(1, of: 4) { hosts[position].core.forgetLeader() }
+      if chance(1, of: 4) { try? hosts[position].core.transferLeadership(to: RaftID(UInt64(pick(hosts.count) + 1))) }
     default:
       guard changesMembers else { return }
       if hosts[position].core.confState.isJoint {

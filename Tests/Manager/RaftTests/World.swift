@@ -62,6 +62,8 @@ struct Host {
   var core: RaftCore
   let reader = DiskReader()
   var writes: [Ready] = []
+  /// Committed entries that are being applied.
+  var handedOut: [Entry] = []
 
   init(config: RaftConfig, disk: Disk) {
     reader.disk = disk
@@ -79,7 +81,7 @@ struct Host {
   /// The first `surviving` writes had reached the disk, though nobody was told.
   mutating func restart(config: RaftConfig, surviving: Int = 0) {
     for ready in writes.prefix(surviving) { reader.disk.write(ready) }
-    writes = []
+    (writes, handedOut) = ([], [])
     core = Self.boot(config, reader.disk, reader)
   }
 
@@ -91,15 +93,15 @@ struct Host {
     return ready.messagesAfterPersistence
   }
 
-  /// Answers the members after every configuration entry.
-  mutating func apply(_ entries: [Entry]) throws(RaftError) -> [ConfState] {
-    var changed: [ConfState] = []
+  /// Answers the members after every configuration entry; one that does not fit has no effect.
+  mutating func apply(_ entries: [Entry]) -> [Result<ConfState, RaftError>] {
+    var changed: [Result<ConfState, RaftError>] = []
     for entry in entries {
       precondition(entry.index == reader.disk.applied + 1, "applied \(entry.index) after \(reader.disk.applied)")
       precondition(reader.disk.term(at: entry.index) == entry.term, "applied \(entry.index), which is not durable here")
       if entry.kind == .configuration, let change = ConfigurationChange(decoding: entry.data) {
-        reader.disk.confState = try core.applyConfigurationChange(change)
-        changed.append(reader.disk.confState)
+        changed.append(Result { () throws(RaftError) in try core.applyConfigurationChange(change) })
+        reader.disk.confState = core.confState
       }
       reader.disk.applied = entry.index
     }
