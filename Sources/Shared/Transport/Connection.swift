@@ -152,18 +152,15 @@ public final class Connection: Sendable {
       return state.outbound
     }
     guard !frames.isEmpty else { return }
-    var buffer = channel.allocator.buffer(capacity: frames.reduce(0) { $0 + $1.bytes.count + 4 })
-    for frame in frames {
-      buffer.writeInteger(UInt32(frame.bytes.count))
-      buffer.writeBytes(frame.bytes)
-    }
+    var buffer = channel.allocator.buffer(capacity: frames.reduce(0) { $0 + $1.bytes.count })
+    for frame in frames { buffer.writeBytes(frame.bytes) }
     channel.writeAndFlush(buffer, promise: nil)
   }
 
   // MARK: - Inbound (on the event loop)
 
   /// What the other side did wrong, if it did.
-  func received(_ frame: WireFrame) -> String? {
+  func received(_ frame: InboundFrame) -> String? {
     switch frame.kind {
     case .ping: return nil
     case .hello: return "a second hello"
@@ -177,7 +174,7 @@ public final class Connection: Sendable {
     // A stream that has just ended here: what was under way for it means nothing any more.
     guard let stream else { return known ? nil : "a \(frame.kind) for stream \(frame.stream), which was never opened" }
     switch frame.kind {
-    case .data: if !stream.received(Array(frame.payload), end: frame.end) { return "\(stream.method): data beyond its credit or its end" }
+    case .data: if !stream.received(frame.payload, end: frame.end) { return "\(stream.method): data beyond its credit or its end" }
     case .end: if !stream.received(nil, end: true) { return "\(stream.method): a second end" }
     case .error: stream.fail(StreamError(frame.failure))
     case .credit: stream.granted(Int(frame.credit))
@@ -186,7 +183,7 @@ public final class Connection: Sendable {
     return nil
   }
 
-  private func opened(_ frame: WireFrame) -> String? {
+  private func opened(_ frame: InboundFrame) -> String? {
     let method = Method(rawValue: frame.method)
     let id = frame.stream
     guard isPeers(id), id > 0 else { return "stream \(id) is not the other side's to open" }
@@ -211,7 +208,7 @@ public final class Connection: Sendable {
       enqueue(.failure(id, StreamError(.resourceExhausted, "more than \(limits.streams) streams are open on this connection")))
       return nil
     case .new(let stream):
-      if frame.withPayload || frame.end { _ = stream.received(frame.withPayload ? Array(frame.payload) : nil, end: frame.end) }
+      if frame.withPayload || frame.end { _ = stream.received(frame.withPayload ? frame.payload : nil, end: frame.end) }
       switch router.handler(for: method, peer: peer) {
       case .success(let handler): stream.serve(handler)
       case .failure(let refusal):

@@ -6,7 +6,6 @@ import NIOCore
 import NIOPosix
 import NIOSSL
 import NIOTLS
-import SwiftProtobuf
 import Wire
 
 /// The last handler of a channel, after TLS: bytes to frames, the greeting, the pulse.
@@ -98,9 +97,12 @@ final class FrameHandler: ChannelInboundHandler {
         return end("a frame of \(length) bytes: at most \(connection.limits.frame) are allowed", context)
       }
       guard buffer.readableBytes >= 4 + Int(length) else { break }
-      buffer.moveReaderIndex(forwardBy: 4)
-      let frame: WireFrame
-      do { frame = try WireFrame(serializedBytes: buffer.readBytes(length: Int(length)) ?? []) } catch {
+      let frame: InboundFrame
+      do {
+        frame = try buffer.readWithUnsafeReadableBytes {
+          (4 + Int(length), try InboundFrame(UnsafeRawBufferPointer(rebasing: $0[4..<4 + Int(length)])))
+        }
+      } catch {
         return end("a malformed frame: \(error)", context)
       }
       if let violation = greeted ? connection.received(frame) : greet(frame, connection) { return end(violation, context) }
@@ -108,7 +110,7 @@ final class FrameHandler: ChannelInboundHandler {
     if buffer.readableBytes == 0 { buffer = ByteBuffer() } else { buffer.discardReadBytes() }
   }
 
-  private func greet(_ frame: WireFrame, _ connection: Connection) -> String? {
+  private func greet(_ frame: InboundFrame, _ connection: Connection) -> String? {
     guard frame.kind == .hello else { return "its first frame is not a greeting" }
     guard frame.version == Self.version else { return "it speaks version \(frame.version) of the protocol, this daemon version \(Self.version)" }
     greeted = true
