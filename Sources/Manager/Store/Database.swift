@@ -170,5 +170,10 @@ final class Statement {
     guard let start = sqlite3_column_blob(pointer, column) else { return [] }
     return Array(UnsafeRawBufferPointer(start: start, count: Int(sqlite3_column_bytes(pointer, column))))
   }
+  /// An id, big endian; nil when the blob has not 16 bytes.
+  func bits128(_ column: Int32) -> UInt128? {
+    guard let start = sqlite3_column_blob(pointer, column), sqlite3_column_bytes(pointer, column) == 16 else { return nil }
+    return UInt128(bigEndian: UnsafeRawPointer(start).loadUnaligned(as: UInt128.self))
+  }
   func optional<T>(_ column: Int32, _ read: (Int32) throws(StoreError) -> T) throws(StoreError) -> T? { isNull(column) ? nil : try read(column) }
 }

@@ -64,18 +64,31 @@ public struct SnapshotWriter: Sequence, IteratorProtocol {
 
 /// Puts the chunks together again.
 public struct SnapshotReader: Sendable {
-  private var actions: [Action] = []
+  private var restored = RestoredState()
   public init() {}
 
   public mutating func add(_ chunk: some Sequence<[UInt8]>) throws {
-    for bytes in chunk { actions.append(try Action(serialized: bytes)) }
+    for bytes in chunk { restored.add(try Action(serialized: bytes)) }
   }
 
   /// nil when the objects are not the `count` that the sender had.
-  public func state(at index: UInt64, count: Int) -> ClusterState? {
-    guard actions.count == count else { return nil }
-    var state = ClusterState()
-    state.restore(index: index, actions: actions)
-    return state.objectCount == count ? state : nil
+  public func state(at index: UInt64, count: Int) -> ClusterState? { restored.rows == count ? restored.finish(at: index) : nil }
+}
+
+/// A state as it is made again row by row.
+struct RestoredState: Sendable {
+  private var state = ClusterState()
+  private(set) var rows = 0
+
+  mutating func add(_ row: Action) {
+    state.restore(row)
+    rows += 1
+  }
+
+  /// nil when some of the rows contradicted others.
+  func finish(at index: UInt64) -> ClusterState? {
+    var whole = state
+    whole.restored(at: index)
+    return whole.objectCount == rows ? whole : nil
   }
 }

@@ -54,23 +54,20 @@ extension Store {
   }
 
   private func loadState() throws(StoreError) -> ClusterState {
-    var actions: [Action] = []
-    let attachments = try loadAttachments()
-    try loadCluster(&actions)
-    try loadNodes(&actions, attachments)
-    try loadServices(&actions)
-    try loadRevisions(&actions)
-    try loadTasks(&actions, attachments)
-    try loadNetworks(&actions)
-    try loadVolumes(&actions)
-    try loadStacks(&actions)
-    var state = ClusterState()
-    state.restore(index: appliedIndex, actions: actions)
-    // `restore` drops what contradicts; a database of ours holds no contradictions.
-    guard state.objectCount == actions.count else {
-      throw .damaged(table: "-", row: "-", reason: "\(actions.count) rows make \(state.objectCount) objects")
+    var state = RestoredState()
+    try loadCluster(&state)
+    try loadNodes(&state)
+    try loadServices(&state)
+    try loadRevisions(&state)
+    try loadTasks(&state)
+    try loadNetworks(&state)
+    try loadVolumes(&state)
+    try loadStacks(&state)
+    // What contradicts is dropped; a database of ours holds no contradictions.
+    guard let whole = state.finish(at: appliedIndex) else {
+      throw .damaged(table: "-", row: "-", reason: "\(state.rows) rows make fewer objects")
     }
-    return state
+    return whole
   }
 
   func rows(_ sql: String, _ body: (Statement) throws(StoreError) -> Void) throws(StoreError) {
@@ -82,50 +79,41 @@ extension Store {
 }
 
 extension Store {
-  private func loadAttachments() throws(StoreError) -> [[UInt8]: [NetworkAttachment]] {
-    var result: [[UInt8]: [NetworkAttachment]] = [:]
-    try rows("SELECT owner, network, address FROM attachments ORDER BY owner, position") { row throws(StoreError) in
-      let owner = row.blob(0)
-      let field = Field("attachments", owner)
-      result[owner, default: []].append(
-        NetworkAttachment(network: try field.identifier(row, 1), address: try field.parsed(row, 2)))
-    }
-    return result
-  }
-
-  private func loadCluster(_ actions: inout [Action]) throws(StoreError) {
+  private func loadCluster(_ state: inout RestoredState) throws(StoreError) {
     try rows("SELECT settings FROM cluster") { row throws(StoreError) in
-      actions.append(.putCluster(try Field("cluster", "1").json(row, 0)))
+      state.add(.putCluster(try Field("cluster", "1").json(row, 0)))
     }
   }
 
-  private func loadNodes(_ actions: inout [Action], _ attachments: [[UInt8]: [NetworkAttachment]]) throws(StoreError) {
+  private func loadNodes(_ state: inout RestoredState) throws(StoreError) {
+    let attachments = try Attachments(database)
     try rows(
       """
       SELECT id, spec, description, state, message, address, raft_id, manager_address, created_at, updated_at, version FROM nodes
+      ORDER BY id
       """
     ) { row throws(StoreError) in
-      let field = Field("nodes", row.blob(0))
+      let field = Field("nodes", id: row)
       var node = Node(id: try field.identifier(row, 0), spec: try field.json(row, 1), createdAt: row.instant(8))
       node.description = try row.optional(2) { column throws(StoreError) in try field.json(row, column) }
-      guard let state = NodeState(rawValue: row.text(3)) else { throw field.damaged("state is \(row.text(3))") }
+      guard let now = NodeState(rawValue: row.text(3)) else { throw field.damaged("state is \(row.text(3))") }
       node.status = NodeStatus(
-        state: state, message: row.text(4), address: try row.optional(5) { column throws(StoreError) in try field.parsed(row, column) })
+        state: now, message: row.text(4), address: try row.optional(5) { column throws(StoreError) in try field.parsed(row, column) })
       if !row.isNull(6) { node.manager = ManagerStatus(raftID: RaftID(row.unsigned(6)), address: row.text(7)) }
-      node.attachments = attachments[node.id.bytes] ?? []
+      node.attachments = try attachments.next(of: node.id.value)
       node.updatedAt = row.instant(9)
       node.version = row.unsigned(10)
-      actions.append(.putNode(node))
+      state.add(.putNode(node))
     }
   }
 
-  private func loadServices(_ actions: inout [Action]) throws(StoreError) {
+  private func loadServices(_ state: inout RestoredState) throws(StoreError) {
     try rows(
       """
       SELECT id, name, current, previous, latest, update_status, endpoint, pending_delete, created_at, updated_at, version FROM services
       """
     ) { row throws(StoreError) in
-      let field = Field("services", row.blob(0))
+      let field = Field("services", id: row)
       var service = Service(id: try field.identifier(row, 0), name: row.text(1), createdAt: row.instant(8))
       service.current = row.unsigned(2)
       service.previous = row.isNull(3) ? nil : row.unsigned(3)
@@ -135,27 +123,28 @@ extension Store {
       service.pendingDelete = row.bool(7)
       service.updatedAt = row.instant(9)
       service.version = row.unsigned(10)
-      actions.append(.putService(service))
+      state.add(.putService(service))
     }
   }
 
-  private func loadRevisions(_ actions: inout [Action]) throws(StoreError) {
+  private func loadRevisions(_ state: inout RestoredState) throws(StoreError) {
     try rows("SELECT service, number, spec, template, created_at FROM revisions") { row throws(StoreError) in
-      let field = Field("revisions", row.blob(0), " \(row.integer(1))")
+      let field = Field("revisions", id: row, number: row.integer(1))
       let key = ServiceRevision.Key(try field.identifier(row, 0), row.unsigned(1))
       let revision = ServiceRevision(key: key, spec: try field.json(row, 2), template: row.unsigned(3), createdAt: row.instant(4))
-      actions.append(.putRevision(revision))
+      state.add(.putRevision(revision))
     }
   }
 
-  private func loadTasks(_ actions: inout [Action], _ attachments: [[UInt8]: [NetworkAttachment]]) throws(StoreError) {
+  private func loadTasks(_ state: inout RestoredState) throws(StoreError) {
+    let attachments = try Attachments(database)
     try rows(
       """
       SELECT id, service, revision, slot, node, desired_state, state, state_at, message, error, container_id, pid, exit_code, oom_killed,
-        created_at, restart_count, start_after, version, health FROM tasks
+        created_at, restart_count, start_after, version, health FROM tasks ORDER BY id
       """
     ) { row throws(StoreError) in
-      let field = Field("tasks", row.blob(0))
+      let field = Field("tasks", id: row)
       var task = ClusterTask(
         id: try field.identifier(row, 0), service: try field.identifier(row, 1), revision: row.unsigned(2), slot: row.unsigned(3),
         desiredState: try field.taskState(row, 5), createdAt: row.instant(14))
@@ -165,36 +154,36 @@ extension Store {
         containerID: row.isNull(10) ? nil : row.text(10), pid: row.isNull(11) ? nil : Int32(truncatingIfNeeded: row.integer(11)),
         exitCode: row.isNull(12) ? nil : Int32(truncatingIfNeeded: row.integer(12)), oomKilled: row.bool(13),
         health: try row.optional(18) { column throws(StoreError) in try field.json(row, column) })
-      task.attachments = attachments[task.id.bytes] ?? []
+      task.attachments = try attachments.next(of: task.id.value)
       task.restartCount = UInt32(truncatingIfNeeded: row.integer(15))
       task.startAfter = row.instant(16)
       task.version = row.unsigned(17)
-      actions.append(.createTask(task))
+      state.add(.createTask(task))
     }
   }
 
-  private func loadNetworks(_ actions: inout [Action]) throws(StoreError) {
+  private func loadNetworks(_ state: inout RestoredState) throws(StoreError) {
     try rows("SELECT id, spec, vni, subnet, created_at, version FROM networks") { row throws(StoreError) in
-      let field = Field("networks", row.blob(0))
+      let field = Field("networks", id: row)
       var network = Network(id: try field.identifier(row, 0), spec: try field.json(row, 1), createdAt: row.instant(4))
       network.vni = row.isNull(2) ? nil : UInt32(truncatingIfNeeded: row.integer(2))
       network.subnet = try row.optional(3) { column throws(StoreError) in try field.parsed(row, column) }
       network.version = row.unsigned(5)
-      actions.append(.putNetwork(network))
+      state.add(.putNetwork(network))
     }
   }
 
-  private func loadVolumes(_ actions: inout [Action]) throws(StoreError) {
+  private func loadVolumes(_ state: inout RestoredState) throws(StoreError) {
     try rows("SELECT name, labels, driver, driver_options, created_at, version FROM volumes") { row throws(StoreError) in
       let field = Field("volumes", row.text(0))
       var volume = Volume(
         name: row.text(0), labels: try field.json(row, 1), driver: row.text(2), driverOptions: try field.json(row, 3), createdAt: row.instant(4))
       volume.version = row.unsigned(5)
-      actions.append(.putVolume(volume))
+      state.add(.putVolume(volume))
     }
   }
 
-  private func loadStacks(_ actions: inout [Action]) throws(StoreError) {
+  private func loadStacks(_ state: inout RestoredState) throws(StoreError) {
     try rows("SELECT name, revision, manifest, services, networks, volumes, created_at, updated_at, version FROM stacks") {
       row throws(StoreError) in
       let field = Field("stacks", row.text(0))
@@ -206,29 +195,63 @@ extension Store {
       stack.volumes = try field.json(row, 5)
       stack.updatedAt = row.instant(7)
       stack.version = row.unsigned(8)
-      actions.append(.putStack(stack))
+      state.add(.putStack(stack))
     }
+  }
+}
+
+/// The addresses of tasks and nodes, read beside their owners in the order of their ids.
+private final class Attachments {
+  private let rows: Statement
+  private var owner: UInt128?
+
+  init(_ database: Database) throws(StoreError) {
+    rows = try database.statement("SELECT owner, network, address FROM attachments ORDER BY owner, position")
+    try advance()
+  }
+  deinit { rows.reset() }
+
+  private func advance() throws(StoreError) {
+    owner = nil
+    guard try rows.step() else { return }
+    guard let id = rows.bits128(0) else { throw .damaged(table: "attachments", row: "-", reason: "owner: an id of \(rows.blob(0).count) bytes") }
+    owner = id
+  }
+
+  /// Owners must be asked for in ascending order.
+  func next(of id: UInt128) throws(StoreError) -> [NetworkAttachment] {
+    while let owner, owner < id { try advance() }
+    var found: [NetworkAttachment] = []
+    while owner == id {
+      let field = Field("attachments", id: rows)
+      found.append(NetworkAttachment(network: try field.identifier(rows, 1), address: try field.parsed(rows, 2)))
+      try advance()
+    }
+    return found
   }
 }
 
 /// Reads columns of one row, naming it when it is damaged.
 private struct Field {
   let table: String
-  let row: String
-  init(_ table: String, _ row: String) {
-    self.table = table
-    self.row = row
-  }
-  init(_ table: String, _ id: [UInt8], _ rest: String = "") {
-    self.init(table, (Identifier<Never>(bytes: id)?.description ?? "\(id)") + rest)
+  private let name: String
+  /// The row's id is this statement's first column; its text is made only when it is needed.
+  private let id: Statement?
+  private let number: Int64?
+
+  init(_ table: String, _ name: String) { (self.table, self.name, id, number) = (table, name, nil, nil) }
+  init(_ table: String, id: Statement, number: Int64? = nil) { (self.table, name, self.id, self.number) = (table, "", id, number) }
+
+  private var row: String {
+    guard let id else { return name }
+    return (id.bits128(0).map { Identifier<Never>(value: $0).description } ?? "\(id.blob(0))") + (number.map { " \($0)" } ?? "")
   }
 
   func damaged(_ reason: String) -> StoreError { .damaged(table: table, row: row, reason: reason) }
 
   func identifier<Tag>(_ statement: Statement, _ column: Int32) throws(StoreError) -> Identifier<Tag> {
-    let bytes = statement.blob(column)
-    guard let id = Identifier<Tag>(bytes: bytes) else { throw damaged("column \(column): an id of \(bytes.count) bytes") }
-    return id
+    guard let bits = statement.bits128(column) else { throw damaged("column \(column): an id of \(statement.blob(column).count) bytes") }
+    return Identifier<Tag>(value: bits)
   }
 
   func parsed<T: LosslessStringConvertible>(_ statement: Statement, _ column: Int32) throws(StoreError) -> T {

@@ -72,13 +72,17 @@ public struct ClusterState: Sendable {
 
   /// Loads rows from the database or a snapshot; no conditions, no changes told.
   public mutating func restore(index: UInt64, actions: some Sequence<Action>) {
-    var ignored: [StateChange] = []
-    for action in actions {
-      try? perform(action, &ignored, keepVersions: true)
-      ignored.removeAll(keepingCapacity: true)
-    }
-    self.index = index
+    for action in actions { restore(action) }
+    restored(at: index)
   }
+
+  /// One row; what contradicts an earlier one is left out. `restored` ends it.
+  public mutating func restore(_ row: Action) {
+    var ignored: [StateChange] = []
+    try? perform(row, &ignored, keepVersions: true)
+  }
+
+  public mutating func restored(at index: UInt64) { self.index = index }
 
   private func check(_ condition: Condition) throws(Refusal) {
     switch condition {

@@ -1,9 +1,16 @@
 /// An id of 128 random bits, written as 25 base-36 digits as Swarm's ids are. The tag makes ids of
 /// different things different types; 16 bytes inline, no allocation.
 public struct Identifier<Tag>: Hashable, Comparable, Sendable, LosslessStringConvertible {
-  public let value: UInt128
+  // Halves, because a UInt128 is aligned to 16 bytes: a row with several ids would be a quarter padding.
+  private let high: UInt64
+  private let low: UInt64
 
-  public init(value: UInt128) { self.value = value }
+  public var value: UInt128 { UInt128(high) << 64 | UInt128(low) }
+
+  public init(value: UInt128) {
+    high = UInt64(truncatingIfNeeded: value >> 64)
+    low = UInt64(truncatingIfNeeded: value)
+  }
 
   /// Randomness is injected: a decision never draws its own.
   public static func random(using generator: inout some RandomNumberGenerator) -> Self {
@@ -32,30 +39,39 @@ public struct Identifier<Tag>: Hashable, Comparable, Sendable, LosslessStringCon
       if overflowed || carried { return nil }
       value = sum
     }
-    self.value = value
+    self.init(value: value)
   }
 
   public var description: String {
     String(unsafeUninitializedCapacity: 25) { buffer in
-      var rest = value
-      for index in stride(from: 24, through: 0, by: -1) {
-        let digit = UInt8(rest % 36)
-        rest /= 36
-        buffer[index] = digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "a") + digit - 10
+      // Twelve digits at a time (36^12 < 2^64): divisions of 128 bits are dear.
+      let chunk: UInt128 = 4_738_381_338_321_616_896
+      let (upper, last) = value.quotientAndRemainder(dividingBy: chunk)
+      let (first, middle) = upper.quotientAndRemainder(dividingBy: chunk)
+      func write(_ value: UInt128, _ places: Range<Int>) {
+        var rest = UInt64(value)
+        for index in places.reversed() {
+          let digit = UInt8(rest % 36)
+          rest /= 36
+          buffer[index] = digit < 10 ? UInt8(ascii: "0") + digit : UInt8(ascii: "a") + digit - 10
+        }
       }
+      write(first, 0..<1)
+      write(middle, 1..<13)
+      write(last, 13..<25)
       return 25
     }
   }
 
   /// 16 bytes, big endian: the form on the wire and in SQLite.
-  public var bytes: [UInt8] { (0..<16).map { UInt8(truncatingIfNeeded: value >> (120 - 8 * $0)) } }
+  public var bytes: [UInt8] { withUnsafeBytes(of: value.bigEndian) { Array($0) } }
 
   public init?(bytes: some Collection<UInt8>) {
     guard bytes.count == 16 else { return nil }
-    value = bytes.reduce(0) { $0 << 8 | UInt128($1) }
+    self.init(value: bytes.reduce(0) { $0 << 8 | UInt128($1) })
   }
 
-  public static func < (a: Self, b: Self) -> Bool { a.value < b.value }
+  public static func < (a: Self, b: Self) -> Bool { (a.high, a.low) < (b.high, b.low) }
 }
 
 extension Identifier: Codable {
