@@ -156,6 +156,15 @@ let testTargets: [Target] = [
   .testTarget(name: "IntegrationTests", dependencies: ["Linearizability"], path: "Tests/Integration", swiftSettings: strict),
 ]
 
+/// Programs that `make bench` runs.
+let benchmarks: [Target] = [
+  .executableTarget(
+    name: "consensus-bench",
+    dependencies: [
+      "Model", "Raft", "Store", "Wire", "Consensus", "Scheduler", "Orchestrator", "Identity", "Transport", log, protobuf,
+    ] + nio, path: "Benchmarks/consensus/Sources", swiftSettings: strict)
+]
+
 let package = Package(
   name: "orch",
   platforms: [.macOS(.v15)],
@@ -184,5 +193,5 @@ let package = Package(
     .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.0", traits: []),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.0"),
   ],
-  targets: shared + manager + agent + cli + testTargets
+  targets: shared + manager + agent + cli + testTargets + benchmarks
 )
