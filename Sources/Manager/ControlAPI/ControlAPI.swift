@@ -23,20 +23,29 @@ public struct ControlAPI: Sendable {
     case ("_ping", _), ("version", 1), ("info", 1): return await respond(to: request)
     default: break
     }
-    switch await backend.route() {
-    case .local: return await respond(to: request)
-    case .forward(let send):
-      do { return try await send(request) } catch let error as APIError { return .error(error.status, error.message) } catch {
-        return .error(503, "the leader did not answer (\(error)): an election may be going on, try again")
+    let deadline = ContinuousClock.now + Self.readPatience
+    while true {
+      switch await backend.route() {
+      case .local: return await respond(to: request)
+      case .forward(let send):
+        do { return try await send(request) } catch let error as APIError { return .error(error.status, error.message) } catch {
+          // A read is asked again of whoever leads now; only its sender knows whether a change may be made twice.
+          if request.method == "GET", !Task.isCancelled, ContinuousClock.now < deadline { continue }
+          return .error(503, "the leader did not answer (\(error)): an election may be going on; look whether it was done before you try again")
+        }
+      case .unreachable(let sentence): return .error(503, sentence)
+      case .noLeader(let detail):
+        if target.path == ["orch", "v1", "managers"] { return await respond(to: request) }
+        return .error(
+          503,
+          "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online, then try again"
+            + (detail.isEmpty ? "." : " (\(detail))."))
       }
-    case .noLeader(let detail):
-      if target.path == ["orch", "v1", "managers"] { return await respond(to: request) }
-      return .error(
-        503,
-        "The swarm does not have a leader. It's possible that too few managers are online. Make sure more than half of the managers are online, then try again"
-          + (detail.isEmpty ? "." : " (\(detail))."))
     }
   }
+
+  /// How long after its beginning a read may be begun anew when the leader is lost.
+  private static var readPatience: Duration { .seconds(3) }
 
   /// Handles the request here, whoever sent it. Never throws: what goes wrong is the answer.
   public func respond(to request: APIRequest) async -> APIResponse {

@@ -41,6 +41,8 @@ public enum ControlRoute: Sendable {
   case forward(@Sendable (APIRequest) async throws -> APIResponse)
   /// Nobody leads. The sentence goes to the user after "The swarm does not have a leader".
   case noLeader(String)
+  /// Somebody leads, but this manager does not reach it. The sentence is the answer.
+  case unreachable(String)
 }
 
 public struct LogOptions: Hashable, Sendable {

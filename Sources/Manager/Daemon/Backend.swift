@@ -19,22 +19,6 @@ struct Backend: ControlBackend {
   let node: NodeID
   let address: String
 
-  func route() async -> ControlRoute {
-    if consensus.isLeader { return .local }
-    // An election takes well under a second: a request waits for its outcome rather than fail.
-    let deadline = ContinuousClock.now.advanced(by: .seconds(3))
-    while ContinuousClock.now < deadline {
-      if consensus.isLeader { return .local }
-      if let leader = consensus.leader, leader.id != consensus.id, let connection = try? await leaderLink.connection(to: leader.address) {
-        return .forward { try await APIForwarding.ask(connection, $0) }
-      }
-      try? await Task.sleep(for: .milliseconds(20))
-    }
-    let voters = consensus.membership.members.values.count { $0.role == .voter }
-    return .noLeader(
-      "\(voters / 2 + 1) of the \(voters) managers must be up and reach each other: see `orch managers`, and start those that are down")
-  }
-
   func state() async throws -> ClusterState { try await translated { try await consensus.linearizableState() } }
 
   func propose(_ command: Command) async throws -> UInt64 { try await translated { try await consensus.propose(command).index } }
@@ -237,37 +221,5 @@ struct Backend: ControlBackend {
       node: node, hostname: text(&name.nodename), address: address, version: Version.text, kernelVersion: text(&name.release),
       operatingSystem: pretty.map { String($0) } ?? "Linux", architecture: text(&name.machine), cpuCount: sysconf(Int32(_SC_NPROCESSORS_ONLN)),
       memoryBytes: Int64(sysconf(Int32(_SC_PHYS_PAGES))) * Int64(sysconf(Int32(_SC_PAGESIZE))))
-  }
-}
-
-/// The connection to whichever manager leads.
-final class LeaderLink: Sendable {
-  private let credentials: Credentials
-  private let log: Logger
-  private let links = Mutex<[String: PeerLink]>([:])
-
-  init(credentials: Credentials, log: Logger) {
-    self.credentials = credentials
-    self.log = log
-  }
-
-  func connection(to address: String) async throws -> Connection {
-    guard let target = HostPort(address) else { throw APIError(500, "the leader's address '\(address)' is not HOST:PORT") }
-    let link = links.withLock { links in
-      if let link = links[address] { return link }
-      let link = PeerLink(host: target.host, port: target.port, credentials: credentials, timeout: .seconds(1), log: log)
-      links[address] = link
-      return link
-    }
-    return try await link.connection()
-  }
-
-  /// Whoever waits for an answer of the leader before need not wait until its silence is noticed. nil: this manager leads.
-  func leaderChanged(to address: String?) {
-    let old = links.withLock { links in
-      defer { links = links.filter { $0.key == address } }
-      return links.filter { $0.key != address }
-    }
-    for link in old.values { link.current?.close("another manager leads") }
   }
 }

@@ -138,7 +138,7 @@ struct ManagerDaemon {
       try await sessions.serve(peer, stream, loop: loop) { consensus.leader?.address ?? "" }
     }
     router.on(.forwardAPI, allow: .manager) { _, stream in
-      guard consensus.isLeader else { throw StreamError(ConsensusError.notLeader(leader: consensus.leader)) }
+      guard await consensus.leads(within: .seconds(1)) else { throw StreamError(ConsensusError.notLeader(leader: consensus.leader)) }
       try await APIForwarding.serve(stream) { await api.respond(to: $0) }
     }
   }
@@ -186,10 +186,9 @@ struct ManagerDaemon {
     case .answers: return
     case .leads: for await leadership in consensus.leadership() where leadership.isLeader { return }
     case .votes:
-      // Membership has no watch; once in a manager's life this may look for it.
-      while !Task.isCancelled {
+      // A change of the members is an entry, too, and told as one that changed no object.
+      for await _ in consensus.changes() {
         if consensus.snapshot.cluster != nil, let id = consensus.id, consensus.membership.members[id]?.role == .voter { return }
-        try? await Task.sleep(for: .milliseconds(20))
       }
     }
   }
