@@ -12,7 +12,7 @@ The column beside ours is no measurement of this run: it is Docker Swarm 26.1.5 
 import argparse, atexit, http.client, json, os, queue, signal, socket, statistics, subprocess, sys, tempfile, threading, time
 from urllib.parse import quote
 
-CLUSTER = "bench"
+CLUSTER = os.environ.get("ORCH_DEV_CLUSTER", "bench")
 TERMINAL = {"complete", "shutdown", "failed", "rejected", "remove", "orphaned"}
 LIMIT = 120.0  # seconds that anything may take before its row says "failed"
 REFERENCE = "Docker Swarm 26.1.5, measured on such a machine"
@@ -270,7 +270,7 @@ class Cluster:
 class Service:
     """A service for the time of a `with`; afterwards nothing of it is left."""
 
-    def __init__(self, cluster, name, replicas, image="web:1", endpoint=None, update=None):
+    def __init__(self, cluster, name, replicas, image="web:1", endpoint=None, update=None, health=None):
         self.cluster, self.name, self.replicas = cluster, name, replicas
         self.spec = {
             "Name": name,
@@ -281,6 +281,8 @@ class Service:
         }
         if update:
             self.spec["UpdateConfig"] = update
+        if health:
+            self.spec["TaskTemplate"]["ContainerSpec"]["Healthcheck"] = health
 
     def __enter__(self):
         self.api = self.cluster.managers[self.cluster.leader()]
@@ -515,8 +517,15 @@ class Bench:
     def load(self):
         port = 8099
         endpoint = {"Mode": "vip", "Ports": [{"Protocol": "tcp", "TargetPort": 80, "PublishedPort": port, "PublishMode": "ingress"}]}
+        # As manifests/web.yaml: a task is sent requests once it answers one.
+        health = {"Test": ["CMD", "wget", "-q", "-O", "/dev/null", "http://127.0.0.1/health"], "Interval": 5_000_000_000, "Timeout": 2_000_000_000,
+                  "Retries": 3, "StartInterval": 100_000_000}
+        for order in ("start-first", "stop-first"):
+            self.loaded(order, port, endpoint, health)
+
+    def loaded(self, order, port, endpoint, health):
         times, done, failed, errors = [], 0, 0, {}
-        with self.cluster.service("load", 10, endpoint=endpoint, update={"Parallelism": 2, "Order": "start-first"}) as service:
+        with self.cluster.service("load", 10, endpoint=endpoint, update={"Parallelism": 2, "Order": order}, health=health) as service:
             for run in range(self.runs):
                 # Two hosts' published ports, so that requests meet tasks beside them and tasks elsewhere.
                 clients = [
@@ -540,8 +549,8 @@ class Bench:
                     for error, count in result["errors"].items():
                         errors[error] = errors.get(error, 0) + count
         detail = "".join(f"; {count} x {error}" for error, count in sorted(errors.items(), key=lambda e: -e[1])[:3])
-        self.row("rolling update of 10, parallelism 2, start-first, under load", seconds(times))
-        self.row("requests that failed meanwhile", f"{failed} of {done}{detail}")
+        self.row(f"rolling update of 10, parallelism 2, {order}, with health checks, under load", seconds(times))
+        self.row(f"requests that failed meanwhile ({order})", f"{failed} of {done}{detail}")
 
     def memory(self):
         hosts = self.cluster.hosts()

@@ -18,6 +18,7 @@ actor Agent {
   private var networkDirty = false
   private var persistPass: Task<Void, Never>?
   private var persistDirty = false
+  private var portConflicts: [NodeDescription.PortConflict] = []
 
   init(rooms: Rooms, log: Logger) {
     self.rooms = rooms
@@ -26,6 +27,13 @@ actor Agent {
 
   var underlay: IPv4Address { rooms.underlay }
   func attach(_ session: Session) { self.session = session }
+  /// What this host says of itself now.
+  var description: NodeDescription {
+    var description = HostFacts.description()
+    if !portConflicts.isEmpty { description.portConflicts = Array(portConflicts.prefix(Self.conflictsMax)) }
+    return description
+  }
+  private static let conflictsMax = 100
   func task(_ id: TaskID) -> ClusterTask? { worker.task(id) }
 
   func input(_ input: WorkerInput) {
@@ -122,9 +130,9 @@ actor Agent {
         let (networks, services, endpoints, sequence) = (worker.networks, worker.services, worker.endpoints, worker.sequence)
         rooms.names.update(Zone(services: services, endpoints: endpoints))
         do {
-          for problem in try await rooms.network.apply(networks: networks, services: services, endpoints: endpoints) {
-            log.warning("network: \(problem)")
-          }
+          let problems = try await rooms.network.apply(networks: networks, services: services, endpoints: endpoints)
+          for problem in problems { log.warning("network: \(problem)") }
+          tellConflicts(problems.compactMap(\.conflict))
         } catch {
           log.error("network: \(error)")
         }
@@ -134,6 +142,17 @@ actor Agent {
       networkPass = nil
     }
   }
+
+  private func tellConflicts(_ conflicts: [NodeDescription.PortConflict]) {
+    guard conflicts != portConflicts else { return }
+    portConflicts = conflicts
+    guard let session else { return }
+    let description = description
+    Task { await session.describe(description) }
+  }
+
+  /// A process let go of a published port.
+  func portFreed() { applyNetwork() }
 
   /// Returns when every change of networks that was known at the call has been applied.
   func networkApplied() async { while let pass = networkPass { await pass.value } }

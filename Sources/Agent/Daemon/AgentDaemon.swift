@@ -24,6 +24,10 @@ struct AgentDaemon {
     let credentials = try Credentials(identity)
     let rooms = try await assemble(identity, log)
     let agent = Agent(rooms: rooms, log: log)
+    await rooms.network.whenPortFreed { [weak agent] in
+      guard let agent else { return }
+      Task { await agent.portFreed() }
+    }
     await recover(agent, rooms, log)
 
     let router = Router()

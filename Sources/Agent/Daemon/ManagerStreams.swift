@@ -19,6 +19,11 @@ struct ManagerStreams: Sendable {
     router.on(.exec, allow: .manager) { _, stream in try await exec(stream) }
     router.on(.imageLoad, allow: .manager) { _, stream in try await load(stream) }
     router.unary(.imageList, allow: .manager) { (_, _: WireEmpty) in list() }
+    router.unary(.portCheck, allow: .manager) { (_, request: WirePortCheck) in
+      var answer = WirePortConflicts()
+      answer.conflicts = try ModelJSON.encode(try await rooms.network.conflicts(on: ModelJSON.decode(from: request.ports)))
+      return answer
+    }
     router.unary(.volumeRemove, allow: .manager) { (_, request: WireVolumeRemove) in
       do {
         try await rooms.volumes.remove(request.name, inUse: await agent.volumesInUse)

@@ -69,7 +69,7 @@ actor Session {
     defer { connection.close("the session ended") }
     let stream = try await connection.open(.session)
     var register = WireRegister()
-    register.description_p = try ModelJSON.encode(HostFacts.description())
+    register.description_p = try ModelJSON.encode(await agent.description)
     register.underlay = await agent.underlay.rawValue
     var hello = WireAgentMessage()
     hello.register = register
@@ -124,6 +124,13 @@ actor Session {
   func applied(_ sequence: UInt64) async {
     var message = WireAgentMessage()
     message.applied = sequence
+    try? await stream?.send(message)
+  }
+
+  func describe(_ description: NodeDescription) async {
+    guard let json = try? ModelJSON.encode(description) else { return }
+    var message = WireAgentMessage()
+    message.description_p = json
     try? await stream?.send(message)
   }
 

@@ -11,11 +11,18 @@ final class HostNetwork: Sendable {
   let memory = Mutex(Memory())
 
   struct Memory {
-    var hostRules: String?
-    var containerRules: [TaskID: String] = [:]
+    var hostRules: RuleTable?
+    var containerRules: [TaskID: RuleTable] = [:]
+    /// Whose rules an agent before this one loaded.
+    var recovered: Set<TaskID> = []
     /// Sockets that hold published ports, so that nobody else takes them and that who has them is noticed.
     var ports: [PublishedPort: Int32] = [:]
+    /// Those that someone else has.
+    var taken: [PublishedPort: NodeDescription.Holder?] = [:]
+    var watch: PortWatch?
   }
+  /// One of the taken ports may be free: `reconcile` again.
+  let portFreed = Mutex<(@Sendable () -> Void)?>(nil)
 
   init(configuration: OverlayNetwork.Configuration, thread: NetworkThread) {
     self.configuration = configuration
@@ -40,12 +47,11 @@ final class HostNetwork: Sendable {
     let ready = world.readyEndpoints()
     let ports = Ruleset.publishedPorts(world, ready: ready).map(\.port)
     let taken = reserve(ports)
-    problems += taken.sorted().map { taken in
-      NetworkProblem("published port \(taken)", "another process on this host uses it; stop that process or publish another port")
-    }
-    let rules = Ruleset.host(world, ready: ready, unavailable: taken)
-    if memory.withLock({ $0.hostRules }) != rules {
-      try Nftables.run(rules, object: "this host")
+    problems += taken.map { NetworkProblem($0) }
+    let rules = Ruleset.host(world, ready: ready, unavailable: Set(taken.map(PublishedPort.init)))
+    let loaded = memory.withLock { $0.hostRules }
+    if loaded != rules {
+      try Nftables.load(rules, before: loaded, object: "this host")
       memory.withLock { $0.hostRules = rules }
     }
     for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
@@ -128,19 +134,61 @@ final class HostNetwork: Sendable {
   // MARK: Ports
 
   /// Holds every port of the list by a bound socket that does not listen, lets go of others; returns those that someone else has.
-  private func reserve(_ ports: [PublishedPort]) -> Set<PublishedPort> {
+  private func reserve(_ ports: [PublishedPort]) -> [NodeDescription.PortConflict] {
+    let wanted = Set(ports.filter { $0.protocol != .sctp })
     memory.withLock { memory in
-      let wanted = Set(ports.filter { $0.protocol != .sctp })
       for (port, descriptor) in memory.ports where !wanted.contains(port) {
         close(descriptor)
         memory.ports[port] = nil
       }
-      var taken: Set<PublishedPort> = []
-      for port in wanted where memory.ports[port] == nil {
-        if let descriptor = Self.hold(port) { memory.ports[port] = descriptor } else { taken.insert(port) }
-      }
-      return taken
     }
+    var taken = hold(wanted)
+    if taken.isEmpty {
+      memory.withLock { ($0.taken, $0.watch) = ([:], nil) }
+      return []
+    }
+    if memory.withLock({ $0.watch == nil || Set($0.taken.keys) != taken }) {
+      let watch = PortWatch(taken) { [weak self] in
+        guard let self else { return }
+        // It tells once.
+        self.memory.withLock { $0.watch = nil }
+        self.portFreed.withLock { $0 }?()
+      }
+      // What was freed before the watch began.
+      taken = hold(wanted)
+      let holders = PortHolder.find(taken)
+      memory.withLock { memory in
+        memory.watch = watch
+        memory.taken = Dictionary(uniqueKeysWithValues: taken.map { ($0, holders[$0]) })
+      }
+    }
+    return conflicts(memory.withLock { $0.taken })
+  }
+
+  private func hold(_ ports: Set<PublishedPort>) -> Set<PublishedPort> {
+    memory.withLock { memory in
+      ports.filter { port in
+        if memory.ports[port] == nil { memory.ports[port] = Self.hold(port) }
+        return memory.ports[port] == nil
+      }
+    }
+  }
+
+  private func conflicts(_ taken: [PublishedPort: NodeDescription.Holder?]) -> [NodeDescription.PortConflict] {
+    taken.map { NodeDescription.PortConflict(port: $0.key.number, protocol: $0.key.protocol, holder: $0.value) }.sorted()
+  }
+
+  /// Which of these ports a process of this host has, tried out; ours count as free.
+  func conflicts(on ports: Set<PublishedPort>) -> [NodeDescription.PortConflict] {
+    let ours = memory.withLock { Set($0.ports.keys) }
+    let taken = ports.subtracting(ours).filter { port in
+      guard port.protocol != .sctp else { return false }
+      guard let descriptor = Self.hold(port) else { return true }
+      close(descriptor)
+      return false
+    }
+    let holders = taken.isEmpty ? [:] : PortHolder.find(taken)
+    return conflicts(Dictionary(uniqueKeysWithValues: taken.map { ($0, holders[$0]) }))
   }
 
   private static func hold(_ port: PublishedPort) -> Int32? {
@@ -185,7 +233,9 @@ final class HostNetwork: Sendable {
     for port in hostPorts {
       // One that we hold is another task's or service's; the rule set gives it to the first.
       if before.contains(port) { throw NetworkProblem("host port \(port)", "already published on this host by another task or service") }
-      guard let descriptor = Self.hold(port) else { throw NetworkProblem("host port \(port)", "another process on this host uses it") }
+      guard let descriptor = Self.hold(port) else {
+        throw NetworkProblem(.init(port: port.number, protocol: port.protocol, holder: PortHolder.find([port])[port]))
+      }
       memory.withLock { $0.ports[port] = descriptor }
     }
     do {
@@ -267,10 +317,21 @@ final class HostNetwork: Sendable {
 
   private func loadRules(_ network: TaskNetwork, _ world: NetworkWorld, _ ready: Ruleset.Ready) throws {
     let rules = Ruleset.container(network, in: world, ready: ready)
-    let loaded = memory.withLock { $0.containerRules[network.task] }
-    guard let text = rules ?? (loaded == nil ? nil : Ruleset.removal), text != loaded else { return }
-    try thread.inside(path(network.task)) { try Nftables.run(text, object: "task \(network.task)") }
-    memory.withLock { $0.containerRules[network.task] = rules }
+    let (loaded, isRecovered) = memory.withLock { ($0.containerRules[network.task], $0.recovered.contains(network.task)) }
+    if rules == loaded, !isRecovered { return }
+    try thread.inside(path(network.task)) {
+      let object = "task \(network.task)"
+      if let rules {
+        // A namespace that was made just now has no table.
+        try Nftables.load(rules, before: loaded ?? (isRecovered ? nil : RuleTable(chains: [])), object: object)
+      } else {
+        try Nftables.run(RuleTable.removal, object: object)
+      }
+    }
+    memory.withLock { memory in
+      memory.containerRules[network.task] = rules
+      memory.recovered.remove(network.task)
+    }
   }
 
   func detach(_ network: TaskNetwork) {
@@ -285,6 +346,7 @@ final class HostNetwork: Sendable {
     unbind(path(network.task))
     memory.withLock { memory in
       memory.containerRules[network.task] = nil
+      memory.recovered.remove(network.task)
       for config in network.hostPorts {
         guard let number = config.publishedPort else { continue }
         if let held = memory.ports.removeValue(forKey: PublishedPort(protocol: config.protocol ?? .tcp, number: number)) { close(held) }
@@ -312,7 +374,7 @@ final class HostNetwork: Sendable {
       if let task = known[name], let outside = try? thread.inside("\(folder)/\(name)", Self.hasDefaultRoute) {
         found[task] = outside
         // What the agent before loaded there is not known: load anew.
-        memory.withLock { $0.containerRules[task] = "" }
+        memory.withLock { _ = $0.recovered.insert(task) }
       } else {
         unbind("\(folder)/\(name)")
       }
@@ -337,7 +399,7 @@ final class HostNetwork: Sendable {
     _ = try recover([])
     let socket = try NetlinkSocket()
     try socket.perform(try socket.links().filter(isOurs).map { .deleteLink($0.index, $0.name) })
-    try Nftables.run(Ruleset.removal, object: "this host")
+    try Nftables.run(RuleTable.removal, object: "this host")
     memory.withLock { memory in
       for descriptor in memory.ports.values { close(descriptor) }
       memory = Memory()

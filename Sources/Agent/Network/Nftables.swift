@@ -7,6 +7,31 @@ enum Nftables {
   /// libnftables keeps global state: one caller at a time in the process.
   private static let one = Mutex<Void>(())
 
+  /// - Parameter before: what is loaded; nil: an agent before this one may have loaded something.
+  static func load(_ table: RuleTable, before: RuleTable?, object: String) throws(NetworkProblem) {
+    if let names = before?.chains.map(\.name) ?? chains(), !names.isEmpty {
+      // It fails when a chain of another version has another hook.
+      do { return try run(table.replacing(names), object: object) } catch {}
+    }
+    try run(table.fresh, object: object)
+  }
+
+  /// Of the table `ip orch`; nil when there is none.
+  private static func chains() -> [String]? {
+    one.withLock { _ in
+      guard let context = nft_ctx_new(UInt32(NFT_CTX_DEFAULT)) else { return nil }
+      defer { nft_ctx_free(context) }
+      nft_ctx_buffer_output(context)
+      nft_ctx_buffer_error(context)
+      guard nft_run_cmd_from_buffer(context, "list table ip orch") == 0, let text = nft_ctx_get_output_buffer(context) else { return nil }
+      // "	chain NAME {"
+      return String(cString: text).split(separator: "\n").compactMap { line in
+        let words = line.split(whereSeparator: \.isWhitespace)
+        return words.count == 3 && words[0] == "chain" && words[2] == "{" ? String(words[1]) : nil
+      }
+    }
+  }
+
   static func run(_ text: String, object: String) throws(NetworkProblem) {
     let message: String? = one.withLock { _ in
       guard let context = nft_ctx_new(UInt32(NFT_CTX_DEFAULT)) else { return "no nftables context" }

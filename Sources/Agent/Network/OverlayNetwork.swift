@@ -13,9 +13,15 @@ import Netlink
 public struct NetworkProblem: Error, Hashable, Sendable, CustomStringConvertible {
   public var object: String
   public var reason: String
+  /// A port that another process of this host has.
+  public var conflict: NodeDescription.PortConflict?
   public init(_ object: String, _ reason: String) {
     self.object = object
     self.reason = reason
+  }
+  init(_ conflict: NodeDescription.PortConflict) {
+    self.init("port \(conflict.port)/\(conflict.protocol.rawValue)", "\(conflict.holderText) has it on this host: stop that or publish another port")
+    self.conflict = conflict
   }
   public var description: String { "\(object): \(reason)" }
 }
@@ -84,6 +90,15 @@ public actor OverlayNetwork {
     desired.services = services
     desired.endpoints = endpoints
     return try await reconcile()
+  }
+
+  /// `freed` is called when a port that another process had may be free: `apply` or `repair` takes it then.
+  public func whenPortFreed(_ freed: @escaping @Sendable () -> Void) { host.portFreed.withLock { $0 = freed } }
+
+  /// Which of these a process of this host has; asked before a service that publishes them is made.
+  public func conflicts(on ports: [PortConfig]) async throws -> [NodeDescription.PortConflict] {
+    let wanted = Set(ports.compactMap { port in port.publishedPort.map { PublishedPort(protocol: port.protocol ?? .tcp, number: $0) } })
+    return try await thread.run { [host] in host.conflicts(on: wanted) }
   }
 
   /// Compares with the kernel once more, with the state of the last `apply`.

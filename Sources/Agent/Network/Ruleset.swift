@@ -1,21 +1,16 @@
 import Model
 
-/// nftables text for one namespace. Everything in it is made of numbers and addresses, never of a text from outside.
-/// The whole table `ip orch` is replaced in one transaction; connections that were established keep their translation (conntrack).
+/// nftables rules for one namespace. Everything in them is made of numbers and addresses, never of a text from outside. Connections that
+/// were established keep their translation (conntrack).
 enum Ruleset {
-  static func table(_ chains: [String]) -> String {
-    "table ip orch {\n}\ndelete table ip orch\ntable ip orch {\n\(chains.joined())}\n"
-  }
-  static let removal = "table ip orch {\n}\ndelete table ip orch\n"
-
   /// In a container: its connections to virtual IPs go to a random ready endpoint, and the endpoint sees the container's own address.
   /// nil when there is nothing to say.
-  static func container(_ network: TaskNetwork, in world: NetworkWorld, ready: Ready) -> String? {
+  static func container(_ network: TaskNetwork, in world: NetworkWorld, ready: Ready) -> RuleTable? {
     let networks = Set(network.attachments.map(\.network))
     let virtual = VirtualIPs(world.services, on: networks, ready: ready)
     guard !virtual.isEmpty else { return nil }
-    return table(
-      virtual.chains + [
+    return RuleTable(
+      chains: virtual.chains + [
         chain("output", "type nat hook output priority -100; policy accept;", virtual.translation),
         chain("refuse", "type filter hook output priority 0; policy accept;", virtual.refusal),
       ])
@@ -23,7 +18,7 @@ enum Ruleset {
 
   typealias Ready = [NetworkWorld.ServiceOnNetwork: [IPv4Address]]
 
-  static func host(_ world: NetworkWorld, ready: Ready, unavailable: Set<PublishedPort>) -> String {
+  static func host(_ world: NetworkWorld, ready: Ready, unavailable: Set<PublishedPort>) -> RuleTable {
     let virtual = VirtualIPs(world.services, on: Set(world.networks.map(\.id)), ready: ready)
     let ports = publishedPorts(world, ready: ready).filter { !unavailable.contains($0.port) }
     let open = ports.filter { !$0.backends.isEmpty }
@@ -55,8 +50,9 @@ enum Ruleset {
     }
 
     let published = vmap("meta l4proto . th dport", open.map { ("\($0.port.protocol.rawValue) . \($0.port.number)", "goto \($0.port.chain)") })
-    return table(
-      virtual.chains + open.map { chain($0.port.chain, "", ["meta l4proto \($0.port.protocol.rawValue) \(translate($0.backends, port: $0.target))"]) }
+    return RuleTable(
+      chains: virtual.chains
+        + open.map { chain($0.port.chain, "", ["meta l4proto \($0.port.protocol.rawValue) \(translate($0.backends, port: $0.target))"]) }
         + [
           chain("published", "", published),
           // route_localnet lets 127.0.0.1 reach published ports; nobody else may use it to reach what listens there.
@@ -107,7 +103,7 @@ enum Ruleset {
   }
 
   struct VirtualIPs {
-    var chains: [String] = []
+    var chains: [RuleTable.Chain] = []
     var translation: [String] = []
     var refusal: [String] = []
     var isEmpty: Bool { translation.isEmpty && refusal.isEmpty }
@@ -142,8 +138,8 @@ enum Ruleset {
     return (tcp.isEmpty ? [] : ["tcp dport \(set(tcp)) reject with tcp reset"]) + (udp.isEmpty ? [] : ["udp dport \(set(udp)) reject"])
   }
 
-  private static func chain(_ name: String, _ hook: String, _ rules: [String]) -> String {
-    "  chain \(name) {\n" + (hook.isEmpty ? "" : "    \(hook)\n") + rules.map { "    \($0)\n" }.joined() + "  }\n"
+  private static func chain(_ name: String, _ hook: String, _ rules: [String]) -> RuleTable.Chain {
+    RuleTable.Chain(name: name, hook: hook, rules: rules)
   }
   private static func set(_ items: [String]) -> String { "{ \(items.sorted().joined(separator: ", ")) }" }
   private static func vmap(_ key: String, _ items: [(String, String)]) -> [String] {
@@ -165,4 +161,8 @@ struct PublishedPort: Hashable, Comparable, Sendable, CustomStringConvertible {
   static func < (a: Self, b: Self) -> Bool { (a.number, a.protocol.rawValue) < (b.number, b.protocol.rawValue) }
   var chain: String { "port-\(self.protocol.rawValue)-\(number)" }
   var description: String { "\(number)/\(self.protocol.rawValue)" }
+}
+
+extension PublishedPort {
+  init(_ conflict: NodeDescription.PortConflict) { self.init(protocol: conflict.protocol, number: conflict.port) }
 }

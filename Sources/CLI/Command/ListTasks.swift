@@ -57,6 +57,8 @@ struct ListTasks: AsyncParsableCommand {
       previous = name
     }
     list.show(table, ids: sorted.map { list.short($0.id) })
+    let own = known.filter { service in sorted.contains { $0.serviceID == service.id } }
+    list.warn(nodes.flatMap { $0.warnings(for: own) })
   }
 
   /// As `docker ps` has it.

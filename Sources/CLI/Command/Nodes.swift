@@ -90,6 +90,7 @@ private func listNodes(_ connection: Connection, _ list: ListOptions) async thro
     ])
   }
   list.show(table, ids: nodes.map(\.id))
+  list.warn(nodes.flatMap { $0.warnings() })
 }
 
 private func change(_ connection: Connection, _ names: [String], _ edit: (inout NodeSpec) throws -> Void) async throws {

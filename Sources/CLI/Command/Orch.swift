@@ -99,5 +99,11 @@ struct ListOptions: ParsableArguments {
     }
   }
 
+  /// Beside the table, on stderr.
+  func warn(_ lines: [String]) {
+    if quiet { return }
+    for line in lines { Terminal.warn("warning: \(line)") }
+  }
+
   func short(_ id: String) -> String { noTruncation ? id : String(id.prefix(12)) }
 }

@@ -42,7 +42,7 @@ struct Progress: Sendable {
     var stuckSince: ContinuousClock.Instant?
     var last: [(String, Convergence)] = []
     for await _ in signals {
-      do { last = try await look(services) } catch let error as ClientError where error.isTransient {
+      do { (last, screen.warnings) = try await look(services) } catch let error as ClientError where error.isTransient {
         screen.note(error.description)
         if clock.now - start > .seconds(timeout) { throw error }
         continue
@@ -89,12 +89,14 @@ struct Progress: Sendable {
     }
   }
 
-  private func look(_ services: [String]) async throws -> [(String, Convergence)] {
+  private func look(_ services: [String]) async throws -> ([(String, Convergence)], warnings: [String]) {
     let nodes = try await client.get("/nodes", as: [NodeInspect].self)
     let hostnames = Dictionary(nodes.map { ($0.id, $0.hostname) }) { first, _ in first }
     var result: [(String, Convergence)] = []
+    var seen: [ServiceInspect] = []
     for id in services {
       let service = try await client.get("/services/\(id)", as: ServiceInspect.self)
+      seen.append(service)
       let tasks = try await client.tasks(["service": [id]])
       let current = try await client.tasks(["service": [id], "_up-to-date": ["true"]])
       result.append(
@@ -105,7 +107,7 @@ struct Progress: Sendable {
             rollingBack: rollingBack || unchanged.contains(service.id))
         ))
     }
-    return result
+    return (result, nodes.flatMap { $0.warnings(for: seen) })
   }
 }
 
@@ -121,6 +123,8 @@ private struct Screen {
   var drawn = 0
   var lines: [String: String] = [:]
   var noted = ""
+  /// Told in the end, beside the good news.
+  var warnings: [String] = []
 
   init(quiet: Bool) { self.quiet = quiet }
 
@@ -161,6 +165,7 @@ private struct Screen {
   }
 
   mutating func done(_ services: [(String, Convergence)]) {
+    for warning in warnings { Terminal.warn("warning: \(warning)") }
     if quiet { return }
     Terminal.print(services.count == 1 ? "\(services[0].0) converged" : "\(services.count) services converged")
   }

@@ -13,7 +13,8 @@ struct Services: AsyncParsableCommand {
   func run() async throws {
     var query: APIClient.Query = [("status", "true")]
     if let stack { query.append(("filters", JSONText.line(["label": ["\(StackLabel.namespace)=\(stack)"]]))) }
-    let services = try await connection.client().get("/services", query, as: [ServiceInspect].self)
+    let client = try connection.client()
+    let services = try await client.get("/services", query, as: [ServiceInspect].self)
     var table = Table([
       .init("ID", "ID"), .init("Name", "NAME", flexible: true), .init("Mode", "MODE"), .init("Replicas", "REPLICAS"),
       .init("Image", "IMAGE", flexible: true), .init("Ports", "PORTS", flexible: true),
@@ -26,6 +27,7 @@ struct Services: AsyncParsableCommand {
       ])
     }
     list.show(table, ids: services.map { list.short($0.id) })
+    if !list.quiet { list.warn(try await client.get("/nodes", as: [NodeInspect].self).flatMap { $0.warnings(for: services) }) }
   }
 
   private func ports(_ service: ServiceInspect) -> String {

@@ -24,6 +24,8 @@ public protocol ControlBackend: Sendable {
   func loadImage(_ load: ImageLoad, on node: NodeID, body: APIBody) async throws -> [String]
   /// The images one agent holds.
   func images(on node: NodeID) async throws -> [ImageRecord]
+  /// Which of these ports a process of that host has. Throws when the agent does not answer within a second.
+  func portConflicts(_ ports: [PortConfig], on node: NodeID) async throws -> [NodeDescription.PortConflict]
   /// Deletes the volume's data on one host; not an error when it has none.
   func removeVolume(_ name: String, on node: NodeID) async throws
   /// The Raft group as this manager sees it. Works without a leader.

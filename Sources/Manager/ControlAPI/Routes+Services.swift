@@ -34,6 +34,7 @@ extension ControlAPI {
 
   func createService(_ request: APIRequest) async throws -> APIResponse {
     let spec = try await serviceSpec(request)
+    try await refuseTakenPorts([spec])
     let now = Timestamp.now()
     let id = try await edit { state in
       var generator = SystemRandomNumberGenerator()
@@ -54,6 +55,7 @@ extension ControlAPI {
       }
     } else {
       let spec = try await serviceSpec(request)
+      try await refuseTakenPorts([spec])
       let container = spec.taskTemplate.containerSpec
       warnings = try await edit(retries: 0) { state in
         let old = state.spec(of: try state.lookUpService(name))?.taskTemplate.containerSpec

@@ -19,6 +19,7 @@ extension ControlAPI {
     for network in body.networks { try refuseUnsupported(network) }
     let wanted = ServiceEdits.Deployment(
       name: name, manifest: body.manifest, services: body.services, networks: body.networks, volumes: try body.volumes.map { try volume($0) })
+    try await refuseTakenPorts(wanted.services)
     let now = Timestamp.now()
     let response = try await edit { state in
       var generator = SystemRandomNumberGenerator()

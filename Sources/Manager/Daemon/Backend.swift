@@ -172,6 +172,13 @@ struct Backend: ControlBackend {
     }
   }
 
+  func portConflicts(_ ports: [PortConfig], on node: NodeID) async throws -> [NodeDescription.PortConflict] {
+    var request = WirePortCheck()
+    request.ports = try ModelJSON.encode(ports)
+    let answer: WirePortConflicts = try await agent(node).call(.portCheck, request, timeout: .seconds(1))
+    return try ModelJSON.decode(from: answer.conflicts)
+  }
+
   func removeVolume(_ name: String, on node: NodeID) async throws {
     var request = WireVolumeRemove()
     request.name = name

@@ -98,13 +98,13 @@ struct RulesetTests {
     cluster.place(1, on: 1)
     cluster.place(3, on: 1, ready: false)
     let world = cluster.world(1)
-    let text = Ruleset.container(cluster.network(9), in: world, ready: world.readyEndpoints())!
+    let text = Ruleset.container(cluster.network(9), in: world, ready: world.readyEndpoints())!.fresh
     #expect(text.contains("dnat to numgen random mod 2 map { 0 : 10.77.0.11, 1 : 10.77.0.12 }\n"))
     #expect(text.contains("ip daddr vmap { 10.77.0.2 : goto vip-10.77.0.2 }"))
     #expect(!text.contains("10.77.0.13"))
     cluster.endpoints = []
     let empty = cluster.world(1)
-    let refusing = Ruleset.container(cluster.network(9), in: empty, ready: empty.readyEndpoints())!
+    let refusing = Ruleset.container(cluster.network(9), in: empty, ready: empty.readyEndpoints())!.fresh
     #expect(refusing.contains("ip daddr { 10.77.0.2 } meta l4proto tcp reject with tcp reset"))
     #expect(!refusing.contains("dnat"))
     #expect(Ruleset.container(cluster.network(9, [cluster.inside]), in: empty, ready: [:]) == nil)
@@ -117,15 +117,15 @@ struct RulesetTests {
     cluster.place(1, on: 1)
     cluster.place(2, on: 2)
     let world = cluster.world(1)
-    let text = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: [])
+    let text = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: []).fresh
     #expect(text.contains("meta l4proto . th dport vmap { tcp . 8080 : goto port-tcp-8080 }"))
     #expect(text.contains("dnat to numgen random mod 2 map { 0 : 10.255.0.11, 1 : 10.255.0.12 }:80"))
     #expect(text.contains("ct status dnat oifname \"orbr4097\" ip daddr != { 10.255.0.11 } masquerade"))
     #expect(text.contains("iifname { \"orbr4098\" } drop"))
     #expect(text.contains("oifname != \"orbr*\" ip saddr { 10.255.0.0/24, 10.77.0.0/24 } masquerade"))
-    let without = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: [PublishedPort(protocol: .tcp, number: 8080)])
+    let without = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: [PublishedPort(protocol: .tcp, number: 8080)]).fresh
     #expect(!without.contains("8080"))
-    let dead = Ruleset.host(world, ready: [:], unavailable: [])
+    let dead = Ruleset.host(world, ready: [:], unavailable: []).fresh
     #expect(dead.contains("tcp dport { 8080 } reject with tcp reset"))
   }
 }

@@ -18,6 +18,8 @@ final class MemoryBackend: ControlBackend {
     var execInput: [ExecInput] = []
     var execEnded = 0
     var proposals = 0
+    /// What processes of hosts have.
+    var taken: [NodeID: [NodeDescription.PortConflict]] = [:]
   }
   let world = Mutex(World())
   let nodes: [NodeID] = (1...3).map { NodeID(value: UInt128($0)) }
@@ -59,6 +61,10 @@ final class MemoryBackend: ControlBackend {
   private static func apply(_ command: Command, _ world: inout World) throws {
     let changes = try world.state.apply(command, at: world.state.index + 1).get()
     for watcher in world.watchers.values { watcher.yield((changes, world.state)) }
+  }
+
+  func portConflicts(_ ports: [PortConfig], on node: NodeID) async throws -> [NodeDescription.PortConflict] {
+    world.withLock { ($0.taken[node] ?? []).filter { taken in ports.contains { $0.publishedPort == taken.port } } }
   }
 
   func settle(_ state: ClusterState) -> [Action] {

@@ -1,0 +1,49 @@
+import Glibc
+import LinuxSystem
+import Model
+
+/// Finds who has a port of this host: proc_net(5) names the socket, /proc/PID/fd (proc(5)) its process. Reads files of the network namespace
+/// that the calling thread is in. A socket that is bound and does not listen is not found.
+enum PortHolder {
+  static func find(_ ports: Set<PublishedPort>) -> [PublishedPort: NodeDescription.Holder] {
+    var sockets: [UInt64: PublishedPort] = [:]
+    for kind in Set(ports.map(\.protocol)) where kind != .sctp {
+      for table in [kind.rawValue, kind.rawValue + "6"] {
+        guard let text = try? Files.text("/proc/thread-self/net/\(table)") else { continue }
+        for line in text.split(separator: "\n").dropFirst() {
+          guard let (port, inode) = entry(line, kind), ports.contains(port) else { continue }
+          sockets[inode] = port
+        }
+      }
+    }
+    var found: [PublishedPort: NodeDescription.Holder] = [:]
+    guard !sockets.isEmpty else { return found }
+    for name in (try? Files.list("/proc")) ?? [] {
+      guard let pid = Int32(name) else { continue }
+      for descriptor in (try? Files.list("/proc/\(pid)/fd")) ?? [] {
+        guard let inode = socket("/proc/\(pid)/fd/\(descriptor)"), let port = sockets[inode], found[port] == nil else { continue }
+        let command = (try? Files.text("/proc/\(pid)/comm"))?.split(separator: "\n").first.map(String.init) ?? "?"
+        found[port] = NodeDescription.Holder(command: command, pid: pid)
+      }
+      if found.count == ports.count { break }
+    }
+    return found
+  }
+
+  /// Of a line "sl local_address rem_address st … uid timeout inode": those that listen (0A), or are not connected (UDP's 07).
+  static func entry(_ line: Substring, _ kind: PortConfig.PortProtocol) -> (PublishedPort, UInt64)? {
+    let fields = line.split(separator: " ", omittingEmptySubsequences: true)
+    guard fields.count > 9, fields[3] == (kind == .udp ? "07" : "0A"), let colon = fields[1].lastIndex(of: ":"),
+      let number = UInt16(fields[1][fields[1].index(after: colon)...], radix: 16), let inode = UInt64(fields[9])
+    else { return nil }
+    return (PublishedPort(protocol: kind, number: number), inode)
+  }
+
+  private static func socket(_ path: String) -> UInt64? {
+    var buffer = [CChar](repeating: 0, count: 64)
+    let count = readlink(path, &buffer, 63)
+    guard count > 8 else { return nil }
+    let text = String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    return text.hasPrefix("socket:[") ? UInt64(text.dropFirst(8).dropLast()) : nil
+  }
+}

@@ -1,0 +1,35 @@
+/// The table `ip orch` of one namespace: its chains, in order.
+///
+/// It is changed in place, in one transaction, and not taken away and made anew. A chain that takes the place of another of the same hook comes
+/// before it in the kernel, and each of the two looks by itself at which generation of the rules holds: a packet that passes the first before the
+/// change and the second after it meets no rule at all. Such a connection was translated and not masqueraded, and hung.
+/// (Linux net/netfilter: core.c, nf_hook_entries_grow; nf_tables_core.c, nft_do_chain.)
+struct RuleTable: Equatable, Sendable {
+  struct Chain: Equatable, Sendable {
+    var name: String
+    /// "type nat hook output priority -100; policy accept;", or empty.
+    var hook: String
+    var rules: [String]
+  }
+  var chains: [Chain]
+
+  private var body: String {
+    let chains = chains.map { chain in
+      "  chain \(chain.name) {\n" + (chain.hook.isEmpty ? "" : "    \(chain.hook)\n") + chain.rules.map { "    \($0)\n" }.joined() + "  }\n"
+    }
+    return "table ip orch {\n\(chains.joined())}\n"
+  }
+
+  /// Where there is none, or one of a kind that cannot be changed in place.
+  var fresh: String { Self.removal + body }
+
+  /// In place of a table with these chains. A packet meets all of the old rules of a chain or all of the new ones.
+  func replacing(_ names: some Sequence<String>) -> String {
+    let own = Set(chains.map(\.name))
+    let gone = names.filter { !own.contains($0) }.sorted().map { "delete chain ip orch \($0)\n" }
+    return "flush table ip orch\n" + gone.joined() + body
+  }
+
+  /// No error when there is none.
+  static let removal = "table ip orch {\n}\ndelete table ip orch\n"
+}

@@ -1,0 +1,97 @@
+import Foundation
+import Testing
+
+extension MainJobTests {
+  /// Published ports that others have, and silence of many hosts. Nested, so that it takes turns with the rest.
+  @Suite(.serialized) struct Network {
+    let cluster: LocalCluster
+    init() throws { cluster = try LocalCluster.shared.get() }
+
+    private func deploy(_ ports: String = "", replicas: Int = 1) throws -> Outcome {
+      let file = FileManager.default.temporaryDirectory.appendingPathComponent("net-\(UUID()).yaml")
+      defer { try? FileManager.default.removeItem(at: file) }
+      try """
+      name: net
+      services:
+        shop:
+          image: web:1
+          \(ports)
+          stop_grace_period: 1s
+          deploy: {replicas: \(replicas)}
+      """.write(to: file, atomically: true, encoding: .utf8)
+      return try cluster.orch("deploy", file.path)
+    }
+    private func down() { _ = try? cluster.orch("down", "net") }
+
+    /// A process of the host that listens; its pid. It goes into the background by itself.
+    private func listen(_ host: String, _ port: Int) throws -> Int32 {
+      try cluster.must(cluster.on(host, "busybox", "httpd", "-p", "\(port)", "-h", "/etc"))
+      let found = try cluster.must(LocalCluster.run("/usr/bin/pgrep", ["-fx", "busybox httpd -p \(port) -h /etc"])).output
+      return try #require(Int32(found.trimmingCharacters(in: .whitespacesAndNewlines)))
+    }
+
+    @Test("a port that a process of one host has is refused before anything starts, with host and process")
+    func refused() throws {
+      defer { down() }
+      let pid = try listen("host2", 8095)
+      defer { kill(pid, SIGKILL) }
+      let refused = try deploy("ports: ['8095:80']")
+      #expect(refused.code == 1 && refused.errors.contains("8095/tcp by busybox (pid \(pid)) on host2"), "\(refused)")
+      #expect(try !cluster.orch("services").output.contains("net_shop"))
+      #expect(try !cluster.orch("networks").output.contains("net_default"))
+      let docker = try cluster.docker("service", "create", "-d", "--name", "net_direct", "-p", "8095:80", "web:1", on: "host3")
+      #expect(docker.code != 0 && docker.errors.contains("busybox (pid \(pid)) on host2"), "\(docker)")
+      kill(pid, SIGKILL)
+      try cluster.must(deploy("ports: ['8095:80']"))
+    }
+
+    @Test("a port that a process took while the agent was away is told by nodes, services, ps and scale, and taken back when it is free")
+    func conflict() async throws {
+      defer { down() }
+      try cluster.must(deploy("ports: ['8096:80']"))
+      try cluster.must(cluster.dev("kill", "host2", "--agent"))
+      let pid = try listen("host2", 8096)
+      defer { kill(pid, SIGKILL) }
+      try cluster.must(cluster.dev("start", "host2"))
+      let told = "host2: port 8096/tcp of net_shop is held by busybox (pid \(pid))"
+      try await eventually("services tells") {
+        let shown = try cluster.orch("services")
+        return (shown.errors.contains(told), "\(shown)")
+      }
+      #expect(try cluster.orch("ps").errors.contains(told))
+      #expect(try cluster.orch("nodes").errors.contains("host2: port 8096/tcp is held by busybox (pid \(pid))"))
+      #expect(try cluster.orch("nodes", "--format", "json").rows.count == 3)
+      let scaled = try cluster.must(cluster.orch("scale", "shop=2", on: "host3"))
+      #expect(scaled.errors.contains(told), "\(scaled)")
+      #expect(
+        try cluster.must(cluster.on("host3", "timeout", "3", "busybox", "wget", "-qO-", "http://127.0.0.1:8096/")).output.contains("version: 1"))
+      kill(pid, SIGKILL)
+      try await eventually("it is free and host2 answers", seconds: 5) {
+        let shown = try cluster.orch("nodes")
+        let answer = try cluster.on("host2", "timeout", "3", "busybox", "wget", "-qO-", "http://127.0.0.1:8096/")
+        return (shown.errors.isEmpty && answer.output.contains("version: 1"), "\(shown) \(answer)")
+      }
+    }
+
+    @Test("when all agents fall silent at once no task is replaced: their nodes are unknown until they are heard again")
+    func silence() async throws {
+      defer { down() }
+      try cluster.must(deploy(replicas: 3))
+      let before = Set(try cluster.running("shop").compactMap { $0["ID"] })
+      let hosts = ["host1", "host2", "host3"]
+      for host in hosts { try cluster.must(cluster.dev("pause", host, "--agent")) }
+      defer { for host in hosts { _ = try? cluster.dev("resume", host) } }
+      try await eventually("all are unknown") {
+        let nodes = try cluster.orch("nodes", "--format", "json")
+        return (nodes.rows.allSatisfy { $0["Status"] == "Unknown" } && nodes.errors.contains("its tasks are left alone"), "\(nodes)")
+      }
+      for host in hosts { try cluster.must(cluster.dev("resume", host)) }
+      try await eventually("all are ready") {
+        let nodes = try cluster.orch("nodes", "--format", "json")
+        return (nodes.rows.allSatisfy { $0["Status"] == "Ready" }, "\(nodes)")
+      }
+      #expect(Set(try cluster.running("shop").compactMap { $0["ID"] }) == before)
+      #expect(try cluster.tasks("shop").count == 3)
+    }
+  }
+}
