@@ -9,7 +9,9 @@ extension ControlAPI {
   func exec(_ name: String, _ request: APIRequest) async throws -> APIResponse {
     let state = try await backend.state()
     let task = try state.lookUpTask(name)
-    guard task.status.state == .running, task.node != nil else {
+    // One whose health check is waited for has a container too: to look into it is what one wants then.
+    let hasContainer = task.status.state == .running || task.status.state == .starting && task.status.health != nil
+    guard hasContainer, task.node != nil else {
       let why = task.status.error.isEmpty ? task.status.message : task.status.error
       throw APIError(409, "task \(state.title(of: task)) is not running: it is \(task.status.state)" + (why.isEmpty ? "" : " (\(why))"))
     }
