@@ -5,7 +5,8 @@
 // - Nothing is acknowledged before a majority has it durably and this member has applied it.
 // - A change that is answered with `notLeader`, `busy` or `refused` was not made; `unknownOutcome` says that nobody knows.
 // - A watcher gets every change or a `.resync`.
-// - When the database fails, the member stops: it never goes on as if a write had worked.
+// - When the disk fails, the member is given up: it never goes on as if a write had worked. When the disk works again, another is made
+//   from what it really holds, as after a restart.
 //
 // It refuses to know what a command means (Model applies it), how bytes travel (RaftTransport), and who may call it.
 import Glibc
@@ -216,6 +217,10 @@ public final class Consensus: Sendable {
   public var snapshot: ClusterState { shared.withLock { $0.view.state } }
   public var membership: Membership { shared.withLock { $0.view.membership } }
   public var leader: RaftPeer? { shared.withLock { $0.view.leader } }
+  /// Why this member takes no part now; nil as long as its disk works.
+  public var diskFailure: StoreError? { shared.withLock { $0.view.diskFailure } }
+  /// No other manager has a vote: what this one applied is all there is.
+  public var isAlone: Bool { shared.withLock { $0.view.membership.ids(.voter) == [$0.id] } }
   public var isLeader: Bool { shared.withLock { $0.view.leadership.isLeader } }
 
   /// A state that holds everything acknowledged anywhere before the call. Also on followers, which ask the leader.

@@ -22,6 +22,11 @@ public struct ConsensusConfiguration: Sendable {
   public var watcherBatchesMax: Int
   /// How long a read waits for a majority.
   public var readTimeout: Duration
+  /// After a full disk: it goes on when so many bytes can be had again.
+  public var roomBytes: Int
+  /// After a failure of the disk it is tried again at once, then twice as long after every failure, up to `retryMax`.
+  public var retryFirst: Duration
+  public var retryMax: Duration
   /// For the randomised election timeouts.
   public var seed: UInt64
 
@@ -38,6 +43,9 @@ public struct ConsensusConfiguration: Sendable {
     waitingBytesMax = 32 << 20
     watcherBatchesMax = 256
     readTimeout = .seconds(2)
+    roomBytes = 16 << 20
+    retryFirst = .milliseconds(250)
+    retryMax = .seconds(30)
     seed = UInt64.random(in: .min ... .max)
   }
 

@@ -11,6 +11,7 @@ final class DiskThread: Sendable {
   }
   private enum Request: Sendable {
     case open
+    case reopen(room: Int)
     case write(WriteBatch, number: UInt64)
     case close(done: Mailbox<Void>)
   }
@@ -25,11 +26,18 @@ final class DiskThread: Sendable {
         for request in requests.take(until: .max) {
           switch request {
           case .open:
+            do throws(StoreError) {
+              let opened = try Store(path: path)
+              report(.opened(.success(try OpenedStore(opened))))
+              store = opened
+            } catch { report(.opened(.failure(error))) }
+          case .reopen(let room):
             // All of the file's connections are closed before, so that it is read as after a restart.
             store = nil
             do throws(StoreError) {
-              let opened = try Store(path: path)
-              let result = OpenedStore(loaded: try opened.load(), log: try opened.reader())
+              let opened = try Store.reopen(path: path, room: room)
+              let result = try OpenedStore(opened)
+              try opened.proveWritable()
               store = opened
               report(.opened(.success(result)))
             } catch { report(.opened(.failure(error))) }
@@ -49,8 +57,10 @@ final class DiskThread: Sendable {
     }
   }
 
-  /// Closes what is open and loads what is on the disk.
+  /// Loads what is on the disk.
   func open() { _ = requests.put(.open) }
+  /// After a failure: closes what is open, loads what the disk really holds, and proves that it takes writes and has `room` bytes.
+  func reopen(room: Int) { _ = requests.put(.reopen(room: room)) }
   func write(_ batch: WriteBatch, number: UInt64) { _ = requests.put(.write(batch, number: number)) }
 
   /// Returns when the database is closed and the thread ends.
@@ -66,4 +76,9 @@ struct OpenedStore: Sendable {
   var loaded: LoadedState
   /// With a connection of its own: reading old entries waits for no write.
   var log: LogFile
+
+  init(_ store: Store) throws(StoreError) {
+    loaded = try store.load()
+    log = try store.reader()
+  }
 }

@@ -6,6 +6,9 @@ import Store
 
 /// The member's thread: takes what waits in the mailbox and the time that passed, steps the core, carries out what it says. The disk has
 /// a thread of its own, so a slow fsync holds up neither heartbeats nor answers.
+///
+/// When the disk fails the core is given up, and with it every promise not kept yet; until the disk takes writes again this manager says
+/// nothing to the others and refuses what is asked, by the reason (`DiskTrouble`). Then another core is made from what the disk holds.
 final class ReplicaDriver {
   enum Event: Sendable {
     case input(ReplicaCore.Input)
@@ -21,16 +24,18 @@ final class ReplicaDriver {
 
   typealias Publish = (ReplicaCore.View, ChangeBatch?, _ resync: Bool) -> Void
 
-  private let configuration: ConsensusConfiguration
+  let configuration: ConsensusConfiguration
   private let transport: any RaftTransport
   private let mailbox: Mailbox<Event>
-  private let publish: Publish
-  private let disk: DiskThread
-  private var log: Logger
+  let publish: Publish
+  let disk: DiskThread
+  private(set) var log: Logger
   private var core: ReplicaCore?
+  var trouble: DiskTrouble?
+  var lastRecovery: (time: UInt64, attempts: Int)?
   private var replies: [RequestID: @Sendable (ReplicaCore.Answer) -> Void] = [:]
   private var lastRequest: RequestID = 0
-  private var end: ConsensusError?
+  var end: ConsensusError?
 
   init(
     configuration: ConsensusConfiguration, transport: any RaftTransport, mailbox: Mailbox<Event>, log: Logger, publish: @escaping Publish
@@ -49,9 +54,10 @@ final class ReplicaDriver {
     let interval = UInt64(configuration.tick / .nanoseconds(1))
     var tick = MonotonicClock.now + interval
     var isStarted = false
+    // What comes while the database is being loaded waits.
+    var inputs: [ReplicaCore.Input] = []
     while end == nil {
-      let events = mailbox.take(until: tick)
-      var inputs: [ReplicaCore.Input] = []
+      let events = mailbox.take(until: trouble.map(\.deadline) ?? (core == nil ? .max : tick))
       inputs.reserveCapacity(events.count + 1)
       for event in events {
         switch event {
@@ -62,12 +68,17 @@ final class ReplicaDriver {
         }
       }
       let now = MonotonicClock.now
-      if now >= tick {
+      if trouble != nil {
+        for input in inputs { answerInTrouble(input) }
+        retryIfDue(now)
+        tick = now + interval
+      } else if now >= tick, core != nil {
         // After a pause of the whole process one tick is enough: what was heard meanwhile counts first.
         inputs.append(.tick)
         tick = max(tick + interval, now)
       }
       if core != nil, !inputs.isEmpty { carryOut(core!.step(inputs)) }
+      if core != nil || trouble != nil { inputs.removeAll(keepingCapacity: true) }
       if !isStarted, let core {
         isStarted = true
         started(.success(core.id))
@@ -83,6 +94,8 @@ final class ReplicaDriver {
     return reason
   }
 
+  func reply(_ request: RequestID, _ answer: ReplicaCore.Answer) { replies.removeValue(forKey: request)?(answer) }
+
   private func number(_ question: Question) -> ReplicaCore.Input {
     lastRequest += 1
     replies[lastRequest] = question.reply
@@ -94,24 +107,32 @@ final class ReplicaDriver {
       let opened = try result.get()
       var core = try ReplicaCore(config: configuration.replica, loaded: opened.loaded, reader: opened.log, decoder: .wire)
       log[metadataKey: "raft"] = "\(core.id)"
+      if trouble != nil { overcame() }
       let first = core.begin()
       self.core = core
       carryOut(first)
-    } catch let error as StoreError { end = .storage(error) } catch { end = error as? ConsensusError ?? .inconsistent("\(error)") }
+    } catch let error as StoreError {
+      if trouble != nil, error.mayPass { failedAgain(error) } else { end = .storage(error) }
+    } catch { end = error as? ConsensusError ?? .inconsistent("\(error)") }
   }
 
   private func carryOut(_ outputs: [ReplicaCore.Output]) {
+    // Whoever hears of a failure can look for its reason at once.
+    if case .ended(.storage(let error))? = outputs.last, error.mayPass, let core { diskFailed(error, core.view, core.status) }
     for output in outputs {
       switch output {
       case .send(let messages, let peer): transport.send(messages, to: peer)
       case .write(let batch, let number): disk.write(batch, number: number)
-      case .publish(let view, let batch, let resync): publish(view, batch, resync)
-      case .answer(let request, let answer): replies.removeValue(forKey: request)?(answer)
+      case .publish(let view, let batch, let resync): if trouble == nil { publish(view, batch, resync) }
+      case .answer(let request, let answer): reply(request, answer)
       case .sendSnapshot(let snapshot, let peer):
         let mailbox = mailbox
         transport.send(snapshot, to: peer) { _ = mailbox.put(.input(.snapshotSent(peer.id, succeeded: $0))) }
       case .peersChanged(let peers): transport.peersChanged(peers)
       case .note(let note): write(note)
+      case .ended where trouble != nil:
+        // With it goes its connection to the file.
+        core = nil
       case .ended(let reason): end = reason
       }
     }

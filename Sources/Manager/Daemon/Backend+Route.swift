@@ -10,13 +10,15 @@ extension Backend {
   static var routePatience: Duration { .seconds(3) }
 
   func route() async -> ControlRoute {
-    if consensus.isLeader { return .local }
+    // A lone manager whose disk fails still tells what it knows, and why it changes nothing.
+    if consensus.isLeader || (consensus.diskFailure != nil && consensus.isAlone) { return .local }
     if let found = await within(Self.routePatience, { await wayToLeader() }) { return found }
     if let leader = consensus.leader {
       return .unreachable(
         "this manager (\(address)) does not reach the leader at \(leader.address): nothing was changed; ask another manager (ORCH_HOST), or mend the network between the two"
       )
     }
+    if let failure = consensus.diskFailure { return .noLeader("\(ConsensusError.storage(failure))") }
     let voters = consensus.membership.members.values.count { $0.role == .voter }
     return .noLeader(
       "\(voters / 2 + 1) of the \(voters) managers must be up and reach each other: see `orch managers`, and start those that are down")

@@ -16,7 +16,7 @@ public enum ConsensusError: Error, Sendable, CustomStringConvertible {
   case unavailable
   /// Nothing happened: the members may not be changed like this.
   case membership(String)
-  /// The database failed, and this manager with it.
+  /// Nothing happened: this manager's disk takes no writes. It goes on by itself when that passes (`StoreError.mayPass`), else it ends.
   case storage(StoreError)
   /// What the log holds contradicts itself or cannot be understood; going on could lose data.
   case inconsistent(String)
@@ -36,7 +36,7 @@ public enum ConsensusError: Error, Sendable, CustomStringConvertible {
     case .unknownOutcome: "the leader changed while the change was made: it may or may not have been applied; look before you try again"
     case .unavailable: "no majority of the managers confirmed the read in time; try again when a majority is up"
     case .membership(let reason): reason
-    case .storage(let error): "\(error)"
+    case .storage(let error): "this manager's disk takes no changes: \(error)"
     case .inconsistent(let reason): "the replicated log is inconsistent: \(reason); this manager stops"
     case .removed: "this manager was removed from the cluster; join again with an empty folder"
     case .stopped: "this manager's Raft member does not run"

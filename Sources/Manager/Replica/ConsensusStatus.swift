@@ -12,6 +12,8 @@ public struct ConsensusStatus: Sendable {
   public var lastIndex: UInt64
   /// The log begins after this index.
   public var compacted: UInt64
+  /// Set while this member's disk takes no writes; the rest is as it was when that began.
+  public var diskFailure: StoreError?
   /// Ascending by id; removed ones too.
   public var members: [Member]
 

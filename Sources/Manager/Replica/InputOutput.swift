@@ -5,6 +5,7 @@ import Raft
 public typealias RequestID = UInt64
 
 extension ReplicaCore {
+  /// Every request gets exactly one answer, before `.ended` at the latest.
   public enum Input: Sendable {
     /// A serialised command. Answered with `.applied`.
     case propose([UInt8], RequestID)
@@ -32,6 +33,14 @@ extension ReplicaCore {
     case campaign
     /// What is applied is written, then it ends.
     case stop
+
+    /// Of those that are answered.
+    public var request: RequestID? {
+      switch self {
+      case .propose(_, let request), .read(let request), .changeMembers(_, _, let request), .transfer(_, let request), .status(let request): request
+      default: nil
+      }
+    }
   }
 
   public enum Output: Sendable {
@@ -66,6 +75,8 @@ extension ReplicaCore {
     public var membership: Membership
     /// Of whichever member it believes leads, itself included.
     public var leader: RaftPeer?
+    /// Set while this member's disk takes no writes; it then takes no part in the group.
+    public var diskFailure: StoreError?
     public init(
       state: ClusterState = ClusterState(), leadership: Leadership = .follower(leader: nil), membership: Membership = Membership(),
       leader: RaftPeer? = nil

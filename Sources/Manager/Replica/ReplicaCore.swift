@@ -123,7 +123,7 @@ public struct ReplicaCore {
       try settle()
       startWrite()
       endIfDue()
-    } catch { end(error) }
+    } catch { end(error, during: inputs) }
     defer { outputs = [] }
     return outputs
   }
@@ -172,7 +172,8 @@ public struct ReplicaCore {
   }
 
   /// Nobody is left waiting. A leader whose disk failed first asks the best of the others to stand for election at once.
-  private mutating func end(_ reason: ConsensusError) {
+  /// `during`: what was being taken in; of that, too, nobody is left waiting.
+  private mutating func end(_ reason: ConsensusError, during inputs: [Input] = []) {
     guard !hasEnded else { return }
     hasEnded = true
     if case .storage = reason, core.role == .leader { askHeirToCampaign() }
@@ -183,6 +184,8 @@ public struct ReplicaCore {
     }
     for waiting in waitingChanges { outputs.append(.answer(waiting.request, .failed(failure))) }
     (waiters, reads, waitingChanges) = ([:], [:], [])
+    var answered = Set(outputs.compactMap { if case .answer(let request, _) = $0 { request } else { nil } })
+    for request in inputs.compactMap(\.request) where answered.insert(request).inserted { outputs.append(.answer(request, .failed(failure))) }
     outputs.append(.ended(reason))
   }
 

@@ -8,11 +8,11 @@ public enum StoreError: Error, Equatable, Sendable, CustomStringConvertible {
   case foreign(path: String)
   /// Written by a newer orch.
   case tooNew(path: String, found: Int, supported: Int)
-  case diskFull(operation: String)
+  case diskFull(operation: String, cause: String)
   case io(operation: String, cause: String)
   /// What was read is not what was written.
   case damaged(table: String, row: String, reason: String)
-  /// An earlier write failed.
+  /// An earlier write failed; the database has to be opened again.
   case failed(earlier: String)
 
   public var description: String {
@@ -22,11 +22,19 @@ public enum StoreError: Error, Equatable, Sendable, CustomStringConvertible {
     case .foreign(let path): "open database \(path): it is not a database of orch-manager"
     case .tooNew(let path, let found, let supported):
       "open database \(path): format \(found) is newer than this orch-manager's (\(supported)); run the newer version"
-    case .diskFull(let operation): "\(operation): the disk is full; free some space and start orch-manager again"
+    case .diskFull(let operation, let cause): "\(operation): \(cause); free some space on that file system, this manager goes on by itself then"
     case .io(let operation, let cause): "\(operation): \(cause)"
     case .damaged(let table, let row, let reason):
       "database damaged: table \(table), row \(row): \(reason); remove this manager from the cluster and join it again with an empty folder"
     case .failed(let earlier): "the database accepts no more writes since one failed: \(earlier)"
+    }
+  }
+
+  /// The disk may work again later, or have room again.
+  public var mayPass: Bool {
+    switch self {
+    case .diskFull, .io, .failed, .cannotOpen: true
+    case .inUse, .foreign, .tooNew, .damaged: false
     }
   }
 }

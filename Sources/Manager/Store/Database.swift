@@ -1,4 +1,5 @@
 import CSQLite
+import Glibc
 import Replica
 
 /// A thin layer over SQLite: one connection, statements prepared once, values bound and read with their types.
@@ -11,12 +12,13 @@ final class Database {
 
   init(path: String, readOnly: Bool = false) throws(StoreError) {
     self.path = path
+    SQLiteLog.install()
     var handle: OpaquePointer?
     let access = readOnly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
     let code = sqlite3_open_v2(path, &handle, access | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, nil)
     guard code == SQLITE_OK, let handle else {
       sqlite3_close_v2(handle)
-      throw .cannotOpen(path: path, cause: String(cString: sqlite3_errstr(code)))
+      throw .cannotOpen(path: path, cause: String(cString: sqlite3_errstr(code)) + (SQLiteLog.takeFailedCall().map { " (\($0))" } ?? ""))
     }
     self.handle = handle
     // A person may look into the file with the sqlite3 command while the manager runs.
@@ -81,14 +83,36 @@ final class Database {
     }
   }
 
+  /// From now on closing changes nothing on the disk: what it holds is to be looked at again.
+  func leaveAsIs() { _ = csqlite_no_checkpoint_on_close(handle) }
+
   func error(_ code: Int32, _ sql: String) -> StoreError {
-    let operation = "\(path): \(sql.prefix(48).split(whereSeparator: \.isNewline).joined(separator: " "))"
-    let cause = "\(String(cString: sqlite3_errmsg(handle))) (SQLite \(code))"
+    let statement = sql.prefix(48).split(whereSeparator: \.isNewline).joined(separator: " ")
+    let message = String(cString: sqlite3_errmsg(handle))
+    let number = sqlite3_system_errno(handle)
+    let call = SQLiteLog.takeFailedCall() ?? (number == 0 ? nil : Self.name(number))
+    // SQLite keeps no errno for the full disk that it recognises.
+    let isFull = code & 0xff == SQLITE_FULL || (code & 0xff == SQLITE_IOERR && (number == ENOSPC || number == EDQUOT))
+    let operation = "\(Self.operation(code)) \(path) (\(statement))"
+    if isFull { return .diskFull(operation: operation, cause: Self.name(number == EDQUOT ? EDQUOT : ENOSPC)) }
     switch code & 0xff {
-    case SQLITE_FULL: return .diskFull(operation: operation)
-    case SQLITE_CORRUPT: return .damaged(table: "-", row: path, reason: cause)
+    case SQLITE_CORRUPT: return .damaged(table: "-", row: path, reason: "\(message) (SQLite \(code))")
     case SQLITE_NOTADB: return .foreign(path: path)
-    default: return .io(operation: operation, cause: cause)
+    default: return .io(operation: operation, cause: "\(message) (SQLite \(code)\(call.map { "; \($0)" } ?? ""))")
+    }
+  }
+
+  private static func name(_ number: Int32) -> String { "errno \(number), \(String(cString: strerror(number)))" }
+
+  /// What was done to the file (SQLite's extended result codes).
+  private static func operation(_ code: Int32) -> String {
+    switch (code & 0xff, code >> 8) {
+    case (SQLITE_IOERR, 1), (SQLITE_IOERR, 2): "read"
+    case (SQLITE_IOERR, 3), (SQLITE_FULL, _): "write"
+    case (SQLITE_IOERR, 4), (SQLITE_IOERR, 5): "fsync"
+    case (SQLITE_IOERR, 6): "truncate"
+    case (SQLITE_IOERR, 18), (SQLITE_IOERR, 19), (SQLITE_IOERR, 20), (SQLITE_IOERR, 21): "map the WAL's index of"
+    default: "use"
     }
   }
 }

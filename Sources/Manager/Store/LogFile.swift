@@ -6,7 +6,10 @@ public final class LogFile: ReplicaLog, @unchecked Sendable {
   // Confined to whoever was given it; handed over once, from the thread that opens the store.
   private let database: Database
 
-  init(path: String) throws(StoreError) { database = try Database(path: path, readOnly: true) }
+  init(path: String) throws(StoreError) {
+    database = try Database(path: path, readOnly: true)
+    database.leaveAsIs()
+  }
 
   public func entries(first: UInt64, last: UInt64, maxBytes: Int) throws(StoreError) -> [StoredEntry] {
     guard first <= last else { return [] }

@@ -56,6 +56,7 @@ public final class Store {
     } catch {
       (lastIndex, self.compacted, appliedIndex) = (last, compacted, applied)
       failure = error
+      database.leaveAsIs()
       throw error
     }
   }

@@ -305,31 +305,6 @@ import Testing
     #expect(begun == 4000 && member.snapshot.volumes.count == 20)
   }
 
-  @Test("a full disk ends the member with an error that says so; the last change is not acknowledged", .enabled(if: geteuid() == 0))
-  func diskFull() async throws {
-    let disk = try #require(SmallDisk(kibibytes: 1024))
-    let path = disk.path + "/manager.db"
-    try Consensus.bootstrap(path: path, raftID: RaftID(1), node: .random(), address: "a:1")
-    let member = Consensus(
-      configuration: ConsensusConfiguration(path: path, tick: .milliseconds(10)), transport: InMemoryNetwork().transport(at: "a:1"), log: quiet)
-    let life = Task { try await member.run() }
-    try await eventually("it leads") { member.isLeader }
-    var accepted = 0
-    do {
-      while accepted < 10_000 {
-        try await member.propose(Command(actions: [volume("v\(accepted)" + String(repeating: "x", count: 4000))]))
-        accepted += 1
-      }
-    } catch {}
-    #expect(accepted > 0 && accepted < 10_000)
-    do {
-      try await life.value
-      Issue.record("it ended without an error")
-    } catch ConsensusError.storage(.diskFull) {}
-    await #expect(throws: ConsensusError.self) { try await member.propose(Command(actions: [volume("later")])) }
-    #expect(!member.isLeader)
-  }
-
   @Test("a damaged log stops the start with the row's name")
   func damaged() async throws {
     let group = Group()

@@ -69,6 +69,9 @@ final class InMemoryNetwork: Sendable {
 /// Used by one task at a time, or only read.
 final class Group: @unchecked Sendable {
   let folder = temporaryFolder()
+  /// Of the first member's database, when it has a disk of its own.
+  private var firstFolder: String?
+  var electionTicks = 15
   let network = InMemoryNetwork()
   var members: [Int: Consensus] = [:]
   var snapshotEvery: UInt64 = 10_000
@@ -77,13 +80,16 @@ final class Group: @unchecked Sendable {
   deinit { removeFolder(folder) }
 
   func address(_ number: Int) -> String { "host-\(number):2377" }
-  func path(_ number: Int) -> String { "\(folder)/\(number).db" }
+  func path(_ number: Int) -> String { "\(number == 1 ? firstFolder ?? folder : folder)/\(number).db" }
   func raftID(_ number: Int) -> RaftID { RaftID(UInt64(number)) }
 
   func start(_ number: Int, path other: String? = nil) async throws {
-    var configuration = ConsensusConfiguration(path: other ?? path(number), tick: .milliseconds(10), electionTicks: 15, heartbeatTicks: 2)
+    var configuration = ConsensusConfiguration(path: other ?? path(number), tick: .milliseconds(10), electionTicks: electionTicks, heartbeatTicks: 2)
     configuration.snapshotEvery = snapshotEvery
     configuration.keptEntries = keptEntries
+    configuration.roomBytes = 256 << 10
+    configuration.retryFirst = .milliseconds(20)
+    configuration.retryMax = .milliseconds(100)
     let member = Consensus(configuration: configuration, transport: network.transport(at: address(number)), log: quiet)
     network.plug(member, at: address(number))
     members[number] = member
@@ -99,7 +105,8 @@ final class Group: @unchecked Sendable {
   }
 
   /// One manager bootstrapped, the others joined and promoted.
-  func form(_ count: Int) async throws {
+  func form(_ count: Int, first folder: String? = nil) async throws {
+    firstFolder = folder
     try Consensus.bootstrap(path: path(1), raftID: raftID(1), node: .random(), address: address(1))
     try await start(1)
     for number in 2...max(2, count) where number <= count { try await join(number) }

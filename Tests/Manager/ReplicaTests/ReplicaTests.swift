@@ -34,12 +34,24 @@ import Testing
   func failedWrite() throws {
     var member = try Sample.leader()
     let outputs = member.step([.propose(Sample.volume("a"), 1)])
-    let end = member.step(.written(outputs.writes[0].number, failure: .diskFull(operation: "write")))
+    let end = member.step(.written(outputs.writes[0].number, failure: .diskFull(operation: "write", cause: "full")))
     guard case .answer(1, .failed(.unknownOutcome)) = end[0], case .ended(.storage) = end[1] else {
       Issue.record("\(end)")
       return
     }
     #expect(member.step(.tick).isEmpty && member.hasEnded)
+  }
+
+  @Test("whoever asks in the very moment of the failure is told, too")
+  func failedWriteAmongRequests() throws {
+    var member = try Sample.leader()
+    let write = member.step(.propose(Sample.volume("a"), 1)).writes[0]
+    let end = member.step([
+      .propose(Sample.volume("b"), 2), .read(3), .written(write.number, failure: .io(operation: "fsync", cause: "5")), .status(4),
+      .transfer(RaftID(2), 5), .propose(Sample.volume("c"), 6),
+    ])
+    let told = end.compactMap { if case .answer(let request, .failed) = $0 { request } else { nil } }
+    #expect(told == [1, 2, 3, 4, 5, 6])
   }
 }
 
