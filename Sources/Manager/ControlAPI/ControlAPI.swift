@@ -23,6 +23,10 @@ public struct ControlAPI: Sendable {
     case ("_ping", _), ("version", 1), ("info", 1): return await respond(to: request)
     default: break
     }
+    var request = request
+    let isRead = request.method == "GET"
+    // No read has one, and a body of the server's can be read once only.
+    if isRead { request.body = .empty }
     let deadline = ContinuousClock.now + Self.readPatience
     while true {
       switch await backend.route() {
@@ -30,7 +34,7 @@ public struct ControlAPI: Sendable {
       case .forward(let send):
         do { return try await send(request) } catch let error as APIError { return .error(error.status, error.message) } catch {
           // A read is asked again of whoever leads now; only its sender knows whether a change may be made twice.
-          if request.method == "GET", !Task.isCancelled, ContinuousClock.now < deadline { continue }
+          if isRead, !Task.isCancelled, ContinuousClock.now < deadline { continue }
           return .error(503, "the leader did not answer (\(error)): an election may be going on; look whether it was done before you try again")
         }
       case .unreachable(let sentence): return .error(503, sentence)

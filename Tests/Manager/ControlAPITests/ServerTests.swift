@@ -72,6 +72,35 @@ func withServer<Result: Sendable>(
     running.cancel()
   }
 
+  @Test("a read whose leader is lost on the way is asked again of the next; a change is not, for nobody knows what became of it")
+  func leaderLost() async throws {
+    try await withServer { backend, path in
+      struct Lost: Error {}
+      let asked = Mutex(0)
+      let api = ControlAPI(backend: MemoryBackend())
+      backend.world.withLock { world in
+        world.route = .forward { request in
+          // As the way to a leader does.
+          for try await _ in request.body {}
+          guard
+            asked.withLock({
+              $0 += 1; return $0
+            }) > 1
+          else { throw Lost() }
+          return await api.respond(to: request)
+        }
+      }
+      let client = APIClient(endpoint: .unix(path: path))
+      let services = try await client.get("/services", as: [ServiceInspect].self)
+      #expect(services.isEmpty && asked.withLock { $0 } == 2)
+      asked.withLock { $0 = 0 }
+      await #expect { try await client.call("POST", "/networks/create", [], Array(#"{"Name":"n"}"#.utf8)) } throws: { error in
+        (error as? ClientError)?.status == 503 && "\(error)".contains("look whether it was done")
+      }
+      #expect(asked.withLock { $0 } == 1)
+    }
+  }
+
   @Test("an error reaches the client as its code and message; a missing manager as a sentence that says what to do")
   func errors() async throws {
     try await withServer { _, path in
