@@ -153,7 +153,9 @@ let testTargets: [Target] = [
   tests("APIClient", "CLI", ["Model", "API"]),
   tests("DevCluster", "CLI"),
   // Real processes, kernel objects and hosts in network namespaces; needs root. Drives the programs beside the test bundle.
-  .testTarget(name: "IntegrationTests", dependencies: ["Linearizability"], path: "Tests/Integration", swiftSettings: strict),
+  .testTarget(
+    name: "IntegrationTests", dependencies: ["Linearizability", "Identity", "LinuxSystem", "Transport", "Wire", log] + nio,
+    path: "Tests/Integration", swiftSettings: strict),
 ]
 
 /// Programs that `make bench` runs.

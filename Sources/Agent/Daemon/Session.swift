@@ -48,6 +48,10 @@ actor Session {
         candidates.append(error.detail)
         failures += 1
         if failures < 4 { continue }
+      } catch let error as StreamError where error.code == .permissionDenied {
+        // The leader knows this node no more. Only a leader that was replaced without knowing could be wrong: so this is not for good.
+        log.error("the cluster refuses this node: \(error); its state folder is \(membership.folder); asking again in a minute")
+        try? await Task.sleep(for: .seconds(60))
       } catch {
         log.debug("session with \(address): \(error)")
       }

@@ -80,7 +80,10 @@ extension MainJobTests {
       let deadline = ContinuousClock.now + .seconds(60)
       while led.count < hosts.count {
         guard ContinuousClock.now < deadline else { return ["only \(led.sorted()) could be made to lead within 60 s"] }
-        guard let leader = faults.leader else { continue }
+        guard let leader = faults.leader else {
+          try? await Task.sleep(for: .milliseconds(50))
+          continue
+        }
         for register in clients.registers { clients.read(register, 101, leader) }
         clients.readSet(101, leader)
         led.insert(leader)

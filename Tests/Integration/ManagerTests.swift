@@ -1,0 +1,127 @@
+import Foundation
+import Identity
+import LinuxSystem
+import Logging
+import NIOPosix
+import Testing
+import Transport
+import Wire
+
+extension MainJobTests {
+  /// What managers owe to each other and refuse to others, on a cluster of three managers and one host without.
+  @Suite(.serialized) struct Managers {
+    private let cluster: LocalCluster
+    private let managers = ["host1", "host2", "host3"]
+    private let worker = "host4"
+
+    init() throws { cluster = try LocalCluster(beside: "m", ["--hosts", "4", "--managers", "3"]) }
+
+    private func withCluster(_ body: () async throws -> Void) async throws {
+      defer { _ = try? cluster.dev("down", seconds: 60) }
+      try await body()
+    }
+
+    private func identity(_ daemon: String, on host: String) throws -> NodeIdentity {
+      try #require(try NodeIdentity.load(folder: "/var/lib/orch/dev/\(cluster.name)/\(host)/lib/\(daemon)"))
+    }
+
+    /// From the worker's host to the leader's daemon port, as whoever `identity` says.
+    private func connect(as identity: NodeIdentity, to leader: String, _ group: MultiThreadedEventLoopGroup) async throws -> Connection {
+      try await TransportClient.connect(
+        host: "192.168.77.\(leader.dropFirst(4))", port: 2377, credentials: try Credentials(identity), log: Logger(label: "test"), group: group)
+    }
+
+    @Test("1: with a worker's certificate no manager's call is answered; with a manager's it is")
+    func workerRefused() async throws {
+      try await withCluster {
+        let leader = try #require(try cluster.leader)
+        // Its threads, and so its sockets, are on the worker's host.
+        let host = try NamespaceThread(networkNamespace: "/run/netns/orch-\(cluster.name)-\(worker)")
+        let group = host.runBlocking { MultiThreadedEventLoopGroup(numberOfThreads: 1) }
+        let stolen = try identity("agent", on: worker)
+        #expect(stolen.role == .worker)
+        let connection = try await connect(as: stolen, to: leader, group)
+        for method in [Method.raft, .raftSnapshot, .joinMember, .forwardAPI] {
+          await #expect("\(method)") {
+            _ = try await connection.call(method, WireEmpty(), returning: WireEmpty.self, timeout: .seconds(5))
+          } throws: { error in
+            (error as? StreamError)?.code == .permissionDenied && "\(error)".contains("worker")
+          }
+        }
+        connection.close()
+        // The agent beside a manager is the same node and yet a worker.
+        let beside = try identity("agent", on: leader)
+        #expect(try beside.role == .worker && beside.node == identity("manager", on: leader).node)
+        let neighbour = try await connect(as: beside, to: leader, group)
+        await #expect(throws: StreamError.self) {
+          _ = try await neighbour.call(.joinMember, WireJoinMemberRequest(), returning: WireJoinMemberResponse.self, timeout: .seconds(5))
+        }
+        neighbour.close()
+
+        let other = managers.first { $0 != leader }!
+        let allowed = try await connect(as: identity("manager", on: other), to: leader, group)
+        var ping = WireAPIMessage()
+        ping.request.method = "GET"
+        ping.request.uri = "/_ping"
+        let answer = try await allowed.call(.forwardAPI, ping, returning: WireAPIMessage.self, timeout: .seconds(5))
+        #expect(answer.response.status == 200)
+        allowed.close()
+        try await group.shutdownGracefully()
+      }
+    }
+
+    @Test("10: the leader is cut off: a change through another manager within 2 s, a sentence from the leader in bounded time, and it follows again")
+    func leaderCutOff() async throws {
+      try await withCluster {
+        for (run, flags) in [[], ["--one-way"]].enumerated() {
+          let leader = try #require(try cluster.leader)
+          let others = managers.filter { $0 != leader }
+          for other in others { try cluster.must(cluster.dev(["partition", leader, other] + flags)) }
+          let cut = ContinuousClock.now
+          let isolated = Task.detached { [cluster] in
+            let began = ContinuousClock.now
+            let answer = UnixHTTP.call(cluster.socketPath(leader), "POST", "/networks/create", Data(#"{"Name":"alone\#(run)"}"#.utf8), seconds: 20)
+            return (answer, ContinuousClock.now - began)
+          }
+          var (attempt, accepted) = (0, false)
+          while !accepted, ContinuousClock.now - cut < .seconds(10) {
+            attempt += 1
+            let body = Data(#"{"Name":"after\#(run)-\#(attempt)"}"#.utf8)
+            if case .answer(201, _) = UnixHTTP.call(cluster.socketPath(others[attempt % 2]), "POST", "/networks/create", body, seconds: 10) {
+              accepted = true
+            }
+          }
+          let gap = ContinuousClock.now - cut
+          #expect(accepted && gap < .seconds(2), "accepted after \(gap)")
+          let (answer, took) = await isolated.value
+          guard case .answer(503, let body) = answer else {
+            Issue.record("the leader that was cut off answered \(answer)")
+            continue
+          }
+          let sentence = String(decoding: body, as: UTF8.self)
+          #expect(took < .seconds(5) && (sentence.contains("majority") || sentence.contains("leader")), "\(took): \(sentence)")
+          try cluster.must(cluster.dev("heal"))
+          try await eventually("the former leader answers, and knows what it missed") {
+            let networks = try cluster.orch("networks", on: leader)
+            return (networks.output.contains("after\(run)-\(attempt)") && !networks.output.contains("alone\(run)"), "\(networks)")
+          }
+        }
+      }
+    }
+
+    @Test("a removed node's agent says what to do, and asks again only now and then")
+    func removed() async throws {
+      try await withCluster {
+        try cluster.must(cluster.orch("node", "rm", "--force", worker))
+        let log = "/var/lib/orch/dev/\(cluster.name)/\(worker)/log/orch-agent.log"
+        func said() throws -> Int {
+          try String(contentsOfFile: log, encoding: .utf8).components(separatedBy: "was removed from the cluster").count - 1
+        }
+        try await eventually("it is told") { (try said() > 0, try String(contentsOfFile: log, encoding: .utf8)) }
+        try await Task.sleep(for: .seconds(5))
+        #expect(try said() == 1)
+        #expect(try String(contentsOfFile: log, encoding: .utf8).contains("join again"))
+      }
+    }
+  }
+}
