@@ -50,7 +50,8 @@ actor Agent {
   /// What the agent is meant to do for `id`, all at once, as the slow work needs it.
   func order(_ id: TaskID) -> TaskOrder? {
     guard let task = worker.task(id), let spec = worker.spec(of: task) else { return nil }
-    return TaskOrder(task: task, spec: spec)
+    let files = spec.taskTemplate.containerSpec.files.map { ($0, FileID($0.id).flatMap(worker.file)) }
+    return TaskOrder(task: task, spec: spec, files: files)
   }
 
   private func carryOut(_ output: WorkerOutput) {
@@ -175,6 +176,8 @@ actor Agent {
 struct TaskOrder: Sendable {
   var task: ClusterTask
   var spec: ServiceSpec
+  /// nil: the manager does not have it any more.
+  var files: [(reference: FileReference, file: StoredFile?)]
   var container: ContainerSpec { spec.taskTemplate.containerSpec }
   /// Docker's: service.slot.task, or service.node.task for a global one.
   var name: String { "\(spec.name).\(task.slot > 0 ? "\(task.slot)" : task.node?.description ?? "").\(task.id)" }

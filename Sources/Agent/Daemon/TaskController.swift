@@ -51,6 +51,8 @@ actor TaskController {
       await agent.input(.started(id, containerID: container, pid: running.pid, isHealthChecked: prepared.health != nil))
       await watch(agent)
       checkHealth(prepared.health, isHealthy: false, agent)
+      // Its secrets with it.
+      self.prepared = nil
     } catch {
       await agent.input(.startFailed(id, "\(error)"))
     }
@@ -141,6 +143,15 @@ actor TaskController {
 
     try await attach(order, agent, template, &config)
     config.mounts += try await mounts(spec, template, image)
+    config.files = try order.files.map { reference, file in
+      guard let file else {
+        throw AgentError("\(reference.kind.rawValue) \(reference.name) is not there any more: create it, and update the service")
+      }
+      let target = reference.target
+      return FileConfig(
+        target: reference.path, content: file.data, uid: target?.uid.flatMap { UInt32($0) } ?? 0, gid: target?.gid.flatMap { UInt32($0) } ?? 0,
+        mode: target?.mode ?? FileTarget.defaultMode)
+    }
     let health = HealthCheck.Config(spec.healthCheck, image: image.config.healthcheck)
     try rooms.keepHealth(health, of: id)
     return Prepared(order: order, config: config, health: health)

@@ -21,6 +21,8 @@ public struct ContainerConfig: Hashable, Sendable {
   public var hostname: String?
   public var tty: Bool
   public var mounts: [MountConfig]
+  /// Secrets and configs: kept in a tmpfs of the container's own, in no file of the host.
+  public var files: [FileConfig]
   public var network: NetworkMode
   public var resources: Resources
   /// "CAP_NET_ADMIN", "net_admin" or "ALL"; on top of Docker's default set.
@@ -55,6 +57,7 @@ public struct ContainerConfig: Hashable, Sendable {
     hostname = nil
     tty = false
     mounts = []
+    files = []
     network = .new
     resources = Resources()
     capabilityAdd = []
@@ -137,6 +140,24 @@ public struct MountConfig: Hashable, Sendable {
   }
   public static func tmpfs(_ target: String, size: Int64? = nil, mode: UInt32 = 0o1777) -> Self {
     Self(.tmpfs(size: size, mode: mode), target: target)
+  }
+}
+
+/// A read-only file whose content exists in memory alone.
+public struct FileConfig: Hashable, Sendable {
+  /// Absolute path in the container.
+  public var target: String
+  public var content: [UInt8]
+  public var uid: UInt32
+  public var gid: UInt32
+  /// As chmod's.
+  public var mode: UInt32
+  public init(target: String, content: [UInt8], uid: UInt32 = 0, gid: UInt32 = 0, mode: UInt32 = 0o444) {
+    self.target = target
+    self.content = content
+    self.uid = uid
+    self.gid = gid
+    self.mode = mode
   }
 }
 

@@ -109,15 +109,17 @@ enum Plan {
     guard let command = config.args.first, !command.isEmpty else { throw RuntimeError(.invalid, "start container", config.id, "no command given") }
     guard config.rootDirectory != nil || !config.layers.isEmpty else { throw RuntimeError(.invalid, "make container", config.id, "no layers") }
     guard hostname(config).utf8.count <= 64 else { throw RuntimeError(.invalid, "set hostname", hostname(config), "longer than 64 bytes") }
-    let texts = config.args + config.env + [config.cwd, config.user, hostname(config)] + config.groups + config.mounts.map(\.target) + config.layers
+    let texts =
+      config.args + config.env + [config.cwd, config.user, hostname(config)] + config.groups + config.mounts.map(\.target)
+      + config.files.map(\.target) + config.layers
     if let bad = texts.first(where: { $0.utf8.contains(0) }) { throw RuntimeError(.invalid, "make container", config.id, "a NUL byte in \(bad)") }
     if config.args.count > 8000 || config.env.count > 8000 { throw RuntimeError(.invalid, "make container", config.id, "more than 8000 arguments") }
     guard stringIsAbsolute(config.cwd) else { throw RuntimeError(.invalid, "use working directory", config.cwd, "not an absolute path") }
-    for mount in config.mounts {
-      guard mount.target.hasPrefix("/"), !normalized(mount.target).isEmpty else {
-        throw RuntimeError(.invalid, "mount on", mount.target, "a target is an absolute path and not the root")
+    for target in config.mounts.map(\.target) + config.files.map(\.target) {
+      guard target.hasPrefix("/"), !normalized(target).isEmpty else {
+        throw RuntimeError(.invalid, "mount on", target, "a target is an absolute path and not the root")
       }
-      if mount.target.split(separator: "/").contains("..") { throw RuntimeError(.invalid, "mount on", mount.target, "a target has no \"..\"") }
+      if target.split(separator: "/").contains("..") { throw RuntimeError(.invalid, "mount on", target, "a target has no \"..\"") }
     }
     for (name, _) in config.sysctls {
       let spaced = ["net.", "fs.mqueue."].contains { name.hasPrefix($0) }
@@ -211,6 +213,24 @@ enum Plan {
         let data = "mode=\(String(mode, radix: 8))" + (size.map { ",size=\($0)" } ?? "")
         mount("tmpfs", target, UInt64(CLINUX_MS_NOSUID | CLINUX_MS_NODEV) | (item.readOnly ? UInt64(CLINUX_MS_RDONLY) : 0), data, plain: false)
       }
+    }
+    if !config.files.isEmpty {
+      // Written to a tmpfs that is mounted for this alone, each bound to its target, then the tmpfs's own place is taken away: it lives as
+      // long as the binds do.
+      let folder = "dev/.files"
+      // A page for each beyond its content, so that a small one fits.
+      let size = config.files.reduce(64 << 10) { $0 + $1.content.count + 8192 }
+      mount("tmpfs", folder, safe, "mode=700,size=\(size)")
+      for (number, file) in config.files.enumerated() {
+        let target = normalized(file.target)
+        plan.add(
+          CLINUX_OP_FILE, "make the file for /\(target)",
+          [.text("\(folder)/\(number)"), .number(UInt64(file.uid)), .number(UInt64(file.gid)), .number(UInt64(file.mode)), .bytes(file.content)])
+        plan.add(
+          CLINUX_OP_BIND, "bind a file to /\(target)",
+          [.text("\(paths.root)/\(folder)/\(number)"), .text(target), .number(UInt64(CLINUX_BIND_READONLY))])
+      }
+      plan.add(CLINUX_OP_UNMOUNT, "take the files' folder away", [.text(folder)])
     }
     for path in masked { plan.add(CLINUX_OP_MASK, "mask \(path)", [.text(path)]) }
     for path in readOnly { plan.add(CLINUX_OP_READONLY, "make \(path) read-only", [.text(path)]) }

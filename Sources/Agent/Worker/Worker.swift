@@ -39,9 +39,14 @@ public struct Worker: Sendable {
 
   // MARK: - Questions
 
-  /// Everything the manager assigned, for keeping on disk.
+  /// Everything the manager assigned, for keeping on disk: all but secrets and configs, which it tells again.
   public var assignments: AssignmentsMessage {
-    AssignmentsMessage(complete: true, appliesTo: 0, resultsIn: sequence ?? 0, updates: Array(items.values), removals: [])
+    let kept = items.values.filter { if case .file = $0 { false } else { true } }
+    return AssignmentsMessage(complete: true, appliesTo: 0, resultsIn: sequence ?? 0, updates: kept, removals: [])
+  }
+  public func file(_ id: FileID) -> StoredFile? {
+    guard case .file(let file)? = items[.file(id)] else { return nil }
+    return file
   }
   public func task(_ id: TaskID) -> ClusterTask? { entries[id]?.task }
   public func spec(of task: ClusterTask) -> ServiceSpec? {
@@ -308,7 +313,7 @@ extension AssignmentItem.Key {
   var isNetworking: Bool {
     switch self {
     case .network, .service, .endpoint: true
-    case .task, .revision: false
+    case .task, .revision, .file: false
     }
   }
 }

@@ -26,7 +26,7 @@ public enum ClientError: Error, Hashable, Sendable, CustomStringConvertible {
     guard message.hasSuffix(" not found"), let kind = message.split(separator: " ").first else { return "" }
     let commands = [
       "service": "orch services", "task": "orch ps", "node": "orch nodes", "network": "orch networks", "stack": "orch stacks",
-      "volume": "orch volumes",
+      "volume": "orch volumes", "secret": "orch secrets", "config": "orch configs",
     ]
     return commands[String(kind)].map { ": see \($0)" } ?? ""
   }

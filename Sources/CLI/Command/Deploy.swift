@@ -64,7 +64,8 @@ struct Deploy: AsyncParsableCommand {
     try await checkExternals(stack, client)
     let request = StackDeployRequest(
       manifest: text, services: stack.services, networks: stack.networks,
-      volumes: stack.volumes.map { VolumeSpec(name: $0.name, labels: $0.labels, driver: $0.driver, driverOptions: $0.driverOptions) })
+      volumes: stack.volumes.map { VolumeSpec(name: $0.name, labels: $0.labels, driver: $0.driver, driverOptions: $0.driverOptions) },
+      secrets: try contents(.secret, stack), configs: try contents(.config, stack))
     let result = try await client.post("/orch/v1/stacks/\(percentEncoded(stack.name))", [], request, as: StackDeployResponse.self)
     for warning in result.warnings { Terminal.warn("warning: \(warning)") }
     if !waiting.quiet {
@@ -81,6 +82,15 @@ struct Deploy: AsyncParsableCommand {
     try await waiting.wait(client, services.filter { names.contains($0.spec.name) }.map(\.id), unchanged: unchanged)
   }
 
+  private func contents(_ kind: StoredFile.Kind, _ stack: StackSpec) throws -> [FileSpec] {
+    try stack.files.filter { $0.kind == kind }.map { file in
+      switch file.source {
+      case .text(let text): FileSpec(name: file.name, labels: file.labels, data: Array(text.utf8))
+      case .path(let path): FileSpec(name: file.name, labels: file.labels, data: try Terminal.readBytes(path))
+      }
+    }
+  }
+
   private func checkExternals(_ stack: StackSpec, _ client: APIClient) async throws {
     for network in stack.externalNetworks {
       do { _ = try await client.get("/networks/\(percentEncoded(network))", as: NetworkInspect.self) } catch let error as ClientError
@@ -88,6 +98,15 @@ struct Deploy: AsyncParsableCommand {
       {
         throw ClientError.broken(
           "network \(network) is declared external and does not exist: create it first (docker network create -d overlay \(network)), or drop external: true"
+        )
+      }
+    }
+    for file in stack.externalFiles {
+      do { _ = try await client.get("/\(file.kind)s/\(percentEncoded(file.name))", as: FileInspect.self) } catch let error as ClientError
+        where error.status == 404
+      {
+        throw ClientError.broken(
+          "\(file.kind) \(file.name) is declared external and does not exist: create it first (orch \(file.kind) create \(file.name) FILE), or drop external: true"
         )
       }
     }

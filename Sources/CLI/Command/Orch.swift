@@ -60,7 +60,10 @@ struct Orch: AsyncParsableCommand {
       CommandGroup(name: "What runs", subcommands: [ListTasks.self, Logs.self, Exec.self, Inspect.self, Events.self]),
       CommandGroup(
         name: "The cluster",
-        subcommands: [Nodes.self, NodeCommand.self, Managers.self, Networks.self, Volumes.self, ImageCommand.self, JoinToken.self, Dev.self]),
+        subcommands: [
+          Nodes.self, NodeCommand.self, Managers.self, Networks.self, Volumes.self, Secrets.self, SecretCommand.self, Configs.self,
+          ConfigCommand.self, ImageCommand.self, JoinToken.self, Dev.self,
+        ]),
       CommandGroup(name: "orch itself", subcommands: Orch.own),
     ])
 }

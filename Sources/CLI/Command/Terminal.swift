@@ -78,7 +78,10 @@ enum Terminal {
     return String(cString: path)
   }
 
-  static func readFile(_ path: String) throws -> String {
+  static func readFile(_ path: String) throws -> String { String(decoding: try readBytes(path), as: UTF8.self) }
+
+  /// - reads stdin.
+  static func readBytes(_ path: String) throws -> [UInt8] {
     let descriptor = path == "-" ? 0 : open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { throw FileProblem(path: path, cause: String(cString: strerror(errno))) }
     defer { if descriptor > 0 { close(descriptor) } }
@@ -89,9 +92,9 @@ enum Terminal {
       if count < 0 { throw FileProblem(path: path, cause: String(cString: strerror(errno))) }
       if count == 0 { break }
       bytes += chunk[..<count]
-      guard bytes.count <= 64 << 20 else { throw FileProblem(path: path, cause: "it is over 64 MiB and no manifest") }
+      guard bytes.count <= 64 << 20 else { throw FileProblem(path: path, cause: "it is over 64 MiB") }
     }
-    return String(decoding: bytes, as: UTF8.self)
+    return bytes
   }
 
   struct FileProblem: Error, CustomStringConvertible {

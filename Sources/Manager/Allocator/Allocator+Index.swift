@@ -30,7 +30,7 @@ extension Allocator {
       let held = new.map { $0.status.state.isTerminal ? [] : $0.attachments } ?? []
       if old?.attachments == held { return }
       move(old?.attachments ?? [], held, .task(id))
-    case .cluster, .revision, .volume, .stack: break
+    case .cluster, .revision, .volume, .stack, .file: break
     }
   }
 

@@ -104,10 +104,10 @@ public struct ControlAPI: Sendable {
     case ("GET", "distribution", 3...) where path.last == "json":
       // Clients warn and go on: agents resolve the image when they pull it.
       throw APIError(404, "the registry is asked by the hosts that run \(path[1..<(path.count - 1)].joined(separator: "/")), not by the manager")
-    case ("GET", "secrets", 1), ("GET", "configs", 1): return .json([String]())
-    case ("GET", "secrets", 2), ("GET", "configs", 2): throw APIError(404, "\(path[0].dropLast()) \(name) not found")
-    case (_, "containers", _), (_, "images", _), (_, "exec", _), (_, "build", _), (_, "secrets", _), (_, "configs", _), (_, "swarm", _),
-      (_, "plugins", _), (_, "system", _), (_, "auth", _), (_, "session", _), (_, "commit", _):
+    case (_, "secrets", _): return try await routeFiles(.secret, request, target)
+    case (_, "configs", _): return try await routeFiles(.config, request, target)
+    case (_, "containers", _), (_, "images", _), (_, "exec", _), (_, "build", _), (_, "swarm", _), (_, "plugins", _), (_, "system", _),
+      (_, "auth", _), (_, "session", _), (_, "commit", _):
       throw APIError(501, "orch does not serve \(method) /\(path.joined(separator: "/")) yet; see the list of what works in README")
     default: throw APIError(404, "page not found")
     }

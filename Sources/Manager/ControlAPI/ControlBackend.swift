@@ -14,6 +14,10 @@ public protocol ControlBackend: Sendable {
   func state() async throws -> ClusterState
   /// Proposes and waits until applied here; the entry's index. Throws ``Model/Refusal`` when it was not applied.
   func propose(_ command: Command) async throws -> UInt64
+  /// A secret's content as it may be stored and sent, under this id only.
+  func seal(_ content: [UInt8], as id: FileID) throws -> [UInt8]
+  /// A stored file's content. Of a secret never for an answer: only to compare.
+  func content(of file: StoredFile) throws -> [UInt8]
   /// What is applied from now on, with the state after it. Bounded: one that falls behind is finished.
   func watch() async -> AsyncStream<([StateChange], ClusterState)>
   /// A task's log from the host it ran on; ends at its end, or when the task ends with `follow`.

@@ -60,6 +60,14 @@ extension ClusterState {
     throw APIError(404, "network \(name) not found")
   }
 
+  func lookUpFile(_ kind: StoredFile.Kind, _ name: String) throws -> StoredFile {
+    if let id = FileID(name), let file = files[id], file.kind == kind { return file }
+    if let file = file(kind, named: name) { return file }
+    let byPrefix = files.values.filter { $0.kind == kind && $0.id.description.hasPrefix(name) }
+    if let found = try single(byPrefix, kind.rawValue, name, { "\($0.name) (\($0.id))" }) { return found }
+    throw APIError(404, "\(kind.rawValue) \(name) not found")
+  }
+
   /// "web_web.1", or "web_web.NODE" for a global service.
   func name(of task: ClusterTask) -> String {
     let service = services[task.service]?.name ?? task.service.description

@@ -99,6 +99,9 @@ extension Event {
     case .volume(let old, let new):
       guard let volume = new ?? old, old == nil || new == nil else { return nil }
       self = make("volume", new == nil ? "destroy" : "create", volume.name, ["driver": volume.driver])
+    case .file(let old, let new):
+      guard let file = new ?? old else { return nil }
+      self = make(file.kind.rawValue, new == nil ? "remove" : old == nil ? "create" : "update", file.id.description, ["name": file.name])
     case .stack(let old, let new):
       guard let stack = new ?? old, old?.revision != new?.revision else { return nil }
       self = make("stack", new == nil ? "remove" : "deploy", stack.name, ["name": stack.name, "revision": String(stack.revision)])
@@ -120,7 +123,8 @@ extension Event {
       return filters.match(kind) { wanted in related.contains { $0?.hasPrefix(wanted) == true } }
     }
     return filters.match("type") { type == $0 } && filters.match("event") { action == $0 } && filters.match("scope") { scope == $0 }
-      && ["service", "node", "network", "volume", "task", "stack"].allSatisfy(named) && filters.matchLabels("label", actor.attributes)
-      && ["container", "image", "plugin", "daemon", "config", "secret"].allSatisfy { filters[$0] == nil }
+      && ["service", "node", "network", "volume", "task", "stack", "secret", "config"].allSatisfy(named)
+      && filters.matchLabels("label", actor.attributes)
+      && ["container", "image", "plugin", "daemon"].allSatisfy { filters[$0] == nil }
   }
 }

@@ -120,8 +120,8 @@ private struct UnsupportedSpec: Decodable {
         var CredentialSpec: Anything?
         var SELinuxContext: Anything?
       }
-      var Secrets: [Anything]?
-      var Configs: [Anything]?
+      struct Config: Decodable { var Runtime: Anything? }
+      var Configs: [Config]?
       var Privileges: Privileges?
     }
     struct Resources: Decodable {
@@ -137,8 +137,7 @@ private struct UnsupportedSpec: Decodable {
 
   var found: String? {
     let container = TaskTemplate?.ContainerSpec
-    if container?.Secrets?.isEmpty == false { return "secrets" }
-    if container?.Configs?.isEmpty == false { return "configs" }
+    if container?.Configs?.contains(where: { $0.Runtime != nil }) == true { return "a config for the runtime" }
     if container?.Privileges?.CredentialSpec != nil { return "a credential spec" }
     if container?.Privileges?.SELinuxContext != nil { return "an SELinux context" }
     if TaskTemplate?.PluginSpec != nil { return "a plugin" }

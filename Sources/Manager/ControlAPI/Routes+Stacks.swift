@@ -17,17 +17,25 @@ extension ControlAPI {
   func deployStack(_ name: String, _ request: APIRequest) async throws -> APIResponse {
     let body = try await JSON.body(StackDeployRequest.self, of: request, limit: 4 * JSON.bodyMax)
     for network in body.networks { try refuseUnsupported(network) }
-    let wanted = ServiceEdits.Deployment(
+    var wanted = ServiceEdits.Deployment(
       name: name, manifest: body.manifest, services: body.services, networks: body.networks, volumes: try body.volumes.map { try volume($0) })
     try await refuseTakenPorts(wanted.services)
+    var new: [StoredFile.Name: StoredFile] = [:]
+    for (kind, specs) in [(StoredFile.Kind.secret, body.secrets ?? []), (.config, body.configs ?? [])] {
+      for spec in specs { new[.init(kind, spec.name)] = try newFile(kind, spec) }
+    }
     let now = Timestamp.now()
     let response = try await edit { state in
+      wanted.files =
+        try files(.secret, body.secrets ?? [], new: new, stack: name, in: state)
+        + files(.config, body.configs ?? [], new: new, stack: name, in: state)
       var generator = SystemRandomNumberGenerator()
       let deployed = try ServiceEdits.deploy(wanted, state: state, now: now, generator: &generator)
       let before = state.stacks[name]?.revision ?? 0
       var response = StackDeployResponse(name: name, revision: deployed.command.actions.isEmpty ? before : before + 1)
       let lines =
-        deployed.networks.map { ("network \($0.name)", $0.change) } + deployed.volumes.map { ("volume \($0.name)", $0.change) }
+        deployed.networks.map { ("network \($0.name)", $0.change) } + deployed.files.map { ($0.name, $0.change) }
+        + deployed.volumes.map { ("volume \($0.name)", $0.change) }
         + deployed.services.map { ("service \($0.name)", $0.change) }
       for (line, change) in lines {
         switch change {
@@ -46,18 +54,22 @@ extension ControlAPI {
   func removeStack(_ name: String, volumes: Bool) async throws -> APIResponse {
     let changes = await backend.watch()
     let now = Timestamp.now()
-    let (services, names, before) = try await edit { state in
+    let (services, names, gone, before) = try await edit { state in
       let command = try ServiceEdits.removeStack(name, volumes: volumes, state: state, now: now)
       let leaving = command.actions.compactMap { action -> Service? in
         if case .putService(let service) = action { return service }
         return nil
       }
       if volumes { try checkVolumes(of: name, in: state, leaving: Set(leaving.map(\.id))) }
-      return (command, (Set(leaving.map(\.id)), leaving.map { "service \($0.name)" }, state))
+      let files = command.actions.compactMap { action -> String? in
+        guard case .removeFile(let id) = action, let file = state.files[id] else { return nil }
+        return "\(file.kind.rawValue) \(file.name)"
+      }
+      return (command, (Set(leaving.map(\.id)), leaving.map { "service \($0.name)" }, files.sorted(), state))
     }
     let stack = before.stacks[name]
     let networks = (stack?.networks ?? []).compactMap { before.networks[$0].map { "network \($0.name)" } }
-    var response = StackRemoveResponse(removed: names + networks.sorted())
+    var response = StackRemoveResponse(removed: names + networks.sorted() + gone)
     if volumes, let owned = stack?.volumes, !owned.isEmpty {
       response.removed += owned.sorted().map { "volume \($0)" }
       let gone = await waitUntilGone(services, changes, limit: .seconds(120))

@@ -22,10 +22,14 @@ final class AgentSessions: Sendable {
   }
   private let state = Mutex(State())
   private let log: Logger
+  private let vault: FileVault
   /// Messages that may wait for one slow agent; beyond it the session is closed and begins anew with a whole set.
   private static let waitingMax = 4096
 
-  init(log: Logger) { self.log = log }
+  init(vault: FileVault, log: Logger) {
+    self.vault = vault
+    self.log = log
+  }
 
   /// Serves one agent's session until it ends. Throws `notLeader` with the leader's address at once when this manager does not lead.
   func serve(_ peer: PeerIdentity, _ stream: TransportStream, loop: ControlLoop, leader: @Sendable () -> String) async throws {
@@ -81,12 +85,27 @@ final class AgentSessions: Sendable {
     guard let queue = state.withLock({ $0.open[session]?.queue }) else { return }
     do {
       var wrapped = WireManagerMessage()
-      wrapped.assignments = try WireAssignments(message)
+      wrapped.assignments = try WireAssignments(opened(message))
       if case .dropped = queue.yield(wrapped) { close(session, "it is \(Self.waitingMax) messages behind") }
     } catch {
       log.error("assignments for \(session): \(error)")
       close(session, "its assignments cannot be sent")
     }
+  }
+
+  /// The agent has no key: over its own mutual TLS it gets the content itself. One that cannot be opened is left out, so that its tasks
+  /// alone fail, and say so.
+  private func opened(_ message: AssignmentsMessage) -> AssignmentsMessage {
+    var message = message
+    message.updates = message.updates.compactMap { item in
+      guard case .file(var file) = item else { return item }
+      do { file.data = try vault.content(of: file) } catch {
+        log.error("\(file.kind) \(file.name) (\(file.id)): \(error)")
+        return nil
+      }
+      return .file(file)
+    }
+    return message
   }
 
   func close(_ session: SessionID, _ reason: String) {

@@ -16,12 +16,17 @@ struct Backend: ControlBackend {
   let consensus: Consensus
   let sessions: AgentSessions
   let leaderLink: LeaderLink
+  let vault: FileVault
   let node: NodeID
   let address: String
 
   func state() async throws -> ClusterState { try await translated { try await consensus.linearizableState() } }
 
   func propose(_ command: Command) async throws -> UInt64 { try await translated { try await consensus.propose(command).index } }
+
+  func seal(_ content: [UInt8], as id: FileID) throws -> [UInt8] { try vault.seal(content, as: id) }
+
+  func content(of file: StoredFile) throws -> [UInt8] { try vault.content(of: file) }
 
   private func translated<Value>(_ body: () async throws -> Value) async throws -> Value {
     do { return try await body() } catch ConsensusError.refused(let refusal) { throw refusal } catch let error as ConsensusError {

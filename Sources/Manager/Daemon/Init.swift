@@ -69,6 +69,7 @@ struct Init: AsyncParsableCommand {
     var row = Cluster(id: cluster, createdAt: now)
     row.certificateAuthority = authority.certificatePEM
     row.sealedKey = try unlock.seal(Array(authority.keyPEM.utf8), context: ClusterSecrets.authorityKey(cluster))
+    row.sealedDataKey = try unlock.seal(UnlockKey().bytes, context: ClusterSecrets.dataKey(cluster))
     row.workerToken = worker.description
     row.managerToken = manager.description
     var me = Node(id: node, spec: NodeSpec(role: .manager), createdAt: now)
@@ -88,8 +89,10 @@ struct Init: AsyncParsableCommand {
   }
 }
 
-/// Contexts of what is sealed in the Cluster row.
+/// Contexts of what is sealed.
 enum ClusterSecrets {
+  static func dataKey(_ cluster: ClusterID) -> String { "data-key/\(cluster)" }
+  static func secret(_ id: FileID) -> String { "secret/\(id)" }
   static func authorityKey(_ cluster: ClusterID) -> String { "authority-key/\(cluster)" }
 }
 

@@ -52,10 +52,12 @@ struct ManagerDaemon {
     raft.attach(to: consensus, router: router)
 
     let leaderLink = LeaderLink(credentials: credentials, log: log)
-    let sessions = AgentSessions(log: Logger(label: "sessions"))
+    let vault = FileVault(consensus: consensus, unlock: unlock)
+    let sessions = AgentSessions(vault: vault, log: Logger(label: "sessions"))
     let loop = ControlLoop(consensus: consensus, sessions: sessions, log: Logger(label: "control"))
     let backend = Backend(
-      consensus: consensus, sessions: sessions, leaderLink: leaderLink, node: credentials.identity.node, address: settings.advertise)
+      consensus: consensus, sessions: sessions, leaderLink: leaderLink, vault: vault, node: credentials.identity.node,
+      address: settings.advertise)
     let api = ControlAPI(backend: backend)
     let joining = JoinService(consensus: consensus, leader: leaderLink, unlock: unlock, log: log)
     joining.register(on: router)

@@ -28,6 +28,7 @@ struct Touched {
         if network.spec.ingress == true { for service in view.services[network.id] ?? TreeSet() { collect(service: service, view) } }
       case .cluster:
         for (network, nodes) in view.members { for node in nodes { add(.network(network), node) } }
+      case .file(let old, let new): collect(file: (new ?? old)!.id, view)
       case .volume, .stack: break
       }
     }
@@ -46,6 +47,7 @@ struct Touched {
       if let node = task.node {
         add(.task(task.id), node)
         add(.revision(.init(task.service, task.revision)), node)
+        for file in view.files(of: task) { add(.file(file), node) }
       }
     }
     // Progress before it runs changes nothing for others.
@@ -80,8 +82,21 @@ struct Touched {
     }
   }
 
+  /// Rare: it came before its services, and goes after them; an old task may still use it.
+  private mutating func collect(file id: FileID, _ view: View) {
+    for revision in view.state.revisions.values where revision.spec.uses(id) {
+      for task in view.state.tasks(of: revision.key.service) where task.revision == revision.key.number {
+        if let node = task.node { add(.file(id), node) }
+      }
+    }
+  }
+
   private mutating func collect(revisionsOf service: ServiceID, _ view: View) {
-    for task in view.state.tasks(of: service) { if let node = task.node { add(.revision(.init(service, task.revision)), node) } }
+    for task in view.state.tasks(of: service) {
+      guard let node = task.node else { continue }
+      add(.revision(.init(service, task.revision)), node)
+      for file in view.files(of: task) { add(.file(file), node) }
+    }
   }
 
   private mutating func collect(service id: ServiceID, _ view: View) {

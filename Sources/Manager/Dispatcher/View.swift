@@ -34,7 +34,7 @@ struct View: Sendable {
       case .network(let old, let new):
         // Services that publish ports are found under ingress, which may be the one that came or went.
         if (new ?? old)?.spec.ingress == true { for service in state.services.values { index(service: service.id) } }
-      case .cluster, .volume, .stack: break
+      case .cluster, .volume, .stack, .file: break
       }
     }
   }
@@ -87,6 +87,7 @@ struct View: Sendable {
     case .revision(let key): needsRevision(key, node) ? state.revisions[key].map(AssignmentItem.revision) : nil
     case .network(let id): network(id, for: node).map(AssignmentItem.network)
     case .service(let id): knowsService(id, node) ? service(id).map(AssignmentItem.service) : nil
+    case .file(let id): file(id, for: node).map(AssignmentItem.file)
     case .endpoint(let task, let network):
       members[network]?.contains(node) == true ? endpoint(task, network).map(AssignmentItem.endpoint) : nil
     }
@@ -103,6 +104,7 @@ struct View: Sendable {
     for task in state.tasks(on: node) {
       keys.insert(.task(task.id))
       keys.insert(.revision(.init(task.service, task.revision)))
+      for file in files(of: task) { keys.insert(.file(file)) }
     }
     return keys.sorted().compactMap { item($0, for: node) }
   }
@@ -120,6 +122,21 @@ struct View: Sendable {
 
   private func needsRevision(_ key: ServiceRevision.Key, _ node: NodeID) -> Bool {
     state.tasks(on: node).contains { $0.service == key.service && $0.revision == key.number && $0.status.state >= .assigned }
+  }
+
+  func files(of task: ClusterTask) -> [FileID] {
+    state.spec(of: task)?.taskTemplate.containerSpec.files.compactMap { FileID($0.id) } ?? []
+  }
+
+  /// Only while a task there that has not ended uses it; what is told of it never changes.
+  private func file(_ id: FileID, for node: NodeID) -> StoredFile? {
+    guard var file = state.files[id] else { return nil }
+    let isNeeded = state.tasks(on: node).contains { task in
+      task.status.state >= .assigned && !task.status.state.isTerminal && state.spec(of: task)?.uses(id) == true
+    }
+    guard isNeeded else { return nil }
+    (file.labels, file.updatedAt, file.version) = ([:], file.createdAt, 0)
+    return file
   }
 
   private func network(_ id: NetworkID, for node: NodeID) -> NetworkAssignment? {

@@ -145,7 +145,7 @@ public struct Reconciler: Sendable {
     case .stack: checkStacks = true
     case .cluster:
       for network in state.networks.values where network.subnet == nil { dirtyNetworks.insert(network.id) }
-    case .volume: break
+    case .volume, .file: break
     }
   }
 

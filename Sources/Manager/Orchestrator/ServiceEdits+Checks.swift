@@ -32,12 +32,14 @@ extension ServiceEdits {
     return [.putService(service), .putRevision(revision)]
   }
 
-  /// The spec with networks as ids, or what is wrong with it.
+  /// The spec with networks, secrets and configs as ids, or what is wrong with it.
   /// - Parameters:
   ///   - known: networks that the same command makes, by name.
+  ///   - files: secrets and configs that the same command makes.
   ///   - leaving: services whose ports and names do not count: the same command removes or updates them.
   static func checked(
-    _ spec: ServiceSpec, replacing old: Service?, state: ClusterState, known: [String: NetworkID] = [:], leaving: Set<ServiceID> = []
+    _ spec: ServiceSpec, replacing old: Service?, state: ClusterState, known: [String: NetworkID] = [:], files: [StoredFile.Name: FileID] = [:],
+    leaving: Set<ServiceID> = []
   ) throws(EditError) -> ServiceSpec {
     var spec = spec
     try checkName(spec.name, of: "service")
@@ -61,10 +63,11 @@ extension ServiceEdits {
     if let networks = spec.taskTemplate.networks {
       spec.taskTemplate.networks = try resolve(networks, service: spec.name, state: state, known: known)
     }
+    spec.taskTemplate.containerSpec.files = try resolve(spec.taskTemplate.containerSpec.files, service: spec.name, state: state, known: files)
     return spec
   }
 
-  private static func checkName(_ name: String, of kind: String) throws(EditError) {
+  static func checkName(_ name: String, of kind: String) throws(EditError) {
     let bytes = Array(name.utf8)
     func isAlphanumeric(_ byte: UInt8) -> Bool { (48...57).contains(byte) || (65...90).contains(byte) || (97...122).contains(byte) }
     guard (1...63).contains(bytes.count), isAlphanumeric(bytes[0]), isAlphanumeric(bytes[bytes.count - 1]),

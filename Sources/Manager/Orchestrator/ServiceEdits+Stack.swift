@@ -11,12 +11,17 @@ extension ServiceEdits {
     /// Networks that the stack makes; external ones are not listed.
     public var networks: [NetworkSpec]
     public var volumes: [Volume]
-    public init(name: String, manifest: String, services: [ServiceSpec], networks: [NetworkSpec] = [], volumes: [Volume] = []) {
+    /// Secrets and configs: new ones sealed under their new ids, known ones (the content is the same) as they shall be.
+    public var files: [StoredFile]
+    public init(
+      name: String, manifest: String, services: [ServiceSpec], networks: [NetworkSpec] = [], volumes: [Volume] = [], files: [StoredFile] = []
+    ) {
       self.name = name
       self.manifest = manifest
       self.services = services
       self.networks = networks
       self.volumes = volumes
+      self.files = files
     }
   }
 
@@ -28,6 +33,8 @@ extension ServiceEdits {
     public var services: [(name: String, id: ServiceID, change: Change)]
     public var networks: [(name: String, id: NetworkID, change: Change)]
     public var volumes: [(name: String, change: Change)]
+    /// With the kind in front.
+    public var files: [(name: String, change: Change)] = []
   }
 }
 
@@ -57,6 +64,23 @@ extension ServiceEdits {
       }
     }
 
+    var files: [StoredFile.Name: FileID] = [:]
+    for file in wanted.files {
+      if files.updateValue(file.id, forKey: file.fullName) != nil {
+        throw .invalid("stack \(wanted.name) declares \(file.kind.rawValue) \(file.name) twice")
+      }
+      let old = state.file(file.kind, named: file.name)
+      if let old {
+        // Made meanwhile by somebody else, when the id differs: look again.
+        guard old.id == file.id else { throw .outOfSequence }
+        result.command.conditions.append(.fileVersion(old.id, old.version))
+      } else {
+        try check(file.kind, name: file.name, size: 1)
+      }
+      if old != file { result.command.actions.append(.putFile(file)) }
+      result.files.append(("\(file.kind.rawValue) \(file.name)", old == nil ? .created : old == file ? .unchanged : .updated))
+    }
+
     let names = Set(wanted.services.map(\.name))
     if names.count != wanted.services.count { throw .invalid("stack \(wanted.name) declares a service twice") }
     let removed = stack.services.keys.compactMap { state.services[$0] }.filter { !$0.pendingDelete && !names.contains($0.name) }
@@ -65,7 +89,7 @@ extension ServiceEdits {
     stack.services = [:]
     for spec in wanted.services {
       let old = state.service(named: spec.name).flatMap { $0.pendingDelete ? nil : $0 }
-      let spec = try checked(spec, replacing: old, state: state, known: networks, leaving: leaving)
+      let spec = try checked(spec, replacing: old, state: state, known: networks, files: files, leaving: leaving)
       let (id, change) = try deployService(spec, old, state: state, now: now, generator: &generator, &result.command)
       result.services.append((spec.name, id, change))
       stack.services[id] = change == .created ? 1 : change == .unchanged ? old?.current : (old?.latest ?? 0) + 1
@@ -98,6 +122,11 @@ extension ServiceEdits {
     for var service in services.sorted(by: { $0.name < $1.name }) where !service.pendingDelete {
       service.pendingDelete = true
       command.actions.append(.putService(service))
+    }
+    // What another service uses stays.
+    let leaving = Set(services.map(\.name))
+    for file in state.files.values.sorted(by: { $0.name < $1.name }) where file.labels[StackLabel.namespace] == name {
+      if leaving.isSuperset(of: state.users(of: file.id)) { command.actions.append(.removeFile(file.id)) }
     }
     if volumes { command.actions += stack.volumes.map { .removeVolume($0) } }
     stack.services = [:]
@@ -155,11 +184,12 @@ extension ServiceEdits {
   ) throws(EditError) -> (ServiceID, Change) {
     guard let old else {
       let id = ServiceID.random(using: &generator)
+      command.conditions += fileConditions(spec, state)
       command.actions += newService(id, spec, now: now)
       return (id, .created)
     }
     if state.spec(of: old) == spec { return (old.id, .unchanged) }
-    command.conditions.append(.serviceVersion(old.id, old.version))
+    command.conditions += [.serviceVersion(old.id, old.version)] + fileConditions(spec, state)
     command.actions += try updateActions(old, to: spec, state: state, now: now)
     return (old.id, .updated)
   }

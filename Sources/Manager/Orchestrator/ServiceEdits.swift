@@ -38,7 +38,7 @@ public enum ServiceEdits {
   ) throws(EditError) -> Created<ServiceID> {
     let id = ServiceID.random(using: &generator)
     let spec = try checked(spec, replacing: nil, state: state)
-    return Created(id: id, command: Command(actions: newService(id, spec, now: now)))
+    return Created(id: id, command: Command(conditions: fileConditions(spec, state), actions: newService(id, spec, now: now)))
   }
 
   /// A new revision if the spec differs from the current one; otherwise only Docker's version rises.
@@ -49,7 +49,8 @@ public enum ServiceEdits {
     let service = try find(id, version: version, state: state)
     let spec = try checked(spec, replacing: service, state: state)
     return Command(
-      conditions: [.serviceVersion(id, service.version)], actions: try updateActions(service, to: spec, state: state, now: now))
+      conditions: [.serviceVersion(id, service.version)] + fileConditions(spec, state),
+      actions: try updateActions(service, to: spec, state: state, now: now))
   }
 
   /// Several services in one command: all or none.
@@ -76,7 +77,7 @@ public enum ServiceEdits {
       throw .invalid("service \(service.name) does not have a previous spec: it was not updated since it was created")
     }
     _ = try checked(spec, replacing: service, state: state)
-    let conditions: [Condition] = [.serviceVersion(id, service.version)]
+    let conditions = [.serviceVersion(id, service.version)] + fileConditions(spec, state)
     service.previous = service.current
     service.current = previous
     service.updatedAt = now

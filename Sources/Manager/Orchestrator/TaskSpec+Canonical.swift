@@ -50,6 +50,8 @@ extension ContainerSpec {
     container.capabilityDrop = full(capabilityDrop)
     container.ulimits = full(ulimits)
     if oomScoreAdj == 0 { container.oomScoreAdj = nil }
+    container.secrets = full(secrets)
+    container.configs = full(configs)
     return container
   }
 }

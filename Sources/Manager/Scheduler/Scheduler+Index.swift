@@ -27,7 +27,7 @@ extension Scheduler {
         serviceTasks[old.id] = nil
       }
     case .revision(let key): if state.revision(key.service, key.number) == nil { demands[key] = nil }
-    case .cluster, .network, .volume, .stack: break
+    case .cluster, .network, .volume, .stack, .file: break
     }
   }
 

@@ -44,7 +44,18 @@ enum Schema {
       volumes TEXT NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
     """,
     "ALTER TABLE tasks ADD COLUMN health TEXT;",
+    // A secret's data is sealed; a config's is not.
+    """
+    CREATE TABLE secrets (
+      id BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, labels TEXT NOT NULL, data BLOB NOT NULL, created_at INTEGER NOT NULL,
+      updated_at INTEGER NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE configs (
+      id BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, labels TEXT NOT NULL, data BLOB NOT NULL, created_at INTEGER NOT NULL,
+      updated_at INTEGER NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
+    """,
   ]
 
-  static let replicatedTables = ["cluster", "nodes", "services", "revisions", "tasks", "attachments", "networks", "volumes", "stacks"]
+  static let replicatedTables = [
+    "cluster", "nodes", "services", "revisions", "tasks", "attachments", "networks", "volumes", "stacks", "secrets", "configs",
+  ]
 }

@@ -6,6 +6,7 @@ extension ClusterState {
   /// How many objects it holds: the number of actions in a snapshot of it.
   public var objectCount: Int {
     (cluster == nil ? 0 : 1) + nodes.count + services.count + revisions.count + tasks.count + networks.count + volumes.count + stacks.count
+      + files.count
   }
 
   /// Lazy: a snapshot of a large cluster is never in memory twice.
@@ -19,6 +20,7 @@ extension ClusterState {
       AnySequence(networks.lazy.map { .putNetwork($0.value) }),
       AnySequence(volumes.lazy.map { .putVolume($0.value) }),
       AnySequence(stacks.lazy.map { .putStack($0.value) }),
+      AnySequence(files.lazy.map { .putFile($0.value) }),
     ]
     return parts.lazy.joined()
   }

@@ -63,6 +63,7 @@ extension Store {
     try loadNetworks(&state)
     try loadVolumes(&state)
     try loadStacks(&state)
+    for kind in StoredFile.Kind.allCases { try loadFiles(kind, &state) }
     // What contradicts is dropped; a database of ours holds no contradictions.
     guard let whole = state.finish(at: appliedIndex) else {
       throw .damaged(table: "-", row: "-", reason: "\(state.rows) rows make fewer objects")
@@ -196,6 +197,17 @@ extension Store {
       stack.updatedAt = row.instant(7)
       stack.version = row.unsigned(8)
       state.add(.putStack(stack))
+    }
+  }
+
+  private func loadFiles(_ kind: StoredFile.Kind, _ state: inout RestoredState) throws(StoreError) {
+    try rows("SELECT id, name, labels, data, created_at, updated_at, version FROM \(kind.table)") { row throws(StoreError) in
+      let field = Field(kind.table, id: row)
+      var file = StoredFile(
+        kind: kind, id: try field.identifier(row, 0), name: row.text(1), labels: try field.json(row, 2), data: row.blob(3), createdAt: row.instant(4))
+      file.updatedAt = row.instant(5)
+      file.version = row.unsigned(6)
+      state.add(.putFile(file))
     }
   }
 }

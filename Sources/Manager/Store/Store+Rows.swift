@@ -20,6 +20,7 @@ extension Store {
     for network in state.networks.values { try put(network) }
     for volume in state.volumes.values { try put(volume) }
     for stack in state.stacks.values { try put(stack) }
+    for file in state.files.values { try put(file) }
   }
 
   private func putRow(_ key: RowKey, in state: ClusterState) throws(StoreError) {
@@ -51,6 +52,9 @@ extension Store {
     case .stack(let name):
       if let stack = state.stacks[name] { return try put(stack) }
       try database.run("DELETE FROM stacks WHERE name = ?", .text(name))
+    case .file(let kind, let id):
+      if let file = state.files[id] { return try put(file) }
+      try database.run("DELETE FROM \(kind.table) WHERE id = ?", .blob(id.bytes))
     }
   }
 
@@ -118,6 +122,12 @@ extension Store {
       JSON.text(volume.driverOptions), .integer(volume.createdAt.nanoseconds), .integer(volume.version))
   }
 
+  private func put(_ file: StoredFile) throws(StoreError) {
+    try database.run(
+      "INSERT OR REPLACE INTO \(file.kind.table) VALUES (?, ?, ?, ?, ?, ?, ?)", .blob(file.id.bytes), .text(file.name), JSON.text(file.labels),
+      .blob(file.data), .integer(file.createdAt.nanoseconds), .integer(file.updatedAt.nanoseconds), .integer(file.version))
+  }
+
   private func put(_ stack: Stack) throws(StoreError) {
     try database.run(
       "INSERT OR REPLACE INTO stacks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", .text(stack.name), .integer(stack.revision), .text(stack.manifest),
@@ -136,6 +146,7 @@ private enum RowKey: Hashable {
   case network(NetworkID)
   case volume(String)
   case stack(String)
+  case file(StoredFile.Kind, FileID)
 
   init?(_ change: StateChange) {
     switch change {
@@ -147,6 +158,11 @@ private enum RowKey: Hashable {
     case .network(let old, let new): if let id = (new ?? old)?.id { self = .network(id) } else { return nil }
     case .volume(let old, let new): if let name = (new ?? old)?.name { self = .volume(name) } else { return nil }
     case .stack(let old, let new): if let name = (new ?? old)?.name { self = .stack(name) } else { return nil }
+    case .file(let old, let new): if let file = new ?? old { self = .file(file.kind, file.id) } else { return nil }
     }
   }
+}
+
+extension StoredFile.Kind {
+  var table: String { rawValue + "s" }
 }

@@ -9,13 +9,21 @@ public struct StackDeployRequest: Codable, Hashable, Sendable {
   public var services: [ServiceSpec]
   public var networks: [NetworkSpec]
   public var volumes: [VolumeSpec]
-  public init(manifest: String, services: [ServiceSpec], networks: [NetworkSpec], volumes: [VolumeSpec]) {
+  public var secrets: [FileSpec]?
+  public var configs: [FileSpec]?
+  public init(
+    manifest: String, services: [ServiceSpec], networks: [NetworkSpec], volumes: [VolumeSpec], secrets: [FileSpec] = [], configs: [FileSpec] = []
+  ) {
     self.manifest = manifest
     self.services = services
     self.networks = networks
     self.volumes = volumes
+    self.secrets = secrets.isEmpty ? nil : secrets
+    self.configs = configs.isEmpty ? nil : configs
   }
-  enum CodingKeys: String, CodingKey { case manifest = "Manifest", services = "Services", networks = "Networks", volumes = "Volumes" }
+  enum CodingKeys: String, CodingKey {
+    case manifest = "Manifest", services = "Services", networks = "Networks", volumes = "Volumes", secrets = "Secrets", configs = "Configs"
+  }
 }
 
 /// Each line is "service stack_web", "network stack_default", "volume stack_data".

@@ -331,6 +331,48 @@ static int do_bind(struct child *child, struct cursor *p) {
   close(fd);
   return r;
 }
+// Only in folders that this plan made: no symbolic link on the way, and no file there before.
+static const uint64_t plain_path = CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_SYMLINKS | CLINUX_RESOLVE_NO_MAGICLINKS;
+static int do_file(struct child *child, struct cursor *p) {
+  const char *path = string(p);
+  uint64_t uid = number(p), gid = number(p), mode = number(p), length;
+  const char *content = bytes(p, &length);
+  if (p->bad) return -EBADMSG;
+  int fd = clinux_openat2(child->root, path, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600, plain_path);
+  if (fd < 0) return fd;
+  STEP("write");
+  for (uint64_t done = 0; done < length;) {
+    ssize_t count = write(fd, content + done, length - done);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) { int e = errno; close(fd); return -e; }
+    done += (uint64_t)count;
+  }
+  STEP("give it its owner and mode");
+  // In this order: a change of owner takes set-id bits away.
+  int r = fchown(fd, (uid_t)uid, (gid_t)gid) < 0 || fchmod(fd, (mode_t)mode) < 0 ? -errno : 0;
+  close(fd);
+  return r;
+}
+static int do_unmount(struct child *child, struct cursor *p) {
+  const char *path = string(p);
+  int fd = clinux_openat2(child->root, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, plain_path);
+  if (fd < 0) return fd;
+  char name[40] = "/proc/self/fd/";
+  int k = 32;
+  char digits[33];
+  digits[k] = 0;
+  for (int v = fd; v || k == 32; v /= 10) digits[--k] = (char)('0' + v % 10);
+  strcat(name, digits + k);
+  int r = umount2(name, MNT_DETACH) < 0 ? -errno : 0;
+  close(fd);
+  if (r < 0) return r;
+  const char *last;
+  int parent = parent_in_root(child, path, &last);
+  if (parent < 0) return parent;
+  r = unlinkat(parent, last, AT_REMOVEDIR) < 0 ? -errno : 0;
+  close(parent);
+  return r;
+}
 static int do_device(struct child *child, struct cursor *p) {
   const char *name = string(p);
   uint64_t major_number = number(p), minor_number = number(p);
@@ -659,6 +701,8 @@ static int perform(struct child *child, uint32_t code, struct cursor *p, int joi
     case CLINUX_OP_PROC: return do_proc(child);
     case CLINUX_OP_MOUNT: return do_mount(child, p);
     case CLINUX_OP_BIND: return do_bind(child, p);
+    case CLINUX_OP_FILE: return do_file(child, p);
+    case CLINUX_OP_UNMOUNT: return do_unmount(child, p);
     case CLINUX_OP_DEVICE: return do_device(child, p);
     case CLINUX_OP_SYMLINK: return do_symlink(child, p);
     case CLINUX_OP_MASK: return do_mask(child, p);

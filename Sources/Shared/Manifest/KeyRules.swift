@@ -4,8 +4,6 @@ enum KeyRules {
 
   static let top: [String: KeyRule] = [
     "version": .ignored("it is obsolete; remove it"),
-    "secrets": .unsupported("secrets are not there yet; use environment or a volume"),
-    "configs": .unsupported("configs are not there yet; use a volume"),
     "include": .unsupported("write the included services into this file"),
     "models": .unsupported("run the model as a service"),
   ]
@@ -37,8 +35,6 @@ enum KeyRules {
     "external_links": .unsupported("attach both services to one network"),
     "extends": .unsupported("use a YAML anchor and '<<: *anchor'"),
     "profiles": .unsupported("keep the service in a manifest of its own"),
-    "secrets": .unsupported("secrets are not there yet; use environment or a volume"),
-    "configs": .unsupported("configs are not there yet; use a volume"),
     "logging": .unsupported("logs are kept by the agent; see 'orch logs'"),
     "privileged": .unsupported("name the capabilities in 'cap_add'"),
     "pid": .unsupported("every container has its own processes"),
@@ -82,6 +78,10 @@ enum KeyRules {
   ]
   static let volume: [String: KeyRule] = [
     "driver_opts": .unsupported("local volumes have no options yet; use a bind mount of a mounted folder")
+  ]
+  static let file: [String: KeyRule] = [
+    "template_driver": .unsupported("what stands in the file is not expanded; write the file as it shall be"),
+    "driver": .unsupported("orch keeps secrets itself; remove it"), "driver_opts": .unsupported("orch keeps secrets itself; remove it"),
   ]
   static let mount: [String: KeyRule] = [
     "consistency": .ignored("it is for Docker Desktop")

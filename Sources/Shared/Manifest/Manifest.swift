@@ -53,8 +53,25 @@ public struct StackSpec: Hashable, Sendable {
   public var networks: [NetworkSpec]
   /// Volumes to make; `createdAt` is zero. Without the external ones.
   public var volumes: [Volume]
+  /// Secrets and configs to make. Without the external ones.
+  public var files: [StackFile]
   /// Names that must exist already.
+  public var externalFiles: [StoredFile.Name]
   public var externalNetworks: [String]
   public var externalVolumes: [String]
   public var warnings: [Diagnostic]
+}
+
+/// A secret or a config that a manifest declares.
+public struct StackFile: Hashable, Sendable {
+  public enum Source: Hashable, Sendable {
+    /// Of a file that can be read; its bytes are for the caller to bring.
+    case path(String)
+    case text(String)
+  }
+  public var kind: StoredFile.Kind
+  /// The cluster's: `stack_name`, or as the manifest says.
+  public var name: String
+  public var labels: [String: String]
+  public var source: Source
 }

@@ -186,7 +186,7 @@ extension Reader {
   }
 
   /// Permission bits are octal, with or without a leading 0 or 0o.
-  private func mode(_ text: String, _ value: Value) -> UInt32? {
+  func mode(_ text: String, _ value: Value) -> UInt32? {
     let digits = text.hasPrefix("0o") ? text.dropFirst(2) : text[...]
     if let bits = UInt32(digits, radix: 8), bits <= 0o7777 { return bits }
     error(value, "expected permission bits such as 1777, found '\(text)'", "they are octal")

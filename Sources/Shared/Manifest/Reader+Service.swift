@@ -19,6 +19,7 @@ extension Reader {
     readProcess(&fields, &container)
     readSurroundings(&fields, &container)
     container.mounts = readMounts(&fields, stack)
+    container.files = StoredFile.Kind.allCases.flatMap { readReferences($0, &fields, stack) }
     container.healthCheck = fields.take("healthcheck").flatMap { health($0) }
 
     var task = TaskSpec(containerSpec: container)

@@ -7,6 +7,7 @@ extension Reader {
     var stack = Declarations(name: name)
     if let networks = fields.take("networks") { readNetworks(networks, &stack) }
     if let volumes = fields.take("volumes") { readVolumes(volumes, &stack) }
+    for kind in StoredFile.Kind.allCases { if let files = fields.take("\(kind)s") { readFiles(kind, files, &stack) } }
     var services: [ServiceSpec] = []
     if let value = fields.take("services") {
       let map = entries(value) ?? []
@@ -21,6 +22,8 @@ extension Reader {
     fields.finish(KeyRules.top)
     return StackSpec(
       name: name, services: services, networks: stack.networksToMake, volumes: stack.volumes.values.compactMap(\.volume).sorted { $0.name < $1.name },
+      files: stack.fileOrder.compactMap { stack.files[$0]?.file },
+      externalFiles: stack.fileOrder.compactMap { key in stack.files[key].flatMap { $0.file == nil ? .init(key.kind, $0.name) : nil } },
       externalNetworks: stack.networks.values.filter(\.external).map(\.spec.name).sorted(),
       externalVolumes: stack.volumes.values.filter(\.external).map(\.name).sorted(), warnings: [])
   }
@@ -103,7 +106,7 @@ extension Reader {
   }
 
   /// `external: true` with `name`, or the old `external: {name: x}`.
-  private func readExternal(_ fields: inout Fields, name: inout String, key: String) -> Bool {
+  func readExternal(_ fields: inout Fields, name: inout String, key: String) -> Bool {
     var external = false
     if let value = fields.take("external") {
       if case .map = value.kind, var inner = Fields(value, self) {
@@ -208,7 +211,16 @@ struct Declarations {
     var volume: Volume?
     var external: Bool { volume == nil }
   }
+  struct DeclaredFile {
+    /// The cluster's.
+    var name: String
+    /// nil: external.
+    var file: StackFile?
+  }
   var name: String
+  /// By kind and key.
+  var files: [StoredFile.Name: DeclaredFile] = [:]
+  var fileOrder: [StoredFile.Name] = []
   var networks: [String: DeclaredNetwork] = [:]
   var networkOrder: [String] = []
   var volumes: [String: DeclaredVolume] = [:]

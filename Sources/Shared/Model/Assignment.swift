@@ -9,8 +9,11 @@ public enum AssignmentItem: Hashable, Sendable {
   case service(ServiceRecord)
   /// One task's address on one network of this node, wherever in the cluster it runs.
   case endpoint(EndpointRecord)
+  /// A secret or config that a task of this node uses; open on the wire, and kept in memory only.
+  case file(StoredFile)
 
   public enum Key: Hashable, Comparable, Sendable {
+    case file(FileID)
     case network(NetworkID)
     case revision(ServiceRevision.Key)
     case service(ServiceID)
@@ -25,6 +28,7 @@ public enum AssignmentItem: Hashable, Sendable {
     case .network(let network): .network(network.id)
     case .service(let service): .service(service.id)
     case .endpoint(let endpoint): .endpoint(endpoint.task, endpoint.network)
+    case .file(let file): .file(file.id)
     }
   }
 }

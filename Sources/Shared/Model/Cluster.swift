@@ -12,6 +12,8 @@ public struct Cluster: Hashable, Sendable, Codable {
   /// PEM; needed by every manager to issue certificates. Sealed before it is stored (Identity).
   public var certificateAuthority: String
   public var sealedKey: [UInt8]
+  /// Seals the secrets, and is itself sealed as the CA's key is. nil: made before there were secrets.
+  public var sealedDataKey: [UInt8]?
   public var workerToken: String
   public var managerToken: String
   public var version: UInt64

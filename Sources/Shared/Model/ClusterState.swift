@@ -13,10 +13,12 @@ public struct ClusterState: Sendable {
   public private(set) var networks = TreeDictionary<NetworkID, Network>()
   public private(set) var volumes = TreeDictionary<String, Volume>()
   public private(set) var stacks = TreeDictionary<String, Stack>()
+  public private(set) var files = TreeDictionary<FileID, StoredFile>()
 
   // Indexes, kept by `apply`.
   private var serviceNames = TreeDictionary<String, ServiceID>()
   private var networkNames = TreeDictionary<String, NetworkID>()
+  private var fileNames = TreeDictionary<StoredFile.Name, FileID>()
   private var serviceTasks = TreeDictionary<ServiceID, TreeSet<TaskID>>()
   private var nodeTasks = TreeDictionary<NodeID, TreeSet<TaskID>>()
   private var serviceRevisions = TreeDictionary<ServiceID, [UInt64]>()
@@ -27,6 +29,11 @@ public struct ClusterState: Sendable {
 
   public func service(named name: String) -> Service? { serviceNames[name].flatMap { services[$0] } }
   public func network(named name: String) -> Network? { networkNames[name].flatMap { networks[$0] } }
+  public func file(_ kind: StoredFile.Kind, named name: String) -> StoredFile? { fileNames[.init(kind, name)].flatMap { files[$0] } }
+  /// Names of the services whose current spec uses it.
+  public func users(of file: FileID) -> [String] {
+    services.values.filter { !$0.pendingDelete && spec(of: $0)?.uses(file) == true }.map(\.name).sorted()
+  }
   public func taskIDs(of service: ServiceID) -> TreeSet<TaskID> { serviceTasks[service] ?? TreeSet() }
   public func taskIDs(on node: NodeID) -> TreeSet<TaskID> { nodeTasks[node] ?? TreeSet() }
   public func tasks(of service: ServiceID) -> some Sequence<ClusterTask> { taskIDs(of: service).lazy.compactMap { tasks[$0] } }
@@ -99,6 +106,10 @@ public struct ClusterState: Sendable {
     case .stackRevision(let name, let revision): if (stacks[name]?.revision ?? 0) != revision { throw .outOfSequence }
     case .serviceExists(let id): if services[id] == nil { throw .notFound(kind: "service", id: "\(id)") }
     case .networkExists(let id): if networks[id] == nil { throw .notFound(kind: "network", id: "\(id)") }
+    case .fileVersion(let id, let version):
+      guard let file = files[id] else { throw .notFound(kind: "secret or config", id: "\(id)") }
+      if file.version != version { throw .outOfSequence }
+    case .fileExists(let id): if files[id] == nil { throw .notFound(kind: "secret or config", id: "\(id)") }
     }
   }
 
@@ -222,6 +233,24 @@ public struct ClusterState: Sendable {
     case .removeVolume(let name):
       guard let old = volumes.removeValue(forKey: name) else { return }
       changes.append(.volume(old: old, new: nil))
+
+    case .putFile(var file):
+      if let holder = fileNames[file.fullName], holder != file.id { throw .nameTaken(kind: file.kind.rawValue, name: file.name) }
+      let old = files[file.id]
+      if let old, old.fullName != file.fullName { fileNames[old.fullName] = nil }
+      file.version = stamped(file.version)
+      fileNames[file.fullName] = file.id
+      files[file.id] = file
+      changes.append(.file(old: old, new: file))
+    case .removeFile(let id):
+      guard let old = files[id] else { return }
+      let users = users(of: id)
+      if !users.isEmpty {
+        throw .inUse(kind: old.kind.rawValue, name: old.name, by: "service\(users.count == 1 ? "" : "s") \(users.joined(separator: ", "))")
+      }
+      files[id] = nil
+      fileNames[old.fullName] = nil
+      changes.append(.file(old: old, new: nil))
 
     case .putStack(var stack):
       let old = stacks[stack.name]

@@ -31,6 +31,10 @@ public enum Action: Hashable, Sendable {
   case removeVolume(String)
   case putStack(Stack)
   case removeStack(String)
+  /// Refused when another of its kind has the name.
+  case putFile(StoredFile)
+  /// Refused while a service uses it.
+  case removeFile(FileID)
 }
 
 /// What must hold when the command is applied; otherwise nothing of it happens.
@@ -44,6 +48,8 @@ public enum Condition: Hashable, Sendable {
   case stackRevision(String, UInt64)
   case serviceExists(ServiceID)
   case networkExists(NetworkID)
+  case fileVersion(FileID, UInt64)
+  case fileExists(FileID)
 }
 
 /// The payload of one Raft entry: applied whole or not at all.
@@ -84,4 +90,5 @@ public enum StateChange: Hashable, Sendable {
   case network(old: Network?, new: Network?)
   case volume(old: Volume?, new: Volume?)
   case stack(old: Stack?, new: Stack?)
+  case file(old: StoredFile?, new: StoredFile?)
 }

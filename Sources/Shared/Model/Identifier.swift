@@ -95,12 +95,15 @@ public enum NodeTag {}
 public enum ServiceTag {}
 public enum TaskTag {}
 public enum NetworkTag {}
+public enum FileTag {}
 
 public typealias ClusterID = Identifier<ClusterTag>
 public typealias NodeID = Identifier<NodeTag>
 public typealias ServiceID = Identifier<ServiceTag>
 public typealias TaskID = Identifier<TaskTag>
 public typealias NetworkID = Identifier<NetworkTag>
+/// Of a secret or a config.
+public typealias FileID = Identifier<FileTag>
 
 /// A member of the Raft group. Never zero, never used again after its member was removed.
 public struct RaftID: Hashable, Comparable, Sendable, Codable, CustomStringConvertible {

@@ -112,6 +112,8 @@ public struct ContainerSpec: Codable, Hashable, Sendable {
   public var capabilityDrop: [String]?
   public var ulimits: [Ulimit]?
   public var oomScoreAdj: Int64?
+  public var secrets: [Secret]?
+  public var configs: [Config]?
 
   public init(image: String) { self.image = image }
 
@@ -121,6 +123,7 @@ public struct ContainerSpec: Codable, Hashable, Sendable {
     case openStdin = "OpenStdin", readOnly = "ReadOnly", mounts = "Mounts", stopGracePeriod = "StopGracePeriod"
     case healthCheck = "Healthcheck", hosts = "Hosts", dnsConfig = "DNSConfig", isolation = "Isolation", sysctls = "Sysctls"
     case capabilityAdd = "CapabilityAdd", capabilityDrop = "CapabilityDrop", ulimits = "Ulimits", oomScoreAdj = "OomScoreAdj"
+    case secrets = "Secrets", configs = "Configs"
   }
 
   public struct Privileges: Codable, Hashable, Sendable {

@@ -27,6 +27,7 @@ extension WireItem {
     case .network(let network): self.network = try ModelJSON.encode(network)
     case .service(let service): self.service = try ModelJSON.encode(service)
     case .endpoint(let endpoint): self.endpoint = WireEndpoint(endpoint)
+    case .file(let file): self.file = WireStoredFile(file)
     }
   }
   func model() throws -> AssignmentItem {
@@ -36,6 +37,7 @@ extension WireItem {
     case .network(let json): .network(try ModelJSON.decode(from: json))
     case .service(let json): .service(try ModelJSON.decode(from: json))
     case .endpoint(let endpoint): .endpoint(try endpoint.model())
+    case .file(let file): .file(try file.model())
     case nil: throw WireError("an assignment of a kind that this version does not know: upgrade this agent")
     }
   }
@@ -50,6 +52,7 @@ extension WireItemKey {
     case .service(let id): (kind, self.id) = (.service, id.data)
     case .endpoint(let task, let network): (kind, id, self.network) = (.endpoint, task.data, network.data)
     case .task(let id): (kind, self.id) = (.task, id.data)
+    case .file(let id): (kind, self.id) = (.file, id.data)
     }
   }
   func model() throws -> AssignmentItem.Key {
@@ -59,6 +62,7 @@ extension WireItemKey {
     case .service: .service(try ServiceID(wire: id))
     case .endpoint: .endpoint(try TaskID(wire: id), try NetworkID(wire: network))
     case .task: .task(try TaskID(wire: id))
+    case .file: .file(try FileID(wire: id))
     case .unspecified, .UNRECOGNIZED: throw WireError("an assignment key of kind \(kind.rawValue)")
     }
   }

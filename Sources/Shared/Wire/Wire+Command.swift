@@ -34,6 +34,8 @@ extension WireCondition {
     case .stackRevision(let name, let revision): (kind, self.name, self.version) = (.stackRevision, name, revision)
     case .serviceExists(let id): (kind, self.id) = (.serviceExists, id.data)
     case .networkExists(let id): (kind, self.id) = (.networkExists, id.data)
+    case .fileVersion(let id, let version): (kind, self.id, self.version) = (.fileVersion, id.data, version)
+    case .fileExists(let id): (kind, self.id) = (.fileExists, id.data)
     }
   }
 
@@ -46,6 +48,8 @@ extension WireCondition {
     case .stackRevision: .stackRevision(name, version)
     case .serviceExists: .serviceExists(try ServiceID(wire: id))
     case .networkExists: .networkExists(try NetworkID(wire: id))
+    case .fileVersion: .fileVersion(try FileID(wire: id), version)
+    case .fileExists: .fileExists(try FileID(wire: id))
     case .unspecified, .UNRECOGNIZED: throw WireError("condition of kind \(kind.rawValue)")
     }
   }
@@ -106,6 +110,8 @@ extension WireAction {
     case .removeVolume(let name): removeVolume = name
     case .putStack(let stack): putStack = try ModelJSON.encode(stack)
     case .removeStack(let name): removeStack = name
+    case .putFile(let file): putFile = WireStoredFile(file)
+    case .removeFile(let id): removeFile = id.data
     }
   }
 
@@ -140,6 +146,8 @@ extension WireAction {
     case .removeVolume(let name): .removeVolume(name)
     case .putStack(let json): .putStack(try ModelJSON.decode(from: json))
     case .removeStack(let name): .removeStack(name)
+    case .putFile(let file): .putFile(try file.model())
+    case .removeFile(let id): .removeFile(try FileID(wire: id))
     case nil: throw WireError("an action of a kind that this version does not know: upgrade this manager")
     }
   }

@@ -171,3 +171,19 @@ extension WireTaskReport {
   }
   public func model() throws -> TaskReport { TaskReport(task: try TaskID(wire: task), status: try status.model()) }
 }
+
+extension WireStoredFile {
+  public init(_ file: StoredFile) {
+    self.init()
+    (id, kind, name, labels, data) = (file.id.data, file.kind.rawValue, file.name, file.labels, Data(file.data))
+    (createdAt, updatedAt, version) = (file.createdAt.nanoseconds, file.updatedAt.nanoseconds, file.version)
+  }
+  public func model() throws -> StoredFile {
+    guard let kind = StoredFile.Kind(rawValue: kind) else { throw WireError("a stored file of kind \(kind)") }
+    var file = StoredFile(
+      kind: kind, id: try FileID(wire: id), name: name, labels: labels, data: [UInt8](data), createdAt: Timestamp(nanoseconds: createdAt))
+    file.updatedAt = Timestamp(nanoseconds: updatedAt)
+    file.version = version
+    return file
+  }
+}

@@ -79,6 +79,53 @@ let isRoot = geteuid() == 0
   }
 }
 
+@Suite(.enabled(if: isRoot), .serialized) struct FileTests {
+  @Test("files are where they shall be, with owner and mode, read-only even for root, on no disk, and leave no folder behind")
+  func files() async throws {
+    let world = try World()
+    var config = world.shell(
+      "files",
+      """
+      cat /run/secrets/key; stat -c '%n %u:%g %a' /run/secrets/key /etc/app/conf; cat /etc/app/conf | wc -c; echo x > /run/secrets/key; \
+      chmod 777 /run/secrets/key; ls -A /dev | grep files; grep ' /run/secrets/key ' /proc/mounts; sleep 1000
+      """)
+    let big = [UInt8](repeating: UInt8(ascii: "Q"), count: 700_000)
+    config.files = [
+      FileConfig(target: "/run/secrets/key", content: Array("hidden-in-tmpfs\n".utf8), uid: 1000, gid: 2000, mode: 0o440),
+      FileConfig(target: "/etc/app/conf", content: big),
+    ]
+    _ = try await world.runtime.start(config)
+    var seen = ""
+    for _ in 0..<200 {
+      seen = try Files.text(world.configuration.dataDirectory + "/containers/files/log/container.log")
+      if seen.contains("/proc/mounts") || seen.contains("tmpfs ro") || seen.contains(" tmpfs ") { break }
+      try await Task.sleep(for: .milliseconds(20))
+    }
+    // Neither in the container's layer nor in what the runtime keeps of it; its own output is the one place.
+    var found: [String] = []
+    func look(_ path: String) throws {
+      for name in try Files.list(path) {
+        let inside = path + "/" + name
+        if (try? Files.list(inside)) != nil {
+          try look(inside)
+        } else if name != "container.log", let bytes = try? Files.read(inside), bytes.contains(Array("hidden-in-tmpfs".utf8)) {
+          found.append(inside)
+        }
+      }
+    }
+    try look(world.configuration.stateDirectory)
+    for part in ["upper", "work"] { try look(world.configuration.dataDirectory + "/containers/files/" + part) }
+    #expect(found == [])
+    _ = try await world.runtime.stop("files", signal: nil, grace: .zero)
+    let (out, err) = try await world.output("files")
+    #expect(out.hasPrefix("hidden-in-tmpfs\n/run/secrets/key 1000:2000 440\n/etc/app/conf 0:0 444\n700000\n"), "\(out)")
+    #expect(out.contains(" tmpfs ") && out.contains("ro,") && !out.contains(".files"), "\(out)")
+    #expect(err.contains("Read-only file system"), "\(err)")
+    try await world.runtime.delete("files")
+    #expect(!(try Files.text("/proc/self/mountinfo")).contains(world.folder))
+  }
+}
+
 @Suite(.enabled(if: isRoot), .serialized) struct IsolationTests {
   @Test("a signal, a missing program and a program that is no file are each told apart")
   func endings() async throws {

@@ -46,6 +46,18 @@ private func states(_ outputs: [WorkerOutput]) -> [TaskState] {
 }
 
 struct WorkerTests {
+  @Test("secrets are known while they are assigned and never among what is kept on disk")
+  func files() {
+    var world = World()
+    let file = StoredFile(kind: .secret, id: FileID(value: 3), name: "key", data: [1], createdAt: .zero)
+    _ = world.complete([.file(file), .revision(world.revision), .task(world.task)])
+    #expect(world.worker.file(file.id) == file)
+    #expect(world.worker.assignments.updates.count == 2)
+    #expect(!world.worker.assignments.updates.contains { if case .file = $0 { true } else { false } })
+    _ = world.change([], removals: [.file(file.id)])
+    #expect(world.worker.file(file.id) == nil)
+  }
+
   @Test("a task goes from assigned to running, each step told once")
   func life() {
     var world = World()

@@ -99,6 +99,12 @@ final class MemoryBackend: ControlBackend {
 
   func apply(_ actions: [Action]) { world.withLock { try? Self.apply(Command(actions: actions), &$0) } }
 
+  /// Not a seal, but not the content either.
+  func seal(_ content: [UInt8], as id: FileID) throws -> [UInt8] { id.bytes + content.map { ~$0 } }
+  func content(of file: StoredFile) throws -> [UInt8] {
+    file.kind == .secret ? file.data.dropFirst(16).map { ~$0 } : file.data
+  }
+
   func watch() async -> AsyncStream<([StateChange], ClusterState)> {
     let (stream, continuation) = AsyncStream.makeStream(of: ([StateChange], ClusterState).self)
     let number = world.withLock { world in

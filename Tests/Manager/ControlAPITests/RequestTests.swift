@@ -61,8 +61,8 @@ struct Caller {
       ("POST", "/services/create", #"{"Name":"a","TaskTemplate":{}}"#, 400, "ContainerSpec is missing at TaskTemplate"),
       ("POST", "/services/create", #"{"Name":"a b","TaskTemplate":{"ContainerSpec":{"Image":"i"}}}"#, 400, "'a b'"),
       (
-        "POST", "/services/create", #"{"Name":"a","TaskTemplate":{"ContainerSpec":{"Image":"i","Secrets":[{"SecretID":"x"}]}}}"#, 501,
-        "does not support secrets"
+        "POST", "/services/create", #"{"Name":"a","TaskTemplate":{"ContainerSpec":{"Image":"i","Secrets":[{"SecretName":"x"}]}}}"#, 400,
+        "secret x not found: create it first"
       ),
       ("POST", "/networks/create", #"{"Name":"n","Driver":"bridge"}"#, 400, "overlay"),
       ("GET", "/containers/json", nil, 501, "does not serve"),

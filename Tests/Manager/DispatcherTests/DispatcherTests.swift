@@ -207,6 +207,30 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     #expect(view.items(for: node(2).id).count == 5)
   }
 
+  @Test("a secret goes to the nodes whose tasks use it, while they do, without what changes of it")
+  func secrets() {
+    let id = FileID(value: 5)
+    var spec = ServiceSpec(name: "web", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "app")))
+    spec.taskTemplate.containerSpec.files = [FileReference(kind: .secret, target: FileTarget(name: "key"), id: id.description, name: "key")]
+    let service = Service(id: ServiceID(value: 1), name: "web", createdAt: .zero)
+    var task = ClusterTask(id: TaskID(value: 1), service: service.id, revision: 1, slot: 1, createdAt: .zero)
+    task.node = node(2).id
+    task.status.state = .assigned
+    var state = ClusterState()
+    let file = StoredFile(kind: .secret, id: id, name: "key", labels: ["a": "b"], data: [1, 2], createdAt: .zero)
+    _ = state.speculate([
+      .putNode(node(1)), .putNode(node(2)), .putFile(file), .putService(service),
+      .putRevision(ServiceRevision(key: .init(service.id, 1), spec: spec, template: 1, createdAt: .zero)), .createTask(task),
+    ])
+    #expect(View(state).items(for: node(1).id).isEmpty)
+    let items = View(state).items(for: node(2).id)
+    // Before the task that needs it.
+    guard case .file(let given)? = items.first else { return #expect(Bool(false), "\(items)") }
+    #expect(given.data == [1, 2] && given.labels.isEmpty && given.version == 0 && items.count == 3)
+    _ = state.speculate([.taskStatus(task.id, TaskStatus(state: .failed, timestamp: at(1), message: ""))])
+    #expect(!View(state).items(for: node(2).id).contains { if case .file = $0 { true } else { false } })
+  }
+
   @Test("differences put together are the full set", arguments: 1...40)
   func differences(_ seed: UInt64) {
     var dice = SplitMix(seed)
@@ -241,7 +265,8 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
         let serviceID = ServiceID(value: UInt128(pick(1...3)))
         let taskID = TaskID(value: UInt128(pick(1...12)))
         let networkID = NetworkID(value: UInt128(pick(1...3)))
-        switch pick(0...13) {
+        let fileID = FileID(value: UInt128(pick(1...3)))
+        switch pick(0...15) {
         case 0: actions.append(.putNode(node(Int(nodeID.value))))
         case 1: if pick(0...5) == 0 { actions.append(.removeNode(nodeID)) }
         case 2: if state.nodes[nodeID] != nil { actions.append(.nodeAttachments(nodeID, attachments())) }
@@ -258,6 +283,9 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
             name: service.name, labels: [StackLabel.namespace: "st"], taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "\(step)")))
           spec.taskTemplate.networks = (1...2).filter { _ in Bool.random(using: &dice) }.map {
             NetworkAttachmentConfig(target: NetworkID(value: UInt128($0)).description)
+          }
+          if Bool.random(using: &dice) {
+            spec.taskTemplate.containerSpec.files = [FileReference(kind: .secret, target: nil, id: fileID.description, name: "f\(fileID.value)")]
           }
           if Bool.random(using: &dice) { spec.endpointSpec = EndpointSpec(ports: [PortConfig(targetPort: 80, publishedPort: 80)]) }
           service.current = UInt64(pick(1...3))
@@ -281,6 +309,10 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
             .taskStatus(taskID, TaskStatus(state: TaskState.allCases.randomElement(using: &dice)!, timestamp: at(Double(step)), message: "")))
         case 11: actions.append(.taskDesiredState(taskID, [.shutdown, .remove].randomElement(using: &dice)!))
         case 12: actions.append(.removeTask(taskID))
+        case 13:
+          let labels = ["step": "\(step)"]
+          actions.append(.putFile(StoredFile(kind: .secret, id: fileID, name: "f\(fileID.value)", labels: labels, data: [1], createdAt: .zero)))
+        case 14: actions.append(.removeFile(fileID))
         default:
           var spec = NetworkSpec(name: networkID.value == 3 ? "ingress" : "net\(networkID.value)")
           spec.ingress = networkID.value == 3

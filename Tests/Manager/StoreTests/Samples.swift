@@ -104,6 +104,11 @@ enum Sample {
     return stack
   }()
 
+  /// Of a secret the store sees only what is sealed.
+  static func file(_ kind: StoredFile.Kind, labels: [String: String] = [:]) -> StoredFile {
+    StoredFile(kind: kind, id: id(kind == .secret ? 400 : 401), name: "key", labels: labels, data: [0, 255, 10], createdAt: noon)
+  }
+
   static let failed = TaskStatus(
     state: .failed, timestamp: noon, message: "finished", error: "task: non-zero exit (137)", containerID: "4f2a", pid: 4711, exitCode: 137,
     oomKilled: true,
@@ -123,6 +128,7 @@ enum Sample {
     .createTask(task(1)), .createTask(task(2)), .createTask(task(3)),
     .assignTask(id(1001), node: nil, attachments: [], status: TaskStatus(state: .pending, timestamp: noon, message: "", error: "no suitable node")),
     .assignTask(id(1001), node: id(101), attachments: attachments, status: TaskStatus(state: .assigned, timestamp: noon, message: "assigned")),
+    .putFile(file(.secret)), .putFile(file(.config)), .putFile(file(.secret, labels: ["a": "b"])), .removeFile(id(400)), .removeFile(id(401)),
     .taskStatus(id(1001), failed), .taskDesiredState(id(1001), .shutdown), .removeTask(id(1001)), .removeRevision(.init(id(200), 1)),
     .serviceUpdateStatus(id(200), nil), .removeStack("web"), .removeVolume("web_data"), .removeService(id(200)), .removeNetwork(id(300)),
     .removeNode(id(102)),
@@ -133,4 +139,5 @@ enum Sample {
 func same(_ a: ClusterState, _ b: ClusterState) -> Bool {
   a.index == b.index && a.cluster == b.cluster && a.nodes == b.nodes && a.services == b.services && a.revisions == b.revisions && a.tasks == b.tasks
     && a.networks == b.networks && a.volumes == b.volumes && a.stacks == b.stacks
+    && a.files == b.files
 }

@@ -146,7 +146,6 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
       "2:1 not valid YAML: while scanning for the next token: found character that cannot start any token; YAML is indented with spaces, not tabs"
     ),
     ("servces: {}", "1:1 there is no 'services'; a manifest names at least one service with its image"),
-    ("secrets: {}\nservices: {a: {image: a}}", "1:1 secrets: 'secrets' is not supported; secrets are not there yet; use environment or a volume"),
     (
       "services: {a: {image: a}}\nnetworks: {n: {driver: bridge}}",
       "2:24 networks.n.driver: the network driver 'bridge' is not supported; use 'overlay' or leave it out: a stack's networks reach across hosts"
@@ -448,5 +447,68 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     #expect(container.hostname == "own")
     #expect(container.user == "ub")
     #expect(container.labels?["l"] == "a")
+  }
+}
+
+@Suite struct FileTests {
+  static let top = """
+    secrets: {key: {file: ./key.txt}, token: {environment: TOKEN, labels: {a: b}}, old: {external: true, name: old_key}}
+    configs: {conf: {content: "x=${X}"}, named: {file: /c, name: shared}}
+    """
+
+  @Test("secrets and configs are read in their short and long forms, from files, variables, the text itself, or the cluster")
+  func forms() throws {
+    let text = """
+      name: st
+      services:
+        web:
+          image: web:1
+          secrets: [key, {source: token, target: /etc/token, uid: "100", gid: 101, mode: 0440}, {source: old, target: o}]
+          configs: [conf, {source: named, target: /etc/n.conf}]
+      \(Self.top)
+      """
+    let stack = try parse(text, ["TOKEN": "t0k", "X": "1"], files: ["dir/key.txt": "k", "/c": "c"])
+    #expect(
+      stack.files == [
+        StackFile(kind: .secret, name: "st_key", labels: [StackLabel.namespace: "st"], source: .path("dir/key.txt")),
+        StackFile(kind: .secret, name: "st_token", labels: [StackLabel.namespace: "st", "a": "b"], source: .text("t0k")),
+        StackFile(kind: .config, name: "st_conf", labels: [StackLabel.namespace: "st"], source: .text("x=1")),
+        StackFile(kind: .config, name: "shared", labels: [StackLabel.namespace: "st"], source: .path("/c")),
+      ])
+    #expect(stack.externalFiles == [.init(.secret, "old_key")])
+    let files = stack.services[0].taskTemplate.containerSpec.files
+    #expect(files.map(\.path) == ["/run/secrets/key", "/etc/token", "/run/secrets/o", "/conf", "/etc/n.conf"])
+    #expect(files.map(\.name) == ["st_key", "st_token", "old_key", "st_conf", "shared"])
+    #expect(files[1].target == FileTarget(name: "/etc/token", uid: "100", gid: "101", mode: 0o440))
+    #expect(files[0].target == FileTarget(name: "key", uid: "0", gid: "0", mode: 0o444))
+  }
+
+  @Test(
+    "what is wrong is told by place",
+    arguments: [
+      ("secrets: {a: {file: f, environment: E}}", "the secret says more than once where its content is"),
+      ("secrets: {a: {}}", "the secret says not where its content is"), ("secrets: {a: {file: none}}", "the file 'dir/none' cannot be read"),
+      ("secrets: {a: {environment: NONE}}", "the variable 'NONE' is not set"),
+      ("secrets: {a: {file: f, template_driver: golang}}", "'template_driver' is not supported"),
+      ("configs: {a: {content: x, template_driver: golang}}", "'template_driver' is not supported"),
+      ("secrets: {a: {content: x}}", "unknown key 'content'"), ("secrets: {a: {file: f, external: true}}", "has its content in the cluster already"),
+    ])
+  func refusals(top: String, words: String) {
+    do throws(ManifestError) {
+      _ = try parse("services: {a: {image: a}}\n\(top)\n", files: ["dir/f": "x"])
+      Issue.record("nothing was refused")
+    } catch {
+      #expect(error.errors.contains { $0.message.contains(words) }, "\(error.errors.map(\.message))")
+    }
+  }
+
+  @Test("a reference to what is not declared, and two at one place, are told")
+  func references() {
+    let some = complaints("secrets: [kee, {source: key}]")
+    #expect(some.contains { $0.contains("the secret 'kee' is not declared") })
+    do throws(ManifestError) {
+      _ = try parse("services: {a: {image: a, secrets: [k, {source: k}]}}\nsecrets: {k: {file: f}}\n", files: ["dir/f": "x"])
+      Issue.record("nothing was refused")
+    } catch { #expect(error.errors.contains { $0.message.contains("another secret is at '/run/secrets/k' already") }) }
   }
 }

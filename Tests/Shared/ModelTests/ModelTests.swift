@@ -22,3 +22,33 @@ func nodeSpecKeepsStatus() throws {
       Command(conditions: [.nodeVersion(id, read.version)], actions: [.nodeSpec(id, read.spec, at: later)]), at: 4)
   else { Issue.record("a stale version was accepted"); return }
 }
+
+@Suite struct StoredFileTests {
+  @Test("names are one kind's own; what a service uses is not removed, what it used before is")
+  func rules() throws {
+    var state = ClusterState()
+    func file(_ kind: StoredFile.Kind, _ id: UInt128) -> StoredFile {
+      StoredFile(kind: kind, id: FileID(value: id), name: "key", data: [1], createdAt: .zero)
+    }
+    _ = try state.apply(Command(actions: [.putFile(file(.secret, 1)), .putFile(file(.config, 2))]), at: 1).get()
+    #expect(throws: Refusal.nameTaken(kind: "secret", name: "key")) { try state.apply(Command(actions: [.putFile(file(.secret, 3))]), at: 2).get() }
+    func use(_ id: FileID?, revision: UInt64) -> [Action] {
+      var spec = ServiceSpec(name: "web", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "i")))
+      spec.taskTemplate.containerSpec.files = id.map { [FileReference(kind: .secret, target: nil, id: $0.description, name: "key")] } ?? []
+      var service = Service(id: ServiceID(value: 1), name: "web", createdAt: .zero)
+      service.current = revision
+      return [
+        .putService(service), .putRevision(ServiceRevision(key: .init(service.id, revision), spec: spec, template: revision, createdAt: .zero)),
+      ]
+    }
+    _ = try state.apply(Command(conditions: [.fileExists(FileID(value: 1))], actions: use(FileID(value: 1), revision: 1)), at: 3).get()
+    #expect(throws: Refusal.inUse(kind: "secret", name: "key", by: "service web")) {
+      try state.apply(Command(actions: [.removeFile(FileID(value: 1))]), at: 4).get()
+    }
+    _ = try state.apply(Command(actions: use(nil, revision: 2) + [.removeFile(FileID(value: 1))]), at: 5).get()
+    #expect(state.file(.secret, named: "key") == nil && state.file(.config, named: "key")?.version == 1)
+    #expect(throws: Refusal.notFound(kind: "secret or config", id: FileID(value: 1).description)) {
+      try state.apply(Command(conditions: [.fileExists(FileID(value: 1))], actions: use(FileID(value: 1), revision: 3)), at: 6).get()
+    }
+  }
+}

@@ -44,6 +44,8 @@ enum clinux_op {
   CLINUX_OP_CGROUPFS = 42,    // 0: v2 on /sys/fs/cgroup; else v1, count, controllers...
   CLINUX_OP_LOOPBACK_UP = 43,
   CLINUX_OP_INIT = 44,        // stay as pid 1, run the program as a child
+  CLINUX_OP_FILE = 45,        // path, uid, gid, mode, content: a new file on what this plan mounted
+  CLINUX_OP_UNMOUNT = 46,     // path: detach what this plan mounted, and remove the folder
 };
 enum { CLINUX_BIND_READONLY = 1, CLINUX_BIND_RECURSIVE = 2, CLINUX_BIND_DEVICES = 4 };
 

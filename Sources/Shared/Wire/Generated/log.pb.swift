@@ -66,6 +66,8 @@ public nonisolated struct WireCondition: Sendable {
     case stackRevision // = 5
     case serviceExists // = 6
     case networkExists // = 7
+    case fileVersion // = 8
+    case fileExists // = 9
     case UNRECOGNIZED(Int)
 
     public init() {
@@ -82,6 +84,8 @@ public nonisolated struct WireCondition: Sendable {
       case 5: self = .stackRevision
       case 6: self = .serviceExists
       case 7: self = .networkExists
+      case 8: self = .fileVersion
+      case 9: self = .fileExists
       default: self = .UNRECOGNIZED(rawValue)
       }
     }
@@ -96,6 +100,8 @@ public nonisolated struct WireCondition: Sendable {
       case .stackRevision: return 5
       case .serviceExists: return 6
       case .networkExists: return 7
+      case .fileVersion: return 8
+      case .fileExists: return 9
       case .UNRECOGNIZED(let i): return i
       }
     }
@@ -110,6 +116,8 @@ public nonisolated struct WireCondition: Sendable {
       .stackRevision,
       .serviceExists,
       .networkExists,
+      .fileVersion,
+      .fileExists,
     ]
 
   }
@@ -406,6 +414,22 @@ public nonisolated struct WireAction: Sendable {
     set {kind = .nodeSpec(newValue)}
   }
 
+  public var putFile: WireStoredFile {
+    get {
+      if case .putFile(let v)? = kind {return v}
+      return WireStoredFile()
+    }
+    set {kind = .putFile(newValue)}
+  }
+
+  public var removeFile: Data {
+    get {
+      if case .removeFile(let v)? = kind {return v}
+      return Data()
+    }
+    set {kind = .removeFile(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Kind: Equatable, Sendable {
@@ -434,6 +458,8 @@ public nonisolated struct WireAction: Sendable {
     case putStack(Data)
     case removeStack(String)
     case nodeSpec(WireNodeSpecChange)
+    case putFile(WireStoredFile)
+    case removeFile(Data)
 
   }
 
@@ -525,7 +551,7 @@ nonisolated extension WireCondition: SwiftProtobuf.Message, SwiftProtobuf._Messa
 }
 
 nonisolated extension WireCondition.Kind: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0UNSPECIFIED\0\u{1}NODE_VERSION\0\u{1}SERVICE_VERSION\0\u{1}NETWORK_VERSION\0\u{1}CLUSTER_VERSION\0\u{1}STACK_REVISION\0\u{1}SERVICE_EXISTS\0\u{1}NETWORK_EXISTS\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0UNSPECIFIED\0\u{1}NODE_VERSION\0\u{1}SERVICE_VERSION\0\u{1}NETWORK_VERSION\0\u{1}CLUSTER_VERSION\0\u{1}STACK_REVISION\0\u{1}SERVICE_EXISTS\0\u{1}NETWORK_EXISTS\0\u{1}FILE_VERSION\0\u{1}FILE_EXISTS\0")
 }
 
 nonisolated extension WireAssignTask: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
@@ -693,7 +719,7 @@ nonisolated extension WireNodeSpecChange: SwiftProtobuf.Message, SwiftProtobuf._
 
 nonisolated extension WireAction: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Action"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}put_cluster\0\u{3}put_node\0\u{3}node_status\0\u{3}node_description\0\u{3}node_attachments\0\u{3}node_manager\0\u{3}remove_node\0\u{3}put_service\0\u{3}put_revision\0\u{3}service_update_status\0\u{3}service_endpoint\0\u{3}remove_service\0\u{3}remove_revision\0\u{3}create_task\0\u{3}assign_task\0\u{3}task_desired_state\0\u{3}task_status\0\u{3}remove_task\0\u{3}put_network\0\u{3}remove_network\0\u{3}put_volume\0\u{3}remove_volume\0\u{3}put_stack\0\u{3}remove_stack\0\u{3}node_spec\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}put_cluster\0\u{3}put_node\0\u{3}node_status\0\u{3}node_description\0\u{3}node_attachments\0\u{3}node_manager\0\u{3}remove_node\0\u{3}put_service\0\u{3}put_revision\0\u{3}service_update_status\0\u{3}service_endpoint\0\u{3}remove_service\0\u{3}remove_revision\0\u{3}create_task\0\u{3}assign_task\0\u{3}task_desired_state\0\u{3}task_status\0\u{3}remove_task\0\u{3}put_network\0\u{3}remove_network\0\u{3}put_volume\0\u{3}remove_volume\0\u{3}put_stack\0\u{3}remove_stack\0\u{3}node_spec\0\u{3}put_file\0\u{3}remove_file\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -961,6 +987,27 @@ nonisolated extension WireAction: SwiftProtobuf.Message, SwiftProtobuf._MessageI
           self.kind = .nodeSpec(v)
         }
       }()
+      case 26: try {
+        var v: WireStoredFile?
+        var hadOneofValue = false
+        if let current = self.kind {
+          hadOneofValue = true
+          if case .putFile(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.kind = .putFile(v)
+        }
+      }()
+      case 27: try {
+        var v: Data?
+        try decoder.decodeSingularBytesField(value: &v)
+        if let v = v {
+          if self.kind != nil {try decoder.handleConflictingOneOf()}
+          self.kind = .removeFile(v)
+        }
+      }()
       default: break
       }
     }
@@ -1071,6 +1118,14 @@ nonisolated extension WireAction: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     case .nodeSpec?: try {
       guard case .nodeSpec(let v)? = self.kind else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 25)
+    }()
+    case .putFile?: try {
+      guard case .putFile(let v)? = self.kind else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 26)
+    }()
+    case .removeFile?: try {
+      guard case .removeFile(let v)? = self.kind else { preconditionFailure() }
+      try visitor.visitSingularBytesField(value: v, fieldNumber: 27)
     }()
     case nil: break
     }

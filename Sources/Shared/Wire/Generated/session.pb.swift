@@ -247,6 +247,14 @@ public nonisolated struct WireItem: Sendable {
     set {kind = .endpoint(newValue)}
   }
 
+  public var file: WireStoredFile {
+    get {
+      if case .file(let v)? = kind {return v}
+      return WireStoredFile()
+    }
+    set {kind = .file(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Kind: Equatable, Sendable {
@@ -255,6 +263,7 @@ public nonisolated struct WireItem: Sendable {
     case network(Data)
     case service(Data)
     case endpoint(WireEndpoint)
+    case file(WireStoredFile)
 
   }
 
@@ -284,6 +293,7 @@ public nonisolated struct WireItemKey: Sendable {
     case service // = 3
     case endpoint // = 4
     case task // = 5
+    case file // = 6
     case UNRECOGNIZED(Int)
 
     public init() {
@@ -298,6 +308,7 @@ public nonisolated struct WireItemKey: Sendable {
       case 3: self = .service
       case 4: self = .endpoint
       case 5: self = .task
+      case 6: self = .file
       default: self = .UNRECOGNIZED(rawValue)
       }
     }
@@ -310,6 +321,7 @@ public nonisolated struct WireItemKey: Sendable {
       case .service: return 3
       case .endpoint: return 4
       case .task: return 5
+      case .file: return 6
       case .UNRECOGNIZED(let i): return i
       }
     }
@@ -322,6 +334,7 @@ public nonisolated struct WireItemKey: Sendable {
       .service,
       .endpoint,
       .task,
+      .file,
     ]
 
   }
@@ -1006,7 +1019,7 @@ nonisolated extension WireAssignments: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension WireItem: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Item"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}revision\0\u{1}network\0\u{1}service\0\u{1}endpoint\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}revision\0\u{1}network\0\u{1}service\0\u{1}endpoint\0\u{1}file\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1064,6 +1077,19 @@ nonisolated extension WireItem: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
           self.kind = .endpoint(v)
         }
       }()
+      case 6: try {
+        var v: WireStoredFile?
+        var hadOneofValue = false
+        if let current = self.kind {
+          hadOneofValue = true
+          if case .file(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.kind = .file(v)
+        }
+      }()
       default: break
       }
     }
@@ -1094,6 +1120,10 @@ nonisolated extension WireItem: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     case .endpoint?: try {
       guard case .endpoint(let v)? = self.kind else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+    }()
+    case .file?: try {
+      guard case .file(let v)? = self.kind else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
     }()
     case nil: break
     }
@@ -1153,7 +1183,7 @@ nonisolated extension WireItemKey: SwiftProtobuf.Message, SwiftProtobuf._Message
 }
 
 nonisolated extension WireItemKey.Kind: SwiftProtobuf._ProtoNameProviding {
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0UNSPECIFIED\0\u{1}NETWORK\0\u{1}REVISION\0\u{1}SERVICE\0\u{1}ENDPOINT\0\u{1}TASK\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0UNSPECIFIED\0\u{1}NETWORK\0\u{1}REVISION\0\u{1}SERVICE\0\u{1}ENDPOINT\0\u{1}TASK\0\u{1}FILE\0")
 }
 
 nonisolated extension WireLogsRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
