@@ -106,7 +106,7 @@ extension WireAction {
     case .removeTask(let id): removeTask = id.data
     case .putNetwork(let network): putNetwork = try ModelJSON.encode(network)
     case .removeNetwork(let id): removeNetwork = id.data
-    case .putVolume(let volume): putVolume = try ModelJSON.encode(volume)
+    case .putVolume(let volume): putVolume = WireVolume(volume)
     case .removeVolume(let name): removeVolume = name
     case .putStack(let stack): putStack = try ModelJSON.encode(stack)
     case .removeStack(let name): removeStack = name
@@ -142,7 +142,7 @@ extension WireAction {
     case .removeTask(let id): .removeTask(try TaskID(wire: id))
     case .putNetwork(let json): .putNetwork(try ModelJSON.decode(from: json))
     case .removeNetwork(let id): .removeNetwork(try NetworkID(wire: id))
-    case .putVolume(let json): .putVolume(try ModelJSON.decode(from: json))
+    case .putVolume(let volume): .putVolume(volume.model)
     case .removeVolume(let name): .removeVolume(name)
     case .putStack(let json): .putStack(try ModelJSON.decode(from: json))
     case .removeStack(let name): .removeStack(name)

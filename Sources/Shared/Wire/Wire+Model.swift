@@ -135,6 +135,24 @@ extension WireTask {
   }
 }
 
+extension WireVolume {
+  init(_ value: Volume) {
+    self.init()
+    name = value.name
+    labels = value.labels
+    driver = value.driver
+    driverOptions = value.driverOptions
+    createdAt = value.createdAt.nanoseconds
+    version = value.version
+  }
+  var model: Volume {
+    var volume = Volume(
+      name: name, labels: labels, driver: driver, driverOptions: driverOptions, createdAt: Timestamp(nanoseconds: createdAt))
+    volume.version = version
+    return volume
+  }
+}
+
 extension WireEndpoint {
   public init(_ value: EndpointRecord) {
     self.init()

@@ -311,8 +311,8 @@ import Testing
     try await group.form(1)
     let index = try await group.change(volume("precious"))
     await group.stop(1)
-    // Closing wrote the log into the file itself; only the entry holds the name with its key.
-    #expect(patch(group.path(1), Array("\"name\":\"precious\"".utf8), with: Array("\"name\":\"precioux\"".utf8)))
+    // Closing wrote the log into the file itself; only the entry holds the name as a field of protobuf: number 1, eight bytes.
+    #expect(patch(group.path(1), [0x0a, 8] + Array("precious".utf8), with: [0x0a, 8] + Array("precioux".utf8)))
     do {
       try await group.start(1)
       Issue.record("it started")

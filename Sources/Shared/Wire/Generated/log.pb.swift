@@ -207,6 +207,29 @@ public nonisolated struct WireNodeSpecChange: Sendable {
   public init() {}
 }
 
+public nonisolated struct WireVolume: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var name: String = String()
+
+  public var labels: Dictionary<String,String> = [:]
+
+  public var driver: String = String()
+
+  public var driverOptions: Dictionary<String,String> = [:]
+
+  /// nanoseconds since 1970
+  public var createdAt: Int64 = 0
+
+  public var version: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
 public nonisolated struct WireAction: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -374,10 +397,10 @@ public nonisolated struct WireAction: Sendable {
     set {kind = .removeNetwork(newValue)}
   }
 
-  public var putVolume: Data {
+  public var putVolume: WireVolume {
     get {
       if case .putVolume(let v)? = kind {return v}
-      return Data()
+      return WireVolume()
     }
     set {kind = .putVolume(newValue)}
   }
@@ -453,7 +476,7 @@ public nonisolated struct WireAction: Sendable {
     case removeTask(Data)
     case putNetwork(Data)
     case removeNetwork(Data)
-    case putVolume(Data)
+    case putVolume(WireVolume)
     case removeVolume(String)
     case putStack(Data)
     case removeStack(String)
@@ -717,9 +740,64 @@ nonisolated extension WireNodeSpecChange: SwiftProtobuf.Message, SwiftProtobuf._
   }
 }
 
+nonisolated extension WireVolume: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".Volume"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}labels\0\u{1}driver\0\u{3}driver_options\0\u{3}created_at\0\u{1}version\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.name) }()
+      case 2: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: &self.labels) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.driver) }()
+      case 4: try { try decoder.decodeMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: &self.driverOptions) }()
+      case 5: try { try decoder.decodeSingularSInt64Field(value: &self.createdAt) }()
+      case 6: try { try decoder.decodeSingularUInt64Field(value: &self.version) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.name.isEmpty {
+      try visitor.visitSingularStringField(value: self.name, fieldNumber: 1)
+    }
+    if !self.labels.isEmpty {
+      try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: self.labels, fieldNumber: 2)
+    }
+    if !self.driver.isEmpty {
+      try visitor.visitSingularStringField(value: self.driver, fieldNumber: 3)
+    }
+    if !self.driverOptions.isEmpty {
+      try visitor.visitMapField(fieldType: SwiftProtobuf._ProtobufMap<SwiftProtobuf.ProtobufString,SwiftProtobuf.ProtobufString>.self, value: self.driverOptions, fieldNumber: 4)
+    }
+    if self.createdAt != 0 {
+      try visitor.visitSingularSInt64Field(value: self.createdAt, fieldNumber: 5)
+    }
+    if self.version != 0 {
+      try visitor.visitSingularUInt64Field(value: self.version, fieldNumber: 6)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireVolume, rhs: WireVolume) -> Bool {
+    if lhs.name != rhs.name {return false}
+    if lhs.labels != rhs.labels {return false}
+    if lhs.driver != rhs.driver {return false}
+    if lhs.driverOptions != rhs.driverOptions {return false}
+    if lhs.createdAt != rhs.createdAt {return false}
+    if lhs.version != rhs.version {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension WireAction: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Action"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}put_cluster\0\u{3}put_node\0\u{3}node_status\0\u{3}node_description\0\u{3}node_attachments\0\u{3}node_manager\0\u{3}remove_node\0\u{3}put_service\0\u{3}put_revision\0\u{3}service_update_status\0\u{3}service_endpoint\0\u{3}remove_service\0\u{3}remove_revision\0\u{3}create_task\0\u{3}assign_task\0\u{3}task_desired_state\0\u{3}task_status\0\u{3}remove_task\0\u{3}put_network\0\u{3}remove_network\0\u{3}put_volume\0\u{3}remove_volume\0\u{3}put_stack\0\u{3}remove_stack\0\u{3}node_spec\0\u{3}put_file\0\u{3}remove_file\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}put_cluster\0\u{3}put_node\0\u{3}node_status\0\u{3}node_description\0\u{3}node_attachments\0\u{3}node_manager\0\u{3}remove_node\0\u{3}put_service\0\u{3}put_revision\0\u{3}service_update_status\0\u{3}service_endpoint\0\u{3}remove_service\0\u{3}remove_revision\0\u{3}create_task\0\u{3}assign_task\0\u{3}task_desired_state\0\u{3}task_status\0\u{3}remove_task\0\u{3}put_network\0\u{3}remove_network\0\u{4}\u{2}remove_volume\0\u{3}put_stack\0\u{3}remove_stack\0\u{3}node_spec\0\u{3}put_file\0\u{3}remove_file\0\u{3}put_volume\0\u{c}\u{15}\u{1}")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -942,14 +1020,6 @@ nonisolated extension WireAction: SwiftProtobuf.Message, SwiftProtobuf._MessageI
           self.kind = .removeNetwork(v)
         }
       }()
-      case 21: try {
-        var v: Data?
-        try decoder.decodeSingularBytesField(value: &v)
-        if let v = v {
-          if self.kind != nil {try decoder.handleConflictingOneOf()}
-          self.kind = .putVolume(v)
-        }
-      }()
       case 22: try {
         var v: String?
         try decoder.decodeSingularStringField(value: &v)
@@ -1006,6 +1076,19 @@ nonisolated extension WireAction: SwiftProtobuf.Message, SwiftProtobuf._MessageI
         if let v = v {
           if self.kind != nil {try decoder.handleConflictingOneOf()}
           self.kind = .removeFile(v)
+        }
+      }()
+      case 28: try {
+        var v: WireVolume?
+        var hadOneofValue = false
+        if let current = self.kind {
+          hadOneofValue = true
+          if case .putVolume(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.kind = .putVolume(v)
         }
       }()
       default: break
@@ -1099,10 +1182,6 @@ nonisolated extension WireAction: SwiftProtobuf.Message, SwiftProtobuf._MessageI
       guard case .removeNetwork(let v)? = self.kind else { preconditionFailure() }
       try visitor.visitSingularBytesField(value: v, fieldNumber: 20)
     }()
-    case .putVolume?: try {
-      guard case .putVolume(let v)? = self.kind else { preconditionFailure() }
-      try visitor.visitSingularBytesField(value: v, fieldNumber: 21)
-    }()
     case .removeVolume?: try {
       guard case .removeVolume(let v)? = self.kind else { preconditionFailure() }
       try visitor.visitSingularStringField(value: v, fieldNumber: 22)
@@ -1126,6 +1205,10 @@ nonisolated extension WireAction: SwiftProtobuf.Message, SwiftProtobuf._MessageI
     case .removeFile?: try {
       guard case .removeFile(let v)? = self.kind else { preconditionFailure() }
       try visitor.visitSingularBytesField(value: v, fieldNumber: 27)
+    }()
+    case .putVolume?: try {
+      guard case .putVolume(let v)? = self.kind else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 28)
     }()
     case nil: break
     }
