@@ -66,7 +66,7 @@ let shared: [Target] = [
 let manager: [Target] = [
   room("Raft", "Manager/Raft", ["Model", deque]),
   room("Replica", "Manager/Replica", ["Model", "Raft", deque]),
-  room("Store", "Manager/Store", ["Model", "Replica", "Wire", "CSQLite", protobuf]),
+  room("Store", "Manager/Store", ["Model", "Replica", "Wire", "CSQLite", "LinuxSystem", protobuf]),
   room("Scheduler", "Manager/Scheduler", ["Model", trees]),
   room("Allocator", "Manager/Allocator", ["Model", trees]),
   room("Orchestrator", "Manager/Orchestrator", ["Model", "Allocator", "Scheduler", trees]),
@@ -134,7 +134,7 @@ let testTargets: [Target] = [
   tests("Netlink", "Shared"),
   tests("Raft", "Manager", ["Model"], exclude: ["testdata"]),
   tests("Replica", "Manager", ["Model", "Raft"]),
-  tests("Store", "Manager", ["Model", "CSQLite"]),
+  tests("Store", "Manager", ["Model", "CSQLite", "Wire"]),
   tests("Scheduler", "Manager"),
   tests("Allocator", "Manager"),
   tests("Orchestrator", "Manager"),

@@ -9,6 +9,8 @@ final class Database {
   let path: String
   private let handle: OpaquePointer
   private var statements: [String: Statement] = [:]
+  /// Pages in the write-ahead log as of this connection's last commit; counted once `countLogPages` was called.
+  private(set) var logPages: Int32 = 0
 
   init(path: String, readOnly: Bool = false) throws(StoreError) {
     self.path = path
@@ -28,6 +30,16 @@ final class Database {
   deinit {
     statements.removeAll()
     sqlite3_close_v2(handle)
+  }
+
+  /// In place of SQLite's own checkpoints, which use the same hook (sqlite3_wal_hook).
+  func countLogPages() {
+    sqlite3_wal_hook(
+      handle,
+      { context, _, _, pages in
+        Unmanaged<Database>.fromOpaque(context!).takeUnretainedValue().logPages = pages
+        return SQLITE_OK
+      }, Unmanaged.passUnretained(self).toOpaque())
   }
 
   /// Several statements without parameters.
@@ -71,10 +83,10 @@ final class Database {
   }
 
   func transaction<Result>(_ body: () throws(StoreError) -> Result) throws(StoreError) -> Result {
-    try execute("BEGIN IMMEDIATE")
+    try run("BEGIN IMMEDIATE")
     do throws(StoreError) {
       let result = try body()
-      try execute("COMMIT")
+      try run("COMMIT")
       return result
     } catch {
       // Fails harmlessly when SQLite has rolled back by itself (full disk, I/O error).

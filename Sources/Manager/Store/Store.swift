@@ -8,7 +8,7 @@ import Model
 /// - `write` is one transaction and one fsync (WAL, synchronous=FULL): all of a batch is on the disk when it returns, or none of it.
 /// - The applied index is written in the transaction that writes the rows of that index.
 /// - A log entry's checksum is verified whenever it is read; damage is an error that names the row, never a shorter log.
-/// - After a failed write the store accepts no other: nobody can mistake a lost write for a kept one.
+/// - After a failed write or checkpoint the store accepts no other: nobody can mistake a lost write for a kept one.
 ///
 /// It refuses to know Raft's rules (Consensus does) and what may change (Model's `ClusterState.apply` does). It is confined to one
 /// thread, that of Consensus, since every call may block on the disk.
@@ -17,6 +17,7 @@ public final class Store {
   let database: Database
   /// Held as long as this process uses the file; the kernel frees it however the process ends.
   private let lock: Int32
+  private let checkpointer: Checkpointer
   private var failure: StoreError?
   /// The log's last index, to know what an append has to truncate.
   var lastIndex: UInt64 = 0
@@ -34,9 +35,14 @@ public final class Store {
       close(lock)
       throw error
     }
+    checkpointer = Checkpointer(path: path)
+    database.countLogPages()
   }
 
-  deinit { close(lock) }
+  deinit {
+    checkpointer.close()
+    close(lock)
+  }
 
   /// One transaction. When it throws, nothing of the batch is kept and the store is done for.
   public func write(_ batch: WriteBatch) throws(StoreError) {
@@ -59,6 +65,10 @@ public final class Store {
       database.leaveAsIs()
       throw error
     }
+    // What is written stays acknowledged; the next write hears of it.
+    do throws(StoreError) {
+      if try checkpointer.committed(pages: database.logPages) { _ = try database.text("PRAGMA wal_checkpoint(PASSIVE)") }
+    } catch { failure = error }
   }
 
   private func put(_ state: StoredHardState) throws(StoreError) {
@@ -148,7 +158,7 @@ extension Store {
       throw .tooNew(path: database.path, found: found, supported: Schema.migrations.count)
     }
 
-    try database.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864")
+    try database.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864; PRAGMA cache_size = -16000")
     let mode = (try database.text("PRAGMA journal_mode"), try database.text("PRAGMA synchronous"))
     guard mode == ("wal", "2") else {
       throw .cannotOpen(path: database.path, cause: "journal_mode is \(mode.0) and synchronous \(mode.1) instead of wal and 2 (FULL)")

@@ -2,6 +2,7 @@ import CSQLite
 import Glibc
 import Model
 import Testing
+import Wire
 
 @testable import Store
 
@@ -39,6 +40,37 @@ import Testing
     number.add(0x3837_3635_3433_3231 as UInt64)
     number.add([UInt8(ascii: "9")])
     #expect(number.value == crc.value)
+  }
+
+  @Test(
+    "labels become the JSON that ModelJSON makes",
+    arguments: [
+      [:], ["a": "b"], ["b": "2", "a": "1", "B": "0"], ["q\"uote": "back\\slash /"], ["\u{0}\u{1}\u{1f}": "\t\n\r\u{8}\u{c}\u{7f}"],
+      ["ä": "日本 🐳", "": ""],
+    ])
+  func labels(_ labels: [String: String]) throws {
+    guard case .text(let ours) = JSON.text(labels) else { return #expect(Bool(false)) }
+    #expect(try ours == String(decoding: ModelJSON.encode(labels), as: UTF8.self))
+  }
+
+  @Test("a log that grows is copied into the database beside the writer, and begins anew")
+  func checkpoints() throws {
+    let store = try open()
+    var largest: Int64 = 0
+    for round in 0..<40 {
+      var batch = WriteBatch()
+      batch.entries = (0..<500).map { StoredEntry(index: UInt64(round * 500 + $0 + 1), term: 1, kind: 0, data: [UInt8](repeating: 7, count: 4000)) }
+      try store.write(batch)
+      var status = stat()
+      stat(folder.database + "-wal", &status)
+      largest = max(largest, Int64(status.st_size))
+    }
+    // 80 MB were written; SQLite's own checkpoints are off.
+    #expect(largest < 60 << 20)
+    #expect(try store.database.text("PRAGMA quick_check(1)") == "ok")
+    var status = stat()
+    stat(folder.database, &status)
+    #expect(status.st_size > 40 << 20)
   }
 
   @Test("a new database is empty, private and durable")
