@@ -94,6 +94,8 @@ extension ReplicaCore {
   /// One at a time; what comes meanwhile waits for the next.
   mutating func startWrite() {
     guard underWay == nil, next.isDue || isFlushDue || stopping else { return }
+    // Rows wait for a tick, so that many changes share their pages: what they stand for is in the durable log already.
+    let bringsRows = isFlushDue || stopping || next.hasMembership || next.changes.count >= Self.rowsMax
     isFlushDue = false
     guard hasUnwritten else { return }
     var write = next
@@ -108,11 +110,16 @@ extension ReplicaCore {
       batch.membership = snapshot.membership
       write.appliedIndex = metadata.index
     } else {
-      if writtenIndex < state.index { batch.applied = .init(changes: write.changes, state: state) }
-      if write.hasMembership { batch.membership = membership }
-      write.appliedIndex = state.index
-      batch.compact = compaction()
-      write.compact = batch.compact
+      write.appliedIndex = writtenIndex
+      if bringsRows {
+        if writtenIndex < state.index { batch.applied = .init(changes: write.changes, state: state) }
+        if write.hasMembership { batch.membership = membership }
+        write.appliedIndex = state.index
+        batch.compact = compaction()
+        write.compact = batch.compact
+      } else {
+        next.changes = write.changes
+      }
     }
     write.entries = []
     write.changes = []

@@ -55,6 +55,9 @@ public struct ReplicaCore {
   /// One change of the members at a time: so many wait for the one before.
   public static let waitingChangesMax = 64
 
+  /// Changes that wait for a tick at most before they are written.
+  static let rowsMax = 2_000
+
   struct Waiter {
     var term: UInt64
     var request: RequestID

@@ -26,8 +26,13 @@ import Testing
     outputs = member.step(.written(writes[0].number, failure: nil))
     #expect(outputs.answers == [1, 2])
     #expect(outputs.writes.count == 1 && outputs.writes[0].batch.entries.count == 1)
-    // The rows of what was just applied travel with it.
-    #expect(outputs.writes[0].batch.applied?.state.volumes.keys.sorted() == ["a", "b"])
+    // The rows of what was just applied wait for a tick, with those that come until then.
+    #expect(outputs.writes[0].batch.applied == nil)
+    #expect(member.step(.tick).writes.isEmpty)
+    outputs = member.step(.written(outputs.writes[0].number, failure: nil))
+    #expect(outputs.answers == [3])
+    #expect(outputs.writes.count == 1 && outputs.writes[0].batch.entries.isEmpty)
+    #expect(outputs.writes[0].batch.applied?.state.volumes.keys.sorted() == ["a", "b", "c"])
   }
 
   @Test("a member whose write failed promises nothing any more: what waited is told that the outcome is unknown")
