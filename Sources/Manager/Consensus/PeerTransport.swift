@@ -32,7 +32,7 @@ public final class PeerTransport: RaftTransport {
   /// Brings what arrives to the member, and answers the methods "raft" and "raft.snapshot". Before `Consensus.start`.
   public func attach(to consensus: Consensus, router: Router) {
     state.withLock { $0.consensus = consensus }
-    router.on(.raft, allow: .manager) { [weak consensus] peer, stream in
+    router.on(.raft, allow: .manager, onEventLoop: true) { [weak consensus] peer, stream in
       while let batch = try await stream.receive(WireRaftBatch.self) {
         guard let consensus else { throw StreamError(.unavailable, "this manager is stopping") }
         let messages = try batch.messages.map { try $0.model() }
@@ -116,9 +116,16 @@ public final class PeerTransport: RaftTransport {
 private final class PeerStream: Sendable {
   let peer: RaftPeer
   let link: PeerLink
-  private let queue: Mutex<(messages: [Message], bytes: Int)> = Mutex(([], 0))
+  private let queue = Mutex(Queue())
   private let wakeUp: AsyncStream<Void>.Continuation
   private let consensus: @Sendable () -> Consensus?
+
+  private struct Queue {
+    var messages: [Message] = []
+    var bytes = 0
+    /// While it is open and nothing waits, a message leaves at once, by the member's own thread.
+    var stream: TransportStream?
+  }
 
   init(peer: RaftPeer, link: PeerLink, log: Logger, consensus: @escaping @Sendable () -> Consensus?) {
     self.peer = peer
@@ -136,6 +143,7 @@ private final class PeerStream: Sendable {
           reachable = true
         } catch {
           stream = nil
+          self?.queue.withLock { $0.stream = nil }
           if reachable { log.info("manager not reached", metadata: ["peer": "\(peer.id) at \(peer.address)", "error": "\(error)"]) }
           reachable = false
           self?.failed(error)
@@ -147,13 +155,25 @@ private final class PeerStream: Sendable {
 
   func send(_ messages: [Message]) {
     let size = messages.reduce(0) { $0 + $1.byteCount }
-    let fits = queue.withLock { queue in
-      guard queue.messages.isEmpty || queue.bytes + size <= PeerTransport.waitingBytesMax else { return false }
+    enum Outcome { case sent, queued, full }
+    let outcome = queue.withLock { queue -> Outcome in
+      if queue.messages.isEmpty, size <= PeerTransport.batchBytesMax, let stream = queue.stream, sent(messages, on: stream) { return .sent }
+      guard queue.messages.isEmpty || queue.bytes + size <= PeerTransport.waitingBytesMax else { return .full }
       queue.messages += messages
       queue.bytes += size
-      return true
+      return .queued
     }
-    if fits { wakeUp.yield() } else { consensus()?.reportUnreachable(peer.id) }
+    switch outcome {
+    case .sent: break
+    case .queued: wakeUp.yield()
+    case .full: consensus()?.reportUnreachable(peer.id)
+    }
+  }
+
+  /// false: to be queued; the one who delivers finds out why.
+  private func sent(_ messages: [Message], on stream: TransportStream) -> Bool {
+    guard let bytes: [UInt8] = try? WireRaftBatch(messages).serializedBytes() else { return false }
+    return (try? stream.trySend(bytes)) == true
   }
 
   func close() {
@@ -167,14 +187,16 @@ private final class PeerStream: Sendable {
       let open: TransportStream
       if let stream { open = stream } else { open = try await link.connection().open(.raft) }
       stream = open
-      let batch = takeBatch()
+      let batch = takeBatch(open)
       if batch.isEmpty { return }
       try await open.send(WireRaftBatch(batch))
     }
   }
 
-  private func takeBatch() -> [Message] {
+  /// Empty when nothing waits; then `stream` is good for whoever comes.
+  private func takeBatch(_ stream: TransportStream) -> [Message] {
     queue.withLock { queue in
+      queue.stream = queue.messages.isEmpty ? stream : nil
       var size = 0
       var count = 0
       for message in queue.messages {
@@ -195,7 +217,7 @@ private final class PeerStream: Sendable {
 
   /// What waited while the peer was not reached is stale.
   private func failed(_ error: any Error) {
-    queue.withLock { $0 = ([], 0) }
+    queue.withLock { $0 = Queue() }
     guard let consensus = consensus() else { return }
     consensus.reportUnreachable(peer.id)
     if let refusal = error as? StreamError, refusal.code == .failedPrecondition, refusal.detail == "removed" { consensus.reportRemoved() }

@@ -19,6 +19,7 @@ public final class Connection: Sendable {
   /// Of one message on this connection.
   let maxMessage: Int
   private let channel: any Channel
+  private let executor: EventLoopExecutor
   private let router: Router
   private let dialled: Bool
   private let state: Mutex<State>
@@ -36,6 +37,7 @@ public final class Connection: Sendable {
 
   init(channel: any Channel, peer: PeerIdentity?, limits: Limits, router: Router, dialled: Bool, log: Logger) {
     self.channel = channel
+    executor = EventLoopExecutor(channel.eventLoop)
     self.peer = peer
     self.limits = limits
     self.router = router
@@ -210,7 +212,7 @@ public final class Connection: Sendable {
     case .new(let stream):
       if frame.withPayload || frame.end { _ = stream.received(frame.withPayload ? frame.payload : nil, end: frame.end) }
       switch router.handler(for: method, peer: peer) {
-      case .success(let handler): stream.serve(handler)
+      case .success(let entry): stream.serve(entry.handler, on: entry.onEventLoop ? executor : nil)
       case .failure(let refusal):
         log.notice("stream refused", metadata: ["peer": "\(remote)", "method": "\(method)", "reason": "\(refusal)"])
         guard channel.isWritable else { return "refused streams are not read" }
@@ -236,6 +238,17 @@ public final class Connection: Sendable {
       return Array(state.streams.values)
     }
     for stream in streams { stream.fail(cause) }
+  }
+}
+
+/// Runs a task's jobs on an event loop.
+final class EventLoopExecutor: TaskExecutor {
+  private let loop: any EventLoop
+  init(_ loop: any EventLoop) { self.loop = loop }
+
+  func enqueue(_ job: consuming ExecutorJob) {
+    let job = UnownedJob(job)
+    loop.execute { job.runSynchronously(on: self.asUnownedTaskExecutor()) }
   }
 }
 

@@ -51,27 +51,29 @@ public final class TransportStream: Sendable {
 
   /// Returns when the message is queued; waits while the other side is behind by a window. `end`: nothing follows.
   public func send(_ bytes: [UInt8], end: Bool = false) async throws {
-    guard bytes.count <= connection.maxMessage else { throw TransportError.messageTooLarge(method, bytes.count) }
-    while true {
-      let queued = try state.withLock { state -> Bool in
-        if let failure = state.failure { throw failure }
-        if state.outboundEnded { throw StreamError(.closed, "\(method): sent after its end") }
-        guard state.sendCredit > 0 else { return false }
-        state.sendCredit -= bytes.count + Limits.messageOverhead
-        if end { state.outboundEnded = true }
-        connection.enqueue(.data(id, bytes, end: end))
-        return true
-      }
-      if queued {
-        if end { retireIfOver() }
-        return
-      }
+    while try !trySend(bytes, end: end) {
       try await wait { state, ticket, continuation in
         if state.sendCredit > 0 || state.failure != nil { return false }
         state.senders.append((ticket, continuation))
         return true
       }
     }
+  }
+
+  /// Queues the message unless the other side is behind by a window; from any thread.
+  public func trySend(_ bytes: [UInt8], end: Bool = false) throws -> Bool {
+    guard bytes.count <= connection.maxMessage else { throw TransportError.messageTooLarge(method, bytes.count) }
+    let queued = try state.withLock { state -> Bool in
+      if let failure = state.failure { throw failure }
+      if state.outboundEnded { throw StreamError(.closed, "\(method): sent after its end") }
+      guard state.sendCredit > 0 else { return false }
+      state.sendCredit -= bytes.count + Limits.messageOverhead
+      if end { state.outboundEnded = true }
+      connection.enqueue(.data(id, bytes, end: end))
+      return true
+    }
+    if queued && end { retireIfOver() }
+    return queued
   }
 
   public func send(_ message: some SwiftProtobuf.Message, end: Bool = false) async throws {
@@ -194,8 +196,8 @@ public final class TransportStream: Sendable {
   }
 
   /// Runs the handler of a stream that the other side opened.
-  func serve(_ handler: @escaping Router.Handler) {
-    let task = Task {
+  func serve(_ handler: @escaping Router.Handler, on executor: EventLoopExecutor?) {
+    let task = Task(executorPreference: executor) { [self] in
       do {
         try await handler(connection.peer, self)
         finish()
