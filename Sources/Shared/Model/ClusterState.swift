@@ -83,13 +83,28 @@ public struct ClusterState: Sendable {
     restored(at: index)
   }
 
-  /// One row; what contradicts an earlier one is left out. `restored` ends it.
+  /// One row; what contradicts an earlier one is left out. Questions about tasks have their answers after `restored`.
   public mutating func restore(_ row: Action) {
+    if case .createTask(let task) = row {
+      tasks[task.id] = task
+      return
+    }
     var ignored: [StateChange] = []
     try? perform(row, &ignored, keepVersions: true)
   }
 
-  public mutating func restored(at index: UInt64) { self.index = index }
+  /// Ends a restoration. The tasks' indexes are made at once, one after the other: task by task each would touch memory all over.
+  public mutating func restored(at index: UInt64) {
+    self.index = index
+    var ofService: [ServiceID: [TaskID]] = [:]
+    var ofNode: [NodeID: [TaskID]] = [:]
+    for task in tasks.values {
+      ofService[task.service, default: []].append(task.id)
+      if let node = task.node { ofNode[node, default: []].append(task.id) }
+    }
+    serviceTasks = TreeDictionary(uniqueKeysWithValues: ofService.lazy.map { ($0.key, TreeSet($0.value)) })
+    nodeTasks = TreeDictionary(uniqueKeysWithValues: ofNode.lazy.map { ($0.key, TreeSet($0.value)) })
+  }
 
   private func check(_ condition: Condition) throws(Refusal) {
     switch condition {

@@ -3,18 +3,28 @@ public struct IPv4Address: Hashable, Comparable, Sendable, LosslessStringConvert
   public init(_ rawValue: UInt32) { self.rawValue = rawValue }
 
   public init?(_ description: String) {
-    let parts = description.split(separator: ".", omittingEmptySubsequences: false)
-    guard parts.count == 4 else { return nil }
     var value: UInt32 = 0
-    for part in parts {
-      guard (1...3).contains(part.utf8.count), part.utf8.allSatisfy({ (48...57).contains($0) }), let octet = UInt8(part) else { return nil }
-      value = value << 8 | UInt32(octet)
+    var octet: UInt32 = 0
+    var (digits, octets) = (0, 0)
+    for byte in description.utf8 {
+      switch byte {
+      case UInt8(ascii: "0")...UInt8(ascii: "9") where digits < 3:
+        octet = octet * 10 + UInt32(byte - UInt8(ascii: "0"))
+        digits += 1
+        if octet > 255 { return nil }
+      case UInt8(ascii: ".") where digits > 0 && octets < 3:
+        value = value << 8 | octet
+        octets += 1
+        (octet, digits) = (0, 0)
+      default: return nil
+      }
     }
-    rawValue = value
+    guard octets == 3, digits > 0 else { return nil }
+    rawValue = value << 8 | octet
   }
 
   public var octets: [UInt8] { [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: rawValue >> $0) } }
-  public var description: String { octets.map(String.init).joined(separator: ".") }
+  public var description: String { "\(rawValue >> 24).\(rawValue >> 16 & 255).\(rawValue >> 8 & 255).\(rawValue & 255)" }
   public static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
 
   /// The MAC of the interface that has this address: 02:42 and the address, as Docker's. Nobody has to learn or store it.
