@@ -1,7 +1,7 @@
 // load: the clients of both systems, so that neither pays for its own client library.
 //
-//   load etcd HOST:PORT write|read CLIENTS SECONDS
-//   load orch HOST:PORT write|read CLIENTS SECONDS FOLDER    (FOLDER: node.pem, node.key)
+//   load etcd HOST:PORT write|read|fill CLIENTS SECONDS           (fill: every key once, not measured)
+//   load orch HOST:PORT write|read|fill CLIENTS SECONDS FOLDER    (FOLDER: node.pem, node.key)
 //
 // One thread, epoll, min(CLIENTS, 100) connections (etcd's own published benchmark: 100 connections for 1,000 clients); each client has
 // one request under way. 10,000 keys at random, values of 256 bytes. Two seconds of warming up are not counted.
@@ -54,7 +54,8 @@ typedef struct {
 } Connection;
 enum { SLOTS = 4096 };
 
-static bool is_etcd, is_write;
+static bool is_etcd, is_write, is_fill;
+static unsigned filled, fill_answers;
 static double counting_from;
 static double *times;
 static size_t samples, failures;
@@ -115,7 +116,7 @@ static size_t text_field(uint8_t *to, uint8_t tag, const void *bytes, size_t len
 static size_t request(uint8_t *to) {
   char key[32];
   static char value[VALUE];
-  size_t length = snprintf(key, sizeof key, "volume%05u", (unsigned)(random_number() % KEYS));
+  size_t length = snprintf(key, sizeof key, "volume%05u", is_fill ? filled++ % KEYS : (unsigned)(random_number() % KEYS));
   size_t at = text_field(to, 0x0a, key, length);
   if (is_write) {
     memset(value, 'a' + random_number() % 26, VALUE);
@@ -210,6 +211,7 @@ static Client *client_of(Connection *c, uint32_t id) {
 
 static void answered(Connection *c, Client *client, bool well) {
   double at = now();
+  fill_answers += well;
   if (client->began >= counting_from) {
     if (well) times[samples++] = at - client->began; else failures++;
   }
@@ -341,12 +343,13 @@ static int ascending(const void *a, const void *b) {
 
 int main(int count, char **arguments) {
   if (count < 6) {
-    fprintf(stderr, "usage: load etcd|orch HOST:PORT write|read CLIENTS SECONDS [FOLDER]\n");
+    fprintf(stderr, "usage: load etcd|orch HOST:PORT write|read|fill CLIENTS SECONDS [FOLDER]\n");
     return 2;
   }
   signal(SIGPIPE, SIG_IGN);
   is_etcd = !strcmp(arguments[1], "etcd");
-  is_write = !strcmp(arguments[3], "write");
+  is_fill = !strcmp(arguments[3], "fill");
+  is_write = is_fill || !strcmp(arguments[3], "write");
   authority = strdup(arguments[2]);
   char *colon = strchr(arguments[2], ':');
   *colon = 0;
@@ -386,7 +389,7 @@ int main(int count, char **arguments) {
   struct epoll_event events[128];
   struct rusage before = {0}, after;
   bool counting = false;
-  while (now() < end) {
+  while (is_fill ? fill_answers < KEYS + 1000 : now() < end) {
     int ready = epoll_wait(epoll, events, 128, 100);
     for (int i = 0; i < ready; i++) {
       Connection *c = events[i].data.ptr;
@@ -410,6 +413,7 @@ int main(int count, char **arguments) {
       pulse += 1;
     }
   }
+  if (is_fill) return 0;
   getrusage(RUSAGE_SELF, &after);
   double cpu = (after.ru_utime.tv_sec - before.ru_utime.tv_sec) + (after.ru_stime.tv_sec - before.ru_stime.tv_sec) +
                ((after.ru_utime.tv_usec - before.ru_utime.tv_usec) + (after.ru_stime.tv_usec - before.ru_stime.tv_usec)) * 1e-6;

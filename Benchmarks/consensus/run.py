@@ -102,6 +102,7 @@ def compare(arguments, root):
             for system in systems:
                 folder = tempfile.mkdtemp(dir=root)
                 running = system(arguments.bench, folder, members)
+                subprocess.run([arguments.load, running.name, *running.target, "fill", "64", "1", *running.extra], check=True, timeout=300)
                 for operation in ("write", "read"):
                     for clients in arguments.clients:
                         before, began = cpu(running.members), time.monotonic()
@@ -114,12 +115,13 @@ def compare(arguments, root):
                         used = (cpu(running.members) - before) / (time.monotonic() - began)
                         figures.setdefault((members, operation, clients, running.name), []).append((rate, p50, p99, worst, failed, used, own))
                         print(f"  {members} members, {operation}, {clients} clients, {running.name}: {rate:.0f}/s p50 {p50:.2f} p99 {p99:.2f} worst {worst:.0f} ms, "
-                              f"failed {failed:.0f}, CPU members {used:.2f} clients {own:.2f}, load {load():.1f}", file=sys.stderr)
+                              f"failed {failed:.0f}, CPU members {used:.2f} ({used / rate * 1e6:.0f} us each) clients {own:.2f}, load {load():.1f}", file=sys.stderr)
                 stop(running.members)
                 shutil.rmtree(folder)
 
     def middle(key, field): return statistics.median(sample[field] for sample in figures[key])
-    print("| | orch: per s | p50 / p99 ms | etcd: per s | p50 / p99 ms | orch / etcd |\n| --- | --- | --- | --- | --- | --- |")
+    print("| | orch: per s | p50 / p99 ms | CPU us | etcd: per s | p50 / p99 ms | CPU us | orch / etcd |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for members in (1, 3):
         for operation in ("write", "read"):
             for clients in arguments.clients:
@@ -127,10 +129,11 @@ def compare(arguments, root):
                 for name in ("orch", "etcd"):
                     key = (members, operation, clients, name)
                     if key not in figures:
-                        row += ["failed", "-"]
+                        row += ["failed", "-", "-"]
                         continue
                     failed = sum(sample[4] for sample in figures[key])
                     row += [f"{middle(key, 0):.0f}" + (f" ({failed:.0f} failed)" if failed else ""), f"{middle(key, 1):.2f} / {middle(key, 2):.2f}"]
+                    row.append(f"{middle(key, 5) / middle(key, 0) * 1e6:.0f}")
                 try:
                     row.append(f"{middle((members, operation, clients, 'orch'), 0) / middle((members, operation, clients, 'etcd'), 0):.2f}")
                 except KeyError:

@@ -67,13 +67,13 @@ enum Member {
   }
 
   private static func answer(_ consensus: Consensus, _ router: Router) {
-    router.on(method.write, allow: .manager) { _, stream in
+    router.on(method.write, allow: .manager, onEventLoop: true) { _, stream in
       let request = Request(try await stream.receive() ?? [])
       let volume = Volume(name: request.key, labels: ["value": request.value], createdAt: World.start)
       let (index, _) = try await consensus.propose(Command(actions: [.putVolume(volume)]))
       try await stream.send(withUnsafeBytes(of: index.bigEndian) { Array($0) }, end: true)
     }
-    router.on(method.read, allow: .manager) { _, stream in
+    router.on(method.read, allow: .manager, onEventLoop: true) { _, stream in
       let request = Request(try await stream.receive() ?? [])
       let state = try await consensus.linearizableState()
       try await stream.send(Array((state.volumes[request.key]?.labels["value"] ?? "").utf8), end: true)
