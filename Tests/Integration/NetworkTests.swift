@@ -93,5 +93,25 @@ extension MainJobTests {
       #expect(Set(try cluster.running("shop").compactMap { $0["ID"] }) == before)
       #expect(try cluster.tasks("shop").count == 3)
     }
+
+    @Test("an agent that starts removes what a crash left of tasks, and nothing else")
+    func sweep() async throws {
+      defer { down() }
+      try cluster.must(deploy())
+      let mine = "0000000000000000000000abc"
+      // Of a task that no manager knows; of nobody; and a running one's.
+      try cluster.must(
+        cluster.on(
+          "host2", "sh", "-c",
+          "for f in /run/orch/agent/tasks /run/orch/agent/netns /var/lib/orch/agent/containers/containers; do mkdir -p $f/\(mine) $f/keep.me; done"))
+      try cluster.must(cluster.dev("kill", "host2", "--agent"))
+      try cluster.must(cluster.dev("start", "host2"))
+      try await eventually("only ours is gone") {
+        let left = try cluster.on("host2", "sh", "-c", "ls -d /run/orch/agent/*/* /var/lib/orch/agent/containers/containers/*").output
+        return (!left.contains("tasks/\(mine)") && !left.contains("containers/\(mine)") && left.components(separatedBy: "keep.me").count == 4, left)
+      }
+      _ = try cluster.on("host2", "sh", "-c", "rm -rf /run/orch/agent/*/keep.me /var/lib/orch/agent/containers/containers/keep.me")
+      #expect(try cluster.running("shop").count == 1)
+    }
   }
 }

@@ -18,6 +18,7 @@ actor Agent {
   private var networkDirty = false
   private var persistPass: Task<Void, Never>?
   private var persistDirty = false
+  private var withdrawals: [TaskID: CheckedContinuation<Void, Never>] = [:]
   private var portConflicts: [NodeDescription.PortConflict] = []
 
   init(rooms: Rooms, log: Logger) {
@@ -60,12 +61,17 @@ actor Agent {
     case .start(let id): lane(id) { controller, agent in await controller.start(agent) }
     case .watch(let id): lane(id) { controller, agent in await controller.resume(agent) }
     case .stop(let id): aside(id) { controller, agent in await controller.stop(agent) }
-    case .release(let id): lane(id) { controller, _ in await controller.release() }
+    case .release(let id):
+      lane(id) { controller, agent in
+        await agent.withdrawn(id)
+        await controller.release()
+      }
     case .remove(let id):
       lane(id) { controller, agent in
         await controller.remove()
         await agent.closeLane(id)
       }
+    case .sweep: sweep()
     case .network: applyNetwork()
     case .report(let reports):
       guard let session else { break }
@@ -77,6 +83,27 @@ actor Agent {
     }
   }
 
+  /// Returns when nobody is sent to the ended task any more, as far as this host was told; until then its namespace refuses connections,
+  /// which without it would be lost. A second at most: the manager may be away. A host port is wanted by the task that follows: not at all.
+  func withdrawn(_ id: TaskID) async {
+    let order = order(id)
+    if order?.spec.ports.contains(where: { $0.publishMode == .host }) == true { return }
+    guard isEndpoint(id), order?.task.attachments.isEmpty == false else { return }
+    await withCheckedContinuation { continuation in
+      withdrawals[id] = continuation
+      Task {
+        try? await Task.sleep(for: .seconds(1))
+        withdrawals.removeValue(forKey: id)?.resume()
+      }
+    }
+  }
+
+  private func isEndpoint(_ id: TaskID) -> Bool { worker.endpoints.contains { $0.task == id } }
+
+  private func resumeWithdrawn() {
+    for id in withdrawals.keys where !isEndpoint(id) { withdrawals.removeValue(forKey: id)?.resume() }
+  }
+
   /// Volumes that containers which have not ended mount.
   var volumesInUse: Set<String> {
     var names: Set<String> = []
@@ -86,6 +113,16 @@ actor Agent {
       }
     }
     return names
+  }
+
+  /// Folders, cgroups and namespaces that are named by the id of a task which this host does not have.
+  private func sweep() {
+    Task {
+      for id in await rooms.leftovers() where worker.task(id) == nil && lanes[id] == nil {
+        log.notice("removing what is left of task \(id)")
+        await TaskController(id: id, rooms: rooms, log: log).remove()
+      }
+    }
   }
 
   // MARK: - Lanes
@@ -139,6 +176,7 @@ actor Agent {
         }
         // Also when something stayed wrong: that must not keep tasks from stopping.
         tellApplied(sequence)
+        resumeWithdrawn()
       }
       networkPass = nil
     }

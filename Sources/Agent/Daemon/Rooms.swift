@@ -3,6 +3,7 @@ import AgentNetwork
 import AgentVolume
 import DNS
 import Foundation
+import LinuxSystem
 import Logging
 import Model
 import Runtime
@@ -22,6 +23,15 @@ struct Rooms: Sendable {
 
   /// Files that a container sees as /etc/hosts and the like.
   func taskDirectory(_ id: TaskID) -> String { "\(runDirectory)/tasks/\(id)" }
+
+  /// Tasks of which anything is here. Only what is named as we name it.
+  func leftovers() async -> [TaskID] {
+    let folders = ["\(runDirectory)/tasks", "\(runDirectory)/netns", runtime.configuration.stateDirectory, runtime.configuration.dataDirectory]
+    let found = try? await offPool {
+      Set(folders.flatMap { ["", "/containers"].map($0.appending) }.flatMap { (try? Files.list($0)) ?? [] }.compactMap { TaskID($0) })
+    }
+    return (found ?? []).sorted()
+  }
 
   private var assignmentsFile: String { "\(stateDirectory)/assignments" }
 

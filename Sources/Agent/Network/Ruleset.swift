@@ -12,8 +12,19 @@ enum Ruleset {
     return RuleTable(
       chains: virtual.chains + [
         chain("output", "type nat hook output priority -100; policy accept;", virtual.translation),
-        chain("refuse", "type filter hook output priority 0; policy accept;", virtual.refusal),
+        chain("refuse", "type filter hook output priority 0; policy accept;", virtual.refusal + stale(in: world, on: networks)),
       ])
+  }
+
+  /// A connection that was sent to a task which has ended meanwhile, and is not answered: told so, instead of trying for two minutes. It also
+  /// ends what conntrack remembers, so that the next one from the same port is sent elsewhere.
+  private static func stale(in world: NetworkWorld, on networks: Set<NetworkID>) -> [String] {
+    let subnets = world.networks.filter { networks.contains($0.id) }.map { "\($0.subnet)" }
+    guard !subnets.isEmpty else { return [] }
+    let own = world.containers.values.flatMap(\.attachments).map { "\($0.address)" }
+    let alive = Set(world.endpoints.filter { networks.contains($0.network) }.map { "\($0.address)" } + own)
+    let dead = "ct status dnat ct state new ip daddr \(set(subnets))" + (alive.isEmpty ? "" : " ip daddr != \(set(Array(alive)))")
+    return ["\(dead) meta l4proto tcp reject with tcp reset", "\(dead) reject with icmp type host-unreachable"]
   }
 
   typealias Ready = [NetworkWorld.ServiceOnNetwork: [IPv4Address]]
@@ -37,7 +48,8 @@ enum Ruleset {
     let outward = world.networks.filter { !$0.internalOnly }
     if !outward.isEmpty { postrouting.append("oifname != \"orbr*\" ip saddr \(set(outward.map { "\($0.subnet)" })) masquerade") }
 
-    var forward: [String] = []
+    let stale = stale(in: world, on: Set(world.networks.map(\.id)))
+    var forward = stale
     if !world.networks.isEmpty {
       // With bridge-nf-call-iptables frames inside one bridge come by here too.
       forward.append("iifname . oifname \(set(world.networks.map { "\"\(bridge($0))\" . \"\(bridge($0))\"" })) accept")
@@ -62,7 +74,7 @@ enum Ruleset {
           chain("postrouting", "type nat hook postrouting priority 100; policy accept;", postrouting),
           chain("forward", "type filter hook forward priority 0; policy accept;", forward),
           chain("input", "type filter hook input priority 0; policy accept;", refuse(closed.map(\.port))),
-          chain("refuse", "type filter hook output priority 0; policy accept;", virtual.refusal),
+          chain("refuse", "type filter hook output priority 0; policy accept;", virtual.refusal + stale),
         ])
   }
 

@@ -32,6 +32,8 @@ public struct Worker: Sendable {
   private var items: [AssignmentItem.Key: AssignmentItem] = [:]
   /// Of before the restart, without a container: the host went down. They wait for what the manager says of them.
   private var remembered: Set<TaskID> = []
+  /// What a crash left was looked for.
+  private var hasSwept = false
   /// Of the last assignments; nil before the first of a session.
   public private(set) var sequence: UInt64?
 
@@ -123,6 +125,8 @@ public struct Worker: Sendable {
       // Their logs are still here.
       for id in remembered.sorted() where entries[id] == nil { outputs.append(.remove(id)) }
       remembered = []
+      if !hasSwept { outputs.append(.sweep) }
+      hasSwept = true
     } else {
       for case .task(let id) in message.removals { forget(id) }
     }
@@ -346,6 +350,8 @@ public enum WorkerOutput: Hashable, Sendable {
   case release(TaskID)
   /// Forgotten by the manager: nothing of it stays.
   case remove(TaskID)
+  /// Once, when the manager has named every task of this host: what is there of others was left by a crash.
+  case sweep
   /// Networks, services or endpoints changed.
   case network
   case report([TaskReport])

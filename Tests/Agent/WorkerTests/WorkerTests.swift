@@ -239,4 +239,12 @@ struct WorkerTests {
     let found = RecoveredTask(id: world.task.id, containerID: "c", pid: 9, isHealthChecked: true)
     #expect(states(world.worker.step(.recovered(kept, [found]), now: world.now)) == [wasRunning ? .running : .starting])
   }
+
+  @Test("what a crash left is looked for once, when the manager has named every task")
+  func sweep() {
+    var world = World()
+    #expect(!world.worker.step(.recovered(nil, []), now: world.now).contains(.sweep))
+    #expect(world.complete([.revision(world.revision), .task(world.task)]).contains(.sweep))
+    #expect(!world.complete([.revision(world.revision), .task(world.task)]).contains(.sweep))
+  }
 }
