@@ -12,6 +12,8 @@ public struct Convergence: Hashable, Sendable {
   public var verdict: Verdict
   public var running: UInt64
   public var desired: UInt64
+  /// Tasks that did what they were for and are not started again.
+  public var completed: UInt64 = 0
   /// What keeps it, by task: "web.2: preparing", "web.3: pending (no suitable node …)".
   public var reasons: [String]
   /// Tasks of an earlier state that still run.
@@ -44,6 +46,9 @@ public struct Convergence: Hashable, Sendable {
 
     running = UInt64(live.count { $0.status.state == "running" })
     desired = service.spec.replicas ?? UInt64(live.count)
+    let isOver = ["none", "on-failure"].contains(service.spec.taskTemplate.restartPolicy?.condition?.rawValue ?? "")
+    let newest = Dictionary(tasks.map { ($0.slot ?? 0, $0) }) { $0.createdAt > $1.createdAt ? $0 : $1 }
+    if isOver { completed = UInt64(newest.values.count { $0.status.state == "complete" && current.contains($0.id) && $0.slot != nil }) }
     leaving = tasks.count { ($0.isAlive && !($0.wanted && current.contains($0.id))) }
     reasons = live.filter { $0.status.state != "running" }.sorted { ($0.slot ?? 0, $0.id) < ($1.slot ?? 0, $1.id) }.map { task in
       let tells = task.status.state == "pending" || task.status.containerStatus?.health != nil
@@ -77,7 +82,7 @@ public struct Convergence: Hashable, Sendable {
       verdict = .failed("the update of \(name) failed and was rolled back: \(cause(ofCurrent: false)). See orch ps \(name)")
     default:
       let updating = ["updating", "rollback_started"].contains(service.updateStatus?.state ?? "")
-      if running == desired, leaving == 0, live.count == Int(desired), !updating {
+      if running + completed == desired, leaving == 0, live.count + Int(completed) == Int(desired), !updating {
         verdict = .converged
       } else if let worst = perSlot.filter({ $0.value.count >= Self.failuresMax }).min(by: { $0.key < $1.key }),
         let last = worst.value.max(by: { $0.updatedAt < $1.updatedAt })

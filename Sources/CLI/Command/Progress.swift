@@ -150,6 +150,7 @@ private struct Screen {
       for (name, convergence) in services {
         let line =
           "\(name): \(convergence.running)/\(convergence.desired) running"
+          + (convergence.completed > 0 ? ", \(convergence.completed) complete" : "")
           + (convergence.leaving > 0 ? ", \(convergence.leaving) leaving" : "")
           + (convergence.reasons.isEmpty || convergence.verdict == .converged ? "" : "; " + convergence.reasons.prefix(2).joined(separator: "; "))
         if lines.updateValue(line, forKey: name) != line { Terminal.print(line) }

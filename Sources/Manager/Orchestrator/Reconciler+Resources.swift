@@ -93,6 +93,13 @@ extension Reconciler {
       for task in tasks { hold(task, reason, &plan, now) }
       return
     }
+    var tasks = tasks
+    if let reason = unmet(service, spec, plan.world) {
+      let ready = successors(among: tasks, of: service.id, plan.world)
+      for task in tasks where !ready.contains(where: { $0.id == task.id }) { hold(task, reason, &plan, now, isError: false) }
+      tasks = ready
+      if tasks.isEmpty { return }
+    }
     let placement = scheduler.place(service.id, spec: spec, count: tasks.count, now: now)
     for (task, node) in zip(tasks, placement.nodes) {
       do throws(AllocationRefusal) {
@@ -110,9 +117,10 @@ extension Reconciler {
   }
 
   /// The task stays pending and says why.
-  private mutating func hold(_ task: ClusterTask, _ reason: String, _ plan: inout Plan, _ now: Timestamp) {
-    if task.status.state == .pending, task.status.error == reason { return }
-    let status = TaskStatus(state: .pending, timestamp: now, message: "pending task scheduling", error: reason)
+  private mutating func hold(_ task: ClusterTask, _ reason: String, _ plan: inout Plan, _ now: Timestamp, isError: Bool = true) {
+    let status = TaskStatus(
+      state: .pending, timestamp: now, message: isError ? "pending task scheduling" : reason, error: isError ? reason : "")
+    if task.status.state == .pending, task.status.error == status.error, task.status.message == status.message { return }
     emit(.assignTask(task.id, node: nil, attachments: [], status: status), &plan)
   }
 

@@ -60,6 +60,8 @@ public struct Reconciler: Sendable {
   var updates: [ServiceID: UpdateProgress] = [:]
   var refusedNetworks: [NetworkID: String] = [:]
   var refusedEndpoints: [ServiceID: String] = [:]
+  /// Who waits for a service to be as far as its `depends_on` says.
+  var waitedFor: [ServiceID: Set<ServiceID>] = [:]
 
   public init() {}
 
@@ -122,18 +124,20 @@ public struct Reconciler: Sendable {
       let id = (new ?? old)!.id
       if let new, let old, onlyProgress(old, new) { break }
       dirty.insert(id)
+      dirty.formUnion(waitedFor[id] ?? [])
       checkStacks = true
       // A port or a network may have become free.
       dirty.formUnion(refusedEndpoints.keys)
       if let new, state.spec(of: new)?.isGlobal == true { globals.insert(id) } else { globals.remove(id) }
       if new == nil {
-        (updates[id], refusedEndpoints[id], waiting[id]) = (nil, nil, nil)
+        (updates[id], refusedEndpoints[id], waiting[id], waitedFor[id]) = (nil, nil, nil, nil)
       }
     case .revision(let key): if state.services[key.service]?.current == key.number { dirty.insert(key.service) }
     case .task(let old, let new):
       let id = (new ?? old)!.id
       let service = (new ?? old)!.service
       dirty.insert(service)
+      dirty.formUnion(waitedFor[service] ?? [])
       if let node = new?.node ?? old?.node { dirtyNodes.insert(node) }
       if let old, let new, old.status.state == .running, new.status.state.isTerminal {
         ranFor[id] = new.status.timestamp - old.status.timestamp

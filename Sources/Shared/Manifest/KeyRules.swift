@@ -29,7 +29,6 @@ enum KeyRules {
     "storage_opt": .ignored("writable layers are not limited"),
 
     "build": .unsupported("build the image first and name it in 'image' (orch image load)"),
-    "depends_on": .unsupported("services start in any order; let the program try again until the other answers"),
     "network_mode": .unsupported("use 'networks'"),
     "links": .unsupported("services of one network find each other by name; give other names with networks.<name>.aliases"),
     "external_links": .unsupported("attach both services to one network"),

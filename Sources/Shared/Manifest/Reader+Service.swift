@@ -26,6 +26,7 @@ extension Reader {
     task.networks = readAttachments(&fields, service: entry.key, &stack)
     var spec = ServiceSpec(name: fullName, taskTemplate: task)
     spec.labels = [:]
+    if let value = fields.take("depends_on") { dependencies[fullName] = readDependencies(value) }
     let ports = fields.take("ports")
     readDeploy(&fields, &spec)
     spec.labels?[StackLabel.namespace] = stack.name

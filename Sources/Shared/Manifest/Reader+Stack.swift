@@ -16,6 +16,7 @@ extension Reader {
         if let spec = service(entry, &stack) { services.append(spec) }
       }
       refuseSharedPorts(services, map)
+      resolveDependencies(&services, stack: name)
     } else {
       error(root.position, "", "there is no 'services'", "a manifest names at least one service with its image")
     }

@@ -8,6 +8,8 @@ final class Reader {
   /// Full name -> key in the manifest; and where its ports stand.
   var serviceKeys: [String: String] = [:]
   var portPositions: [String: Value.Position] = [:]
+  /// By the full name of the service that waits.
+  var dependencies: [String: [DeclaredDependency]] = [:]
 
   /// Directory that relative paths of the manifest start from.
   let directory: String

@@ -373,4 +373,6 @@ public enum StackLabel {
   /// Docker's label on everything a stack made.
   public static let namespace = "com.docker.stack.namespace"
   public static let image = "com.docker.stack.image"
+  /// docker compose's.
+  public static let dependsOn = "com.docker.compose.depends_on"
 }

@@ -42,10 +42,7 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     ("deploy: {replcas: 3}", "4:14 services.web.deploy.replcas: unknown key 'replcas'; did you mean 'replicas'?"),
     ("imgae: x", "4:5 services.web.imgae: unknown key 'imgae'; did you mean 'image'?"),
     ("zzzzzz: x", "4:5 services.web.zzzzzz: unknown key 'zzzzzz'; remove it, or begin it with 'x-' if it is your own"),
-    (
-      "depends_on: [db]",
-      "4:5 services.web.depends_on: 'depends_on' is not supported; services start in any order; let the program try again until the other answers"
-    ),
+    ("depends_on: [db]", "4:18 services.web.depends_on[0]: there is no service 'db'; declare it, or write 'required: false'"),
     ("build: .", "4:5 services.web.build: 'build' is not supported; build the image first and name it in 'image' (orch image load)"),
     ("init: yes", "4:11 services.web.init: expected true or false, found text 'yes'; write true"),
     ("tty: off", "4:10 services.web.tty: expected true or false, found text 'off'; write false"),
@@ -447,6 +444,59 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     #expect(container.hostname == "own")
     #expect(container.user == "ub")
     #expect(container.labels?["l"] == "a")
+  }
+
+  @Test("depends_on in both forms becomes docker compose's label; a service that must complete is not started again after it has")
+  func dependsOn() throws {
+    let text = """
+      name: d
+      services:
+        web:
+          image: a:1
+          depends_on:
+            db: {condition: service_healthy}
+            job: {condition: service_completed_successfully, required: true}
+            gone: {condition: service_started, required: false}
+        cli: {image: a:1, depends_on: [db, web]}
+        db: {image: b:1}
+        job: {image: c:1}
+      """
+    let stack = try Manifest.parse(text: text, path: "m.yaml")
+    #expect(
+      stack.services.map { $0.labels?[StackLabel.dependsOn] ?? "" } == [
+        "db:service_healthy:false,job:service_completed_successfully:false", "db:service_started:false,web:service_started:false", "", "",
+      ])
+    #expect(stack.services[3].taskTemplate.restartPolicy?.condition == .onFailure)
+    #expect(stack.warnings.map(\.problem) == ["there is no service 'gone', so it is not waited for"])
+  }
+
+  @Test(
+    "a depends_on that cannot come true is refused with its place",
+    arguments: [
+      ("a: {image: x, depends_on: [bb]}, b: {image: x}", "there is no service 'bb'; did you mean 'b'?"),
+      ("a: {image: x, depends_on: {b: {condition: healthy}}}, b: {image: x}", "there is no condition 'healthy'"),
+      (
+        "a: {image: x, depends_on: [b]}, b: {image: x, depends_on: [c]}, c: {image: x, depends_on: [a]}",
+        "services wait for each other: a -> b -> c -> a"
+      ),
+      ("a: {image: x, depends_on: [a]}", "services wait for each other: a -> a"),
+      (
+        "a: {image: x, depends_on: {b: {condition: service_healthy}}}, b: {image: x, healthcheck: {disable: true}}",
+        "'b' has its health check switched off"
+      ),
+      (
+        "a: {image: x, depends_on: {b: {condition: service_completed_successfully}}}, b: {image: x, restart: always}",
+        "'b' is started again whenever it has completed"
+      ),
+      ("a: {image: x, depends_on: [b], deploy: {mode: global}}, b: {image: x}", "a global service cannot wait for others yet"),
+    ])
+  func dependsOnRefused(services: String, told: String) {
+    do {
+      _ = try Manifest.parse(text: "services: {\(services)}", path: "m.yaml", projectName: "p")
+      Issue.record("it was taken")
+    } catch {
+      #expect(error.diagnostics.contains { "\($0.problem); \($0.advice)".contains(told) && $0.line == 1 && $0.column > 1 }, "\(error)")
+    }
   }
 }
 
