@@ -18,8 +18,11 @@ enum StateBench {
     batch.hardState = StoredHardState(term: 1, vote: nil, committed: 1)
     batch.snapshot = .init(point: SnapshotPoint(index: 1, term: 1), state: state)
     batch.membership = Membership([.init(raftID: RaftID(1), node: NodeID(value: 1), address: "127.0.0.1:1", role: .voter)])
-    let store = try Store(path: database(folder))
-    report("install s", try seconds { try store.write(batch) })
+    do {
+      let store = try Store(path: database(folder))
+      report("install s", try seconds { try store.write(batch) })
+    }
+    // Closing has copied the write-ahead log into it.
     var status = stat()
     stat(database(folder), &status)
     report("database MiB", Double(status.st_size) / 1_048_576)
