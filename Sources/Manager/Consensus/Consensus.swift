@@ -44,49 +44,6 @@ public final class Consensus: Sendable {
     shared = Mutex(Shared())
   }
 
-  // MARK: - Making a database
-
-  /// A new cluster of this one manager. Its log begins with a snapshot of the state at index 1, made by `actions` alone, so that later
-  /// members always begin with a snapshot, which tells them who the members are. One transaction: the cluster is made with its first
-  /// rows or not at all. Blocks; fails when the database has a cluster already.
-  public static func bootstrap(
-    path: String, raftID: RaftID, node: NodeID, address: String, actions: [Action] = []
-  ) throws(ConsensusError) {
-    var state = ClusterState()
-    if case .failure(let refusal) = state.apply(Command(actions: actions), at: 1) { throw .refused(refusal) }
-    var batch = WriteBatch()
-    batch.raftID = raftID
-    batch.hardState = StoredHardState(term: 1, vote: nil, committed: 1)
-    batch.snapshot = .init(point: SnapshotPoint(index: 1, term: 1), state: state)
-    batch.membership = Membership([.init(raftID: raftID, node: node, address: address, role: .voter)])
-    try initialise(path, batch)
-  }
-
-  /// A manager that the leader has added, or is about to add (`addMember`): it waits until the leader sends it the state.
-  /// `members` are those of the cluster, to know where to answer. Blocks; fails when the database has a cluster already.
-  public static func prepareJoin(path: String, raftID: RaftID, members: [RaftPeer]) throws(ConsensusError) {
-    var batch = WriteBatch()
-    batch.raftID = raftID
-    batch.membership = Membership(members.map { .init(raftID: $0.id, node: nil, address: $0.address, role: .contact) })
-    try initialise(path, batch)
-  }
-
-  /// The Raft id in a database, nil when it is new. Blocks.
-  public static func raftID(path: String) throws(ConsensusError) -> RaftID? {
-    guard access(path, F_OK) == 0 else { return nil }
-    do throws(StoreError) { return try Store(path: path).load().raftID } catch { throw .storage(error) }
-  }
-
-  private static func initialise(_ path: String, _ batch: WriteBatch) throws(ConsensusError) {
-    do throws(StoreError) {
-      let store = try Store(path: path)
-      if let id = try store.load().raftID {
-        throw StoreError.cannotOpen(path: path, cause: "it belongs to manager \(id) of a cluster already; use an empty folder")
-      }
-      try store.write(batch)
-    } catch { throw .storage(error) }
-  }
-
   // MARK: - Life
 
   /// Loads the database on a thread of its own and begins to take part. Returns once the state is there.

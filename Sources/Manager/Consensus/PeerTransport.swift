@@ -17,6 +17,9 @@ public final class PeerTransport: RaftTransport {
   private let link: @Sendable (RaftPeer) -> PeerLink
   private let log: Logger
   private let state = Mutex(State())
+  let inbox = SnapshotInbox()
+  /// A snapshot's sending is given up after so many broken connections in a row that brought nothing over.
+  static let snapshotAttemptsMax = 5
 
   private struct State {
     weak var consensus: Consensus?
@@ -40,15 +43,25 @@ public final class PeerTransport: RaftTransport {
         consensus.receive(messages)
       }
     }
-    router.on(.raftSnapshot, allow: .manager) { [weak consensus] peer, stream in
-      var assembly = SnapshotAssembly()
-      while let chunk = try await stream.receive(WireRaftSnapshotChunk.self) {
-        guard let snapshot = try assembly.add(chunk) else { continue }
-        guard let consensus else { throw StreamError(.unavailable, "this manager is stopping") }
-        try Self.check(snapshot.message.from, node: peer?.node, in: consensus.membership)
-        consensus.receive(snapshot)
-        return try await stream.send(WireRaftSnapshotDone(), end: true)
+    router.on(.raftSnapshot, allow: .manager) { [weak consensus, inbox] peer, stream in
+      guard let first = try await stream.receive(WireRaftSnapshotChunk.self), first.hasHeader else {
+        throw StreamError(.invalidArgument, "a snapshot that does not begin with its header")
       }
+      guard let consensus else { throw StreamError(.unavailable, "this manager is stopping") }
+      try Self.check(try first.header.message.model().from, node: peer?.node, in: consensus.membership)
+      let (number, objects) = inbox.begin(first.header)
+      do {
+        try await stream.send(WireRaftSnapshotResume.with { $0.objects = objects })
+        while let chunk = try await stream.receive(WireRaftSnapshotChunk.self) {
+          guard let snapshot = try inbox.add(chunk, from: number) else { continue }
+          consensus.receive(snapshot)
+          return try await stream.send(WireRaftSnapshotDone(), end: true)
+        }
+      } catch {
+        inbox.interrupted(number)
+        throw error
+      }
+      inbox.interrupted(number)
       throw StreamError(.invalidArgument, "a snapshot without its end")
     }
   }
@@ -69,15 +82,38 @@ public final class PeerTransport: RaftTransport {
     let log = log
     Task {
       do {
-        try await link.connection().withStream(.raftSnapshot) { stream in
-          for chunk in snapshot.chunks() { try await stream.send(chunk) }
-          stream.finish()
-          guard try await stream.receive(WireRaftSnapshotDone.self) != nil else { throw StreamError(.unknown, "no confirmation") }
-        }
+        try await Self.deliver(snapshot, over: link, log)
         completion(true)
       } catch {
         log.warning("a snapshot was not sent", metadata: ["to": "\(peer.id) at \(peer.address)", "error": "\(error)"])
         completion(false)
+      }
+    }
+  }
+
+  /// Goes on where it was when the connection breaks.
+  private static func deliver(_ snapshot: OutgoingSnapshot, over link: PeerLink, _ log: Logger) async throws {
+    let transfer = UInt64.random(in: .min ... .max)
+    let arrived = Mutex<UInt64>(0)
+    var attempts = 0
+    while true {
+      let before = arrived.withLock { $0 }
+      do {
+        return try await link.connection().withStream(.raftSnapshot) { stream in
+          try await stream.send(snapshot.header(transfer: transfer))
+          guard let resume = try await stream.receive(WireRaftSnapshotResume.self) else { throw StreamError(.unknown, "no answer to its header") }
+          arrived.withLock { $0 = resume.objects }
+          for chunk in snapshot.chunks(after: resume.objects) { try await stream.send(chunk) }
+          stream.finish()
+          guard try await stream.receive(WireRaftSnapshotDone.self) != nil else { throw StreamError(.unknown, "no confirmation") }
+        }
+      } catch let error as StreamError where [.failedPrecondition, .permissionDenied, .invalidArgument].contains(error.code) {
+        throw error
+      } catch {
+        attempts = arrived.withLock { $0 } > before ? 1 : attempts + 1
+        guard attempts < Self.snapshotAttemptsMax else { throw error }
+        log.info("a snapshot's sending broke, it goes on", metadata: ["objects": "\(arrived.withLock { $0 })", "error": "\(error)"])
+        try await Task.sleep(for: .milliseconds(100 << attempts))
       }
     }
   }

@@ -13,9 +13,17 @@ struct Init: AsyncParsableCommand {
   @OptionGroup var common: CommonOptions
   @OptionGroup var addresses: AddressOptions
 
+  @Flag(
+    help: """
+      The other managers are lost for good: make this one, whose state folder exists, the only manager of its cluster. Everything else is kept. \
+      What is left of the others must not be started again.
+      """)
+  var forceNewCluster = false
+
   func run() async throws {
     try common.begin()
     let folder = StateFolder(path: common.stateFolder)
+    if forceNewCluster { return try await runAlone(folder) }
     try folder.requireUnused()
     let settings = try self.settings()
     try await addresses.requireFree()
@@ -37,6 +45,32 @@ struct Init: AsyncParsableCommand {
 
         """)
     }
+  }
+
+  private func runAlone(_ folder: StateFolder) async throws {
+    let (identity, saved, unlock) = try folder.load()
+    let settings = try moved(saved, folder)
+    let given = try Consensus.forceNewCluster(path: folder.database, node: identity.node, address: settings.advertise, now: .now)
+    let daemon = try ManagerDaemon(
+      folder: folder, identity: identity, settings: settings, unlock: unlock, readiness: Readiness(descriptor: common.readyDescriptor))
+    try await daemon.run(until: .leads) {
+      say(
+        """
+        This manager (node \(identity.node) at \(settings.advertise)) is now the only one of cluster \(identity.cluster).
+        Given up as managers: \(given.isEmpty ? "none" : given.map { "\($0)" }.joined(separator: ", ")). Remove the state folders of those that still
+        exist before they join again.
+
+        """)
+    }
+  }
+
+  private func moved(_ saved: Settings, _ folder: StateFolder) throws -> Settings {
+    guard let text = addresses.advertise else { return saved }
+    guard let parsed = HostPort(text, defaultPort: HostPort.defaultPort) else { throw UserError("--advertise-addr \(text): not HOST or HOST:PORT") }
+    var settings = saved
+    settings.advertise = parsed.description
+    try folder.save(settings)
+    return settings
   }
 
   private func settings() throws -> Settings {

@@ -53,38 +53,15 @@ struct Join: AsyncParsableCommand {
     }
   }
 
-  /// Asks the leader, wherever it is; prepares the database for the state that it will send. Waits through elections.
+  /// Asks the leader, wherever it is; prepares the database for the state that it will send.
   private func becomeMember(
     _ joined: JoinClient.Joined, _ settings: Settings, _ target: HostPort, _ folder: StateFolder, _ log: Logger
   ) async throws -> UnlockKey {
-    let credentials = try Credentials(joined.identity)
     var request = WireJoinMemberRequest()
     request.address = settings.advertise
     request.hostname = Host.hostname
-    var next = target
-    let deadline = ContinuousClock.now + .seconds(15)
-    while true {
-      do {
-        let connection = try await TransportClient.connect(host: next.host, port: next.port, credentials: credentials, log: log)
-        defer { connection.close() }
-        let response: WireJoinMemberResponse = try await connection.call(.joinMember, request)
-        let members = response.members.map { RaftPeer(id: RaftID($0.raftID), address: $0.address) }
-        try Consensus.prepareJoin(path: folder.database, raftID: RaftID(response.raftID), members: members)
-        return try UnlockKey(bytes: Array(response.unlockKey))
-      } catch let error as StreamError where [.notLeader, .unavailable].contains(error.code) && ContinuousClock.now < deadline {
-        log.info("asking the leader", metadata: ["reason": "\(error)", "leader": "\(error.detail)"])
-        if let leader = HostPort(error.detail), leader != next {
-          next = leader
-          continue
-        }
-        next = target
-        try await Task.sleep(for: .milliseconds(200))
-      } catch let error as TransportError where next != target && ContinuousClock.now < deadline {
-        // The leader that was named may have just died.
-        log.info("the leader is not reached", metadata: ["error": "\(error)"])
-        next = target
-        try await Task.sleep(for: .milliseconds(200))
-      }
-    }
+    let response = try await MembershipRequest(identity: joined.identity, request: request, log: log).ask([target])
+    try Consensus.prepareJoin(path: folder.database, raftID: RaftID(response.raftID), members: response.peers)
+    return try UnlockKey(bytes: Array(response.unlockKey))
   }
 }

@@ -99,7 +99,8 @@ struct JoinService: Sendable {
         "manager \(known.hostname) (node \(known.id)) has the address \(request.address) already: choose another with --advertise-addr, or remove that node first"
       )
     }
-    let raftID = row.manager?.raftID ?? consensus.newRaftID()
+    if request.reseed { try await forgetMembers(of: row) }
+    let raftID = request.reseed ? consensus.newRaftID() : row.manager?.raftID ?? consensus.newRaftID()
     try await propose([.nodeManager(peer.node, ManagerStatus(raftID: raftID, address: request.address))])
     do { try await consensus.addMember(raftID, node: peer.node, address: request.address) } catch let error as ConsensusError {
       throw StreamError(error)
@@ -116,6 +117,16 @@ struct JoinService: Sendable {
       return wire
     }
     return response
+  }
+
+  /// Its disk is lost, and with it what it promised: none of its ids may vote again. Refused when the rest could not decide.
+  private func forgetMembers(of row: Node) async throws {
+    for member in consensus.membership.members.values where member.role != .removed {
+      guard member.node == row.id || member.raftID == row.manager?.raftID else { continue }
+      guard member.raftID != consensus.id else { throw StreamError(.failedPrecondition, "node \(row.id) leads the cluster: its state is not lost") }
+      do { try await consensus.removeMember(member.raftID) } catch let error as ConsensusError { throw StreamError(error) }
+      log.notice("manager lost its state", metadata: ["node": "\(row.id)", "raft": "\(member.raftID)"])
+    }
   }
 
   func authority() throws -> (Cluster, CertificateAuthority) {

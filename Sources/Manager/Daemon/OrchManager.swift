@@ -17,8 +17,10 @@ struct OrchManager: AsyncParsableCommand {
       The first manager of a cluster:        orch-manager init
       A further one, with the printed token: orch-manager join --token TOKEN HOST:2377
       Again after a restart (systemd):       orch-manager run
+      Its database is damaged or lost:       orch-manager reseed
+      The other managers are lost for good:  orch-manager init --force-new-cluster
       """,
-    version: Version.text, subcommands: [Init.self, Join.self, Run.self])
+    version: Version.text, subcommands: [Init.self, Join.self, Run.self, Reseed.self])
 
   static func main() async {
     // A reader of our output that leaves is no reason to stop.

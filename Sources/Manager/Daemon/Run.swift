@@ -1,4 +1,5 @@
 import ArgumentParser
+import Glibc
 
 /// Starts again from the state folder.
 struct Run: AsyncParsableCommand {
@@ -12,6 +13,10 @@ struct Run: AsyncParsableCommand {
     try common.begin()
     let folder = StateFolder(path: common.stateFolder)
     var (identity, settings, unlock) = try folder.load()
+    // An empty database would be made in its place, by a manager that may have promised votes.
+    guard access(folder.database, F_OK) == 0 else {
+      throw UserError("\(folder.database) is missing: `orch-manager reseed HOST[:PORT]` takes the state from another manager again")
+    }
     if let socket { settings.socket = socket }
     let daemon = try ManagerDaemon(
       folder: folder, identity: identity, settings: settings, unlock: unlock, readiness: Readiness(descriptor: common.readyDescriptor))

@@ -37,7 +37,8 @@ public enum ConsensusError: Error, Sendable, CustomStringConvertible {
     case .unavailable: "no majority of the managers confirmed the read in time; try again when a majority is up"
     case .membership(let reason): reason
     case .storage(let error): "this manager's disk takes no changes: \(error)"
-    case .inconsistent(let reason): "the replicated log is inconsistent: \(reason); this manager stops"
+    case .inconsistent(let reason):
+      "the replicated log is inconsistent: \(reason); this manager stops. `orch-manager reseed` on its host takes the state from the others"
     case .removed: "this manager was removed from the cluster; join again with an empty folder"
     case .stopped: "this manager's Raft member does not run"
     }

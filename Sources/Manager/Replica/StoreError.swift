@@ -11,7 +11,7 @@ public enum StoreError: Error, Equatable, Sendable, CustomStringConvertible {
   case diskFull(operation: String, cause: String)
   case io(operation: String, cause: String)
   /// What was read is not what was written.
-  case damaged(table: String, row: String, reason: String)
+  case damaged(file: String = "", table: String, row: String, reason: String)
   /// An earlier write failed; the database has to be opened again.
   case failed(earlier: String)
 
@@ -24,10 +24,15 @@ public enum StoreError: Error, Equatable, Sendable, CustomStringConvertible {
       "open database \(path): format \(found) is newer than this orch-manager's (\(supported)); run the newer version"
     case .diskFull(let operation, let cause): "\(operation): \(cause); free some space on that file system, this manager goes on by itself then"
     case .io(let operation, let cause): "\(operation): \(cause)"
-    case .damaged(let table, let row, let reason):
-      "database damaged: table \(table), row \(row): \(reason); remove this manager from the cluster and join it again with an empty folder"
+    case .damaged(let file, let table, let row, let reason):
+      "database \(file) is damaged: table \(table), row \(row): \(reason); stop this manager and run `orch-manager reseed` on its host: the others send it the state again"
     case .failed(let earlier): "the database accepts no more writes since one failed: \(earlier)"
     }
+  }
+
+  /// With the file that it is about.
+  public func naming(_ file: String) -> StoreError {
+    if case .damaged("", let table, let row, let reason) = self { .damaged(file: file, table: table, row: row, reason: reason) } else { self }
   }
 
   /// The disk may work again later, or have room again.

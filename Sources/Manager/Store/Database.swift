@@ -108,7 +108,7 @@ final class Database {
     let operation = "\(Self.operation(code)) \(path) (\(statement))"
     if isFull { return .diskFull(operation: operation, cause: Self.name(number == EDQUOT ? EDQUOT : ENOSPC)) }
     switch code & 0xff {
-    case SQLITE_CORRUPT: return .damaged(table: "-", row: path, reason: "\(message) (SQLite \(code))")
+    case SQLITE_CORRUPT: return .damaged(file: path, table: "-", row: "-", reason: "\(message) (SQLite \(code))")
     case SQLITE_NOTADB: return .foreign(path: path)
     default: return .io(operation: operation, cause: "\(message) (SQLite \(code)\(call.map { "; \($0)" } ?? ""))")
     }

@@ -13,7 +13,10 @@ public final class LogFile: ReplicaLog, @unchecked Sendable {
 
   public func entries(first: UInt64, last: UInt64, maxBytes: Int) throws(StoreError) -> [StoredEntry] {
     guard first <= last else { return [] }
-    let entries = try database.logEntries(first, last, from: nil, maxBytes: maxBytes)
+    let entries: [StoredEntry]
+    do throws(StoreError) { entries = try database.logEntries(first, last, from: nil, maxBytes: maxBytes) } catch {
+      throw error.naming(database.path)
+    }
     // It may have been compacted away meanwhile.
     return entries.first?.index == first ? entries : []
   }

@@ -35,8 +35,10 @@ public struct SnapshotWriter: Sequence, IteratorProtocol {
   /// Set when an action could not be serialised; the sequence ends there.
   public private(set) var failure: (any Error)?
 
-  public init(_ state: ClusterState, chunkBytes: Int = defaultChunkBytes) {
+  /// `skipping`: so many objects, in the order of this very value.
+  public init(_ state: ClusterState, skipping count: Int = 0, chunkBytes: Int = defaultChunkBytes) {
     actions = AnyIterator(state.actions.makeIterator())
+    for _ in 0..<count { guard actions.next() != nil else { break } }
     self.chunkBytes = chunkBytes
   }
 
@@ -68,6 +70,7 @@ public struct SnapshotWriter: Sequence, IteratorProtocol {
 public struct SnapshotReader: Sendable {
   private var restored = RestoredState()
   public init() {}
+  public var count: Int { restored.rows }
 
   public mutating func add(_ chunk: some Sequence<[UInt8]>) throws {
     for bytes in chunk { restored.add(try Action(serialized: bytes)) }

@@ -4,8 +4,12 @@ import Replica
 extension Store {
   /// Reads everything, verifying the file's structure, the log's checksums and continuity, and every row of the state.
   public func load() throws(StoreError) -> LoadedState {
+    do throws(StoreError) { return try loadEverything() } catch { throw error.naming(path) }
+  }
+
+  private func loadEverything() throws(StoreError) -> LoadedState {
     let check = try database.text("PRAGMA quick_check(1)")
-    guard check == "ok" else { throw .damaged(table: "-", row: path, reason: check) }
+    guard check == "ok" else { throw .damaged(table: "-", row: "-", reason: check) }
 
     let meta = try loadMeta()
     compacted = SnapshotPoint(index: meta["compacted_index"] ?? 0, term: meta["compacted_term"] ?? 0)
@@ -16,9 +20,28 @@ extension Store {
       throw .damaged(
         table: "meta", row: "applied_index", reason: "\(appliedIndex) is outside the log, which holds \(compacted.index + 1) to \(lastIndex)")
     }
+    let hardState = try loadHardState()
+    try verify(hardState, entries)
     return LoadedState(
-      raftID: meta["raft_id"].map(RaftID.init), hardState: try loadHardState(), membership: try loadMembership(), compacted: compacted,
+      raftID: meta["raft_id"].map(RaftID.init), hardState: hardState, membership: try loadMembership(), compacted: compacted,
       entries: entries, state: try loadState())
+  }
+
+  /// What Raft's own rules say about votes and log.
+  private func verify(_ hardState: StoredHardState, _ entries: [StoredEntry]) throws(StoreError) {
+    var term = compacted.term
+    for entry in entries {
+      guard entry.term >= term else {
+        throw .damaged(table: "raft_log", row: "\(entry.index)", reason: "term \(entry.term) comes after term \(term)")
+      }
+      term = entry.term
+    }
+    guard hardState.term >= term else {
+      throw .damaged(table: "hard_state", row: "1", reason: "term \(hardState.term) is below the log's, \(term)")
+    }
+    guard hardState.committed <= lastIndex else {
+      throw .damaged(table: "hard_state", row: "1", reason: "entry \(hardState.committed) is committed, the log ends at \(lastIndex)")
+    }
   }
 
   private func loadMeta() throws(StoreError) -> [String: UInt64] {

@@ -1,4 +1,5 @@
 import Glibc
+import Model
 import Replica
 
 /// After a write that failed: what the disk really holds, and whether it takes writes again.
@@ -28,6 +29,35 @@ extension Store {
       database.leaveAsIs()
       throw error
     }
+  }
+
+  /// Throws when a process uses the file.
+  public static func requireUnused(path: String) throws(StoreError) { close(try lock(path)) }
+
+  /// Moves the file and all that belongs to it aside, for whoever wants to look at it; the new name. Refused while a process uses it.
+  public static func setAside(path: String, suffix: String) throws(StoreError) -> String {
+    let lock = try lock(path)
+    defer { close(lock) }
+    let target = "\(path).\(suffix)"
+    for part in ["-wal", "-shm", ""] where access(path + part, F_OK) == 0 {
+      guard rename(path + part, target + part) == 0 else { throw failure("rename", path + part, errno) }
+    }
+    return target
+  }
+
+  /// Who the members were, as far as a damaged file can still be read; never throws.
+  public static func salvageMembers(path: String) -> [Membership.Member] {
+    guard access(path, F_OK) == 0, let database = try? Database(path: path, readOnly: true) else { return [] }
+    database.leaveAsIs()
+    var members: [Membership.Member] = []
+    guard let statement = try? database.statement("SELECT raft_id, address, role FROM members") else { return [] }
+    try? database.rows(statement) { row throws(StoreError) in
+      if let role = Membership.Role(rawValue: row.text(2)) {
+        members.append(.init(raftID: RaftID(row.unsigned(0)), node: nil, address: row.text(1), role: role))
+      }
+      return true
+    }
+    return members
   }
 
   private static func findRoom(_ bytes: Int, beside path: String) throws(StoreError) {

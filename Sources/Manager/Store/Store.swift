@@ -137,7 +137,7 @@ public final class Store {
 
 extension Store {
   /// An advisory lock beside the file: SQLite itself would let two managers share one log.
-  private static func lock(_ path: String) throws(StoreError) -> Int32 {
+  static func lock(_ path: String) throws(StoreError) -> Int32 {
     let descriptor = open(path + ".lock", O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
     guard descriptor >= 0 else { throw .cannotOpen(path: path + ".lock", cause: String(cString: strerror(errno))) }
     guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {

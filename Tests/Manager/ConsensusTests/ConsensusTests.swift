@@ -316,7 +316,7 @@ import Testing
     do {
       try await group.start(1)
       Issue.record("it started")
-    } catch ConsensusError.storage(.damaged(let table, let row, let reason)) {
+    } catch ConsensusError.storage(.damaged(_, let table, let row, let reason)) {
       #expect(table == "raft_log" && row == "\(index)" && reason.hasPrefix("checksum is "))
     }
   }

@@ -48,7 +48,7 @@ final class InMemoryNetwork: Sendable {
     func send(_ snapshot: OutgoingSnapshot, to peer: RaftPeer, completion: @escaping @Sendable (Bool) -> Void) {
       guard let target = network.member(from: address, to: peer.address) else { return completion(false) }
       do {
-        var assembly = SnapshotAssembly()
+        var assembly = SnapshotAssembly(snapshot.header(transfer: 1).header)
         for chunk in snapshot.chunks(chunkBytes: 256) {
           let bytes: [UInt8] = try chunk.serializedBytes()
           if let whole = try assembly.add(try WireRaftSnapshotChunk(serializedBytes: bytes)) {
@@ -72,6 +72,8 @@ final class Group: @unchecked Sendable {
   /// Of the first member's database, when it has a disk of its own.
   private var firstFolder: String?
   var electionTicks = 15
+  var waitingBytesMax = 32 << 20
+  var logBytesMax = 256 << 20
   let network = InMemoryNetwork()
   var members: [Int: Consensus] = [:]
   var snapshotEvery: UInt64 = 10_000
@@ -81,12 +83,14 @@ final class Group: @unchecked Sendable {
 
   func address(_ number: Int) -> String { "host-\(number):2377" }
   func path(_ number: Int) -> String { "\(number == 1 ? firstFolder ?? folder : folder)/\(number).db" }
-  func raftID(_ number: Int) -> RaftID { RaftID(UInt64(number)) }
+  func raftID(_ number: Int) -> RaftID { otherIDs[number] ?? RaftID(UInt64(number)) }
 
   func start(_ number: Int, path other: String? = nil) async throws {
     var configuration = ConsensusConfiguration(path: other ?? path(number), tick: .milliseconds(10), electionTicks: electionTicks, heartbeatTicks: 2)
     configuration.snapshotEvery = snapshotEvery
     configuration.keptEntries = keptEntries
+    configuration.logBytesMax = logBytesMax
+    configuration.waitingBytesMax = waitingBytesMax
     configuration.roomBytes = 256 << 10
     configuration.retryFirst = .milliseconds(20)
     configuration.retryMax = .milliseconds(100)
@@ -111,6 +115,9 @@ final class Group: @unchecked Sendable {
     try await start(1)
     for number in 2...max(2, count) where number <= count { try await join(number) }
   }
+
+  /// The number of one, the Raft id of another that takes its place.
+  var otherIDs: [Int: RaftID] = [:]
 
   func join(_ number: Int) async throws {
     let leader = try await leader()

@@ -20,7 +20,10 @@ import Transport
     let path: String
     var address: String { server.address }
 
-    init(_ world: World, _ number: Int, folder: String, port: Int = 0, node: NodeID = .random()) async throws {
+    /// `by`: what an address is reached by instead.
+    init(
+      _ world: World, _ number: Int, folder: String, port: Int = 0, node: NodeID = .random(), by ways: @escaping @Sendable (Int) -> Int = { $0 }
+    ) async throws {
       self.node = node
       raftID = RaftID(UInt64(number))
       path = "\(folder)/\(number).db"
@@ -28,7 +31,7 @@ import Transport
       server = try await Self.bind(port, credentials, router)
       transport = PeerTransport(log: quiet) { peer in
         let parts = peer.address.split(separator: ":")
-        return PeerLink(host: String(parts[0]), port: Int(parts[1])!, credentials: credentials, log: quiet)
+        return PeerLink(host: String(parts[0]), port: ways(Int(parts[1])!), credentials: credentials, log: quiet)
       }
       var configuration = ConsensusConfiguration(path: path, tick: .milliseconds(20))
       configuration.seed = UInt64(number)
@@ -113,5 +116,33 @@ import Transport
       if case ConsensusError.removed = $0 { true } else { false }
     }
     for manager in [leader, gone, again] { await manager.stop() }
+  }
+
+  @Test("a snapshot goes on where it was when its connection breaks")
+  func resumed() async throws {
+    let world = try World()
+    let folder = temporaryFolder()
+    defer { removeFolder(folder) }
+    let wire = BreakingWire()
+    let first = try await Manager(world, 1, folder: folder) { wire.port(for: $0) }
+    try Consensus.bootstrap(path: first.path, raftID: first.raftID, node: first.node, address: first.address)
+    try await first.consensus.start()
+    try await eventually("it leads") { first.consensus.isLeader }
+    for number in 0..<20 {
+      let volumes = (0..<100).map { volume("v\(number * 100 + $0)" + String(repeating: "x", count: 8000)) }
+      try await first.consensus.propose(Command(actions: volumes))
+    }
+    let second = try await Manager(world, 2, folder: folder)
+    // 16 MB; each of the first three connections breaks after 5.
+    try wire.open(to: second.server.port, breakingAfter: 5 << 20, times: 3)
+    try Consensus.prepareJoin(path: second.path, raftID: second.raftID, members: [RaftPeer(id: first.raftID, address: first.address)])
+    try await second.consensus.start()
+    try await first.consensus.addMember(second.raftID, node: second.node, address: second.address)
+    try await eventually("it votes") { second.consensus.membership.ids(.voter).contains(second.raftID) }
+    #expect(second.consensus.snapshot.volumes.count == 2000)
+    #expect(wire.broken == 3)
+    #expect(second.transport.inbox.resumedObjects > 500, "\(second.transport.inbox.resumedObjects) objects were not sent again")
+    for manager in [first, second] { await manager.stop() }
+    wire.close()
   }
 }

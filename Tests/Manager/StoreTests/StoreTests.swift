@@ -26,6 +26,7 @@ import Wire
 
   func appended(_ range: ClosedRange<UInt64>, term: UInt64 = 1) -> WriteBatch {
     var batch = WriteBatch()
+    batch.hardState = StoredHardState(term: term, vote: nil, committed: 0)
     batch.entries = entries(range, term: term)
     return batch
   }
@@ -186,6 +187,7 @@ import Wire
     batch = WriteBatch()
     batch.snapshot = .init(point: SnapshotPoint(index: 100, term: 4), state: other)
     batch.membership = Membership([.init(raftID: RaftID(1), node: nil, address: "a:1", role: .voter)])
+    batch.hardState = StoredHardState(term: 4, vote: nil, committed: 100)
     batch.entries = entries(101...102, term: 4)
     try store.write(batch)
     loaded = try store.load()
@@ -223,20 +225,53 @@ import Wire
         return "no error"
       } catch { return "\(error)" }
     }
-    let advice = "; remove this manager from the cluster and join it again with an empty folder"
+    let advice = "; stop this manager and run `orch-manager reseed` on its host: the others send it the state again"
     damage("UPDATE raft_log SET data = CAST('entry 4 of term 2' AS BLOB) WHERE position = 4")
     let (found, stored) = (entries(4...4, term: 2)[0].data, entries(4...4)[0].checksum)
     let checksum = StoredEntry(index: 4, term: 1, kind: 0, data: found).checksum
-    #expect(failure() == "database damaged: table raft_log, row 4: checksum is \(checksum), \(stored) was stored" + advice)
+    #expect(failure() == "database \(folder.database) is damaged: table raft_log, row 4: checksum is \(checksum), \(stored) was stored" + advice)
     damage("DELETE FROM raft_log WHERE position = 4")
-    #expect(failure() == "database damaged: table raft_log, row 4: missing; the next one is 5" + advice)
+    #expect(failure() == "database \(folder.database) is damaged: table raft_log, row 4: missing; the next one is 5" + advice)
     damage("DELETE FROM raft_log WHERE position = 5")
     #expect(failure() == "no error")
     damage("UPDATE tasks SET state = 5 WHERE slot = 2")
-    #expect(failure() == "database damaged: table tasks, row \(id(1002) as TaskID): column 6: no state 5" + advice)
+    #expect(failure() == "database \(folder.database) is damaged: table tasks, row \(id(1002) as TaskID): column 6: no state 5" + advice)
     damage("UPDATE tasks SET state = 0 WHERE slot = 2")
     damage("UPDATE meta SET value = 9 WHERE key = 'applied_index'")
-    #expect(failure() == "database damaged: table meta, row applied_index: 9 is outside the log, which holds 1 to 3" + advice)
+    #expect(failure() == "database \(folder.database) is damaged: table meta, row applied_index: 9 is outside the log, which holds 1 to 3" + advice)
+  }
+
+  @Test("a log and votes that contradict Raft's rules are damage, not a start")
+  func contradictions() throws {
+    try open().write(appended(1...5, term: 3))
+    func failure() -> String {
+      do {
+        _ = try Store(path: folder.database).load()
+        return "no error"
+      } catch { return "\(error)" }
+    }
+    damage("UPDATE hard_state SET term = 2")
+    #expect(failure().contains("table hard_state, row 1: term 2 is below the log's, 3"))
+    damage("UPDATE hard_state SET term = 3, committed = 6")
+    #expect(failure().contains("table hard_state, row 1: entry 6 is committed, the log ends at 5"))
+  }
+
+  @Test("who the members were is read from a damaged file as far as it goes; it is moved aside with all its parts, unless it is in use")
+  func salvage() throws {
+    do {
+      let store = try open()
+      var batch = appended(1...5)
+      batch.membership = Membership([.init(raftID: RaftID(7), node: nil, address: "10.0.0.1:2377", role: .voter)])
+      try store.write(batch)
+      #expect(throws: StoreError.inUse(path: folder.database)) { try Store.setAside(path: folder.database, suffix: "old") }
+      #expect(throws: StoreError.inUse(path: folder.database)) { try Store.requireUnused(path: folder.database) }
+    }
+    damage("DELETE FROM raft_log WHERE position = 4")
+    #expect(throws: StoreError.self) { try Store(path: folder.database).load() }
+    #expect(Store.salvageMembers(path: folder.database).map(\.address) == ["10.0.0.1:2377"])
+    let moved = try Store.setAside(path: folder.database, suffix: "old")
+    #expect(moved == folder.database + ".old" && access(folder.database, F_OK) != 0 && access(moved, F_OK) == 0)
+    #expect(Store.salvageMembers(path: folder.database).isEmpty)
   }
 
   @Test("a file that is not ours, a newer one, and one in use are refused")

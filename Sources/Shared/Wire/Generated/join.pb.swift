@@ -83,6 +83,9 @@ public nonisolated struct WireJoinMemberRequest: Sendable {
 
   public var hostname: String = String()
 
+  /// Its state is lost: it gets a new Raft id, and the ones it had are removed.
+  public var reseed: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -237,7 +240,7 @@ nonisolated extension WireIssueCertificateResponse: SwiftProtobuf.Message, Swift
 
 nonisolated extension WireJoinMemberRequest: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".JoinMemberRequest"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}address\0\u{1}hostname\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}address\0\u{1}hostname\0\u{1}reseed\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -247,6 +250,7 @@ nonisolated extension WireJoinMemberRequest: SwiftProtobuf.Message, SwiftProtobu
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.address) }()
       case 2: try { try decoder.decodeSingularStringField(value: &self.hostname) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.reseed) }()
       default: break
       }
     }
@@ -259,12 +263,16 @@ nonisolated extension WireJoinMemberRequest: SwiftProtobuf.Message, SwiftProtobu
     if !self.hostname.isEmpty {
       try visitor.visitSingularStringField(value: self.hostname, fieldNumber: 2)
     }
+    if self.reseed != false {
+      try visitor.visitSingularBoolField(value: self.reseed, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireJoinMemberRequest, rhs: WireJoinMemberRequest) -> Bool {
     if lhs.address != rhs.address {return false}
     if lhs.hostname != rhs.hostname {return false}
+    if lhs.reseed != rhs.reseed {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

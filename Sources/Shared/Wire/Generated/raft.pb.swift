@@ -359,8 +359,8 @@ public nonisolated struct WireRaftMember: Sendable {
   public init() {}
 }
 
-/// The stream "raft.snapshot": first a header, then chunks, then `objects` alone as the end. Answered with one empty message when the
-/// receiver has it all.
+/// The stream "raft.snapshot": first a header, which the receiver answers with how many objects of this very sending it has already; then
+/// chunks with the rest, the last of them marked. Answered with one empty message when the receiver has it all.
 public nonisolated struct WireRaftSnapshotChunk: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -398,8 +398,11 @@ public nonisolated struct WireRaftSnapshotChunk: Sendable {
 
     public var members: [WireRaftMember] = []
 
-    /// How many actions follow in all.
+    /// How many actions there are in all.
     public var objects: UInt64 = 0
+
+    /// Names this sending: after a broken connection it goes on where it was.
+    public var transfer: UInt64 = 0
 
     public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -411,6 +414,18 @@ public nonisolated struct WireRaftSnapshotChunk: Sendable {
   public init() {}
 
   fileprivate var _header: WireRaftSnapshotChunk.Header? = nil
+}
+
+public nonisolated struct WireRaftSnapshotResume: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var objects: UInt64 = 0
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
 }
 
 public nonisolated struct WireRaftSnapshotDone: Sendable {
@@ -1171,7 +1186,7 @@ nonisolated extension WireRaftSnapshotChunk: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension WireRaftSnapshotChunk.Header: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = WireRaftSnapshotChunk.protoMessageName + ".Header"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}message\0\u{1}members\0\u{1}objects\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}message\0\u{1}members\0\u{1}objects\0\u{1}transfer\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1182,6 +1197,7 @@ nonisolated extension WireRaftSnapshotChunk.Header: SwiftProtobuf.Message, Swift
       case 1: try { try decoder.decodeSingularMessageField(value: &self._message) }()
       case 2: try { try decoder.decodeRepeatedMessageField(value: &self.members) }()
       case 3: try { try decoder.decodeSingularUInt64Field(value: &self.objects) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.transfer) }()
       default: break
       }
     }
@@ -1201,12 +1217,46 @@ nonisolated extension WireRaftSnapshotChunk.Header: SwiftProtobuf.Message, Swift
     if self.objects != 0 {
       try visitor.visitSingularUInt64Field(value: self.objects, fieldNumber: 3)
     }
+    if self.transfer != 0 {
+      try visitor.visitSingularUInt64Field(value: self.transfer, fieldNumber: 4)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireRaftSnapshotChunk.Header, rhs: WireRaftSnapshotChunk.Header) -> Bool {
     if lhs._message != rhs._message {return false}
     if lhs.members != rhs.members {return false}
+    if lhs.objects != rhs.objects {return false}
+    if lhs.transfer != rhs.transfer {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension WireRaftSnapshotResume: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".RaftSnapshotResume"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}objects\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt64Field(value: &self.objects) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.objects != 0 {
+      try visitor.visitSingularUInt64Field(value: self.objects, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: WireRaftSnapshotResume, rhs: WireRaftSnapshotResume) -> Bool {
     if lhs.objects != rhs.objects {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
