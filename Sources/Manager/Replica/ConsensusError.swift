@@ -36,6 +36,7 @@ public enum ConsensusError: Error, Sendable, CustomStringConvertible {
     case .unknownOutcome: "the leader changed while the change was made: it may or may not have been applied; look before you try again"
     case .unavailable: "no majority of the managers confirmed the read in time; try again when a majority is up"
     case .membership(let reason): reason
+    case .storage(let error) where !error.mayPass: "\(error)"
     case .storage(let error): "this manager's disk takes no changes: \(error)"
     case .inconsistent(let reason):
       "the replicated log is inconsistent: \(reason); this manager stops. `orch-manager reseed` on its host takes the state from the others"
