@@ -69,7 +69,7 @@ public final class PeerTransport: RaftTransport {
   /// A certificate speaks for its own node only. Members that we do not know yet are believed: we may be the one who is behind.
   private static func check(_ sender: RaftID, node: NodeID?, in membership: Membership) throws {
     guard let known = membership.members[sender] else { return }
-    if known.role == .removed { throw StreamError(.failedPrecondition, "manager \(sender) was removed from the cluster", detail: "removed") }
+    if known.isRemoved { throw StreamError(.failedPrecondition, "manager \(sender) was removed from the cluster", detail: "removed") }
     guard known.node == nil || known.node == node else {
       throw StreamError(.permissionDenied, "manager \(sender) is another node's")
     }

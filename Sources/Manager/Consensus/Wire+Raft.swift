@@ -160,10 +160,13 @@ extension WireRaftMember {
     node = member.node?.data ?? Data()
     address = member.address
     role = member.role.rawValue
+    outgoing = member.isOutgoingVoter
   }
   func model() throws(WireError) -> Membership.Member {
     guard let role = Membership.Role(rawValue: role) else { throw WireError("a member in the role \(role)") }
     guard raftID != 0 else { throw WireError("a member without Raft id") }
-    return .init(raftID: RaftID(raftID), node: node.isEmpty ? nil : try NodeID(wire: node), address: address, role: role)
+    var member = Membership.Member(raftID: RaftID(raftID), node: node.isEmpty ? nil : try NodeID(wire: node), address: address, role: role)
+    member.isOutgoingVoter = outgoing
+    return member
   }
 }

@@ -48,6 +48,8 @@ public struct SnapshotAssembly: Sendable {
     guard let state = reader.state(at: metadata.index, count: Int(clamping: header.objects)) else {
       throw WireError("a snapshot that has not the \(header.objects) objects it announced")
     }
-    return IncomingSnapshot(message: message, membership: Membership(try header.members.map { try $0.model() }), state: state)
+    var membership = Membership(try header.members.map { try $0.model() })
+    membership.autoLeave = metadata.confState.autoLeave
+    return IncomingSnapshot(message: message, membership: membership, state: state)
   }
 }

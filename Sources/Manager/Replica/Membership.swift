@@ -15,18 +15,24 @@ public struct Membership: Hashable, Sendable {
     /// "HOST:PORT" of its daemon port.
     public var address: String
     public var role: Role
+    /// Votes in the outgoing half of a joint configuration, whatever its role is in the incoming one (Raft section 6).
+    public var isOutgoingVoter = false
     public init(raftID: RaftID, node: NodeID?, address: String, role: Role) {
       self.raftID = raftID
       self.node = node
       self.address = address
       self.role = role
     }
+    /// Nothing of it counts any more.
+    public var isRemoved: Bool { role == .removed && !isOutgoingVoter }
   }
+  /// Whether a joint configuration is left by itself; of no meaning otherwise.
+  public var autoLeave = false
   public var members: [RaftID: Member] = [:]
   public init() {}
   public init(_ members: some Sequence<Member>) { for member in members { self.members[member.raftID] = member } }
 
   /// Ascending.
   public func ids(_ role: Role) -> [RaftID] { members.values.filter { $0.role == role }.map(\.raftID).sorted() }
-  public func address(of id: RaftID) -> String? { members[id].flatMap { $0.role == .removed ? nil : $0.address } }
+  public func address(of id: RaftID) -> String? { members[id].flatMap { $0.isRemoved ? nil : $0.address } }
 }

@@ -64,10 +64,12 @@ extension ReplicaCore {
       case .remove(let id): membership.members[id]?.role = .removed
       }
     }
+    for id in membership.members.keys { membership.members[id]!.isOutgoingVoter = core.confState.votersOutgoing.contains(id) }
+    membership.autoLeave = core.confState.autoLeave
     outputs.append(.note(.membersChanged(membership)))
     next.hasMembership = true
     outputs.append(.peersChanged(peers))
-    wasRemoved = membership.members[id]?.role == .removed
+    wasRemoved = membership.members[id]?.isRemoved == true
   }
 
   private mutating func addMember(_ id: RaftID, _ role: Membership.Role, _ context: [UInt8]) {

@@ -4,7 +4,7 @@ import Raft
 /// What others ask of this member.
 extension ReplicaCore {
   mutating func receive(_ message: Message) throws(ConsensusError) {
-    guard message.to == id, membership.members[message.from]?.role != .removed else { return }
+    guard message.to == id, membership.members[message.from]?.isRemoved != true else { return }
     do throws(RaftError) { try core.step(message) } catch { throw .inconsistent("\(error)") }
   }
 

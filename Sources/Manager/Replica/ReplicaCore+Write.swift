@@ -161,6 +161,6 @@ extension ReplicaCore {
     reader.metadata = SnapshotMetadata(index: state.index, term: appliedTerm, confState: metadata.confState)
     outputs.append(.peersChanged(peers))
     publish(nil, resync: true)
-    wasRemoved = wasRemoved || membership.members[id]?.role == .removed
+    wasRemoved = wasRemoved || membership.members[id]?.isRemoved == true
   }
 }

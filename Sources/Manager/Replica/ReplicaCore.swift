@@ -77,7 +77,7 @@ public struct ReplicaCore {
   /// From what the disk holds. `reader` is asked for entries that are no longer in memory, within `step`.
   public init(config: ReplicaConfig, loaded: LoadedState, reader: any ReplicaLog, decoder: ReplicaDecoder) throws(ConsensusError) {
     guard let id = loaded.raftID else { throw .membership("this manager belongs to no cluster yet") }
-    if loaded.membership.members[id]?.role == .removed { throw .removed }
+    if loaded.membership.members[id]?.isRemoved == true { throw .removed }
     self.id = id
     self.config = config
     self.decoder = decoder
@@ -212,13 +212,21 @@ public struct ReplicaCore {
     return View(state: state, leadership: leadership, membership: membership, leader: leader)
   }
 
+  /// As Raft has it now.
+  public var configuration: ConfState { core.confState }
   public var status: ConsensusStatus { ConsensusStatus(core.status, membership: membership, compacted: compacted.index) }
 
   mutating func publish(_ batch: ChangeBatch?, resync: Bool) { outputs.append(.publish(view, batch, resync: resync)) }
 }
 
 extension ConfState {
-  init(_ membership: Membership) { self.init(voters: membership.ids(.voter), learners: membership.ids(.learner)) }
+  init(_ membership: Membership) {
+    let members = membership.members.values
+    let outgoing = members.filter(\.isOutgoingVoter).map(\.raftID)
+    self.init(
+      voters: membership.ids(.voter), votersOutgoing: outgoing, learners: membership.ids(.learner).filter { !outgoing.contains($0) },
+      learnersNext: membership.ids(.learner).filter { outgoing.contains($0) }, autoLeave: membership.autoLeave && !outgoing.isEmpty)
+  }
 }
 
 extension Entry {

@@ -22,8 +22,10 @@ extension Store {
     }
     let hardState = try loadHardState()
     try verify(hardState, entries)
+    var membership = try loadMembership()
+    membership.autoLeave = meta["auto_leave"] == 1
     return LoadedState(
-      raftID: meta["raft_id"].map(RaftID.init), hardState: hardState, membership: try loadMembership(), compacted: compacted,
+      raftID: meta["raft_id"].map(RaftID.init), hardState: hardState, membership: membership, compacted: compacted,
       entries: entries, state: try loadState())
   }
 
@@ -67,11 +69,15 @@ extension Store {
     var result = Membership()
     try rows("SELECT raft_id, node, address, role FROM members") { row throws(StoreError) in
       let id = RaftID(row.unsigned(0))
-      guard let role = Membership.Role(rawValue: row.text(3)) else {
+      var text = row.text(3)
+      let isOutgoing = text.hasSuffix(Self.outgoingMark)
+      if isOutgoing { text.removeLast(Self.outgoingMark.count) }
+      guard let role = Membership.Role(rawValue: text) else {
         throw .damaged(table: "members", row: "\(id)", reason: "role is \(row.text(3))")
       }
       let node: NodeID? = try row.optional(1) { column throws(StoreError) in try Field("members", "\(id)").identifier(row, column) }
       result.members[id] = Membership.Member(raftID: id, node: node, address: row.text(2), role: role)
+      result.members[id]!.isOutgoingVoter = isOutgoing
     }
     return result
   }

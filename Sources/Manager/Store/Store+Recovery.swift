@@ -52,7 +52,7 @@ extension Store {
     var members: [Membership.Member] = []
     guard let statement = try? database.statement("SELECT raft_id, address, role FROM members") else { return [] }
     try? database.rows(statement) { row throws(StoreError) in
-      if let role = Membership.Role(rawValue: row.text(2)) {
+      if let role = Membership.Role(rawValue: String(row.text(2).prefix { $0 != "+" })) {
         members.append(.init(raftID: RaftID(row.unsigned(0)), node: nil, address: row.text(1), role: role))
       }
       return true

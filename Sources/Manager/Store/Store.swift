@@ -104,9 +104,13 @@ public final class Store {
     for member in membership.members.values {
       try database.run(
         "INSERT INTO members VALUES (?, ?, ?, ?)", .integer(member.raftID.rawValue), .optional(member.node) { .blob($0.bytes) },
-        .text(member.address), .text(member.role.rawValue))
+        .text(member.address), .text(member.role.rawValue + (member.isOutgoingVoter ? Self.outgoingMark : "")))
     }
+    try putMeta("auto_leave", membership.autoLeave ? 1 : 0)
   }
+
+  /// After the role of a member that votes in the outgoing half of a joint configuration.
+  static let outgoingMark = "+outgoing"
 
   private func install(_ snapshot: WriteBatch.Snapshot) throws(StoreError) {
     for table in Schema.replicatedTables + ["raft_log"] { try database.run("DELETE FROM \(table)") }

@@ -47,6 +47,26 @@ import Testing
     #expect(member.step(.tick).isEmpty && member.hasEnded)
   }
 
+  @Test("a joint configuration survives a restart in its middle: both halves still vote")
+  func joint() throws {
+    var member = try Sample.leader()
+    let change = ConfigurationChange([.addVoter(RaftID(2)), .addLearner(RaftID(1))], transition: .jointExplicit)
+    let write = member.step(.changeMembers(change, force: true, 1)).writes[0]
+    #expect(member.step(.written(write.number, failure: nil)).answers == [1])
+    #expect(member.membership.members[RaftID(1)]?.role == .learner && member.membership.members[RaftID(1)]?.isOutgoingVoter == true)
+    // The membership is on its way to the disk; from there another life begins.
+    let stored = member.step(.tick).writes[0].batch
+    #expect(stored.membership == member.membership)
+    var loaded = Sample.loaded
+    loaded.membership = stored.membership!
+    loaded.state = stored.applied!.state
+    loaded.compacted = SnapshotPoint(index: loaded.state.index, term: 2)
+    loaded.hardState = StoredHardState(term: 2, vote: nil, committed: loaded.state.index)
+    let again = try Sample.member(loaded)
+    #expect(!again.hasEnded)
+    #expect(again.configuration == member.configuration && again.configuration.isJoint)
+  }
+
   @Test("whoever asks in the very moment of the failure is told, too")
   func failedWriteAmongRequests() throws {
     var member = try Sample.leader()
@@ -83,15 +103,17 @@ enum Sample {
 
   static func volume(_ name: String) -> [UInt8] { Array(name.utf8) }
 
-  static func member() throws -> ReplicaCore {
+  static var loaded: LoadedState {
     var state = ClusterState()
     state.skip(to: 1)
-    let loaded = LoadedState(
+    return LoadedState(
       raftID: RaftID(1), hardState: StoredHardState(term: 1, vote: nil, committed: 1),
       membership: Membership([.init(raftID: RaftID(1), node: nil, address: "a:1", role: .voter)]),
       compacted: SnapshotPoint(index: 1, term: 1), state: state)
-    return try ReplicaCore(
-      config: ReplicaConfig(raft: RaftConfig(id: RaftID(1), seed: 1)), loaded: loaded, reader: NoLog(), decoder: decoder)
+  }
+
+  static func member(_ loaded: LoadedState = loaded) throws -> ReplicaCore {
+    try ReplicaCore(config: ReplicaConfig(raft: RaftConfig(id: RaftID(1), seed: 1)), loaded: loaded, reader: NoLog(), decoder: decoder)
   }
 
   static func leader() throws -> ReplicaCore {

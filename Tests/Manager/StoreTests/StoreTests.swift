@@ -145,11 +145,14 @@ import Wire
 
   @Test("hard state, membership and log come back; a conflicting suffix is replaced")
   func log() throws {
-    let membership = Membership([
+    var membership = Membership([
       .init(raftID: RaftID(7), node: id(101), address: "10.0.0.1:2377", role: .voter),
       .init(raftID: RaftID(UInt64.max), node: nil, address: "10.0.0.2:2377", role: .learner),
       .init(raftID: RaftID(9), node: id(103), address: "10.0.0.3:2377", role: .removed),
     ])
+    // In the middle of a joint configuration.
+    membership.members[RaftID(9)]!.isOutgoingVoter = true
+    membership.autoLeave = true
     do {
       let store = try open()
       var batch = appended(1...5)

@@ -351,8 +351,11 @@ public nonisolated struct WireRaftMember: Sendable {
   /// "HOST:PORT"
   public var address: String = String()
 
-  /// Raw value of Store's Membership.Role.
+  /// Raw value of Replica's Membership.Role.
   public var role: String = String()
+
+  /// Votes in the outgoing half of a joint configuration.
+  public var outgoing: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1097,7 +1100,7 @@ nonisolated extension WireRaftBatch: SwiftProtobuf.Message, SwiftProtobuf._Messa
 
 nonisolated extension WireRaftMember: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".RaftMember"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}raft_id\0\u{1}node\0\u{1}address\0\u{1}role\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}raft_id\0\u{1}node\0\u{1}address\0\u{1}role\0\u{1}outgoing\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1109,6 +1112,7 @@ nonisolated extension WireRaftMember: SwiftProtobuf.Message, SwiftProtobuf._Mess
       case 2: try { try decoder.decodeSingularBytesField(value: &self.node) }()
       case 3: try { try decoder.decodeSingularStringField(value: &self.address) }()
       case 4: try { try decoder.decodeSingularStringField(value: &self.role) }()
+      case 5: try { try decoder.decodeSingularBoolField(value: &self.outgoing) }()
       default: break
       }
     }
@@ -1127,6 +1131,9 @@ nonisolated extension WireRaftMember: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if !self.role.isEmpty {
       try visitor.visitSingularStringField(value: self.role, fieldNumber: 4)
     }
+    if self.outgoing != false {
+      try visitor.visitSingularBoolField(value: self.outgoing, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1135,6 +1142,7 @@ nonisolated extension WireRaftMember: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if lhs.node != rhs.node {return false}
     if lhs.address != rhs.address {return false}
     if lhs.role != rhs.role {return false}
+    if lhs.outgoing != rhs.outgoing {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
