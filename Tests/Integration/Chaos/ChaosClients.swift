@@ -20,6 +20,7 @@ final class ChaosClients: Sendable {
     var reads = 0
     var lastAcknowledged: Int64 = 0
     var longestGap: Int64 = 0
+    var longestGapEnd: Int64 = 0
   }
   private struct State {
     var history = History()
@@ -246,7 +247,8 @@ final class ChaosClients: Sendable {
       case .register(.value), .set(.elements): state.totals.reads += 1
       default:
         state.totals.acknowledged += 1
-        state.totals.longestGap = max(state.totals.longestGap, now - state.totals.lastAcknowledged)
+        let gap = now - state.totals.lastAcknowledged
+        if gap > state.totals.longestGap { (state.totals.longestGap, state.totals.longestGapEnd) = (gap, now) }
         state.totals.lastAcknowledged = now
       }
     }

@@ -6,7 +6,7 @@ extension MainJobTests {
   /// Three managers, with clients that write and read through all of them while managers are killed and paused, networks fail in one
   /// direction or both, and disks fill. Nested, so that nothing that measures time runs beside it.
   ///
-  /// ORCH_CHAOS_SECONDS (180): how long; ORCH_CHAOS_SEED: the schedule of a failure again. What the processes make of it is theirs: the
+  /// ORCH_CHAOS_SECONDS (180): how long; ORCH_CHAOS_SEED: the schedule of a failure again; ORCH_CHAOS_KEEP: a good run's history, too. What the processes make of it is theirs: the
   /// same seed gives the same faults, not the same history.
   @Suite(.serialized) struct Chaos {
     static let environment = ProcessInfo.processInfo.environment
@@ -48,11 +48,13 @@ extension MainJobTests {
       let totals = clients.totals
       print(
         "chaos: \(totals.acknowledged) writes acknowledged, \(totals.unknown) of unknown fate, \(totals.reads) reads, \(totals.refused) without effect; "
-          + "longest time without an acknowledgement \(seconds(totals.longestGap)) s; all managers work \(seconds(recovery)) s after the last fault")
+          + "longest time without an acknowledgement \(seconds(totals.longestGap)) s (until \(seconds(totals.longestGapEnd))); all managers work \(seconds(recovery)) s after the last fault"
+      )
       // Without them it proves nothing.
       #expect(totals.acknowledged > Int(duration) * 5, "\(totals)")
-      guard !problems.isEmpty else { return }
+      guard !problems.isEmpty || Self.environment["ORCH_CHAOS_KEEP"] != nil else { return }
       let folder = try keep(clients, problems, seed, cluster)
+      guard !problems.isEmpty else { return print("chaos: kept in \(folder)") }
       let faultsSeen = clients.trace.filter { $0.contains(" fault: ") }.joined(separator: "\n")
       Issue.record(
         "\(problems.joined(separator: "\n"))\nfaults:\n\(faultsSeen)\nAll of it, and the managers' logs: \(folder)\nThe same faults again: \(again)")
