@@ -15,12 +15,4 @@ extension Timestamp {
     clock_gettime(CLOCK_REALTIME, &time)
     return Timestamp(nanoseconds: Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec))
   }
-
-  /// Docker's log timestamps have nine decimals always.
-  var withNineDecimals: String {
-    let text = description.dropLast()
-    guard let dot = text.lastIndex(of: ".") else { return text + ".000000000Z" }
-    let decimals = text.distance(from: dot, to: text.endIndex) - 1
-    return text + String(repeating: "0", count: 9 - decimals) + "Z"
-  }
 }
