@@ -51,10 +51,16 @@ struct OrchAgent: AsyncParsableCommand {
   struct Run: AsyncParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Run as the node that this host has joined as")
     @OptionGroup var options: Options
+    @Option(name: .customLong("manager"), help: "HOST:PORT of a manager that this host does not know yet, as after a restore; remembered.")
+    var managers: [String] = []
 
     func run() async throws {
       try Telemetry.bootstrap(level: options.logLevel)
       let membership = Membership(folder: options.stateDir, managerFolder: options.managerStateDir)
+      if !managers.isEmpty {
+        for manager in managers { _ = try Membership.address(manager) }
+        try membership.remember(managers + membership.managers.filter { !managers.contains($0) })
+      }
       try await AgentDaemon(options: options, membership: membership).run()
     }
   }

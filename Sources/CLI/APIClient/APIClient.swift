@@ -86,6 +86,17 @@ public struct APIClient: Sendable {
     try await open("GET", path, query, nil, type: nil).body
   }
 
+  /// GET of a stream, with one header of the answer.
+  public func stream(_ path: String, _ query: Query = [], header: String) async throws -> (header: String?, body: HTTPClientResponse.Body) {
+    let response = try await open("GET", path, query, nil, type: nil)
+    return (response.headers.first(name: header), response.body)
+  }
+
+  /// POST of a small body that is answered with a stream.
+  public func stream(_ path: String, posting body: some Encodable) async throws -> HTTPClientResponse.Body {
+    try await open("POST", path, [], .bytes(ByteBuffer(bytes: JSONText.encode(body))), type: "application/json").body
+  }
+
   /// POST of a stream; the answer comes when the manager gives it, maybe before the body has ended.
   public func upload<Source: AsyncSequence & Sendable>(
     _ path: String, _ query: Query = [], _ body: Source, length: Int64? = nil, type: String

@@ -6,18 +6,22 @@ import Wire
 
 /// What is done to the database of a manager that does not run. All of it blocks.
 extension Consensus {
-  /// A new cluster of this one manager. Its log begins with a snapshot of the state at index 1, made by `actions` alone, so that later
-  /// members always begin with a snapshot, which tells them who the members are. One transaction: the cluster is made with its first
-  /// rows or not at all. Blocks; fails when the database has a cluster already.
+  /// A new cluster of this one manager. Its log begins with a snapshot of the state, so that later members always begin with a snapshot,
+  /// which tells them who the members are. One transaction: the cluster is made with its first rows or not at all. Blocks; fails when
+  /// the database has a cluster already.
+  /// - Parameters:
+  ///   - actions: what makes the state, or changes `earlier`; applied as the entry after it.
+  ///   - earlier: of a backup. Indexes go on from it, since objects carry them as versions.
+  ///   - term: over every term that the earlier cluster had.
   public static func bootstrap(
-    path: String, raftID: RaftID, node: NodeID, address: String, actions: [Action] = []
+    path: String, raftID: RaftID, node: NodeID, address: String, actions: [Action] = [], from earlier: ClusterState = ClusterState(), term: UInt64 = 1
   ) throws(ConsensusError) {
-    var state = ClusterState()
-    if case .failure(let refusal) = state.apply(Command(actions: actions), at: 1) { throw .refused(refusal) }
+    var state = earlier
+    if case .failure(let refusal) = state.apply(Command(actions: actions), at: earlier.index + 1) { throw .refused(refusal) }
     var batch = WriteBatch()
     batch.raftID = raftID
-    batch.hardState = StoredHardState(term: 1, vote: nil, committed: 1)
-    batch.snapshot = .init(point: SnapshotPoint(index: 1, term: 1), state: state)
+    batch.hardState = StoredHardState(term: term, vote: nil, committed: state.index)
+    batch.snapshot = .init(point: SnapshotPoint(index: state.index, term: term), state: state)
     batch.membership = Membership([.init(raftID: raftID, node: node, address: address, role: .voter)])
     try initialise(path, batch)
   }
@@ -58,16 +62,7 @@ extension Consensus {
         throw .cannotOpen(path: path, cause: "it never received the cluster's state; nothing can be made from it")
       }
       var state = loaded.state
-      for entry in loaded.entries where entry.index > state.index {
-        guard entry.kind == Entry.Kind.command.rawValue else {
-          state.skip(to: entry.index)
-          continue
-        }
-        guard let command = try? Command(serialized: entry.data) else {
-          throw .damaged(file: path, table: "raft_log", row: "\(entry.index)", reason: "cannot be read by this version of orch-manager")
-        }
-        _ = state.apply(command, at: entry.index)
-      }
+      try apply(loaded.entries, to: &state, path)
       let raftID = RaftID(UInt64.random(in: 1...UInt64(Int64.max)))
       let others = state.nodes.values.filter { $0.id != node && ($0.manager != nil || $0.spec.role == .manager) }
       var actions: [Action] = [.nodeManager(node, ManagerStatus(raftID: raftID, address: address))]
@@ -89,6 +84,20 @@ extension Consensus {
       try store.write(batch)
       return others.map(\.id).sorted { "\($0)" < "\($1)" }
     } catch { throw .storage(error) }
+  }
+
+  /// All that the log has beyond the state: what was acknowledged by a majority that is lost cannot be told from what was not.
+  static func apply(_ entries: [StoredEntry], to state: inout ClusterState, _ path: String) throws(StoreError) {
+    for entry in entries where entry.index > state.index {
+      guard entry.kind == Entry.Kind.command.rawValue else {
+        state.skip(to: entry.index)
+        continue
+      }
+      guard let command = try? Command(serialized: entry.data) else {
+        throw .damaged(file: path, table: "raft_log", row: "\(entry.index)", reason: "cannot be read by this version of orch-manager")
+      }
+      _ = state.apply(command, at: entry.index)
+    }
   }
 
   /// In place of a database that is damaged or lost: one under a new id, which waits for the state. The old file is moved aside; its new

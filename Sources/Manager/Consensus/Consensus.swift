@@ -140,6 +140,12 @@ public final class Consensus: Sendable {
     try await changeMembers(ConfigurationChange([.remove(id)]), force: force)
   }
 
+  /// Gives a member a vote, or takes it: it stays as a learner, with a copy of the state. Refused as a removal is. Only the leader takes it.
+  /// The leader promotes learners by itself, but for those whose node is a worker by its spec: set that first.
+  public func setVote(_ id: RaftID, _ votes: Bool, force: Bool = false) async throws {
+    try await changeMembers(ConfigurationChange([votes ? .addVoter(id) : .addLearner(id)]), force: force)
+  }
+
   private func changeMembers(_ change: ConfigurationChange, force: Bool) async throws {
     _ = try await ask {
       .changeMembers(change, force: force, $0)
@@ -189,6 +195,15 @@ public final class Consensus: Sendable {
     }
   }
 
+  /// Returns when the database's tables hold all that was applied here before the call: they follow the log.
+  public func flush() async throws {
+    try await ask {
+      .flush($0)
+    } answer: {
+      if case .done = $0 { () } else { nil }
+    }
+  }
+
   public func status() async throws -> ConsensusStatus {
     try await ask {
       .status($0)
@@ -205,12 +220,16 @@ public final class Consensus: Sendable {
       shared.watchers.removeAll { $0.isFinished }
       shared.watchers.append(watcher)
     }
+    let reader = Watcher.Reader(watcher)
     return AsyncStream {
-      await watcher.next()
+      await reader.watcher.next()
     } onCancel: {
       watcher.finish()
     }
   }
+
+  /// For tests.
+  var watcherCount: Int { shared.withLock { $0.watchers.count { !$0.isFinished } } }
 
   /// First what is now. Only the newest waits for a slow reader.
   public func leadership() -> AsyncStream<Leadership> {

@@ -79,7 +79,7 @@ extension ReplicaDriver {
     guard let trouble else { return }
     let refusal = ReplicaCore.Answer.failed(.storage(trouble.error))
     switch input {
-    case .propose(_, let request), .changeMembers(_, _, let request), .transfer(_, let request): reply(request, refusal)
+    case .propose(_, let request), .changeMembers(_, _, let request), .transfer(_, let request), .flush(let request): reply(request, refusal)
     case .read(let request): reply(request, trouble.isAlone ? .state(trouble.view.state) : refusal)
     case .status(let request): reply(request, .status(trouble.status))
     case .message(let message): hear(message)

@@ -25,6 +25,13 @@ final class Watcher: Sendable {
       return reader
     }
   }
+  /// What the stream holds: when nobody has the stream any more, read or not, the watcher is over.
+  final class Reader: Sendable {
+    let watcher: Watcher
+    init(_ watcher: Watcher) { self.watcher = watcher }
+    deinit { watcher.finish() }
+  }
+
   private let state = Mutex(State())
   private let bound: Int
   private let current: @Sendable () -> ClusterState

@@ -21,12 +21,20 @@ public struct ControlAPI: Sendable {
     let target = Target(uri: request.uri)
     switch (target.path.first, target.path.count) {
     case ("_ping", _), ("version", 1), ("info", 1): return await respond(to: request)
+    // Read from the database of whoever is asked.
+    case ("orch", 3) where ["sql", "backup"].contains(target.path[2]): return await respond(to: request)
     default: break
     }
     var request = request
     let isRead = request.method == "GET"
     // No read has one, and a body of the server's can be read once only.
     if isRead { request.body = .empty }
+    let isRepeatable = Self.isRepeatable(request.method, target.path)
+    if isRepeatable {
+      do { request.body = APIBody(try await request.body.collect(upTo: JSON.bodyMax)) } catch {
+        return .error((error as? APIError)?.status ?? 400, "\(error)")
+      }
+    }
     let deadline = ContinuousClock.now + Self.readPatience
     while true {
       switch await backend.route() {
@@ -34,7 +42,10 @@ public struct ControlAPI: Sendable {
       case .forward(let send):
         do { return try await send(request) } catch let error as APIError { return .error(error.status, error.message) } catch {
           // A read is asked again of whoever leads now; only its sender knows whether a change may be made twice.
-          if isRead, !Task.isCancelled, ContinuousClock.now < deadline { continue }
+          if isRead || isRepeatable, !Task.isCancelled, ContinuousClock.now < deadline {
+            if isRepeatable { request.headers.append(Self.again) }
+            continue
+          }
           return .error(503, "the leader did not answer (\(error)): an election may be going on; look whether it was done before you try again")
         }
       case .unreachable(let sentence): return .error(503, sentence)
@@ -50,6 +61,18 @@ public struct ControlAPI: Sendable {
 
   /// How long after its beginning a read may be begun anew when the leader is lost.
   private static var readPatience: Duration { .seconds(3) }
+
+  /// Changes that end a leader's term, and with it the connection that their answer comes on. Done twice they do nothing more.
+  private static func isRepeatable(_ method: String, _ path: [String]) -> Bool {
+    switch (method, path.count) {
+    case ("POST", 3): path[0] == "nodes" && path[2] == "update"
+    case ("DELETE", 2): path[0] == "nodes"
+    case ("POST", 4...), ("DELETE", 4): path[..<3] == ["orch", "v1", "managers"]
+    default: false
+    }
+  }
+  /// On a request that may have been carried out already.
+  static let again = APIHeader("Orch-Again", "1")
 
   /// Handles the request here, whoever sent it. Never throws: what goes wrong is the answer.
   public func respond(to request: APIRequest) async -> APIResponse {
@@ -82,7 +105,7 @@ public struct ControlAPI: Sendable {
     case ("GET", "events", 1): return try await events(target)
     case ("GET", "nodes", 1): return try await listNodes(target)
     case ("GET", "nodes", 2): return try await inspectNode(name)
-    case ("DELETE", "nodes", 2): return try await removeNode(name, force: target.flag("force"))
+    case ("DELETE", "nodes", 2): return try await removeNode(name, force: target.flag("force"), request)
     case ("POST", "nodes", 3) where path[2] == "update": return try await updateNode(name, target, request)
     case ("GET", "services", 1): return try await listServices(target)
     case ("POST", "services", 2) where name == "create": return try await createService(request)
@@ -123,6 +146,13 @@ public struct ControlAPI: Sendable {
     case ("DELETE", "stacks", 2): return try await removeStack(path[1], volumes: target.flag("volumes"))
     case ("POST", "scale", 1): return try await scale(request)
     case ("GET", "managers", 1): return try await managers()
+    case ("POST", "managers", 2) where path[1] == "transfer-leadership": return try await transferLeadership(request)
+    case ("POST", "managers", 3) where path[2] == "promote": return try await promoteManager(path[1])
+    case ("POST", "managers", 3) where path[2] == "demote": return try await demoteManager(path[1], force: target.flag("force"), request)
+    case ("DELETE", "managers", 2): return try await removeManager(path[1], force: target.flag("force"), request)
+    case ("POST", "sql", 1): return try await query(request)
+    case ("GET", "backup", 1): return try await backup(target)
+    case ("POST", "restore", 1): return try await restore(target, request)
     case ("POST", "tasks", 3) where path[2] == "exec": return try await exec(path[1], request)
     case ("GET", "images", 1): return try await listImages()
     case ("POST", "images", 2) where path[1] == "load": return try await loadImage(.archive, request)

@@ -2,6 +2,8 @@
 @_exported import class API.Pipe
 import Model
 
+import struct API.BackupSummary
+
 /// What the public API needs of the daemon around it. ControlAPI knows no Raft, no store and no agent connection: the daemon
 /// implements this over Consensus and Transport, tests over a `ClusterState` in memory.
 ///
@@ -32,10 +34,21 @@ public protocol ControlBackend: Sendable {
   func portConflicts(_ ports: [PortConfig], on node: NodeID) async throws -> [NodeDescription.PortConflict]
   /// Deletes the volume's data on one host; not an error when it has none.
   func removeVolume(_ name: String, on node: NodeID) async throws
+  /// Lines of JSON (docs/sql.md), once the statement is prepared; throws 400 for one that is refused. Any manager answers; `stale`: from
+  /// its own copy, however old.
+  func query(_ statement: String, limit: Duration, stale: Bool) async throws -> APIBody
+  /// The state as one SQLite file, made and verified before this returns. Any manager answers; `stale` as above.
+  func backup(stale: Bool) async throws -> (BackupSummary, APIBody)
+  /// Takes a backup in and checks all of it; throws 400 with what is wrong.
+  func readBackup(_ file: APIBody) async throws -> (BackupSummary, ClusterState)
   /// The Raft group as this manager sees it. Works without a leader.
   func managers() async -> [ManagerRecord]
-  /// Takes the node's manager out of the Raft group. Throws an ``APIError`` when the rest would have no majority.
-  func removeManager(_ node: NodeID) async throws
+  /// Takes the node's manager out of the Raft group. Throws an ``APIError`` when the rest would have no majority, unless forced.
+  func removeManager(_ node: NodeID, force: Bool) async throws
+  /// Gives the node's manager a vote, or takes it and leaves it a copy of the state (a learner). As `removeManager`.
+  func setVote(_ node: NodeID, _ votes: Bool, force: Bool) async throws
+  /// On the leader: hands over to the node's manager, or to the one with the most of the log; who leads then.
+  func transferLeadership(to node: NodeID?) async throws -> NodeID
   /// This manager. Works without a leader.
   func info() async -> ManagerInfo
 }
@@ -144,16 +157,31 @@ public struct ManagerRecord: Hashable, Sendable {
   /// "HOST:PORT" of its daemon port.
   public var address: String
   public var leader: Bool
+  /// As this manager knows it, also when the others are not there.
+  public var hostname: String
+  public var votes: Bool
+  /// The latest that the answering manager has heard of.
+  public var term: UInt64
   /// nil: not known (only the leader knows).
   public var reachable: Bool?
   public var matchIndex: UInt64?
-  public init(raftID: RaftID, node: NodeID, address: String, leader: Bool, reachable: Bool?, matchIndex: UInt64? = nil) {
+  /// Entries of the leader's log that it does not have durably; nil as above.
+  public var lag: UInt64?
+  public init(
+    raftID: RaftID, node: NodeID, hostname: String = "", address: String, leader: Bool, votes: Bool = true, term: UInt64 = 0, reachable: Bool?,
+    matchIndex: UInt64? = nil,
+    lag: UInt64? = nil
+  ) {
     self.raftID = raftID
     self.node = node
     self.address = address
     self.leader = leader
+    self.hostname = hostname
+    self.votes = votes
+    self.term = term
     self.reachable = reachable
     self.matchIndex = matchIndex
+    self.lag = lag
   }
 }
 

@@ -39,20 +39,6 @@ extension ControlAPI {
     guard let cluster = try await backend.state().cluster else { throw APIError(503, "the cluster is not initialized: run orch-manager init") }
     return .json(SwarmInspect(cluster, tokens: true))
   }
-
-  func managers() async throws -> APIResponse {
-    let state = try? await backend.state()
-    let list = await backend.managers().map { record in
-      ManagerInspect(
-        raftID: record.raftID.rawValue, nodeID: record.node.description, hostname: state?.nodes[record.node]?.hostname ?? "",
-        addr: record.address, leader: record.leader, reachability: record.reachability, matchIndex: record.matchIndex)
-    }
-    return .json(list)
-  }
-}
-
-extension ManagerRecord {
-  var reachability: String { reachable.map { $0 ? "reachable" : "unreachable" } ?? "unknown" }
 }
 
 /// "10.0.0.1" of "10.0.0.1:2377", "::1" of "[::1]:2377".

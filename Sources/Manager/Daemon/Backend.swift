@@ -14,6 +14,7 @@ import Wire
 /// What the public API stands on: consensus here, agents through their sessions, the leader through a stream.
 struct Backend: ControlBackend {
   let consensus: Consensus
+  let queries: StateQueries
   let sessions: AgentSessions
   let leaderLink: LeaderLink
   let vault: FileVault
@@ -28,29 +29,27 @@ struct Backend: ControlBackend {
 
   func content(of file: StoredFile) throws -> [UInt8] { try vault.content(of: file) }
 
-  private func translated<Value>(_ body: () async throws -> Value) async throws -> Value {
+  func translated<Value>(_ body: () async throws -> Value) async throws -> Value {
     do { return try await body() } catch ConsensusError.refused(let refusal) { throw refusal } catch let error as ConsensusError {
       throw APIError(503, "\(error)")
     }
   }
 
+  /// One element for each demand: what a slow reader has not taken waits in Consensus's bounded queue, and its overflow ends the watch.
   func watch() async -> AsyncStream<([StateChange], ClusterState)> {
-    let changes = consensus.changes()
-    return AsyncStream { continuation in
-      let task = Task {
-        var first = true
-        loop: for await event in changes {
-          switch event {
-          case .changes(let batch): continuation.yield((batch.changes, batch.state))
-          // It begins with one; a later one says that something was missed, which ends the watch.
-          case .resync:
-            if !first { break loop }
-            first = false
-          }
+    // An AsyncStream is read by one task: these two with it.
+    nonisolated(unsafe) var iterator = consensus.changes().makeAsyncIterator()
+    nonisolated(unsafe) var first = true
+    return AsyncStream {
+      while let event = await iterator.next() {
+        switch event {
+        case .changes(let batch): return (batch.changes, batch.state)
+        // It begins with one; a later one says that something was missed.
+        case .resync where first: first = false
+        case .resync: return nil
         }
-        continuation.finish()
       }
-      continuation.onTermination = { _ in task.cancel() }
+      return nil
     }
   }
 
@@ -191,35 +190,6 @@ struct Backend: ControlBackend {
       let _: WireEmpty = try await agent(node).call(.volumeRemove, request, timeout: .seconds(60))
     } catch let error as StreamError {
       throw APIError(409, "\(error)")
-    }
-  }
-
-  // MARK: - Managers
-
-  func managers() async -> [ManagerRecord] {
-    guard let status = try? await consensus.status() else { return [] }
-    return status.members.compactMap { member in
-      guard member.member.role != .removed, let node = member.member.node else { return nil }
-      return ManagerRecord(
-        raftID: member.member.raftID, node: node, address: member.member.address, leader: member.member.raftID == status.leader,
-        reachable: member.isReachable, matchIndex: member.match)
-    }
-  }
-
-  func removeManager(_ node: NodeID) async throws {
-    let state = consensus.snapshot
-    let members = consensus.membership.members.values.filter { $0.node == node && $0.role != .removed }
-    let name = state.nodes[node]?.hostname ?? "\(node)"
-    for member in members {
-      if member.raftID == consensus.id {
-        // Another must lead before this one can go; the user asks again and reaches it.
-        throw APIError(409, "manager \(name) leads the cluster: stop its orch-manager, then remove the node")
-      }
-      do { try await consensus.removeMember(member.raftID) } catch ConsensusError.membership(let objection) {
-        throw APIError(409, "node \(name) is a manager and cannot be removed: \(objection)")
-      } catch let error as ConsensusError {
-        throw APIError(503, "\(error)")
-      }
     }
   }
 

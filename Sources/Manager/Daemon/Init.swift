@@ -12,6 +12,7 @@ struct Init: AsyncParsableCommand {
   static let configuration = CommandConfiguration(abstract: "Make a new cluster with this host as its first manager, and run it.")
   @OptionGroup var common: CommonOptions
   @OptionGroup var addresses: AddressOptions
+  @OptionGroup var backup: BackupOptions
 
   @Flag(
     help: """
@@ -27,6 +28,7 @@ struct Init: AsyncParsableCommand {
     try folder.requireUnused()
     let settings = try self.settings()
     try await addresses.requireFree()
+    if backup.file != nil { return try await restore(settings, folder) }
     let (cluster, node) = (ClusterID.random(), NodeID.random())
     let (identity, unlock, worker, manager) = try await folder.fill { try make(cluster, node, settings, folder) }
 

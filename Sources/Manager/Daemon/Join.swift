@@ -12,6 +12,9 @@ struct Join: AsyncParsableCommand {
   @OptionGroup var common: CommonOptions
   @OptionGroup var addresses: AddressOptions
 
+  @Option(name: .customLong("agent-state-dir"), help: "Folder of this host's agent, if it has one: both are one node then.")
+  var agentFolder = "/var/lib/orch/agent"
+
   @Option(help: "The manager token that `orch-manager init` printed.")
   var token: String
 
@@ -38,7 +41,8 @@ struct Join: AsyncParsableCommand {
       var hosts = [Host.hostname]
       if let advertise { hosts.append(advertise.host) }
       let joined = try await JoinClient.requestCertificate(
-        token: token, role: .manager, address: target, hostname: Host.hostname, hosts: hosts, log: log)
+        token: token, role: .manager, address: target, hostname: Host.hostname, hosts: hosts,
+        sameNodeAs: try NodeIdentity.load(folder: agentFolder), log: log)
       let settings = try addresses.settings(listen: listen, advertise: advertise ?? HostPort(host: joined.localHost, port: listen.port))
       try folder.save(settings)
       let unlock = try await becomeMember(joined, settings, target, folder, log)

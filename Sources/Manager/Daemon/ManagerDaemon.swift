@@ -39,6 +39,7 @@ struct ManagerDaemon {
   /// Returns after SIGTERM or SIGINT and a graceful stop; throws when it cannot go on. `announce` once `condition` holds.
   func run(until condition: Condition, announce: @escaping @Sendable () -> Void) async throws {
     let log = Logger(label: "manager")
+    folder.removeTemporaryFiles()
     guard let listen = HostPort(settings.listen) else {
       throw UserError("\(folder.settingsFile): listen address \(settings.listen) is not HOST:PORT")
     }
@@ -56,7 +57,8 @@ struct ManagerDaemon {
     let sessions = AgentSessions(vault: vault, log: Logger(label: "sessions"))
     let loop = ControlLoop(consensus: consensus, sessions: sessions, log: Logger(label: "control"))
     let backend = Backend(
-      consensus: consensus, sessions: sessions, leaderLink: leaderLink, vault: vault, node: credentials.identity.node,
+      consensus: consensus, queries: StateQueries(consensus), sessions: sessions, leaderLink: leaderLink, vault: vault,
+      node: credentials.identity.node,
       address: settings.advertise)
     let api = ControlAPI(backend: backend)
     let joining = JoinService(consensus: consensus, leader: leaderLink, unlock: unlock, log: log)

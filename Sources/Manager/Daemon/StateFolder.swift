@@ -52,6 +52,13 @@ struct StateFolder: Sendable {
     }
   }
 
+  /// Backups that were on their way when the manager before this one died.
+  func removeTemporaryFiles() {
+    for entry in (try? FileManager.default.contentsOfDirectory(atPath: path)) ?? [] where entry.hasPrefix(Backend.temporaryPrefix) {
+      try? FileManager.default.removeItem(atPath: "\(path)/\(entry)")
+    }
+  }
+
   func save(_ settings: Settings) throws {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]

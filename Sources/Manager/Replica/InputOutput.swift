@@ -16,6 +16,8 @@ extension ReplicaCore {
     /// Answered with `.done` once the other was asked.
     case transfer(RaftID, RequestID)
     case status(RequestID)
+    /// Answered with `.done` once all rows of the state of now are on the disk.
+    case flush(RequestID)
 
     case message(Message)
     /// With all its bytes.
@@ -37,7 +39,9 @@ extension ReplicaCore {
     /// Of those that are answered.
     public var request: RequestID? {
       switch self {
-      case .propose(_, let request), .read(let request), .changeMembers(_, _, let request), .transfer(_, let request), .status(let request): request
+      case .propose(_, let request), .read(let request), .changeMembers(_, _, let request), .transfer(_, let request), .status(let request),
+        .flush(let request):
+        request
       default: nil
       }
     }

@@ -87,29 +87,42 @@ extension ReplicaCore {
         if membership.members[id]?.role == .removed { return "manager \(id) was removed and its id cannot come back; join with an empty folder" }
       case .remove(let id):
         guard let member = membership.members[id], member.role != .removed else { return "manager \(id) is not a member" }
-        guard member.role == .voter else { continue }
-        let rest = membership.ids(.voter).filter { $0 != id }
-        if rest.isEmpty { return "manager \(id) is the last one; a cluster needs a manager" }
-        // The leader is one of the peers of its own status, and always active there.
-        let active = core.status.peers.count { rest.contains($0.id) && $0.isRecentlyActive }
-        if !force && active < rest.count / 2 + 1 {
-          return "without manager \(id) only \(active) of \(rest.count) managers would be reachable, too few for a majority; start another first"
-        }
+      }
+      switch change {
+      case .addVoter: continue
+      case .addLearner(let id), .remove(let id): if let objection = objection(toLossOfVote: id, force: force) { return objection }
       }
     }
     return nil
   }
 
-  /// A learner exists only to become a voter once it has (nearly) everything; whoever leads sees to it.
+  /// The rest must have a majority that is reachable: without one nothing could be changed any more, and this not be undone.
+  private func objection(toLossOfVote id: RaftID, force: Bool) -> String? {
+    guard membership.members[id]?.role == .voter else { return nil }
+    let rest = membership.ids(.voter).filter { $0 != id }
+    if rest.isEmpty { return "it is the only manager with a vote, and a cluster needs one; add another first (orch manager add)" }
+    // The leader is one of the peers of its own status, and always active there.
+    let active = core.status.peers.count { rest.contains($0.id) && $0.isRecentlyActive }
+    let needed = rest.count / 2 + 1
+    if force || active >= needed { return nil }
+    return
+      "without its vote only \(active) of \(rest.count) managers would be reachable, and \(needed) are needed: the cluster would take no more changes; "
+      + "start the others first (orch managers), or add one; --force does it nevertheless"
+  }
+
+  /// A learner becomes a voter once it has (nearly) everything; whoever leads sees to it.
   mutating func promoteLearners() {
     guard leadingTerm != nil, !core.confState.learners.isEmpty else { return }
     let ready = core.status.peers.first {
-      $0.isLearner && $0.isRecentlyActive && $0.replication == .replicate && $0.match + 100 >= core.commitIndex
+      $0.isLearner && $0.isRecentlyActive && $0.replication == .replicate && $0.match + 100 >= core.commitIndex && shallVote($0.id)
     }
     guard let ready else { return }
     // Another change may be pending: the next tick tries again.
     _ = try? core.proposeConfigurationChange(ConfigurationChange([.addVoter(ready.id)]))
   }
+
+  /// A manager that was demoted stays a learner until it is promoted.
+  private func shallVote(_ id: RaftID) -> Bool { membership.members[id]?.node.flatMap { state.nodes[$0] }?.spec.role != .worker }
 
   func failure(_ error: RaftError) -> ConsensusError {
     switch error {

@@ -142,6 +142,7 @@ extension ReplicaCore {
     underWay = nil
     if let snapshot = write.snapshot { install(snapshot) }
     writtenIndex = max(writtenIndex, write.appliedIndex)
+    answerFlushes()
     if let point = write.compact {
       compacted = point
       core.compact(upTo: point.index)
@@ -150,6 +151,19 @@ extension ReplicaCore {
     }
     if write.ready > 0 { core.persisted(write.ready) }
     send(write.messages)
+  }
+
+  mutating func flush(_ request: RequestID) {
+    flushes.append((state.index, request))
+    answerFlushes()
+  }
+
+  private mutating func answerFlushes() {
+    while let first = flushes.first, first.index <= writtenIndex {
+      outputs.append(.answer(first.request, .done))
+      flushes.removeFirst()
+    }
+    if !flushes.isEmpty { isFlushDue = true }
   }
 
   private mutating func install(_ snapshot: IncomingSnapshot) {

@@ -46,6 +46,8 @@ public struct ReplicaCore {
   var reads: [UInt64: PendingRead] = [:]
   var nextRead: UInt64
   var waitingChanges: [WaitingChange] = []
+  /// In the order of their indexes.
+  var flushes: [(index: UInt64, request: RequestID)] = []
 
   var stopping = false
   var wasRemoved = false
@@ -144,6 +146,7 @@ public struct ReplicaCore {
       case .changeMembers(let change, let force, let request): changeMembers(change, force: force, request)
       case .transfer(let target, let request): transfer(to: target, request)
       case .status(let request): outputs.append(.answer(request, .status(status)))
+      case .flush(let request): flush(request)
       case .unreachable(let peer): core.reportUnreachable(peer)
       case .snapshotSent(let peer, let succeeded): core.reportSnapshot(peer, succeeded: succeeded)
       case .written(let number, let failure): try written(number, failure)
@@ -186,7 +189,8 @@ public struct ReplicaCore {
       for request in read.value.requests { outputs.append(.answer(request, .failed(failure))) }
     }
     for waiting in waitingChanges { outputs.append(.answer(waiting.request, .failed(failure))) }
-    (waiters, reads, waitingChanges) = ([:], [:], [])
+    for flush in flushes { outputs.append(.answer(flush.request, .failed(failure))) }
+    (waiters, reads, waitingChanges, flushes) = ([:], [:], [], [])
     var answered = Set(outputs.compactMap { if case .answer(let request, _) = $0 { request } else { nil } })
     for request in inputs.compactMap(\.request) where answered.insert(request).inserted { outputs.append(.answer(request, .failed(failure))) }
     outputs.append(.ended(reason))

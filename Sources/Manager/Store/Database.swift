@@ -7,7 +7,7 @@ import Replica
 /// Why not a library: one row per transaction costs the same, a batch of 100 rows is a third faster (docs/dependencies.md).
 final class Database {
   let path: String
-  private let handle: OpaquePointer
+  let handle: OpaquePointer
   private var statements: [String: Statement] = [:]
   /// Pages in the write-ahead log as of this connection's last commit; counted once `countLogPages` was called.
   private(set) var logPages: Int32 = 0
@@ -175,7 +175,7 @@ final class Statement {
   }
 
   /// SQLITE_TRANSIENT (SQLite copies), a cast that the importer does not bring over.
-  private static var transient: sqlite3_destructor_type { unsafeBitCast(-1, to: sqlite3_destructor_type.self) }
+  static var transient: sqlite3_destructor_type { unsafeBitCast(-1, to: sqlite3_destructor_type.self) }
 
   /// True when there is a row.
   func step() throws(StoreError) -> Bool {
@@ -194,6 +194,8 @@ final class Statement {
     sqlite3_clear_bindings(pointer)
   }
 
+  var columnCount: Int32 { sqlite3_column_count(pointer) }
+  func columnName(_ column: Int32) -> String { sqlite3_column_name(pointer, column).map { String(cString: $0) } ?? "" }
   func isNull(_ column: Int32) -> Bool { sqlite3_column_type(pointer, column) == SQLITE_NULL }
   func integer(_ column: Int32) -> Int64 { sqlite3_column_int64(pointer, column) }
   func unsigned(_ column: Int32) -> UInt64 { UInt64(bitPattern: integer(column)) }

@@ -53,6 +53,15 @@ enum Schema {
       id BLOB PRIMARY KEY, name TEXT NOT NULL UNIQUE, labels TEXT NOT NULL, data BLOB NOT NULL, created_at INTEGER NOT NULL,
       updated_at INTEGER NOT NULL, version INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    // What may be shown of the settings: the rest is key material (the CA's sealed key, join tokens). Written with them, never read back.
+    """
+    ALTER TABLE cluster ADD COLUMN address_pool TEXT NOT NULL DEFAULT '';
+    ALTER TABLE cluster ADD COLUMN subnet_length INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE cluster ADD COLUMN data_path_port INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE cluster ADD COLUMN task_history INTEGER NOT NULL DEFAULT 0;
+    UPDATE cluster SET address_pool = json_extract(settings, '$.addressPool'), subnet_length = json_extract(settings, '$.subnetLength'),
+      data_path_port = json_extract(settings, '$.dataPathPort'), task_history = json_extract(settings, '$.taskHistory');
+    """,
   ]
 
   static let replicatedTables = [

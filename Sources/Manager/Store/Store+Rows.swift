@@ -60,8 +60,9 @@ extension Store {
 
   private func put(_ cluster: Cluster) throws(StoreError) {
     try database.run(
-      "INSERT OR REPLACE INTO cluster VALUES (1, ?, ?, ?, ?)", .blob(cluster.id.bytes), .integer(cluster.createdAt.nanoseconds), JSON.text(cluster),
-      .integer(cluster.version))
+      "INSERT OR REPLACE INTO cluster VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", .blob(cluster.id.bytes), .integer(cluster.createdAt.nanoseconds),
+      JSON.text(cluster), .integer(cluster.version), .text(cluster.addressPool.description), .integer(cluster.subnetLength),
+      .integer(cluster.dataPathPort), .integer(cluster.taskHistory))
   }
 
   private func put(_ node: Node, replaces: Bool) throws(StoreError) {

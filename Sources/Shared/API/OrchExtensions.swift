@@ -109,26 +109,125 @@ public struct ScaleResponse: Codable, Hashable, Sendable {
 }
 
 public struct ManagerInspect: Codable, Hashable, Sendable {
+  public enum Role: String, Codable, Sendable {
+    /// Counts for majorities.
+    case voter
+    /// Has a copy and no vote: it is catching up, or was demoted.
+    case learner
+  }
   public var raftID: UInt64
   public var nodeID: String
   public var hostname: String
   public var addr: String
   public var leader: Bool
+  public var role: Role
+  /// Raft's, the latest that the answering manager has heard of.
+  public var term: UInt64
   public var reachability: String
   /// Highest log index known to be on its disk; nil when not known to the answering manager.
   public var matchIndex: UInt64?
-  public init(raftID: UInt64, nodeID: String, hostname: String, addr: String, leader: Bool, reachability: String, matchIndex: UInt64?) {
+  /// How many entries it is behind the leader; nil as above.
+  public var lag: UInt64?
+  public init(
+    raftID: UInt64, nodeID: String, hostname: String, addr: String, leader: Bool, role: Role, term: UInt64, reachability: String,
+    matchIndex: UInt64?, lag: UInt64?
+  ) {
     self.raftID = raftID
     self.nodeID = nodeID
     self.hostname = hostname
     self.addr = addr
     self.leader = leader
+    self.role = role
+    self.term = term
     self.reachability = reachability
     self.matchIndex = matchIndex
+    self.lag = lag
   }
   enum CodingKeys: String, CodingKey {
-    case raftID = "RaftID", nodeID = "NodeID", hostname = "Hostname", addr = "Addr", leader = "Leader", reachability = "Reachability"
-    case matchIndex = "MatchIndex"
+    case raftID = "RaftID", nodeID = "NodeID", hostname = "Hostname", addr = "Addr", leader = "Leader", role = "Role", term = "Term"
+    case reachability = "Reachability", matchIndex = "MatchIndex", lag = "Lag"
+  }
+}
+
+/// Body of `POST /orch/v1/managers/transfer-leadership`, and its answer: who leads now.
+public struct LeadershipTransfer: Codable, Hashable, Sendable {
+  /// Hostname or id; nil in a request: whoever has the most of the log.
+  public var node: String?
+  public init(node: String?) { self.node = node }
+  enum CodingKeys: String, CodingKey { case node = "Node" }
+}
+
+/// Body of `POST /orch/v1/sql`; the answer is lines of JSON (docs/sql.md).
+public struct QueryRequest: Codable, Hashable, Sendable {
+  public var query: String
+  /// Seconds, at most 600; nil: 10.
+  public var timeout: Double?
+  /// From the answering manager's own copy, however old.
+  public var stale: Bool?
+  public init(query: String, timeout: Double? = nil, stale: Bool? = nil) {
+    self.query = query
+    self.timeout = timeout
+    self.stale = stale
+  }
+  enum CodingKeys: String, CodingKey { case query = "Query", timeout = "Timeout", stale = "Stale" }
+}
+
+/// What a backup holds: the header `Orch-Backup` of `GET /orch/v1/backup`, and a part of `RestoreResponse`.
+public struct BackupSummary: Codable, Hashable, Sendable {
+  public static let header = "Orch-Backup"
+  public var cluster: String
+  /// Raft index of the state.
+  public var index: UInt64
+  public var takenAt: Timestamp
+  /// Of the file.
+  public var bytes: Int64
+  /// CRC-32C of the file.
+  public var checksum: UInt32
+  public var nodes: Int
+  public var stacks: Int
+  public var services: Int
+  public var tasks: Int
+  public var networks: Int
+  public var volumes: Int
+  public init(
+    cluster: String, index: UInt64, takenAt: Timestamp, bytes: Int64, checksum: UInt32, nodes: Int, stacks: Int, services: Int, tasks: Int,
+    networks: Int, volumes: Int
+  ) {
+    self.cluster = cluster
+    self.index = index
+    self.takenAt = takenAt
+    self.bytes = bytes
+    self.checksum = checksum
+    self.nodes = nodes
+    self.stacks = stacks
+    self.services = services
+    self.tasks = tasks
+    self.networks = networks
+    self.volumes = volumes
+  }
+  enum CodingKeys: String, CodingKey {
+    case cluster = "Cluster", index = "Index", takenAt = "TakenAt", bytes = "Bytes", checksum = "CRC32C", nodes = "Nodes", stacks = "Stacks"
+    case services = "Services", tasks = "Tasks", networks = "Networks", volumes = "Volumes"
+  }
+}
+
+/// Answer of `POST /orch/v1/restore`; each line is "service stack_web", "stack demo", …
+public struct RestoreResponse: Codable, Hashable, Sendable {
+  public var backup: BackupSummary
+  /// False: nothing was changed yet.
+  public var applied: Bool
+  public var created: [String] = []
+  public var updated: [String] = []
+  public var unchanged: [String] = []
+  public var removed: [String] = []
+  /// Not in the backup, and left alone.
+  public var kept: [String] = []
+  public init(backup: BackupSummary, applied: Bool) {
+    self.backup = backup
+    self.applied = applied
+  }
+  enum CodingKeys: String, CodingKey {
+    case backup = "Backup", applied = "Applied", created = "Created", updated = "Updated", unchanged = "Unchanged", removed = "Removed", kept = "Kept"
   }
 }
 

@@ -23,6 +23,18 @@ import Testing
     asked.withLock { $0 = nil }
   }
 
+  @Test("a watch that nobody has any more is over, whether it was read or not")
+  func dropped() async throws {
+    let group = Group()
+    try await group.form(1)
+    let member = try await group.leader()
+    let before = member.watcherCount
+    do { _ = member.changes() }
+    do { for await _ in member.changes() { break } }
+    _ = member.changes()
+    #expect(member.watcherCount <= before + 1)
+  }
+
   @Test("what is applied while a watcher reads the state is neither lost nor told twice")
   func appliedMeanwhile() async throws {
     let watched = Mutex<Watcher?>(nil)

@@ -15,6 +15,9 @@ final class MemoryBackend: ControlBackend {
     var loaded: [NodeID: Int] = [:]
     var removedVolumes: [String] = []
     var removedManagers: [NodeID] = []
+    var members: [(number: Int, votes: Bool)] = [(1, true)]
+    var leader = 1
+    var backups: [String: ClusterState] = [:]
     var execInput: [ExecInput] = []
     var execEnded = 0
     var proposals = 0
@@ -160,9 +163,50 @@ final class MemoryBackend: ControlBackend {
   func images(on node: NodeID) async throws -> [ImageRecord] { [ImageRecord(name: "web:1", id: "sha256:0123456789abcdef", sizeBytes: 1_240_000)] }
   func removeVolume(_ name: String, on node: NodeID) async throws { world.withLock { $0.removedVolumes.append("\(name)@\(node.value)") } }
   func managers() async -> [ManagerRecord] {
-    [ManagerRecord(raftID: RaftID(1), node: nodes[0], address: "10.9.0.1:7946", leader: true, reachable: true, matchIndex: 1)]
+    world.withLock { world in
+      world.members.map { number, votes in
+        ManagerRecord(
+          raftID: RaftID(UInt64(number)), node: nodes[number - 1], hostname: "h\(number)", address: "10.9.0.\(number):7946",
+          leader: number == world.leader, votes: votes,
+          term: 3, reachable: true, matchIndex: 40 - UInt64(number), lag: UInt64(number) - 1)
+      }
+    }
   }
-  func removeManager(_ node: NodeID) async throws { world.withLock { $0.removedManagers.append(node) } }
+  func removeManager(_ node: NodeID, force: Bool) async throws {
+    try world.withLock { world in
+      let number = Int(node.value)
+      if !force, world.members.count(where: \.votes) == 2 { throw APIError(409, "manager h\(number) cannot be removed: no majority") }
+      world.members.removeAll { $0.number == number }
+      world.removedManagers.append(node)
+    }
+  }
+  func setVote(_ node: NodeID, _ votes: Bool, force: Bool) async throws {
+    try world.withLock { world in
+      let number = Int(node.value)
+      if !world.members.contains(where: { $0.number == number && $0.votes != votes }) { return }
+      if !votes, !force, world.members.count(where: \.votes) == 2 { throw APIError(409, "manager h\(number) cannot be demoted: no majority") }
+      for index in world.members.indices where world.members[index].number == number { world.members[index].votes = votes }
+    }
+  }
+  func transferLeadership(to node: NodeID?) async throws -> NodeID {
+    world.withLock { world in
+      world.leader = node.map { Int($0.value) } ?? world.members.first { $0.votes && $0.number != world.leader }!.number
+      return nodes[world.leader - 1]
+    }
+  }
+  func query(_ statement: String, limit: Duration, stale: Bool) async throws -> APIBody {
+    if statement.hasPrefix("delete") { throw APIError(400, "the statement would write") }
+    return APIBody(
+      string: "{\"columns\":[\"query\",\"limit\",\"stale\"]}\n[\"\(statement)\",\(limit / .seconds(1)),\(stale ? 1 : 0)]\n{\"rows\":1}\n")
+  }
+  func backup(stale: Bool) async throws -> (BackupSummary, APIBody) { (Self.summary, APIBody(string: "SQLite format 3")) }
+  func readBackup(_ file: APIBody) async throws -> (BackupSummary, ClusterState) {
+    let name = String(buffer: try await file.collect(upTo: 1 << 20))
+    guard let state = world.withLock({ $0.backups[name] }) else { throw APIError(400, "the file cannot be restored: it is not a backup of orch") }
+    return (Self.summary, state)
+  }
+  static let summary = BackupSummary(
+    cluster: "c", index: 7, takenAt: now, bytes: 15, checksum: 1, nodes: 3, stacks: 1, services: 2, tasks: 3, networks: 4, volumes: 5)
   func info() async -> ManagerInfo {
     ManagerInfo(
       node: nodes[0], hostname: "h1", address: "10.9.0.1:7946", version: "0.1.0", kernelVersion: "6.18.0", operatingSystem: "Debian 12",

@@ -35,6 +35,38 @@ import Testing
     #expect(outputs.writes[0].batch.applied?.state.volumes.keys.sorted() == ["a", "b", "c"])
   }
 
+  @Test("a flush is answered once the rows of what was applied before it are durable: not by a write that left earlier")
+  func flush() throws {
+    var member = try Sample.leader()
+    var outputs = member.step(.propose(Sample.volume("a"), 1))
+    outputs = member.step(.written(outputs.writes[0].number, failure: nil))
+    #expect(outputs.answers == [1] && outputs.writes.isEmpty, "its rows wait for another reason to write")
+    outputs = member.step(.flush(2))
+    let rows = outputs.writes
+    #expect(!outputs.done.contains(2) && rows.count == 1 && rows[0].batch.applied?.state.volumes.keys.sorted() == ["a"])
+    outputs = member.step(.propose(Sample.volume("b"), 3))
+    outputs = member.step(.written(rows[0].number, failure: nil))
+    #expect(outputs.done == [2])
+    outputs = member.step(.written(outputs.writes[0].number, failure: nil))
+    #expect(outputs.answers == [3])
+    outputs = member.step([.flush(4), .flush(5)])
+    let last = outputs.writes[0]
+    #expect(outputs.done.isEmpty)
+    outputs = member.step(.written(last.number, failure: nil))
+    #expect(outputs.done == [4, 5])
+    #expect(member.step(.flush(6)).done == [6], "there is nothing to write")
+  }
+
+  @Test("a flush under way when the member ends is answered with why")
+  func flushAtEnd() throws {
+    var member = try Sample.leader()
+    var outputs = member.step(.propose(Sample.volume("a"), 1))
+    outputs = member.step(.written(outputs.writes[0].number, failure: nil))
+    outputs = member.step(.flush(2))
+    outputs = member.step(.written(outputs.writes[0].number, failure: .diskFull(operation: "write", cause: "full")))
+    #expect(outputs.contains { if case .answer(2, .failed(.storage)) = $0 { true } else { false } })
+  }
+
   @Test("a member whose write failed promises nothing any more: what waited is told that the outcome is unknown")
   func failedWrite() throws {
     var member = try Sample.leader()
@@ -87,6 +119,9 @@ extension [ReplicaCore.Output] {
   /// Requests that were answered well.
   var answers: [RequestID] {
     compactMap { if case .answer(let id, .applied) = $0 { id } else { nil } }
+  }
+  var done: [RequestID] {
+    compactMap { if case .answer(let id, .done) = $0 { id } else { nil } }
   }
   var hasLeader: Bool {
     contains { if case .publish(let view, _, _) = $0 { view.leadership.isLeader } else { false } }
