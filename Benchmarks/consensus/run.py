@@ -96,14 +96,14 @@ def cpu(members):
 
 def compare(arguments, root):
     figures = {}
-    for members in (1, 3):
+    for members in arguments.members:
         for turn in range(arguments.turns):
             systems = (Orch, Etcd) if turn % 2 == 0 else (Etcd, Orch)
             for system in systems:
                 folder = tempfile.mkdtemp(dir=root)
                 running = system(arguments.bench, folder, members)
                 subprocess.run([arguments.load, running.name, *running.target, "fill", "64", "1", *running.extra], check=True, timeout=300)
-                for operation in ("write", "read"):
+                for operation in arguments.operations:
                     for clients in arguments.clients:
                         before, began = cpu(running.members), time.monotonic()
                         out = subprocess.run([arguments.load, running.name, *running.target, operation, str(clients), str(arguments.seconds), *running.extra],
@@ -122,8 +122,8 @@ def compare(arguments, root):
     def middle(key, field): return statistics.median(sample[field] for sample in figures[key])
     print("| | orch: per s | p50 / p99 ms | CPU us | etcd: per s | p50 / p99 ms | CPU us | orch / etcd |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for members in (1, 3):
-        for operation in ("write", "read"):
+    for members in arguments.members:
+        for operation in arguments.operations:
             for clients in arguments.clients:
                 row = []
                 for name in ("orch", "etcd"):
@@ -163,7 +163,9 @@ def main():
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=1_000_000)
     parser.add_argument("--clients", type=lambda text: [int(word) for word in text.split(",")], default=list(CLIENTS))
+    parser.add_argument("--operations", type=lambda text: text.split(","), default=["write", "read"], help="of write,read")
     parser.add_argument("--only", default="etcd,store,state,placement")
+    parser.add_argument("--members", type=lambda text: [int(word) for word in text.split(",")], default=[1, 3])
     parser.add_argument("--folder", default=".")
     arguments = parser.parse_args()
     arguments.bench = os.path.join(os.path.abspath(arguments.programs), "consensus-bench")
