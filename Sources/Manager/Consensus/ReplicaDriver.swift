@@ -22,6 +22,10 @@ final class ReplicaDriver {
     var reply: @Sendable (ReplicaCore.Answer) -> Void
   }
 
+  /// Of one step. Many clients that wait for the same write would else all come back at once, and the disk and this thread, each with all of
+  /// them in one batch, would wait for each other.
+  static let eventsMax = 128
+
   typealias Publish = (ReplicaCore.View, ChangeBatch?, _ resync: Bool) -> Void
 
   let configuration: ConsensusConfiguration
@@ -54,12 +58,13 @@ final class ReplicaDriver {
     let interval = UInt64(configuration.tick / .nanoseconds(1))
     var tick = MonotonicClock.now + interval
     var isStarted = false
+    var events: ArraySlice<Event> = []
     // What comes while the database is being loaded waits.
     var inputs: [ReplicaCore.Input] = []
     while end == nil {
-      let events = mailbox.take(until: trouble.map(\.deadline) ?? (core == nil ? .max : tick))
-      inputs.reserveCapacity(events.count + 1)
-      for event in events {
+      if events.isEmpty { events = mailbox.take(until: trouble.map(\.deadline) ?? (core == nil ? .max : tick))[...] }
+      inputs.reserveCapacity(Self.eventsMax + 1)
+      for event in events.prefix(Self.eventsMax) {
         switch event {
         case .input(let input): inputs.append(input)
         case .ask(let question): inputs.append(number(question))
@@ -67,6 +72,7 @@ final class ReplicaDriver {
         case .disk(.opened(let result)): opened(result)
         }
       }
+      events = events.dropFirst(Self.eventsMax)
       let now = MonotonicClock.now
       if trouble != nil {
         for input in inputs { answerInTrouble(input) }
@@ -88,7 +94,7 @@ final class ReplicaDriver {
     core = nil
     disk.close()
     if !isStarted { started(.failure(reason)) }
-    for event in mailbox.close() { if case .ask(let question) = event { question.reply(.failed(reason)) } }
+    for event in events + mailbox.close() { if case .ask(let question) = event { question.reply(.failed(reason)) } }
     for reply in replies.values { reply(.failed(reason)) }
     replies = [:]
     return reason
