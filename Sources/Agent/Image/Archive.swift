@@ -37,7 +37,7 @@ struct TarArchive: Archive {
     var links: [(String, String)] = []
     while let entry = try tar.next() {
       let name = Self.normalized(text(entry.name))
-      guard members.count < 100_000 else { throw ImageError(.hostile, "read", path, "it has more than 100000 members") }
+      guard members.count < 100_000 else { throw ImageError(.hostile, "read", "the archive", "it has more than 100000 members") }
       switch entry.kind {
       case .file: members[name] = tar.position..<(tar.position + entry.size)
       case .hardLink: links.append((name, Self.normalized(text(entry.linkName))))

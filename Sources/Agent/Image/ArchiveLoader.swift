@@ -1,5 +1,6 @@
 import Glibc
 import LinuxSystem
+import Model
 
 /// Brings the images of an archive into the content store; the store's index is not its business. Blocking.
 struct ArchiveLoader {
@@ -13,27 +14,28 @@ struct ArchiveLoader {
   func load(_ path: String, name: ImageReference?) throws -> [Loaded] {
     var status = stat()
     try check(stat(path, &status), "open the archive", path)
-    if status.st_mode & S_IFMT == S_IFDIR { return try load(FolderArchive(path: path), path, name) }
-    guard try isGzip(path) else { return try load(TarArchive(path), path, name) }
+    if status.st_mode & S_IFMT == S_IFDIR { return try load(FolderArchive(path: path), name) }
+    if status.st_size == 0 { throw noArchive("it is empty") }
+    guard try isGzip(path) else { return try load(TarArchive(path), name) }
     let plain = content.temporary()
     defer { unlink(plain) }
     try inflate(path, plain)
-    return try load(TarArchive(plain), path, name)
+    return try load(TarArchive(plain), name)
   }
 
-  private func load(_ archive: some Archive, _ path: String, _ name: ImageReference?) throws -> [Loaded] {
+  private func load(_ archive: some Archive, _ name: ImageReference?) throws -> [Loaded] {
     var loaded: [Loaded]
     if let document = try archive.document("manifest.json") {
-      let images: [SavedImage] = try decode(document, "manifest.json of \(path)")
+      let images: [SavedImage] = try decode(document, "manifest.json of the archive")
       loaded = try images.map { try saved($0, archive) }
     } else if let document = try archive.document("index.json") {
-      loaded = try layout(ManifestDocument(document, "index.json of \(path)"), archive, path)
+      loaded = try layout(ManifestDocument(document, "index.json of the archive"), archive)
     } else {
-      throw ImageError(.unsupported, "load", path, "it has neither manifest.json nor index.json; for a root file system use 'orch image import'")
+      throw noArchive("it has neither manifest.json nor index.json")
     }
-    guard !loaded.isEmpty else { throw ImageError(.notFound, "load", path, "it has no image for linux/\(hostArchitecture)") }
+    guard !loaded.isEmpty else { throw ImageError(.notFound, "load", "the archive", "it has no image for linux/\(hostArchitecture)") }
     if let name {
-      guard loaded.count == 1 else { throw ImageError(.invalidReference, "load", path, "it has \(loaded.count) images; leave the name out") }
+      guard loaded.count == 1 else { throw ImageError(.invalidReference, "load", "the archive", "it has \(loaded.count) images; leave the name out") }
       loaded[0].names = [name]
     }
     return loaded
@@ -57,7 +59,7 @@ struct ArchiveLoader {
 
   // MARK: - OCI layout
 
-  private func layout(_ index: ManifestDocument, _ archive: some Archive, _ path: String) throws -> [Loaded] {
+  private func layout(_ index: ManifestDocument, _ archive: some Archive) throws -> [Loaded] {
     var loaded: [Loaded] = []
     for descriptor in index.manifests ?? [] {
       if let platform = descriptor.platform, platform.os != "linux" || platform.architecture != hostArchitecture { continue }
@@ -137,7 +139,7 @@ struct ArchiveLoader {
       if count == 0 { return }
       total += Int64(count)
       guard total <= content.maximumLayerBytes else {
-        throw ImageError(.hostile, "unpack", path, "it grows beyond \(content.maximumLayerBytes) bytes")
+        throw ImageError(.hostile, "unpack", "the archive", "it grows beyond \(content.maximumLayerBytes) bytes")
       }
       try Files.writeAll(file.rawValue, Array(chunk[..<count]), name: target)
     }

@@ -1,6 +1,7 @@
-import Crypto
+import struct Crypto.SHA256
 import Glibc
 import LinuxSystem
+import Model
 import Synchronization
 
 /// A file that is written from the start while its SHA-256 is kept. Blocking.

@@ -1,5 +1,6 @@
 import Glibc
 import LinuxSystem
+import Model
 
 /// The folders on disk: what is there is whole. Blocking; safe from several threads, since everything becomes visible by a rename.
 struct ContentStore: Sendable {

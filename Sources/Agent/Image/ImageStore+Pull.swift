@@ -1,5 +1,6 @@
 import Glibc
 import LinuxSystem
+import Model
 
 extension ImageStore {
   /// From a registry (OCI distribution specification), unless it is here already (`always` asks the registry nevertheless).

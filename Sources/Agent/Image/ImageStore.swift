@@ -65,7 +65,7 @@ public final class ImageStore: Sendable {
 
   /// The image of that name (`web:1`, `web@sha256:...`, an image id or the first 12 digits of one), or nil when it is not here whole.
   /// Looks into memory only.
-  public func resolve(_ reference: String) throws(ImageError) -> ImageRecord? {
+  public func resolve(_ reference: String) throws(ReferenceError) -> ImageRecord? {
     let state = state.withLock { $0 }
     if let digest = Digest(reference) { return find(digest, state).map { record($0, reference, state) } }
     let name = try ImageReference(reference)
@@ -136,6 +136,7 @@ public final class ImageStore: Sendable {
     return try await operation { [self] in
       try await onOwnThread("orch-image") { [self] in
         let source = try FileSource(path)
+        if source.isEmpty { throw noArchive("it is empty") }
         let diffID = try content.addLayer(source, diffID: nil)
         let layer = Descriptor(mediaType: MediaType.ociLayer, digest: diffID.description, size: content.layerSize(diffID))
         let manifest = try content.addImage(config: encode(ConfigDocument(config, diffIDs: [diffID])), layers: [layer])

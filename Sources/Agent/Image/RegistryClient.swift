@@ -1,5 +1,6 @@
 import AsyncHTTPClient
 import LinuxSystem
+import Model
 import NIOCore
 import Synchronization
 

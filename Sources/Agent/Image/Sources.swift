@@ -1,7 +1,8 @@
 import CZlib
-import Crypto
+import struct Crypto.SHA256
 import Glibc
 import LinuxSystem
+import Model
 
 /// A file, or a part of one. pread(2): several sources may share a descriptor.
 final class FileSource: ByteSource {
@@ -21,6 +22,7 @@ final class FileSource: ByteSource {
   private init(_ file: SharedDescriptor, _ name: String, _ offset: Int64, _ end: Int64) {
     (self.file, self.name, self.offset, self.end) = (file, name, offset, end)
   }
+  var isEmpty: Bool { offset >= end }
   func part(_ range: Range<Int64>) -> FileSource { FileSource(file, name, range.lowerBound, range.upperBound) }
 
   func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {

@@ -111,7 +111,7 @@ final class TarReader {
     var block = [UInt8](repeating: 0, count: 512)
     let count = try fill(&block)
     if count == 0 { return nil }
-    guard count == 512 else { throw truncated }
+    guard count == 512 else { throw position < 512 ? noArchive("it is no tar file") : truncated }
     if block.allSatisfy({ $0 == 0 }) { return nil }
     var (unsigned, signed) = (0, 0)
     for (index, byte) in block.enumerated() {
@@ -119,9 +119,11 @@ final class TarReader {
       unsigned += Int(value)
       signed += Int(Int8(bitPattern: value))
     }
-    let stated = try number(block, 148, 8, "checksum")
-    guard stated == unsigned || stated == signed else {
-      throw ImageError(.corrupt, "read", "the archive", "a header's checksum is wrong; it is not a tar archive or is damaged")
+    // Of the first block a wrong checksum says that this never was a tar file.
+    let isFirst = position == Int64(block.count)
+    let stated = isFirst ? try? number(block, 148, 8, "checksum") : try number(block, 148, 8, "checksum")
+    guard stated == Int64(unsigned) || stated == Int64(signed) else {
+      throw isFirst ? noArchive("it is no tar file") : ImageError(.corrupt, "read", "the archive", "a header's checksum is wrong: it is damaged")
     }
     return block
   }
@@ -253,4 +255,11 @@ private struct Extensions {
     for _ in digits.count..<9 { nanoseconds *= 10 }
     return word.hasPrefix("-") && nanoseconds > 0 ? (seconds - 1, 1_000_000_000 - nanoseconds) : (seconds, nanoseconds)
   }
+}
+
+/// What was given is something else than an archive; says how to make one.
+func noArchive(_ why: String) -> ImageError {
+  ImageError(
+    .unsupported, "read", "the archive",
+    "\(why); `docker save IMAGE -o FILE` or `skopeo copy` make one for `orch image load`, `tar -C ROOT -cf FILE .` one for `orch image import`")
 }

@@ -78,7 +78,9 @@ extension ServiceEdits {
   }
 
   private static func checkTemplate(_ spec: ServiceSpec) throws(EditError) {
-    if spec.taskTemplate.containerSpec.image.isEmpty { throw .invalid("service \(spec.name): no image is given") }
+    let image = spec.taskTemplate.containerSpec.image
+    if image.isEmpty { throw .invalid("service \(spec.name): no image is given") }
+    do { _ = try ImageReference(image) } catch { throw .invalid("service \(spec.name): \(error)") }
     if spec.mode?.replicatedJob != nil || spec.mode?.globalJob != nil {
       throw .invalid("service \(spec.name): jobs are not supported yet; use a replicated service with restart condition none")
     }

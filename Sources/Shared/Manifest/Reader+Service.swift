@@ -49,14 +49,8 @@ extension Reader {
       return ""
     }
     guard let name = nonEmpty(value, "an image's name") else { return "" }
-    let repository = name.split(separator: "@").first.map(String.init) ?? ""
-    let last = repository.split(separator: "/", omittingEmptySubsequences: false).last.map(String.init) ?? ""
-    let path = last.contains(":") ? String(repository[..<repository.lastIndex(of: ":")!]) : repository
-    let registryless = path.contains("/") ? path[path.firstIndex(of: "/")!...] : path[...]
-    if name.contains(where: { $0.isWhitespace }) || path.isEmpty || path.hasSuffix("/") || name.hasSuffix(":") || name.hasSuffix("@") {
-      error(value, "'\(name)' is not an image's name", "write NAME:TAG, HOST/NAME:TAG or NAME@sha256:DIGEST")
-    } else if registryless.contains(where: \.isUppercase) {
-      error(value, "'\(name)' is not an image's name", "image names are lower-case")
+    do throws(ReferenceError) { _ = try ImageReference(name) } catch {
+      self.error(value, "'\(name)' is not an image's name (\(error.reason))", ReferenceError.advice)
     }
     return name
   }

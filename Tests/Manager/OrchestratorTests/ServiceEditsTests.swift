@@ -7,7 +7,8 @@ import Testing
   @Test(
     "what is wrong with a spec is said",
     arguments: [
-      ("-web", "service name '-web' is not valid"), ("image", "no image is given"), ("replicas", "more than the 10000"),
+      ("-web", "service name '-web' is not valid"), ("image", "no image is given"),
+      ("reference", "'Bad Image!!' is not an image's name"), ("replicas", "more than the 10000"),
       ("constraint", "neither == nor !="), ("network", "network nowhere not found"), ("ratio", "must be between 0 and 1"),
       ("memory", "below the 4 MiB"), ("dnsrr", "need endpoint mode vip"), ("twice", "port 80/tcp is published twice"),
     ])
@@ -17,6 +18,7 @@ import Testing
       try world.create(what == "-web" ? what : "web") { spec in
         switch what {
         case "image": spec.taskTemplate.containerSpec.image = ""
+        case "reference": spec.taskTemplate.containerSpec.image = "Bad Image!!"
         case "replicas": spec.mode = .replicated(1_000_000_000)
         case "constraint":
           spec.taskTemplate.placement = Placement()

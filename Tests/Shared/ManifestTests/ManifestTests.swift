@@ -135,7 +135,10 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     ("services: [a]", "1:11 services: expected a map, found a list; write 'name:' lines, not a list"),
     ("services:\n  web:\n", "2:3 services.web: the service is empty; give it at least an image"),
     ("services:\n  web: {}", "2:3 services.web: the service has no image; add 'image: NAME:TAG'"),
-    ("services:\n  web: {image: Web}", "2:16 services.web.image: 'Web' is not an image's name; image names are lower-case"),
+    (
+      "services:\n  web: {image: Web}",
+      "2:16 services.web.image: 'Web' is not an image's name (names are lower-case); write NAME:TAG, HOST/NAME:TAG or NAME@sha256:DIGEST"
+    ),
     ("services:\n  a: {image: a}\n  a: {image: b}", "2:3 'a' stands twice in one map; keep one of them"),
     ("services:\n  a: {image: a\n", "3:1 not valid YAML: while parsing a flow mapping: did not find expected ',' or '}'; correct the YAML here"),
     (

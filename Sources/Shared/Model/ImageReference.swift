@@ -1,5 +1,6 @@
 /// An image's name as Docker reads it (distribution/reference): `[HOST[:PORT]/]PATH[:TAG][@DIGEST]`.
 /// Without a host it is docker.io's, without a folder there `library/`; without tag and digest it is `latest`.
+/// The one grammar of names: the manifest, the manager and the agents refuse the same ones.
 public struct ImageReference: Hashable, Sendable, CustomStringConvertible {
   public var registry: String
   public var path: String
@@ -7,8 +8,8 @@ public struct ImageReference: Hashable, Sendable, CustomStringConvertible {
   public var tag: String?
   public var digest: Digest?
 
-  public init(_ text: String) throws(ImageError) {
-    func refuse(_ why: String) -> ImageError { ImageError(.invalidReference, "read the image name", "'\(text)'", why) }
+  public init(_ text: String) throws(ReferenceError) {
+    func refuse(_ why: String) -> ReferenceError { ReferenceError(text: text, reason: why) }
     guard !text.isEmpty, text.utf8.count <= 512 else { throw refuse("a name has 1 to 512 characters") }
     var rest = text[...]
     if let at = rest.lastIndex(of: "@") {
@@ -40,7 +41,9 @@ public struct ImageReference: Hashable, Sendable, CustomStringConvertible {
     }
     if registry == "docker.io", parts.count == 1 { parts.insert("library", at: 0) }
     for part in parts where !Self.isComponent(part) {
-      throw refuse(part.contains(where: \.isUppercase) ? "names are lower-case" : "'\(part)' is not part of a name")
+      throw refuse(
+        Self.isComponent(part.lowercased())
+          ? "names are lower-case" : "'\(part)' is not lower-case letters and digits with '.', '_' or '-' between them")
     }
     path = parts.joined(separator: "/")
     if tag == nil, digest == nil { tag = "latest" }
@@ -75,6 +78,18 @@ public struct ImageReference: Hashable, Sendable, CustomStringConvertible {
     if name.hasPrefix("docker.io/library/") { name.removeFirst(18) } else if name.hasPrefix("docker.io/") { name.removeFirst(10) }
     return name
   }
+}
+
+/// A text that names no image, and why. What to write instead is the same everywhere: ``advice``.
+public struct ReferenceError: Error, Hashable, Sendable, CustomStringConvertible {
+  public var text: String
+  public var reason: String
+  public static let advice = "write NAME:TAG, HOST/NAME:TAG or NAME@sha256:DIGEST"
+  public init(text: String, reason: String) {
+    self.text = text
+    self.reason = reason
+  }
+  public var description: String { "'\(text)' is not an image's name (\(reason)): \(Self.advice)" }
 }
 
 private func isLower(_ byte: UInt8) -> Bool { (97...122).contains(byte) || (48...57).contains(byte) }

@@ -1,6 +1,5 @@
+import Model
 import Testing
-
-@testable import AgentImage
 
 @Suite struct References {
   static let hex = String(repeating: "a", count: 64)
@@ -29,8 +28,16 @@ import Testing
     arguments: [
       "", "Web", "web:", "web:-x", "web@sha256:12", "web@md5:12", "/web", "web/", "a//b", "a..b", "a___b", "-a", "a-", "we b", "../x", "web:1/../x",
       "web:\(String(repeating: "t", count: 129))", "localhost:5000/", "user/UPPER",
+      "Bad Image!!",
     ])
   func refuses(_ text: String) {
-    #expect(throws: ImageError.self) { try ImageReference(text) }
+    #expect(throws: ReferenceError.self) { try ImageReference(text) }
+  }
+
+  @Test(
+    "the reason is what is wrong, not what is next to it", arguments: [("User/web", "lower-case"), ("we b!", "'we b!' is not lower-case letters")])
+  func reason(_ text: String, _ words: String) {
+    let error = #expect(throws: ReferenceError.self) { try ImageReference(text) }
+    #expect(error?.description.contains(words) == true && error?.description.contains(ReferenceError.advice) == true, "\(error as Any)")
   }
 }
