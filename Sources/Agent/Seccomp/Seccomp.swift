@@ -33,9 +33,11 @@ public enum Seccomp {
     func must(_ result: Int32, _ what: String) throws(SystemError) { try checkResult(result, "compile seccomp profile", what) }
     // A binary tree instead of a list of comparisons: loads and runs faster.
     try must(seccomp_attr_set(filter, SCMP_FLTATR_CTL_OPTIMIZE, 2), "optimize")
-    // The 32-bit ABI of this machine, as Docker's profile has it.
+    // The 32-bit ABI of this machine (AUDIT_ARCH_I386, AUDIT_ARCH_ARM), as Docker's profile has it.
     #if arch(x86_64)
       try must(seccomp_arch_add(filter, 0x4000_0003), "x86")
+    #elseif arch(arm64)
+      try must(seccomp_arch_add(filter, 0x4000_0028), "arm")
     #endif
     for name in profile.allowed {
       let number = seccomp_syscall_resolve_name(name)

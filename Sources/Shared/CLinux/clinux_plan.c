@@ -434,7 +434,14 @@ static int do_readonly(struct child *child, struct cursor *p) {
   int target = clinux_openat2(child->root, path, O_PATH | O_CLOEXEC, 0, in_root);
   if (target == -ENOENT || target == -ENOTDIR) return 0;
   if (target < 0) return target;
-  int r = bind_onto(child, target, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 1);
+  // A mount of its own is changed as it is; a second one over it would only be in /proc/self/mountinfo twice.
+  struct statx info;
+  struct mount_attr set = {.attr_set = MOUNT_ATTR_RDONLY};
+  int r;
+  if (statx(target, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, 0, &info) == 0 && (info.stx_attributes & STATX_ATTR_MOUNT_ROOT))
+    r = mount_setattr(target, "", AT_EMPTY_PATH, &set, sizeof set) < 0 ? -errno : 0;
+  else
+    r = bind_onto(child, target, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 1);
   close(target);
   return r;
 }
