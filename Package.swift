@@ -50,11 +50,12 @@ let shared: [Target] = [
   systemLibrary("CNFTables", "libnftables", "libnftables-dev"),
   .target(name: "CLinux", path: "Sources/Shared/CLinux"),
   room("Model", "Shared/Model", [trees]),
+  room("Surroundings", "Shared/Surroundings", ["Model"]),
   room("Manifest", "Shared/Manifest", ["Model", yams]),
   .target(
     name: "Wire", dependencies: ["Model", protobuf], path: "Sources/Shared/Wire", exclude: ["Protos"], swiftSettings: strict),
   room("API", "Shared/API", ["Model"]),
-  room("Identity", "Shared/Identity", ["Model", crypto, x509, asn1, nioSSL, .product(name: "NIOCore", package: "swift-nio")]),
+  room("Identity", "Shared/Identity", ["Model", "Surroundings", crypto, x509, asn1, nioSSL, .product(name: "NIOCore", package: "swift-nio")]),
   room(
     "Transport", "Shared/Transport",
     ["Model", "Wire", "Identity", protobuf, nioSSL, log, deque, .product(name: "NIOTLS", package: "swift-nio")] + nio),
@@ -75,11 +76,11 @@ let manager: [Target] = [
   room("Consensus", "Manager/Consensus", ["Model", "Raft", "Replica", "Store", "Wire", "Transport", protobuf, log, deque]),
   room(
     "ControlAPI", "Manager/ControlAPI",
-    ["Model", "API", "Orchestrator", hummingbird, hummingbirdCore, hummingbirdTLS, nioSSL, log] + nio),
+    ["Model", "Surroundings", "API", "Orchestrator", hummingbird, hummingbirdCore, hummingbirdTLS, nioSSL, log] + nio),
   .executableTarget(
     name: "orch-manager",
     dependencies: [
-      "Model", "Raft", "Store", "Wire", "Dispatcher", "Leader", "Consensus", "ControlAPI", "API",
+      "Model", "Surroundings", "Raft", "Store", "Wire", "Dispatcher", "Leader", "Consensus", "ControlAPI", "API",
       "Identity", "Transport", "Telemetry", arguments, log, lifecycle, protobuf, nioSSL,
     ] + nio, path: "Sources/Manager/Daemon", swiftSettings: strict),
 ]
@@ -88,7 +89,7 @@ let agent: [Target] = [
   room("Worker", "Agent/Worker", ["Model"]),
   room("Seccomp", "Agent/Seccomp", ["CSeccomp", "LinuxSystem"]),
   room("Cgroups", "Agent/Cgroups", ["LinuxSystem"]),
-  room("Runtime", "Agent/Runtime", ["Model", "LinuxSystem", "CLinux", "Seccomp", "Cgroups", log]),
+  room("Runtime", "Agent/Runtime", ["Model", "Surroundings", "LinuxSystem", "CLinux", "Seccomp", "Cgroups", log]),
   room("AgentImage", "Agent/Image", ["Model", "LinuxSystem", "CLinux", "CZlib", crypto, httpClient, log] + nio),
   room("DNS", "Agent/DNS", ["Model", "LinuxSystem", "CLinux", log]),
   room("AgentNetwork", "Agent/Network", ["Model", "LinuxSystem", "CLinux", "Netlink", "CNFTables", log]),
@@ -106,7 +107,7 @@ let agent: [Target] = [
   .executableTarget(
     name: "orch-agent",
     dependencies: [
-      "Model", "Wire", "Worker", "Runtime", "Cgroups", "AgentImage", "AgentNetwork", "AgentVolume", "DNS", "LinuxSystem", "Identity",
+      "Model", "Surroundings", "Wire", "Worker", "Runtime", "Cgroups", "AgentImage", "AgentNetwork", "AgentVolume", "DNS", "LinuxSystem", "Identity",
       "Transport", "Telemetry", arguments, log, lifecycle, protobuf,
     ] + nio, path: "Sources/Agent/Daemon", swiftSettings: strict),
 ]
@@ -116,7 +117,10 @@ let cli: [Target] = [
   room("DevCluster", "CLI/Dev", []),
   .executableTarget(
     name: "orch",
-    dependencies: ["Model", "Manifest", "API", "APIClient", "DevCluster", arguments, .product(name: "NIOCore", package: "swift-nio")],
+    dependencies: [
+      "Model", "Manifest", "API", "APIClient", "Identity", "Telemetry", "Surroundings", "DevCluster", arguments,
+      .product(name: "NIOCore", package: "swift-nio"),
+    ],
     path: "Sources/CLI/Command", swiftSettings: strict),
 ]
 
@@ -126,10 +130,10 @@ let testTargets: [Target] = [
   tests("Linearizability", "Shared"),
   tests("Model", "Shared"),
   tests("Manifest", "Shared", ["Model"]),
-  tests("Wire", "Shared", ["Model"]),
+  tests("Wire", "Shared", ["Model", "Surroundings"]),
   tests("API", "Shared", ["Model"]),
-  tests("Identity", "Shared", ["Model", crypto, x509, asn1]),
-  tests("Transport", "Shared", ["Model", "Identity", "Wire", protobuf, log, nioSSL] + nio),
+  tests("Identity", "Shared", ["Model", "Surroundings", crypto, x509, asn1]),
+  tests("Transport", "Shared", ["Model", "Surroundings", "Identity", "Wire", protobuf, log, nioSSL] + nio),
   tests("LinuxSystem", "Shared", ["CLinux"]),
   tests("Netlink", "Shared"),
   tests("Raft", "Manager", ["Model"], exclude: ["testdata"]),
@@ -140,10 +144,10 @@ let testTargets: [Target] = [
   tests("Orchestrator", "Manager"),
   tests("Dispatcher", "Manager"),
   tests("Leader", "Manager", ["Model", "Dispatcher", "Orchestrator"]),
-  tests("Consensus", "Manager", ["Model", "Raft", "Replica", "Store", "Wire", "Transport", "Identity", protobuf, log]),
-  tests("ControlAPI", "Manager", ["Model", "API", "APIClient", log, .product(name: "NIOCore", package: "swift-nio")]),
+  tests("Consensus", "Manager", ["Model", "Surroundings", "Raft", "Replica", "Store", "Wire", "Transport", "Identity", protobuf, log]),
+  tests("ControlAPI", "Manager", ["Model", "Surroundings", "API", "APIClient", log, .product(name: "NIOCore", package: "swift-nio")]),
   tests("Worker", "Agent"),
-  tests("Seccomp", "Agent", ["LinuxSystem"]),
+  tests("Seccomp", "Agent", ["LinuxSystem", "CSeccomp"]),
   tests("Cgroups", "Agent", ["LinuxSystem"]),
   tests("Runtime", "Agent", ["LinuxSystem", "Cgroups", "Seccomp", "Model"]),
   tests("AgentImage", "Agent", ["LinuxSystem", "CLinux", "CZlib", "Model"]),
@@ -163,7 +167,7 @@ let benchmarks: [Target] = [
   .executableTarget(
     name: "consensus-bench",
     dependencies: [
-      "Model", "Raft", "Store", "Wire", "Consensus", "Scheduler", "Orchestrator", "Identity", "Transport", log, protobuf,
+      "Model", "Surroundings", "Raft", "Store", "Wire", "Consensus", "Scheduler", "Orchestrator", "Identity", "Transport", log, protobuf,
     ] + nio, path: "Benchmarks/consensus/Sources", swiftSettings: strict)
 ]
 
@@ -177,6 +181,7 @@ let package = Package(
     .executable(name: "orch-init", targets: ["orch-init"]),
     // For Benchmarks/rpc alone.
     .library(name: "Model", targets: ["Model"]),
+    .library(name: "Surroundings", targets: ["Surroundings"]),
     .library(name: "Identity", targets: ["Identity"]),
     .library(name: "Transport", targets: ["Transport"]),
   ],

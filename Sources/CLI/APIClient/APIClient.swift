@@ -148,6 +148,22 @@ public struct APIClient: Sendable {
     case (_, ECONNREFUSED): cause = "nobody listens there"
     default: cause = "\(error)"
     }
+    switch endpoint {
+    // The other side's alert (RFC 8446 6.2) says no more than this.
+    case .https(_, _, let folder) where cause.contains("ALERT_CERTIFICATE") || cause.contains("ALERT_BAD_CERTIFICATE"):
+      return .cannotConnect(
+        "the manager at \(endpoint) refuses the certificate in \(folder): it is no user's, of another cluster, or its time is over; `orch cert create NAME --out DIR`, on a manager's host, makes one"
+      )
+    case .https(_, _, let folder) where cause.contains("CERTIFICATE_VERIFY_FAILED") || cause.contains("unableToValidateCertificate"):
+      return .cannotConnect(
+        "the manager at \(endpoint) is not of the cluster whose authority is \(folder)/ca.pem, or its certificate does not name this address (\(cause))"
+      )
+    case .http where error as? HTTPClientError == .remoteConnectionClosed:
+      return .cannotConnect(
+        "\(endpoint) closes the connection: if it serves TLS, set ORCH_CERT_PATH to the folder with ca.pem, cert.pem and key.pem, and use tcp:// or https://"
+      )
+    default: break
+    }
     return .cannotConnect(
       "cannot connect to a manager at \(endpoint) (\(cause)). Is orch-manager running there? For another one set ORCH_HOST; for the local cluster run eval \"$(orch dev env)\""
     )

@@ -8,8 +8,11 @@ struct DevBoot {
   let dev: DevCluster
   let record: DevRecord
 
+  /// Of the API over TCP, docker's for TLS.
+  static let apiPort = 2376
+
   static func managerArguments(_ verb: [String], _ host: DevHost) -> [String] {
-    verb + ["--advertise-addr", "\(host.address):2377"]
+    verb + ["--advertise-addr", "\(host.address):2377", "--api-addr", "\(host.address):\(apiPort)"]
   }
   static func agentArguments(_ verb: [String], _ host: DevHost, _ layout: DevLayout, _ registries: [String]) -> [String] {
     verb + ["--advertise-addr", host.address, "--cgroup-parent", layout.containerCgroup(host)] + registries.flatMap { ["--insecure-registry", $0] }

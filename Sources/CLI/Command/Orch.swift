@@ -6,6 +6,8 @@ import APIClient
 import ArgumentParser
 import Model
 
+import enum Telemetry.Version
+
 @main
 struct Main {
   static func main() async {
@@ -41,10 +43,11 @@ struct Main {
 }
 
 struct Orch: AsyncParsableCommand {
+  static let version = Version.text
   static let configuration = CommandConfiguration(
     commandName: "orch", abstract: "Run services on a cluster of hosts.",
     discussion: """
-      ORCH_HOST chooses the manager: unix:///run/orch/orch.sock (default), http://host:port, or https://host:port with ORCH_CERT_PATH.
+      ORCH_HOST chooses the manager: unix:///run/orch/orch.sock (default), or tcp://host:2376 with ORCH_CERT_PATH (orch cert create).
 
       Begin with:
         orch deploy manifests/web.yaml
@@ -52,7 +55,7 @@ struct Orch: AsyncParsableCommand {
         orch ps web
         orch scale web=3
       """,
-    version: "orch \(OrchVersion.current)",
+    version: "orch \(version)",
     groupedSubcommands: [
       CommandGroup(
         name: "Stacks and services",
@@ -62,14 +65,11 @@ struct Orch: AsyncParsableCommand {
         name: "The cluster",
         subcommands: [
           Nodes.self, NodeCommand.self, Managers.self, ManagerCommand.self, Networks.self, Volumes.self, Secrets.self, SecretCommand.self,
-          Configs.self, ConfigCommand.self, ImageCommand.self, JoinToken.self, Backup.self, Restore.self, Dev.self,
+          Configs.self, ConfigCommand.self, ImageCommand.self, JoinToken.self, CertificateCommand.self, Backup.self, Restore.self, Dev.self,
         ]),
       CommandGroup(name: "orch itself", subcommands: Orch.own),
     ])
 }
-
-/// `orch`'s version, until the release process writes one.
-enum OrchVersion { static let current = "0.1.0" }
 
 /// Which manager to ask.
 struct Connection: ParsableArguments {
@@ -82,6 +82,8 @@ struct Connection: ParsableArguments {
 }
 
 enum Format: String, ExpressibleByArgument, CaseIterable { case table, json }
+/// Of what is no table.
+enum JSONFormat: String, ExpressibleByArgument, CaseIterable { case json }
 
 /// How lists are printed.
 struct ListOptions: ParsableArguments {

@@ -78,6 +78,8 @@ enum Terminal {
     return String(cString: path)
   }
 
+  static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
+
   static func readFile(_ path: String) throws -> String { String(decoding: try readBytes(path), as: UTF8.self) }
 
   /// - reads stdin.

@@ -49,6 +49,8 @@ public protocol ControlBackend: Sendable {
   func setVote(_ node: NodeID, _ votes: Bool, force: Bool) async throws
   /// On the leader: hands over to the node's manager, or to the one with the most of the log; who leads then.
   func transferLeadership(to node: NodeID?) async throws -> NodeID
+  /// Signs a user's key with the cluster's authority. Throws an ``APIError`` for a name, request or time that is not taken.
+  func issueCertificate(user: String, signingRequest: String, validity: Nanoseconds?) async throws -> UserCertificateRecord
   /// This manager. Works without a leader.
   func info() async -> ManagerInfo
 }
@@ -182,6 +184,18 @@ public struct ManagerRecord: Hashable, Sendable {
     self.reachable = reachable
     self.matchIndex = matchIndex
     self.lag = lag
+  }
+}
+
+/// PEM of both, and when the user's ends.
+public struct UserCertificateRecord: Hashable, Sendable {
+  public var certificate: String
+  public var authority: String
+  public var notAfter: Timestamp
+  public init(certificate: String, authority: String, notAfter: Timestamp) {
+    self.certificate = certificate
+    self.authority = authority
+    self.notAfter = notAfter
   }
 }
 

@@ -17,8 +17,18 @@ public struct ControlServer: Sendable {
   public enum Endpoint: Sendable {
     /// Made with mode 0660. A file left by a dead daemon is replaced; one that answers is somebody's, and `run` throws.
     case unix(path: String)
-    /// The configuration asks for and verifies client certificates; nil only for tests on loopback.
-    case tcp(host: String, port: Int, tls: TLSConfiguration?)
+    /// nil only for tests on loopback.
+    case tcp(host: String, port: Int, tls: TLS?)
+  }
+
+  /// Mutual TLS: the configuration asks for a client's certificate, `admit` alone decides whether it is let in (DER, its own first).
+  public struct TLS: Sendable {
+    var configuration: TLSConfiguration
+    var admit: @Sendable ([[UInt8]]) async -> Bool
+    public init(_ configuration: TLSConfiguration, admit: @escaping @Sendable ([[UInt8]]) async -> Bool) {
+      self.configuration = configuration
+      self.admit = admit
+    }
   }
 
   let api: ControlAPI
@@ -55,7 +65,13 @@ public struct ControlServer: Sendable {
       address = .unixDomainSocket(path: path)
     case .tcp(let host, let port, let tls):
       address = .hostname(host, port: port)
-      if let tls { builder = try .tls(.http1(), tlsConfiguration: tls) }
+      if let tls {
+        builder = try .tls(
+          .http1(),
+          configuration: TLSChannelConfiguration(tlsConfiguration: tls.configuration) { chain in
+            await tls.admit(chain.map { (try? $0.toDERBytes()) ?? [] }) ? .certificateVerified : .failed
+          })
+      }
     }
     let endpoint = endpoint
     let onReady = onReady

@@ -1,5 +1,6 @@
 import API
 import Model
+import Surroundings
 
 extension ControlAPI {
   func ping(_ request: APIRequest) -> APIResponse {
@@ -32,12 +33,23 @@ extension ControlAPI {
       Info(
         id: info.node.description, name: info.hostname, serverVersion: info.version, kernelVersion: info.kernelVersion,
         operatingSystem: info.operatingSystem, architecture: info.architecture, ncpu: info.cpuCount, memTotal: info.memoryBytes,
-        systemTime: .now(), swarm: swarm))
+        systemTime: .now, swarm: swarm))
   }
 
   func swarm() async throws -> APIResponse {
     guard let cluster = try await backend.state().cluster else { throw APIError(503, "the cluster is not initialized: run orch-manager init") }
     return .json(SwarmInspect(cluster, tokens: true))
+  }
+
+  /// Whoever may use the API may let others use it: there is one kind of user.
+  func issueCertificate(_ request: APIRequest) async throws -> APIResponse {
+    let wanted = try await JSON.body(CertificateRequest.self, of: request)
+    let validity = try wanted.validSeconds.map { seconds in
+      guard (1...10_000_000_000).contains(seconds) else { throw APIError(400, "a certificate cannot be valid for \(seconds) seconds") }
+      return Nanoseconds(seconds &* 1_000_000_000)
+    }
+    let record = try await backend.issueCertificate(user: wanted.name, signingRequest: wanted.signingRequest, validity: validity)
+    return .json(CertificateResponse(certificate: record.certificate, authority: record.authority, notAfter: record.notAfter), status: 201)
   }
 }
 

@@ -6,6 +6,7 @@ import Identity
 import Logging
 import Model
 import NIOCore
+import Surroundings
 import Synchronization
 import Telemetry
 import Transport
@@ -18,6 +19,7 @@ struct Backend: ControlBackend {
   let sessions: AgentSessions
   let leaderLink: LeaderLink
   let vault: FileVault
+  let joining: JoinService
   let node: NodeID
   let address: String
 
@@ -190,6 +192,19 @@ struct Backend: ControlBackend {
       let _: WireEmpty = try await agent(node).call(.volumeRemove, request, timeout: .seconds(60))
     } catch let error as StreamError {
       throw APIError(409, "\(error)")
+    }
+  }
+
+  func issueCertificate(user: String, signingRequest: String, validity: Nanoseconds?) async throws -> UserCertificateRecord {
+    let authority: CertificateAuthority
+    do { authority = try joining.authority().1 } catch let error as StreamError { throw APIError(503, "\(error)") }
+    let (now, validity) = (Timestamp.now, validity ?? UserCertificate.defaultValidity)
+    do {
+      let certificate = try authority.issue(signingRequest, user: user, validity: validity, now: now)
+      joining.log.notice("certificate issued", metadata: ["user": "\(user)", "until": "\(now + validity)"])
+      return UserCertificateRecord(certificate: certificate, authority: authority.certificatePEM, notAfter: now + validity)
+    } catch {
+      throw APIError(400, "\(error)")
     }
   }
 

@@ -4,6 +4,7 @@ import ControlAPI
 import Identity
 import Logging
 import Model
+import Surroundings
 import Telemetry
 import Transport
 
@@ -150,12 +151,14 @@ extension AddressOptions {
   func settings(listen: HostPort, advertise: HostPort) throws -> Settings {
     if let api {
       guard HostPort(api) != nil else { throw UserError("--api-addr \(api): not HOST:PORT") }
-      guard apiClientAuthority != nil else {
-        throw UserError("--api-addr needs --api-client-ca FILE: the authority that signed the certificates of those who may use the API")
-      }
+    } else if apiClientAuthority != nil {
+      throw UserError("--api-client-ca is for the API over TCP: give --api-addr HOST:PORT too")
     }
-    return Settings(
+    let settings = Settings(
       listen: listen.description, advertise: advertise.description, socket: socket, api: api, apiClientAuthority: apiClientAuthority)
+    // What cannot be read is told before anything is made.
+    _ = try settings.otherAuthorities()
+    return settings
   }
 }
 

@@ -7,6 +7,7 @@ import Logging
 import Model
 import NIOSSL
 import ServiceLifecycle
+import Surroundings
 import Telemetry
 import Transport
 
@@ -56,17 +57,17 @@ struct ManagerDaemon {
     let vault = FileVault(consensus: consensus, unlock: unlock)
     let sessions = AgentSessions(vault: vault, log: Logger(label: "sessions"))
     let loop = ControlLoop(consensus: consensus, sessions: sessions, log: Logger(label: "control"))
+    let joining = JoinService(consensus: consensus, leader: leaderLink, unlock: unlock, log: log)
     let backend = Backend(
-      consensus: consensus, queries: StateQueries(consensus), sessions: sessions, leaderLink: leaderLink, vault: vault,
+      consensus: consensus, queries: StateQueries(consensus), sessions: sessions, leaderLink: leaderLink, vault: vault, joining: joining,
       node: credentials.identity.node,
       address: settings.advertise)
     let api = ControlAPI(backend: backend)
-    let joining = JoinService(consensus: consensus, leader: leaderLink, unlock: unlock, log: log)
     joining.register(on: router)
     register(router, consensus, sessions, loop, api)
 
     // Everything that the world can refuse comes first.
-    let endpoints = try self.endpoints()
+    let endpoints = try apiEndpoints()
     let server = try await TransportServer.bind(
       host: listen.host, port: listen.port, credentials: credentials, router: router, log: Logger(label: "transport"))
     let (opened, open) = AsyncStream.makeStream(of: Void.self)
@@ -145,44 +146,6 @@ struct ManagerDaemon {
       guard await consensus.leads(within: .seconds(1)) else { throw StreamError(ConsensusError.notLeader(leader: consensus.leader)) }
       try await APIForwarding.serve(stream) { await api.respond(to: $0) }
     }
-  }
-
-  /// Of the public API.
-  private func endpoints() throws -> [ControlServer.Endpoint] {
-    let parent = settings.socket.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }
-    if !parent.isEmpty, access(parent, F_OK) != 0 {
-      var made = ""
-      for part in parent.split(separator: "/") {
-        made += "/\(part)"
-        if mkdir(made, 0o755) != 0 && errno != EEXIST {
-          throw UserError("make folder \(made) for the API's socket: \(String(cString: strerror(errno)))")
-        }
-      }
-    }
-    var endpoints: [ControlServer.Endpoint] = [.unix(path: settings.socket)]
-    if let text = settings.api, let address = HostPort(text), let authority = settings.apiClientAuthority {
-      endpoints.append(.tcp(host: address.host, port: address.port, tls: try tls(clientAuthority: authority)))
-    }
-    return endpoints
-  }
-
-  /// Clients of the API are users, not nodes: the cluster's own authority would let every worker in.
-  private func tls(clientAuthority path: String) throws -> TLSConfiguration {
-    let authorities: [NIOSSLCertificate]
-    do { authorities = try NIOSSLCertificate.fromPEMFile(path) } catch { throw UserError("read --api-client-ca \(path): \(error)") }
-    let identity = credentials.identity
-    let own = try NIOSSLCertificate(bytes: Array(identity.authorityPEM.utf8), format: .pem)
-    guard !authorities.contains(own) else {
-      throw UserError("--api-client-ca \(path) is the cluster's own authority: every worker could use the API; use an authority of your own")
-    }
-    let certificate = try NIOSSLCertificate(bytes: Array(identity.certificatePEM.utf8), format: .pem)
-    var tls = TLSConfiguration.makeServerConfiguration(
-      certificateChain: [.certificate(certificate), .certificate(own)],
-      privateKey: .privateKey(try NIOSSLPrivateKey(bytes: Array(identity.key.pem.utf8), format: .pem)))
-    tls.minimumTLSVersion = .tlsv12
-    tls.trustRoots = .certificates(authorities)
-    tls.certificateVerification = .noHostnameVerification
-    return tls
   }
 
   private func wait(for condition: Condition, _ consensus: Consensus) async {

@@ -26,9 +26,9 @@ struct AddressOptions: ParsableArguments {
   @Option(name: .customLong("socket"), help: "Unix socket of the public API.")
   var socket = "/run/orch/orch.sock"
 
-  @Option(name: .customLong("api-addr"), help: "HOST:PORT of the public API over mutual TLS; needs --api-client-ca.")
+  @Option(name: .customLong("api-addr"), help: "HOST:PORT of the public API over mutual TLS, for users with certificates (orch cert create).")
   var api: String?
 
-  @Option(name: .customLong("api-client-ca"), help: "PEM file with the authority of the API's clients (not the cluster's own).")
+  @Option(name: .customLong("api-client-ca"), help: "PEM file of one more authority whose certificates may use the API over TCP.")
   var apiClientAuthority: String?
 }

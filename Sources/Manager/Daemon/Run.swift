@@ -9,6 +9,9 @@ struct Run: AsyncParsableCommand {
   @Option(name: .customLong("socket"), help: "Unix socket of the public API, instead of the one that was chosen before.")
   var socket: String?
 
+  @Option(name: .customLong("api-addr"), help: "HOST:PORT of the public API over mutual TLS, instead of the one that was chosen before.")
+  var api: String?
+
   func run() async throws {
     try common.begin()
     let folder = StateFolder(path: common.stateFolder)
@@ -18,6 +21,7 @@ struct Run: AsyncParsableCommand {
       throw UserError("\(folder.database) is missing: `orch-manager reseed HOST[:PORT]` takes the state from another manager again")
     }
     if let socket { settings.socket = socket }
+    if let api { settings.api = api }
     let daemon = try ManagerDaemon(
       folder: folder, identity: identity, settings: settings, unlock: unlock, readiness: Readiness(descriptor: common.readyDescriptor))
     try await daemon.run(until: .answers) {}

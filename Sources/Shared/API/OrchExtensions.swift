@@ -231,6 +231,34 @@ public struct RestoreResponse: Codable, Hashable, Sendable {
   }
 }
 
+/// Body of `POST /orch/v1/certificates`: a certificate for a user of the API over TCP.
+public struct CertificateRequest: Codable, Hashable, Sendable {
+  public var name: String
+  /// PEM (RFC 2986); its key stays with who asks.
+  public var signingRequest: String
+  /// nil: 90 days.
+  public var validSeconds: Int64?
+  public init(name: String, signingRequest: String, validSeconds: Int64? = nil) {
+    self.name = name
+    self.signingRequest = signingRequest
+    self.validSeconds = validSeconds
+  }
+  enum CodingKeys: String, CodingKey { case name = "Name", signingRequest = "SigningRequest", validSeconds = "ValidSeconds" }
+}
+
+/// PEM of the user's certificate and of the cluster's authority.
+public struct CertificateResponse: Codable, Hashable, Sendable {
+  public var certificate: String
+  public var authority: String
+  public var notAfter: Timestamp
+  public init(certificate: String, authority: String, notAfter: Timestamp) {
+    self.certificate = certificate
+    self.authority = authority
+    self.notAfter = notAfter
+  }
+  enum CodingKeys: String, CodingKey { case certificate = "Certificate", authority = "Authority", notAfter = "NotAfter" }
+}
+
 /// One JSON line of `/orch/v1/images/load`, `/orch/v1/images/import`: a host's result.
 public struct ImageLoadResult: Codable, Hashable, Sendable {
   public var host: String

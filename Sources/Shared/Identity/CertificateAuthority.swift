@@ -68,6 +68,23 @@ public struct CertificateAuthority: Sendable {
   public func issue(_ signingRequest: String, node: NodeID, role: NodeRole, hosts: [String] = [], now: Timestamp) throws(IdentityError)
     -> String
   {
+    let publicKey = try Self.publicKey(of: signingRequest)
+    var names: [GeneralName] = [.dnsName(node.description), .dnsName("localhost"), generalName("127.0.0.1")]
+    if role == .manager { for host in hosts.prefix(32) where !host.isEmpty && host.utf8.count < 254 { names.append(generalName(host)) } }
+    do {
+      let subject = try Subject(PeerIdentity(cluster: cluster, node: node, role: role)).name()
+      let extensions = try Certificate.Extensions {
+        try ExtendedKeyUsage([.serverAuth, .clientAuth])
+        SubjectAlternativeNames(names)
+      }
+      return try sign(publicKey, subject, extensions, until: now + Self.nodeValidity, now: now)
+    } catch {
+      throw .certificate("cannot issue a certificate for node \(node): \(error)")
+    }
+  }
+
+  /// The request's key, when whoever asks holds it.
+  static func publicKey(of signingRequest: String) throws(IdentityError) -> Certificate.PublicKey {
     guard signingRequest.utf8.count <= 16 << 10 else { throw .signingRequest("longer than 16 KiB") }
     let request: CertificateSigningRequest
     do { request = try CertificateSigningRequest(pemEncoded: signingRequest) } catch { throw .signingRequest("not a PEM request: \(error)") }
@@ -75,26 +92,25 @@ public struct CertificateAuthority: Sendable {
     guard request.publicKey.isValidSignature(request.signature, for: request) else {
       throw .signingRequest("its signature is not of its own key: the requester does not hold the key")
     }
-    var names: [GeneralName] = [.dnsName(node.description), .dnsName("localhost"), generalName("127.0.0.1")]
-    if role == .manager { for host in hosts.prefix(32) where !host.isEmpty && host.utf8.count < 254 { names.append(generalName(host)) } }
-    do {
-      let subject = Subject(PeerIdentity(cluster: cluster, node: node, role: role))
-      return try Certificate(
-        version: .v3, serialNumber: .init(), publicKey: request.publicKey, notValidBefore: date(now, minus: Self.backdate),
-        notValidAfter: date(now + Self.nodeValidity), issuer: certificate.subject, subject: subject.name(),
-        extensions: Certificate.Extensions {
-          Critical(BasicConstraints.notCertificateAuthority)
-          Critical(KeyUsage(digitalSignature: true))
-          try ExtendedKeyUsage([.serverAuth, .clientAuth])
-          SubjectAlternativeNames(names)
-          SubjectKeyIdentifier(hash: request.publicKey)
-          AuthorityKeyIdentifier(keyIdentifier: try certificate.extensions.subjectKeyIdentifier?.keyIdentifier)
-        },
-        issuerPrivateKey: key
-      ).serializeAsPEM().pemString
-    } catch {
-      throw .certificate("cannot issue a certificate for node \(node): \(error)")
+    return request.publicKey
+  }
+
+  /// PEM of a leaf with what all leaves have, and `more`.
+  func sign(
+    _ publicKey: Certificate.PublicKey, _ subject: DistinguishedName, _ more: Certificate.Extensions, until: Timestamp, now: Timestamp
+  ) throws -> String {
+    var extensions = try Certificate.Extensions {
+      Critical(BasicConstraints.notCertificateAuthority)
+      Critical(KeyUsage(digitalSignature: true))
+      SubjectKeyIdentifier(hash: publicKey)
+      AuthorityKeyIdentifier(keyIdentifier: try certificate.extensions.subjectKeyIdentifier?.keyIdentifier)
     }
+    for item in more { try extensions.append(item) }
+    return try Certificate(
+      version: .v3, serialNumber: .init(), publicKey: publicKey, notValidBefore: date(now, minus: Self.backdate), notValidAfter: date(until),
+      issuer: certificate.subject, subject: subject,
+      extensions: extensions, issuerPrivateKey: key
+    ).serializeAsPEM().pemString
   }
 }
 

@@ -1,4 +1,5 @@
 import Model
+import Surroundings
 
 /// `ORCHTKN-1-<CA digest>-<secret>`: what a new node must be given to join, Swarm's form with 50 and 25 base-36 digits.
 /// The digest lets the joiner know the cluster before it tells the secret; which of the cluster's two secrets it is decides the role.

@@ -2,7 +2,7 @@ import Crypto
 import Model
 import X509
 
-/// A node's own P-256 key, made on the node; only its signing request leaves it.
+/// A node's or a user's own P-256 key, made where it is used; only its signing request leaves that place.
 public struct NodeKey: Sendable {
   let key: P256.Signing.PrivateKey
 

@@ -17,12 +17,6 @@ public struct Identifier<Tag>: Hashable, Comparable, Sendable, LosslessStringCon
     Self(value: UInt128(generator.next() as UInt64) << 64 | UInt128(generator.next() as UInt64))
   }
 
-  /// For shells only; cores take a generator.
-  public static func random() -> Self {
-    var generator = SystemRandomNumberGenerator()
-    return random(using: &generator)
-  }
-
   /// Exactly 25 digits of [0-9a-z] that fit in 128 bits, or nil.
   public init?(_ description: String) {
     guard description.utf8.count == 25 else { return nil }

@@ -2,6 +2,7 @@ import API
 import ControlAPI
 import Model
 import NIOCore
+import Surroundings
 import Synchronization
 
 /// The daemon's part in memory: one `ClusterState`, commands applied at once, and a reconciler of ten lines that makes tasks run.
@@ -207,6 +208,12 @@ final class MemoryBackend: ControlBackend {
   }
   static let summary = BackupSummary(
     cluster: "c", index: 7, takenAt: now, bytes: 15, checksum: 1, nodes: 3, stacks: 1, services: 2, tasks: 3, networks: 4, volumes: 5)
+  func issueCertificate(user: String, signingRequest: String, validity: Nanoseconds?) async throws -> UserCertificateRecord {
+    UserCertificateRecord(
+      certificate: "certificate of \(user) for \(signingRequest)", authority: "authority",
+      notAfter: Self.now + (validity ?? .seconds(90 * 86_400)))
+  }
+
   func info() async -> ManagerInfo {
     ManagerInfo(
       node: nodes[0], hostname: "h1", address: "10.9.0.1:7946", version: "0.1.0", kernelVersion: "6.18.0", operatingSystem: "Debian 12",

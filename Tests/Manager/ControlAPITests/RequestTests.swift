@@ -46,6 +46,19 @@ struct Caller {
     }
   }
 
+  @Test("a user's key is signed; a time that is none is refused")
+  func certificate() async throws {
+    let caller = Caller()
+    let path = "/orch/v1/certificates"
+    let answer = try await caller.send("POST", path, #"{"Name":"ann","SigningRequest":"PEM","ValidSeconds":60}"#)
+    #expect(answer.status == 201)
+    let response = try JSONText.decode(CertificateResponse.self, Array(answer.text.utf8))
+    #expect(response.certificate == "certificate of ann for PEM" && response.authority == "authority")
+    #expect(response.notAfter == MemoryBackend.now + .seconds(60))
+    #expect(try await caller.send("POST", path, #"{"Name":"ann"}"#).text.contains("SigningRequest is missing"))
+    #expect(try await caller.send("POST", path, #"{"Name":"ann","SigningRequest":"PEM","ValidSeconds":-1}"#).status == 400)
+  }
+
   @Test(
     "an error is a message in JSON, with docker's code",
     arguments: [

@@ -2,6 +2,7 @@ import Crypto
 import FoundationEssentials
 import Glibc
 import Model
+import Surroundings
 import SwiftASN1
 import Testing
 import X509
@@ -46,6 +47,54 @@ private func node(_ authority: CertificateAuthority, _ role: NodeRole, hosts: [S
     let names = try #require(try Certificate(pemEncoded: identity.certificatePEM).extensions.subjectAlternativeNames)
     #expect(Array(names).count == 3)
     #expect(identity.role == .worker)
+  }
+
+  @Test("the API takes certificates of users and managers, not of workers, strangers or the past")
+  func apiClients() async throws {
+    let authority = try CertificateAuthority.make(cluster: cluster, now: noon)
+    let stranger = try CertificateAuthority.make(cluster: cluster, now: noon)
+    let clients = try APIClients(authorityPEM: authority.certificatePEM)
+    func admit(_ pem: String, _ clients: APIClients, at now: Timestamp = noon) async throws -> String {
+      try await clients.admit([try PEMDocument(pemString: pem).derBytes], now: now)
+    }
+    func user(_ authority: CertificateAuthority, validity: Nanoseconds = UserCertificate.defaultValidity) throws -> String {
+      try authority.issue(NodeKey().signingRequest(), user: "ann", validity: validity, now: noon)
+    }
+    #expect(try await admit(user(authority), clients) == "user ann")
+    let manager = try node(authority, .manager)
+    #expect(try await admit(manager.certificatePEM, clients) == "manager \(manager.node)")
+    await #expect(throws: IdentityError.certificate("a worker's is no user's: `orch cert create NAME --out DIR` makes one")) {
+      try await admit(try node(authority, .worker).certificatePEM, clients)
+    }
+    await #expect(throws: IdentityError.self) { try await admit(try user(stranger), clients) }
+    await #expect(throws: IdentityError.self) { try await clients.admit([], now: noon) }
+    let day = Nanoseconds.seconds(86_400)
+    let short = try user(authority, validity: day)
+    #expect(try await admit(short, clients, at: noon + Nanoseconds(day.rawValue - 1)) == "user ann")
+    await #expect(throws: IdentityError.self) { try await admit(short, clients, at: noon + Nanoseconds(day.rawValue + 1_000_000_000)) }
+
+    // Another authority that was named vouches for all of its own; the cluster's stays strict although it is named too.
+    let both = try APIClients(authorityPEM: authority.certificatePEM, others: stranger.certificatePEM + "\n" + authority.certificatePEM)
+    #expect(try await admit(try user(stranger), both).contains("ann"))
+    await #expect(throws: IdentityError.self) { try await admit(try node(authority, .worker).certificatePEM, both) }
+  }
+
+  @Test("a user's certificate is no node's, and names and times that are none are refused")
+  func userCertificates() throws {
+    let authority = try CertificateAuthority.make(cluster: cluster, now: noon)
+    let key = NodeKey()
+    let pem = try authority.issue(try key.signingRequest(), user: "ann@example.org", now: noon)
+    #expect(throws: IdentityError.self) { try PeerIdentity(verifiedDER: try PEMDocument(pemString: pem).derBytes) }
+    #expect(throws: IdentityError.self) { try NodeIdentity(certificatePEM: pem, key: key, authorityPEM: authority.certificatePEM) }
+    #expect(try Certificate(pemEncoded: pem).notValidAfter == Date(timeIntervalSince1970: Double(noon.nanoseconds) / 1e9 + 90 * 86_400))
+    for name in ["", "a b", "a,OU=orch-manager", String(repeating: "x", count: 65)] {
+      #expect(throws: IdentityError.self) { try authority.issue(try key.signingRequest(), user: name, now: noon) }
+    }
+    for days in [0.0, -1, 826] {
+      #expect(throws: IdentityError.self) {
+        try authority.issue(try key.signingRequest(), user: "ann", validity: .seconds(days * 86_400), now: noon)
+      }
+    }
   }
 
   @Test("a request whose key its sender does not hold is refused")
