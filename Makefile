@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 SCRATCH := $(if $(ORCH_SCRATCH),$(ORCH_SCRATCH),.build)
 FLAGS := --scratch-path $(SCRATCH) -Xswiftc -use-ld=lld --explicit-target-dependency-import-check error
-DEBIAN := libsqlite3-dev libseccomp-dev libcap-dev libssl-dev zlib1g-dev libnftables-dev nftables iproute2 busybox-static gcc pkg-config
+DEBIAN := libsqlite3-dev libseccomp-dev libcap-dev zlib1g-dev libnftables-dev nftables iproute2 busybox-static gcc pkg-config
 
 .PHONY: help deps build release test test-vm check format generate quickstart clean-cluster bench
 help: ## this list
@@ -16,10 +16,12 @@ release: deps ## release build of the four programs
 	swift build -c release --static-swift-stdlib $(FLAGS)
 quickstart: release ## a local cluster of three hosts with the sample stack on it (root)
 	scripts/quickstart.sh $(SCRATCH)/release
-clean-cluster: ## remove every trace of the local cluster
+clean-cluster: ## remove every trace of the local cluster, its sample images included
+	@images=$${XDG_CACHE_HOME:-$$HOME/.cache}/orch; rm -rf "$$images/images"; rmdir "$$images" 2>/dev/null || true
 	@if [ -x $(SCRATCH)/release/orch ]; then $(SCRATCH)/release/orch dev down; elif [ -x $(SCRATCH)/debug/orch ]; then $(SCRATCH)/debug/orch dev down; \
 	  else echo "nothing was built, so nothing runs"; fi
 bench: release ## the benchmarks, each beside its reference (root)
+	@command -v python3 >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3 >/dev/null; }
 	Benchmarks/run.sh $(SCRATCH)/release
 test: deps ## all tests; those of Tests/Integration need root and run alone, since they measure time
 	swift build --build-tests $(FLAGS)

@@ -1,8 +1,8 @@
 #!/bin/bash
 # test-vm.sh [FILTER]: runs tests inside Debian's own kernel, in a virtual machine whose only cgroups are v2.
 # For hosts that have v1, or a kernel that Debian has not. Needs no KVM: ORCH_VM_ACCEL=kvm uses it where it works.
-# The machine sees this host's files read-only (9p) below an overlay in its memory, so it runs what `swift build --build-tests`
-# left in ORCH_SCRATCH (default .build). Nothing of this host is changed; the kernel and the ramdisk stay in ORCH_SCRATCH/vm.
+# The machine sees this host's files read-only (9p) below an overlay in its memory, so it runs what `make test-vm`
+# built (the test bundle and orch-init) in ORCH_SCRATCH (default .build). Nothing of this host is changed; the kernel and the ramdisk stay in ORCH_SCRATCH/vm.
 # Also: ORCH_VM_MEMORY (MiB, 2048), ORCH_VM_SECONDS (900).
 set -euo pipefail
 filter=${1:-RuntimeTests|CgroupsTests}
@@ -18,7 +18,7 @@ for need in qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio 
     { echo "test-vm.sh: ${need%%:*} is missing: apt-get install ${need##*:}" >&2; exit 1; }
 done
 PATH=$PATH:/usr/sbin:/sbin
-[ -x "$tests" ] || { echo "test-vm.sh: $tests is not built: swift build --build-tests" >&2; exit 1; }
+[ -x "$tests" ] || { echo "test-vm.sh: $tests is not built: make test-vm" >&2; exit 1; }
 mkdir -p "$work"
 
 # Debian's kernel: the package that linux-image-amd64 stands for today.

@@ -58,6 +58,74 @@ extension MainJobTests {
       #expect(try cluster.must(cluster.orch("inspect", "shop")).output.contains("rollback completed"))
     }
 
+    @Test("an image's name that is none is refused by the manager, whoever asks; nothing changes")
+    func badReference() throws {
+      defer { down() }
+      _ = try deploy()
+      let before = Set(try cluster.running("shop").compactMap { $0["ID"] })
+      let sentence = "'Bad Image!!' is not an image's name"
+      for refused in [
+        try cluster.orch("update", "shop", "--image", "Bad Image!!"), try cluster.docker("service", "update", "--image", "Bad Image!!", "user_shop"),
+        try cluster.docker("service", "create", "--name", "user_bad", "Bad Image!!"),
+      ] {
+        #expect(refused.code == 1 && refused.errors.contains(sentence) && refused.errors.contains("NAME:TAG"), "\(refused)")
+      }
+      #expect(try cluster.tasks("shop").count == before.count && Set(cluster.running("shop").compactMap { $0["ID"] }) == before)
+      #expect(try cluster.orch("ps", "user_bad").code == 1)
+    }
+
+    @Test(
+      "an image file that is none says what it is and how to make one, and nobody keeps anything of it",
+      arguments: [("text", "it is no tar file"), ("empty", "it is empty"), ("other tar", "it has neither manifest.json nor index.json")])
+    func badArchive(_ kind: String, _ words: String) throws {
+      let folder = FileManager.default.temporaryDirectory.appendingPathComponent("user-\(UUID())")
+      try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+      defer { try? FileManager.default.removeItem(at: folder) }
+      let file = folder.appendingPathComponent("file").path
+      let text = kind == "empty" ? "" : String(repeating: "this is no archive\n", count: 100)
+      try text.write(toFile: file, atomically: true, encoding: .utf8)
+      if kind == "other tar" {
+        try cluster.must(LocalCluster.run("/usr/bin/env", ["tar", "-C", folder.path, "-cf", file + ".tar", "file"]))
+      }
+      let given = kind == "other tar" ? file + ".tar" : file
+      let load = try cluster.orch("image", "load", given)
+      #expect(load.code == 1 && load.errors.contains("\(given): ") && load.errors.contains(words) && load.errors.contains("docker save"), "\(load)")
+      if kind != "other tar" {
+        let imported = try cluster.orch("image", "import", "user-none:1", given)
+        #expect(imported.code == 1 && imported.errors.contains(words) && imported.errors.contains("tar -C ROOT"), "\(imported)")
+      }
+      #expect(try !cluster.must(cluster.orch("image", "ls")).output.contains("user-none"))
+    }
+
+    @Test("events of a service are found by its id, its name and its short name, those of its tasks too")
+    func events() throws {
+      defer { down() }
+      _ = try deploy()
+      let id = try cluster.must(cluster.orch("services", "--format", "json", "--no-trunc")).rows.first { $0["Name"] == "user_shop" }?["ID"]
+      for name in [try #require(id), "user_shop", "shop"] {
+        let watched = try LocalCluster.run(
+          "/bin/bash",
+          [
+            "-c",
+            """
+            timeout 6 "$0" events --filter service="$1" > "$2" & watcher=$!
+            sleep 0.5; "$0" scale shop=$3 --quiet >/dev/null; sleep 0.3; kill $watcher 2>/dev/null; wait; cat "$2"; rm -f "$2"
+            """, "\(LocalCluster.programs)/orch", name, "/tmp/orch-itest-events-\(LocalCluster.name)",
+            name == "shop" ? "2" : name == "user_shop" ? "4" : "3",
+          ], environment: ["ORCH_HOST": cluster.socket()])
+        #expect(watched.output.contains(" service update ") && watched.output.contains(" task "), "\(name): \(watched)")
+      }
+    }
+
+    @Test("down tells the end as soon as it is there, and not before")
+    func downWaits() throws {
+      _ = try deploy()
+      let gone = try cluster.must(cluster.orch("down", "user"))
+      #expect(gone.output.contains("stack user is gone"))
+      #expect(try cluster.orch("ps", "user_shop").code == 1)
+      #expect(try !cluster.must(cluster.orch("networks")).output.contains("user_"))
+    }
+
     @Test("a full disk: loading an image names the host and what to do, the other hosts have it")
     func fullDisk() throws {
       let images = "/var/lib/orch/agent/images"

@@ -16,8 +16,10 @@ public struct Convergence: Hashable, Sendable {
   public var completed: UInt64 = 0
   /// What keeps it, by task: "web.2: preparing", "web.3: pending (no suitable node …)".
   public var reasons: [String]
-  /// Tasks of an earlier state that still run.
-  public var leaving: Int
+  /// Tasks of an earlier revision that still serve: an update has not come to them yet.
+  public var old: Int
+  /// Tasks that are to end and have not yet.
+  public var stopping: Int
   /// Tasks of the current spec that failed since the change was asked for.
   public var failures: Int
   /// A pending task's reason, when there is one: nothing but a change of the cluster or of the spec helps.
@@ -47,9 +49,10 @@ public struct Convergence: Hashable, Sendable {
     running = UInt64(live.count { $0.status.state == "running" })
     desired = service.spec.replicas ?? UInt64(live.count)
     let isOver = ["none", "on-failure"].contains(service.spec.taskTemplate.restartPolicy?.condition?.rawValue ?? "")
-    let newest = Dictionary(tasks.map { ($0.slot ?? 0, $0) }) { $0.createdAt > $1.createdAt ? $0 : $1 }
-    if isOver { completed = UInt64(newest.values.count { $0.status.state == "complete" && current.contains($0.id) && $0.slot != nil }) }
-    leaving = tasks.count { ($0.isAlive && !($0.wanted && current.contains($0.id))) }
+    let latest = Dictionary(tasks.map { ($0.slot ?? 0, $0) }) { $0.createdAt > $1.createdAt ? $0 : $1 }
+    if isOver { completed = UInt64(latest.values.count { $0.status.state == "complete" && current.contains($0.id) && $0.slot != nil }) }
+    old = tasks.count { $0.isAlive && $0.wanted && !current.contains($0.id) }
+    stopping = tasks.count { $0.isAlive && !$0.wanted }
     reasons = live.filter { $0.status.state != "running" }.sorted { ($0.slot ?? 0, $0.id) < ($1.slot ?? 0, $1.id) }.map { task in
       let tells = task.status.state == "pending" || task.status.containerStatus?.health != nil
       let detail = task.status.err ?? (tells ? task.status.message : "")
@@ -63,7 +66,9 @@ public struct Convergence: Hashable, Sendable {
     var perSlot: [String: [TaskInspect]] = [:]
     failures = failed.count
     for task in failed { perSlot[title(task), default: []].append(task) }
-    for task in failed.sorted(by: { $0.updatedAt < $1.updatedAt }).suffix(3) {
+    // The newest of each slot: what failed before it says the same, or does not matter any more.
+    let newest = perSlot.values.compactMap { $0.max { $0.updatedAt < $1.updatedAt } }
+    for task in newest.sorted(by: { ($0.updatedAt, $0.id) < ($1.updatedAt, $1.id) }).suffix(3) {
       reasons.append("\(title(task)): \(task.status.state)\(place(task)) (\(problem(task)))")
     }
 
@@ -82,7 +87,7 @@ public struct Convergence: Hashable, Sendable {
       verdict = .failed("the update of \(name) failed and was rolled back: \(cause(ofCurrent: false)). See orch ps \(name)")
     default:
       let updating = ["updating", "rollback_started"].contains(service.updateStatus?.state ?? "")
-      if running + completed == desired, leaving == 0, live.count + Int(completed) == Int(desired), !updating {
+      if running + completed == desired, old == 0, stopping == 0, live.count + Int(completed) == Int(desired), !updating {
         verdict = .converged
       } else if let worst = perSlot.filter({ $0.value.count >= Self.failuresMax }).min(by: { $0.key < $1.key }),
         let last = worst.value.max(by: { $0.updatedAt < $1.updatedAt })
@@ -96,14 +101,21 @@ public struct Convergence: Hashable, Sendable {
     }
   }
 
-  /// One line: "web  [=====>    ]  2/3".
+  /// "2/3 running", during an update "1/3 updated, 2 old still running"; with those that are stopping.
+  public var summary: String {
+    var text = old > 0 ? "\(running)/\(desired) updated, \(old) old still running" : "\(running)/\(desired) running"
+    if completed > 0 { text += ", \(completed) complete" }
+    if stopping > 0 { text += ", \(stopping) stopping" }
+    return text
+  }
+
+  /// One line: "web  [=====>    ]  2/3 running".
   public func bar(_ name: String, width: Int = 20) -> String {
     let total = max(1, Int(desired))
-    let filled = desired == 0 ? (leaving == 0 ? width : 0) : min(width, Int(running) * width / total)
+    let filled = desired == 0 ? (old + stopping == 0 ? width : 0) : min(width, Int(running) * width / total)
     let arrow = filled < width ? ">" : ""
     let bar = String(repeating: "=", count: filled) + arrow
-    return "\(name)  [\(bar)\(String(repeating: " ", count: width - bar.count))]  \(running)/\(desired)"
-      + (leaving > 0 ? "  (\(leaving) leaving)" : "")
+    return "\(name)  [\(bar)\(String(repeating: " ", count: width - bar.count))]  \(summary)"
   }
 }
 

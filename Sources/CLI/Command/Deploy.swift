@@ -143,22 +143,37 @@ struct Down: AsyncParsableCommand {
     if !answer.warnings.isEmpty { throw ExitCode(1) }
   }
 
+  /// The stack's end is the last event of its removal.
   private func waitUntilGone(_ client: APIClient, _ services: [ServiceInspect]) async throws {
+    guard !services.isEmpty else { return }
     Terminal.explainInterrupt("Stopped watching; the removal goes on.")
-    let clock = ContinuousClock()
-    let start = clock.now
+    let pulses = Pulses(client, types: ["task", "service", "stack"])
+    defer { pulses.end() }
+    let limit = ContinuousClock.now + .seconds(waiting.timeout)
+    let alarm = Task {
+      try? await Task.sleep(until: limit)
+      pulses.now()
+    }
+    defer { alarm.cancel() }
     var left = services
-    while let next = left.first {
-      do {
-        _ = try await client.get("/services/\(next.id)", as: ServiceInspect.self)
-        if clock.now - start > .seconds(waiting.timeout) {
-          throw ClientError.broken("service \(next.spec.name) is not gone after \(waiting.timeout) s; the removal goes on")
+    for await _ in pulses.stream {
+      var problem: ClientError?
+      while problem == nil, let next = left.first {
+        do {
+          _ = try await client.get("/services/\(next.id)", as: ServiceInspect.self)
+          break
+        } catch let error as ClientError where error.status == 404 {
+          left.removeFirst()
+        } catch let error as ClientError where error.isTransient {
+          problem = error
         }
-      } catch let error as ClientError where error.status == 404 {
-        left.removeFirst()
-        continue
-      } catch let error as ClientError where error.isTransient && clock.now - start <= .seconds(waiting.timeout) {}
-      try await Task.sleep(for: .milliseconds(100))
+      }
+      guard let next = left.first else { return }
+      if ContinuousClock.now >= limit {
+        throw problem
+          ?? ClientError.broken(
+            "service \(next.spec.name) is not gone after \(waiting.timeout) s: the removal goes on; orch ps shows what still runs")
+      }
     }
   }
 }
@@ -174,7 +189,7 @@ struct Stacks: AsyncParsableCommand {
     for stack in stacks {
       table.add([
         stack.name, String(stack.services.count), String(stack.revision),
-        list.format == .json ? stack.updatedAt.description : Now.ago(stack.updatedAt),
+        list.format == .json ? stack.updatedAt.description : stack.updatedAt.ago,
       ])
     }
     list.show(table, ids: stacks.map(\.name))

@@ -25,13 +25,20 @@ struct Exec: AsyncParsableCommand {
 
   func validate() throws {
     if words.first == "--help" || words.first == "-h" { throw CleanExit.helpRequest(self) }
-    let words = words.first == "--" ? Array(words.dropFirst()) : words
+    let words = target
     if words.first?.first == "-" { throw ValidationError("Unknown option '\(words[0])'") }
     if words.count < 2 { throw ValidationError("Name a task and a command: orch exec web.1 ls") }
   }
 
+  /// The task and the command, without the "--" that may stand before or between them.
+  private var target: [String] {
+    var words = words.first == "--" ? Array(words.dropFirst()) : words
+    if words.count > 1, words[1] == "--" { words.remove(at: 1) }
+    return words
+  }
+
   func run() async throws {
-    let words = words.first == "--" ? Array(words.dropFirst()) : words
+    let words = target
     if tty, interactive, isatty(0) == 0 { throw ValidationError("the input device is not a terminal: leave out -t") }
     let client = try connection.client()
     let size = tty ? Terminal.size(of: 0) : nil

@@ -14,7 +14,7 @@ struct Inspect: AsyncParsableCommand {
   @OptionGroup var connection: Connection
   @Argument(help: "Names or ids.") var names: [String]
   @Option(help: "service, task, node, network, stack or volume.") var type: Kind?
-  @Option(help: "json: one object a line; otherwise an indented list, as docker inspect.") var format: Format = .table
+  @Option(help: "json: one object a line; without it one indented list, as docker inspect's.") var format: JSONFormat?
 
   func run() async throws {
     let client = try connection.client()
@@ -51,7 +51,7 @@ struct Events: AsyncParsableCommand {
   @OptionGroup var connection: Connection
   @Option(name: .shortAndLong, help: ArgumentHelp("type, event, service, node, network, volume, task, stack; repeatable.", valueName: "key=value"))
   var filter: [String] = []
-  @Option(help: "json: one object a line.") var format: Format = .table
+  @Option(help: "json: one object a line; without it lines as docker events writes them.") var format: JSONFormat?
 
   func run() async throws {
     var filters: [String: [String]] = [:]

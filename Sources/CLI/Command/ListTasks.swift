@@ -2,12 +2,7 @@ import API
 import APIClient
 import ArgumentParser
 import Model
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#endif
+import Surroundings
 
 struct ListTasks: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
@@ -52,7 +47,7 @@ struct ListTasks: AsyncParsableCommand {
       table.add([
         list.short(task.id), name == previous && list.format == .table ? " \\_ \(name)" : name, task.spec.containerSpec.image,
         task.nodeID.map { hostnames[$0] ?? String($0.prefix(12)) } ?? "", capitalized(task.desiredState),
-        "\(capitalized(task.status.state)) \(Now.ago(task.status.timestamp))\(health(task))", reason(task), ports.joined(separator: ","),
+        "\(capitalized(task.status.state)) \(task.status.timestamp.ago)\(health(task))", reason(task), ports.joined(separator: ","),
       ])
       previous = name
     }
@@ -79,14 +74,9 @@ struct ListTasks: AsyncParsableCommand {
 
 func capitalized(_ text: String) -> String { text.prefix(1).uppercased() + text.dropFirst() }
 
-/// The wall clock, for "5 seconds ago".
-enum Now {
-  static var timestamp: Timestamp {
-    var time = timespec()
-    clock_gettime(CLOCK_REALTIME, &time)
-    return Timestamp(nanoseconds: Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec))
-  }
-  static func ago(_ instant: Timestamp) -> String { humanDuration(timestamp - instant).lowercasedFirst + " ago" }
+extension Timestamp {
+  /// "5 seconds ago".
+  var ago: String { humanDuration(.now - self).lowercasedFirst + " ago" }
 }
 
 extension String {

@@ -2,6 +2,7 @@ import API
 import APIClient
 import ArgumentParser
 import Model
+import Surroundings
 
 struct Logs: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
@@ -70,7 +71,7 @@ struct Logs: AsyncParsableCommand {
 
   private func moment(_ text: String) throws -> String {
     if let instant = Timestamp(text) { return seconds(instant) }
-    if let span = parseSpan(text) { return seconds(Timestamp(nanoseconds: Now.timestamp.nanoseconds - span.rawValue)) }
+    if let span = parseSpan(text) { return seconds(Timestamp(nanoseconds: Timestamp.now.nanoseconds - span.rawValue)) }
     if Int64(text) != nil { return text }
     throw ValidationError("--since \(text): give a time like 2026-01-31T12:00:00Z or a span like 10m")
   }

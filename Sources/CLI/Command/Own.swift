@@ -16,7 +16,7 @@ struct VersionCommand: AsyncParsableCommand {
   func run() async throws {
     struct Both: Encodable {
       struct Client: Encodable {
-        var Version = OrchVersion.current
+        var Version = Orch.version
         var ApiVersion = APIVersion.current
       }
       var Client = Client()
@@ -28,7 +28,7 @@ struct VersionCommand: AsyncParsableCommand {
     if format == .json {
       Terminal.print(JSONText.line(both))
     } else {
-      Terminal.print("Client:\n  Version:      \(OrchVersion.current)\n  API version:  \(APIVersion.current)")
+      Terminal.print("Client:\n  Version:      \(Orch.version)\n  API version:  \(APIVersion.current)")
       if let server = both.Server {
         Terminal.print(
           "Server:\n  Version:      \(server.version)\n  API version:  \(server.apiVersion)\n  Kernel:       \(server.kernelVersion)\n  OS/Arch:      \(server.os)/\(server.arch)"

@@ -4,7 +4,7 @@ import ArgumentParser
 import Model
 
 /// Waits until services are as asked, and shows how far they are: a block that redraws on a terminal, lines otherwise. Pushed by
-/// `/events`; once a second it looks anyhow, since an event stream ends with its manager.
+/// `/events`.
 struct Progress: Sendable {
   let client: APIClient
   var quiet = false
@@ -22,26 +22,23 @@ struct Progress: Sendable {
   func wait(for services: [String]) async throws {
     guard !services.isEmpty else { return }
     Terminal.explainInterrupt("Stopped watching; the cluster goes on. orch ps shows how far it is.")
-    let (signals, signal) = AsyncStream.makeStream(of: Void.self, bufferingPolicy: .bufferingNewest(1))
-    let listener = Task { await listen(signal) }
+    let pulses = Pulses(client, types: ["task", "service", "node"])
+    defer { pulses.end() }
+    // Some answers are a matter of time alone: a task that stays pending, one that held long enough, the end of patience.
     let ticker = Task {
       while !Task.isCancelled {
         try? await Task.sleep(for: .seconds(1))
-        signal.yield()
+        pulses.now()
       }
     }
-    defer {
-      listener.cancel()
-      ticker.cancel()
-    }
-    signal.yield()
+    defer { ticker.cancel() }
     var screen = Screen(quiet: quiet)
     let clock = ContinuousClock()
     let start = clock.now
     var completeSince: ContinuousClock.Instant?
     var stuckSince: ContinuousClock.Instant?
     var last: [(String, Convergence)] = []
-    for await _ in signals {
+    for await _ in pulses.stream {
       do { (last, screen.warnings) = try await look(services) } catch let error as ClientError where error.isTransient {
         screen.note(error.description)
         if clock.now - start > .seconds(timeout) { throw error }
@@ -77,15 +74,6 @@ struct Progress: Sendable {
         throw ClientError.broken(
           "not converged after \(timeout) s: \(open.joined(separator: ", ")). The cluster goes on; orch ps shows how far it is")
       }
-    }
-  }
-
-  private func listen(_ signal: AsyncStream<Void>.Continuation) async {
-    while !Task.isCancelled {
-      if let body = try? await client.stream("/events", [("filters", "{\"type\":[\"task\",\"service\"]}")]) {
-        do { for try await _ in body { signal.yield() } } catch {}
-      }
-      try? await Task.sleep(for: .milliseconds(500))
     }
   }
 
@@ -149,9 +137,7 @@ private struct Screen {
     } else {
       for (name, convergence) in services {
         let line =
-          "\(name): \(convergence.running)/\(convergence.desired) running"
-          + (convergence.completed > 0 ? ", \(convergence.completed) complete" : "")
-          + (convergence.leaving > 0 ? ", \(convergence.leaving) leaving" : "")
+          "\(name): \(convergence.summary)"
           + (convergence.reasons.isEmpty || convergence.verdict == .converged ? "" : "; " + convergence.reasons.prefix(2).joined(separator: "; "))
         if lines.updateValue(line, forKey: name) != line { Terminal.print(line) }
       }

@@ -122,8 +122,13 @@ struct ImageCommand: AsyncParsableCommand {
   private static func send(_ file: String, to path: String, _ query: APIClient.Query, _ connection: Connection, quiet: Bool) async throws {
     let chunks = try FileChunks(file)
     let client = try connection.client()
-    let body = try await client.upload(path, query, chunks, length: chunks.length, type: "application/x-tar")
-    let answer = Array(try await body.collect(upTo: 16 << 20).readableBytesView)
+    let answer: [UInt8]
+    do {
+      let body = try await client.upload(path, query, chunks, length: chunks.length, type: "application/x-tar")
+      answer = Array(try await body.collect(upTo: 16 << 20).readableBytesView)
+    } catch ClientError.refused(let status, let message) {
+      throw ClientError.refused(status: status, message: "\(file == "-" ? "stdin" : file): \(message)")
+    }
     var failed = false
     for line in answer.split(separator: 10) {
       let result = try JSONText.decode(ImageLoadResult.self, Array(line))

@@ -76,7 +76,7 @@ struct Update: AsyncParsableCommand {
   @OptionGroup var connection: Connection
   @Argument(help: "The service.") var service: String
   @Option(help: "The image to run.") var image: String?
-  @Option(help: "How many tasks.") var replicas: Int64?
+  @Option(parsing: .unconditional, help: "How many tasks.") var replicas: Int64?
   @Option(help: ArgumentHelp("Set a variable; repeatable.", valueName: "name=value")) var envAdd: [String] = []
   @Option(help: ArgumentHelp("Remove a variable; repeatable.", valueName: "name")) var envRm: [String] = []
   @Option(help: ArgumentHelp("Set a label of the service; repeatable.", valueName: "key=value")) var labelAdd: [String] = []

@@ -35,8 +35,6 @@ extension DevCluster {
   public func kill(_ host: DevHost) async throws {
     try? await batch(["link set \(host.name) down"], in: layout.switchNamespace)
     try await Cgroup.killAll(layout.cgroup(host))
-    // The kernel takes a namespace's links away some time after the namespace; the next boot needs the port's name at once.
-    _ = try? await batch(["link del \(host.name)"], in: layout.switchNamespace)
     _ = try? await command("ip", ["netns", "del", layout.namespace(host)])
     try? FileManager.default.removeItem(atPath: layout.run(host))
     await Cgroup.remove(layout.cgroup(host))

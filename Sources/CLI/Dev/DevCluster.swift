@@ -68,7 +68,7 @@ public struct DevCluster: Sendable {
 
   private func plug(_ host: DevHost) async throws {
     let namespace = layout.namespace(host)
-    // After a power loss the old cable may not have been reaped yet.
+    // The kernel takes a dead host's links away some time after its namespace: the old cable may still have the port's name.
     _ = try? await command("ip", ["-n", layout.switchNamespace, "link", "del", host.name])
     try await command("ip", ["netns", "add", namespace])
     try await batch(
@@ -130,6 +130,8 @@ public struct DevCluster: Sendable {
     for folder in [layout.folder, layout.runFolder] where FileManager.default.fileExists(atPath: folder) {
       try FileManager.default.removeItem(atPath: folder)
     }
+    // The parents were made for the first local cluster; rmdir(2) leaves them when anything else is in them.
+    for folder in ["/run/orch/dev", "/run/orch", "/var/lib/orch/dev", "/var/lib/orch"] { rmdir(folder) }
   }
 
   // MARK: - Processes

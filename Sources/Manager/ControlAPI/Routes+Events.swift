@@ -1,6 +1,7 @@
 import API
 import Model
 import NIOCore
+import Surroundings
 
 extension ControlAPI {
   /// What happens from now on, as JSON lines; the cluster keeps no history of events (`since` finds nothing older).
@@ -19,15 +20,15 @@ extension ControlAPI {
       await withTaskGroup(of: Void.self) { group in
         group.addTask {
           for await (batch, state) in changes {
-            let now = Timestamp.now()
+            let now = Timestamp.now
             for change in batch {
-              guard let event = Event(change, state, at: now), event.passes(filters) else { continue }
+              guard let event = Event(change, state, at: now), event.passes(filters, Related(change, state)) else { continue }
               guard await response.send(ByteBuffer(bytes: JSON.encode(event) + [10])) else { return }
             }
           }
         }
         if let until {
-          group.addTask { try? await Task.sleep(for: max(.zero, (until - .now()).duration)) }
+          group.addTask { try? await Task.sleep(for: max(.zero, (until - .now).duration)) }
         }
         await group.next()
         group.cancelAll()
@@ -116,15 +117,40 @@ extension Event {
     }
   }
 
-  func passes(_ filters: Filters) -> Bool {
-    func named(_ kind: String) -> Bool {
-      guard filters[kind] != nil else { return true }
-      let related = kind == type ? [actor.id, actor.attributes["name"]] : type == "task" ? [actor.attributes[kind]] : []
-      return filters.match(kind) { wanted in related.contains { $0?.hasPrefix(wanted) == true } }
-    }
-    return filters.match("type") { type == $0 } && filters.match("event") { action == $0 } && filters.match("scope") { scope == $0 }
-      && ["service", "node", "network", "volume", "task", "stack", "secret", "config"].allSatisfy(named)
+  /// `service=`, `node=` and so on ask for what concerns the object: its own events, and those of tasks and services that belong to it.
+  func passes(_ filters: Filters, _ related: Related) -> Bool {
+    filters.match("type") { type == $0 } && filters.match("event") { action == $0 } && filters.match("scope") { scope == $0 }
+      && Related.kinds.allSatisfy { kind in filters.match(kind) { wanted in related.names(of: kind).contains { $0.hasPrefix(wanted) } } }
       && filters.matchLabels("label", actor.attributes)
       && ["container", "image", "plugin", "daemon"].allSatisfy { filters[$0] == nil }
+  }
+}
+
+/// The ids and names, by kind, of all that a change concerns.
+struct Related {
+  static let kinds = ["service", "node", "network", "volume", "task", "stack", "secret", "config"]
+  private var byKind: [String: [String]] = [:]
+  func names(of kind: String) -> [String] { byKind[kind] ?? [] }
+
+  init(_ change: StateChange, _ state: ClusterState) {
+    switch change {
+    case .cluster, .revision: break
+    case .service(let old, let new): if let service = new ?? old { add(service, state) }
+    case .node(let old, let new): if let node = new ?? old { byKind["node"] = [node.id.description, node.hostname] }
+    case .network(let old, let new): if let network = new ?? old { byKind["network"] = [network.id.description, network.name] }
+    case .volume(let old, let new): if let volume = new ?? old { byKind["volume"] = [volume.name] }
+    case .stack(let old, let new): if let stack = new ?? old { byKind["stack"] = [stack.name] }
+    case .file(let old, let new): if let file = new ?? old { byKind[file.kind.rawValue] = [file.id.description, file.name] }
+    case .task(let old, let new):
+      guard let task = new ?? old else { return }
+      byKind["task"] = [task.id.description, state.name(of: task)]
+      if let service = state.services[task.service] { add(service, state) } else { byKind["service"] = [task.service.description] }
+      if let node = task.node { byKind["node"] = [node.description] + (state.nodes[node].map { [$0.hostname] } ?? []) }
+    }
+  }
+
+  private mutating func add(_ service: Service, _ state: ClusterState) {
+    byKind["service"] = [service.id.description, service.name] + (state.shortName(of: service).map { [$0] } ?? [])
+    if let stack = state.spec(of: service)?.labels?[StackLabel.namespace] { byKind["stack"] = [stack] }
   }
 }

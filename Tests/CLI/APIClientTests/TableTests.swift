@@ -81,7 +81,8 @@ import Testing
 @Suite struct ConvergenceTests {
   /// A service of `replicas` and tasks given as "slot state desired [error]".
   private func look(
-    _ replicas: UInt64, _ tasks: [String], current: Bool = true, update: Service.UpdateStatus.State? = nil, rollingBack: Bool = false
+    _ replicas: UInt64, _ tasks: [String], current: Bool = true, old: Set<Int> = [], update: Service.UpdateStatus.State? = nil,
+    rollingBack: Bool = false
   ) -> Convergence {
     var state = ClusterState()
     let id = ServiceID(value: 5)
@@ -104,7 +105,8 @@ import Testing
     _ = state.apply(Command(actions: actions), at: 1)
     let shapes = state.tasks(of: id).compactMap { TaskInspect($0, in: state) }
     return Convergence(
-      ServiceInspect(state.services[id]!, in: state)!, tasks: shapes, current: current ? Set(shapes.map(\.id)) : [],
+      ServiceInspect(state.services[id]!, in: state)!, tasks: shapes,
+      current: current ? Set(shapes.enumerated().filter { !old.contains($0.offset) }.map(\.element.id)) : [],
       hostnames: [NodeID(value: 1).description: "h1"], since: now, rollingBack: rollingBack)
   }
 
@@ -142,7 +144,17 @@ import Testing
     let pending = look(2, ["1 running running", "2 pending running no suitable node"])
     #expect(pending.reasons == ["web.2: pending on h1 (no suitable node)"])
     #expect(pending.stuck == "web.2 cannot be placed: no suitable node")
-    #expect(pending.bar("web", width: 10) == "web  [=====>    ]  1/2")
+    #expect(pending.bar("web", width: 10) == "web  [=====>    ]  1/2 running")
+  }
+
+  @Test("the summary tells what is new, what is old and still serves, and what is stopping")
+  func summary() {
+    #expect(look(3, ["1 starting running", "2 running running", "3 running running"], old: [1, 2]).summary == "0/3 updated, 2 old still running")
+    #expect(
+      look(2, ["1 running running", "1 running shutdown", "2 running running"], old: [1, 2]).summary == "1/2 updated, 1 old still running, 1 stopping"
+    )
+    #expect(look(1, ["1 running running", "2 running shutdown", "3 running shutdown"]).summary == "1/1 running, 2 stopping")
+    #expect(look(2, ["1 running running", "2 running running"]).summary == "2/2 running")
   }
 
   @Test("a slot that fails again and again is an answer")
@@ -157,6 +169,7 @@ import Testing
       Issue.record("\(failing.verdict)")
       return
     }
+    #expect(failing.reasons == ["web.1: preparing on h1", "web.1: rejected on h1 (No such image: web:9)"])
     #expect(text.contains("web.1 does not stay up") && text.contains("No such image: web:9") && text.contains("h1"))
     #expect(look(1, ["1 failed shutdown exit 1", "1 preparing running"]).verdict == .progressing)
   }
