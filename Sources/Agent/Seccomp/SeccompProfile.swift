@@ -53,9 +53,9 @@ public struct SeccompProfile: Hashable, Sendable {
   }
 
   /// The list follows Docker's default profile (moby/profiles seccomp/default.json as of 2026-05, documented at
-  /// docs.docker.com/engine/security/seccomp), with one name less: socketcall, the 32-bit ABI's one call for all that concerns sockets.
-  /// Its arguments are in memory, where no filter sees them, so it would open AF_ALG and AF_VSOCK again (moby blocks it no longer for
-  /// the sake of old 32-bit programs). libseccomp lets its other sub-calls pass. The x32 ABI, which Debian's kernels have off, is refused.
+  /// docs.docker.com/engine/security/seccomp). It does not name socketcall, the 32-bit ABI's one call for all that concerns sockets, but
+  /// libseccomp lets it pass where it lets socket pass; its arguments are in memory, where no filter sees them. So a 32-bit program
+  /// reaches AF_ALG and AF_VSOCK, as under Docker's. The x32 ABI, which Debian's kernels have off, is refused.
   public static func standard(for capabilities: CapabilitySet) -> Self {
     var allowed = base
     for (name, calls) in byCapability {

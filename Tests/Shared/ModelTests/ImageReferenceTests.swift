@@ -35,7 +35,8 @@ import Testing
   }
 
   @Test(
-    "the reason is what is wrong, not what is next to it", arguments: [("User/web", "lower-case"), ("we b!", "'we b!' is not lower-case letters")])
+    "the reason is what is wrong, not what is next to it",
+    arguments: [("user/Web", "names are lower-case"), ("we b!", "'we b!' is not lower-case letters")])
   func reason(_ text: String, _ words: String) {
     let error = #expect(throws: ReferenceError.self) { try ImageReference(text) }
     #expect(error?.description.contains(words) == true && error?.description.contains(ReferenceError.advice) == true, "\(error as Any)")
