@@ -16,6 +16,7 @@ let package = Package(
       name: "rpc-bench",
       dependencies: [
         .product(name: "Transport", package: "orch"), .product(name: "Identity", package: "orch"), .product(name: "Model", package: "orch"),
+        .product(name: "Surroundings", package: "orch"),
         .product(name: "GRPCCore", package: "grpc-swift-2"),
         .product(name: "GRPCNIOTransportHTTP2Posix", package: "grpc-swift-nio-transport"), .product(name: "Logging", package: "swift-log"),
       ])

@@ -5,6 +5,7 @@ import Identity
 import Logging
 import Model
 import Store
+import Surroundings
 import Transport
 
 /// A manager's consensus as `orch-manager` assembles it (Consensus, PeerTransport and TransportServer, with its defaults), and two

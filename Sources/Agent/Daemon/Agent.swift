@@ -4,6 +4,7 @@ import DNS
 import Foundation
 import Logging
 import Model
+import Surroundings
 import Wire
 import Worker
 
@@ -38,7 +39,7 @@ actor Agent {
   func task(_ id: TaskID) -> ClusterTask? { worker.task(id) }
 
   func input(_ input: WorkerInput) {
-    for output in worker.step(input, now: HostFacts.now()) { carryOut(output) }
+    for output in worker.step(input, now: .now) { carryOut(output) }
     if case .assignments = input, networkPass == nil { tellApplied(worker.sequence) }
   }
 

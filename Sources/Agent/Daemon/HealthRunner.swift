@@ -2,6 +2,7 @@ import Foundation
 import Logging
 import Model
 import Runtime
+import Surroundings
 import Worker
 
 /// The shell of one container's `HealthCheck`: sleeps, probes, tells. Ends with its task, with the container, and when it is unhealthy.
@@ -15,7 +16,7 @@ struct HealthRunner: Sendable {
 
   func run(_ tell: @Sendable (TaskHealth) async -> Void) async {
     // Never goes back, as the wall clock may.
-    let (wall, clock) = (HostFacts.now(), ContinuousClock.now)
+    let (wall, clock) = (Timestamp.now, ContinuousClock.now)
     func now() -> Timestamp { wall + Nanoseconds((ContinuousClock.now - clock).nanoseconds) }
     var check = HealthCheck(config, started: wall, isHealthy: isHealthy)
     var next = check.step(.begin, now: now())
@@ -39,7 +40,7 @@ struct HealthRunner: Sendable {
 
   /// nil when there is nothing to probe any more.
   private func probe() async -> TaskHealth.Probe? {
-    let start = HostFacts.now()
+    let start = Timestamp.now
     do {
       let result = try await runtime.probe(container, config.arguments, timeout: config.timeout.duration, outputMax: TaskHealth.outputMax)
       var output = String(decoding: result.output, as: UTF8.self).replacing("\0", with: "")
@@ -47,12 +48,12 @@ struct HealthRunner: Sendable {
         // Docker's words.
         output = "Health check exceeded timeout (\(seconds(config.timeout)))" + (output.isEmpty ? "" : ": \(output)")
       }
-      return TaskHealth.Probe(start: start, end: HostFacts.now(), exitCode: result.exitCode ?? -1, output: output)
+      return TaskHealth.Probe(start: start, end: Timestamp.now, exitCode: result.exitCode ?? -1, output: output)
     } catch  where error.kind == .notRunning || error.kind == .noSuchContainer {
       return nil
     } catch {
       log.warning("health check of \(container): \(error)")
-      return TaskHealth.Probe(start: start, end: HostFacts.now(), exitCode: -1, output: "\(error)")
+      return TaskHealth.Probe(start: start, end: Timestamp.now, exitCode: -1, output: "\(error)")
     }
   }
 

@@ -19,12 +19,6 @@ enum HostFacts {
       engine: NodeDescription.Engine(engineVersion: Version.text))
   }
 
-  static func now() -> Timestamp {
-    var time = timespec()
-    clock_gettime(CLOCK_REALTIME, &time)
-    return Timestamp(nanoseconds: Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec))
-  }
-
   /// The address from which packets to `host` leave: a connected UDP socket tells without sending anything.
   static func address(towards host: String) -> IPv4Address? {
     var hints = addrinfo()

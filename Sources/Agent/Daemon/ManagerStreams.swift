@@ -151,9 +151,10 @@ struct ManagerStreams: Sendable {
       let archive = "\(rooms.stateDirectory)/incoming-\(UUID().uuidString).tar"
       defer { unlink(archive) }
       try await receive(stream, into: archive)
-      result.names =
+      let names =
         start.name.isEmpty
         ? try await rooms.images.load(archive).map(\.reference) : [try await rooms.images.import(archive, name: start.name).reference]
+      result.names = names.map { (try? ImageReference($0))?.familiar ?? $0 }
     } catch {
       result.error = "\(error)"
     }

@@ -7,6 +7,7 @@ import LinuxSystem
 import Logging
 import Model
 import Runtime
+import Surroundings
 import Worker
 
 /// Carries out what the worker decided for one task, and tells it how that went.
@@ -196,7 +197,7 @@ actor TaskController {
     var mounts: [MountConfig] = []
     for var mount in spec.mounts ?? [] {
       mount.source = mount.source.map(template.expand)
-      let resolved = try await rooms.volumes.resolve(mount, task: container, now: HostFacts.now()) { target in
+      let resolved = try await rooms.volumes.resolve(mount, task: container, now: .now) { target in
         image.layerPaths.reversed().lazy.compactMap { Self.folder(target, in: $0) }.first
       }
       switch resolved {

@@ -3,6 +3,7 @@ import Cgroups
 import Glibc
 import LinuxSystem
 import Model
+import Surroundings
 import Synchronization
 
 /// One container as this process knows it: its first process, its monitor, and who waits for its end.
@@ -95,9 +96,7 @@ final class ContainerRecord: Sendable {
       poll(&entry, 1, 5000)
     }
     cgroup.killAll()
-    var now = timespec()
-    clock_gettime(CLOCK_REALTIME, &now)
-    let text = "137 9 \(clinux_oom_kills(cgroup.oomFile)) \(Int64(now.tv_sec) * 1_000_000_000 + Int64(now.tv_nsec)) lost\n"
+    let text = "137 9 \(clinux_oom_kills(cgroup.oomFile)) \(Timestamp.now.nanoseconds) lost\n"
     try? Files.writeAtomically(paths.state + "/exit", text, durable: false)
     return readExit()
       ?? ContainerExit(code: 137, signal: 9, oomKilled: false, finishedAt: .zero, note: "its monitor was killed")

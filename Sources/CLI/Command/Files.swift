@@ -118,8 +118,8 @@ private func listFiles(_ kind: StoredFile.Kind, _ connection: Connection, _ list
   for file in files {
     let isJSON = list.format == .json
     table.add([
-      list.short(file.id), file.spec.name, isJSON ? file.createdAt.description : Now.ago(file.createdAt),
-      isJSON ? file.updatedAt.description : Now.ago(file.updatedAt),
+      list.short(file.id), file.spec.name, isJSON ? file.createdAt.description : file.createdAt.ago,
+      isJSON ? file.updatedAt.description : file.updatedAt.ago,
       (file.spec.labels ?? [:]).sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: ","),
     ])
   }

@@ -1,6 +1,7 @@
 import API
 import Model
 import Orchestrator
+import Surroundings
 
 extension ControlAPI {
   func backup(_ target: Target) async throws -> APIResponse {
@@ -24,7 +25,7 @@ extension ControlAPI {
     var attempts = 5
     while true {
       var generator = SystemRandomNumberGenerator()
-      let plan = try ServiceEdits.restore(backup, state: try await backend.state(), now: .now(), generator: &generator)
+      let plan = try ServiceEdits.restore(backup, state: try await backend.state(), now: .now, generator: &generator)
       var response = RestoreResponse(backup: summary, applied: target.flag("apply"))
       for line in plan.lines {
         switch line.change {

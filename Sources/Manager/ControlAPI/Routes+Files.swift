@@ -1,6 +1,7 @@
 import API
 import Model
 import Orchestrator
+import Surroundings
 
 #if canImport(FoundationEssentials)
   import FoundationEssentials
@@ -48,7 +49,7 @@ extension ControlAPI {
     let id = FileID.random()
     return StoredFile(
       kind: kind, id: id, name: spec.name, labels: spec.labels ?? [:], data: kind == .secret ? try backend.seal(content, as: id) : content,
-      createdAt: .now())
+      createdAt: .now)
   }
 
   private func refuseUnsupported(_ kind: StoredFile.Kind, _ spec: FileSpec) throws {
@@ -64,7 +65,7 @@ extension ControlAPI {
     let version = try target.version()
     let spec = try await JSON.body(FileSpec.self, of: request)
     try refuseUnsupported(kind, spec)
-    let now = Timestamp.now()
+    let now = Timestamp.now
     try await edit(retries: 0) { state in
       let file = try state.lookUpFile(kind, name)
       // Docker sends what it read: a secret without its content, a config with it.

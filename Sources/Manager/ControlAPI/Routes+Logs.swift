@@ -1,6 +1,7 @@
 import API
 import Model
 import NIOCore
+import Surroundings
 
 extension ControlAPI {
   func taskLogs(_ name: String, _ target: Target) async throws -> APIResponse {
@@ -128,7 +129,7 @@ extension LogOptions {
 extension LogRecord {
   /// A host that cannot give its logs is told of in their place; the others' go on.
   fileprivate static func failure(_ task: ClusterTask, _ error: any Error) -> LogRecord {
-    LogRecord(stream: .stderr, timestamp: .now(), bytes: Array("orch: the log of task \(task.id) cannot be read: \(error)\n".utf8))
+    LogRecord(stream: .stderr, timestamp: .now, bytes: Array("orch: the log of task \(task.id) cannot be read: \(error)\n".utf8))
   }
 }
 

@@ -1,6 +1,7 @@
 import API
 import Model
 import NIOCore
+import Surroundings
 
 /// The members of the Raft group. `role` in a node's spec says whether its manager shall vote: `manager` or, for one that only keeps a
 /// copy (a learner), `worker`. So docker's `node promote` and `node demote` do what `orch manager promote` and `demote` do.
@@ -81,7 +82,7 @@ extension ControlAPI {
     if let version {
       var spec = node.spec
       spec.role = role
-      _ = try await backend.propose(Command(conditions: [.nodeVersion(node.id, version)], actions: [.nodeSpec(node.id, spec, at: .now())]))
+      _ = try await backend.propose(Command(conditions: [.nodeVersion(node.id, version)], actions: [.nodeSpec(node.id, spec, at: .now)]))
       return
     }
     try await edit { state in
@@ -89,7 +90,7 @@ extension ControlAPI {
       var spec = now.spec
       spec.role = role
       if spec == now.spec { return (Command(actions: []), ()) }
-      return (Command(conditions: [.nodeVersion(now.id, now.version)], actions: [.nodeSpec(now.id, spec, at: .now())]), ())
+      return (Command(conditions: [.nodeVersion(now.id, now.version)], actions: [.nodeSpec(now.id, spec, at: .now)]), ())
     }
   }
 

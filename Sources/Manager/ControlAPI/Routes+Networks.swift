@@ -1,6 +1,7 @@
 import API
 import Model
 import Orchestrator
+import Surroundings
 
 extension ControlAPI {
   func listNetworks(_ target: Target) async throws -> APIResponse {
@@ -22,7 +23,7 @@ extension ControlAPI {
     var spec = try await JSON.body(NetworkSpec.self, of: request)
     if spec.driver?.isEmpty != false { spec.driver = "overlay" }
     try refuseUnsupported(spec)
-    let now = Timestamp.now()
+    let now = Timestamp.now
     let id = try await edit { state in
       var generator = SystemRandomNumberGenerator()
       let created = try ServiceEdits.createNetwork(spec, state: state, now: now, generator: &generator)

@@ -1,5 +1,6 @@
 import API
 import Model
+import Surroundings
 
 extension ControlAPI {
   func listNodes(_ target: Target) async throws -> APIResponse {
@@ -26,7 +27,7 @@ extension ControlAPI {
     let node = try await backend.state().lookUpNode(name)
     if request.isAgain, spec == node.spec, version < node.version { return APIResponse(status: 200) }
     if spec.role != node.spec.role { return try await changeRole(of: node, to: spec, version: version, request) }
-    _ = try await backend.propose(Command(conditions: [.nodeVersion(node.id, version)], actions: [.nodeSpec(node.id, spec, at: .now())]))
+    _ = try await backend.propose(Command(conditions: [.nodeVersion(node.id, version)], actions: [.nodeSpec(node.id, spec, at: .now)]))
     return APIResponse(status: 200)
   }
 

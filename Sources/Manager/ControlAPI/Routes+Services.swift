@@ -1,6 +1,7 @@
 import API
 import Model
 import Orchestrator
+import Surroundings
 
 extension ControlAPI {
   func listServices(_ target: Target) async throws -> APIResponse {
@@ -35,7 +36,7 @@ extension ControlAPI {
   func createService(_ request: APIRequest) async throws -> APIResponse {
     let spec = try await serviceSpec(request)
     try await refuseTakenPorts([spec])
-    let now = Timestamp.now()
+    let now = Timestamp.now
     let id = try await edit { state in
       var generator = SystemRandomNumberGenerator()
       let created = try ServiceEdits.create(spec, state: state, now: now, generator: &generator)
@@ -46,7 +47,7 @@ extension ControlAPI {
 
   func updateService(_ name: String, _ target: Target, _ request: APIRequest) async throws -> APIResponse {
     let version = try target.version()
-    let now = Timestamp.now()
+    let now = Timestamp.now
     var warnings: [String]?
     if let rollback = target["rollback"], !rollback.isEmpty {
       guard rollback == "previous" else { throw APIError(400, "invalid rollback '\(rollback)': only ?rollback=previous is known") }
@@ -87,7 +88,7 @@ extension ControlAPI {
       }
       counts[name] = UInt64(count)
     }
-    let now = Timestamp.now()
+    let now = Timestamp.now
     let items = try await edit { state in
       var items: [ScaleResponse.Item] = []
       var edits: [(service: ServiceID, replicas: UInt64)] = []

@@ -1,6 +1,7 @@
 import API
 import Model
 import Orchestrator
+import Surroundings
 
 extension ControlAPI {
   func listStacks() async throws -> APIResponse {
@@ -24,7 +25,7 @@ extension ControlAPI {
     for (kind, specs) in [(StoredFile.Kind.secret, body.secrets ?? []), (.config, body.configs ?? [])] {
       for spec in specs { new[.init(kind, spec.name)] = try newFile(kind, spec) }
     }
-    let now = Timestamp.now()
+    let now = Timestamp.now
     let response = try await edit { state in
       wanted.files =
         try files(.secret, body.secrets ?? [], new: new, stack: name, in: state)
@@ -53,7 +54,7 @@ extension ControlAPI {
   /// The services are marked for removal at once; with `volumes` the answer comes when their tasks are gone and the data is deleted.
   func removeStack(_ name: String, volumes: Bool) async throws -> APIResponse {
     let changes = await backend.watch()
-    let now = Timestamp.now()
+    let now = Timestamp.now
     let (services, names, gone, before) = try await edit { state in
       let command = try ServiceEdits.removeStack(name, volumes: volumes, state: state, now: now)
       let leaving = command.actions.compactMap { action -> Service? in

@@ -1,5 +1,6 @@
 import API
 import Model
+import Surroundings
 
 extension ControlAPI {
   func listVolumes(_ target: Target) async throws -> APIResponse {
@@ -67,7 +68,7 @@ extension ControlAPI {
     guard spec.name.utf8.allSatisfy({ (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) || [45, 46, 95].contains($0) }),
       let first = spec.name.utf8.first, first != 45, first != 46, first != 95, spec.name.utf8.count <= 255
     else { throw APIError(400, "volume name '\(spec.name)' is not valid: letters, digits, '_', '.' and '-', beginning with a letter or digit") }
-    return Volume(name: spec.name, labels: spec.labels ?? [:], driverOptions: spec.driverOptions ?? [:], createdAt: .now())
+    return Volume(name: spec.name, labels: spec.labels ?? [:], driverOptions: spec.driverOptions ?? [:], createdAt: .now)
   }
 }
 

@@ -6,6 +6,7 @@ import Glibc
 import Model
 import NIOCore
 import Store
+import Surroundings
 
 /// Files on their way out and in. They lie beside the database while they are used, and are the manager's alone (0600).
 extension Backend {

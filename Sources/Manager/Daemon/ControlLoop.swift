@@ -5,6 +5,7 @@ import Glibc
 import Leader
 import Logging
 import Model
+import Surroundings
 
 /// The shell of `LeaderCore`: brings it what was applied and what agents say, and carries out what it decides.
 actor ControlLoop {
@@ -101,15 +102,5 @@ actor ControlLoop {
 }
 
 extension Moment {
-  static var now: Moment { Moment(wall: .now, steady: .read(CLOCK_MONOTONIC)) }
-}
-
-extension Timestamp {
-  static var now: Timestamp { read(CLOCK_REALTIME) }
-
-  fileprivate static func read(_ clock: clockid_t) -> Timestamp {
-    var time = timespec()
-    clock_gettime(clock, &time)
-    return Timestamp(nanoseconds: Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec))
-  }
+  static var now: Moment { Moment(wall: .now, steady: .steady) }
 }

@@ -5,6 +5,7 @@ import Glibc
 import Identity
 import Model
 import Store
+import Surroundings
 
 /// What `init` needs to make a lost cluster again.
 struct BackupOptions: ParsableArguments {

@@ -3,6 +3,7 @@ import Consensus
 import Identity
 import Logging
 import Model
+import Surroundings
 import Transport
 import Wire
 

@@ -58,10 +58,6 @@ int clinux_pidfd_wait(int pidfd, int nohang, int *status) {
 int clinux_setns(int fd, int flags) { return result(setns(fd, flags)); }
 int clinux_unshare(int flags) { return result(unshare(flags)); }
 int clinux_gettid(void) { return (int)syscall(SYS_gettid); }
-int clinux_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data) {
-  return result(mount(source, target, type, flags, data));
-}
-int clinux_umount(const char *target, int flags) { return result(umount2(target, flags)); }
 int clinux_memfd(const char *name, const void *bytes, size_t count) {
   int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) return -errno;

@@ -77,12 +77,6 @@ public func withNetworkNamespace<Result: Sendable>(_ path: String, _ body: @esca
   }
 }
 
-/// The same for callers that are on a thread of their own: blocks until `body` is done.
-public func withNetworkNamespaceBlocking<Result: Sendable>(_ path: String, _ body: @escaping @Sendable () throws -> Result) throws -> Result {
-  let thread = try NamespaceThread(networkNamespace: path)
-  return try thread.runBlocking(body)
-}
-
 /// A bare queue with one consumer thread.
 final class WorkQueue: Sendable {
   private struct State {

@@ -41,7 +41,6 @@ public struct Method: RawRepresentable, Hashable, Sendable, CustomStringConverti
   public static let imageList = Method(rawValue: "image.list")
   public static let portCheck = Method(rawValue: "port.check")
   public static let volumeRemove = Method(rawValue: "volume.remove")
-  public static let volumeList = Method(rawValue: "volume.list")
 }
 
 /// The bounds of every queue.

@@ -1,5 +1,6 @@
 import Glibc
 import LinuxSystem
+import Model
 
 @testable import AgentImage
 

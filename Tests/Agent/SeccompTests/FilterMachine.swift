@@ -13,11 +13,14 @@ struct FilterMachine {
 
   init(_ compiled: SeccompProgram) {
     let bytes = compiled.bytes
-    program = stride(from: 0, to: bytes.count, by: 8).map { at in
-      Instruction(
-        code: UInt16(bytes[at]) | UInt16(bytes[at + 1]) << 8, jumpTrue: bytes[at + 2], jumpFalse: bytes[at + 3],
-        k: (0..<4).reduce(0) { $0 | UInt32(bytes[at + 4 + $1]) << (8 * UInt32($1)) })
+    var program: [Instruction] = []
+    for at in stride(from: 0, to: bytes.count, by: 8) {
+      let code = UInt16(bytes[at]) | UInt16(bytes[at + 1]) << 8
+      var k: UInt32 = 0
+      for byte in bytes[(at + 4)..<(at + 8)].reversed() { k = k << 8 | UInt32(byte) }
+      program.append(Instruction(code: code, jumpTrue: bytes[at + 2], jumpFalse: bytes[at + 3], k: k))
     }
+    self.program = program
   }
 
   /// The verdict (SECCOMP_RET_…) for `struct seccomp_data`: number, architecture, instruction pointer, six arguments.

@@ -3,6 +3,7 @@ import Logging
 import Model
 import Raft
 import Store
+import Surroundings
 import Synchronization
 import Testing
 

@@ -4,6 +4,7 @@ import Logging
 import Model
 import Raft
 import Store
+import Surroundings
 import SwiftProtobuf
 import Synchronization
 import Wire

@@ -2,6 +2,7 @@ import Consensus
 import Glibc
 import Model
 import Raft
+import Surroundings
 import Testing
 
 /// A manager that lost its disk, a cluster that lost its majority, callers that ask for too much.

@@ -3,6 +3,7 @@ import Identity
 import Logging
 import Model
 import Raft
+import Surroundings
 import Testing
 import Transport
 

@@ -3,6 +3,7 @@ import Model
 import Raft
 import Replica
 import Store
+import Surroundings
 import Testing
 
 @testable import Consensus

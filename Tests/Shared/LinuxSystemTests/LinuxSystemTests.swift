@@ -100,9 +100,9 @@ import Testing
     try Files.writeAtomically(path, "")
     try await onOwnThread { [path] in
       try checkResult(clinux_unshare(Int32(CLINUX_CLONE_NEWNET)), "make a network namespace")
-      try Mounts.mount("/proc/thread-self/ns/net", on: path, .bind)
+      try check(mount("/proc/thread-self/ns/net", path, nil, UInt(MS_BIND), nil), "bind the namespace on", path)
     }
-    defer { try? Mounts.detach(path) }
+    defer { umount2(path, Int32(MNT_DETACH)) }
     @Sendable func inode() -> ino_t {
       var status = stat()
       stat("/proc/thread-self/ns/net", &status)

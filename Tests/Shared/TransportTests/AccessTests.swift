@@ -5,6 +5,7 @@ import Model
 import NIOCore
 import NIOPosix
 import NIOSSL
+import Surroundings
 import Synchronization
 import Testing
 import Wire

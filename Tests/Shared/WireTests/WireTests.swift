@@ -1,4 +1,5 @@
 import Model
+import Surroundings
 import Testing
 import Wire
 

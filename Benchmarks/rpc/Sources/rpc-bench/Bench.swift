@@ -8,6 +8,7 @@ import GRPCNIOTransportHTTP2Posix
 import Identity
 import Logging
 import Model
+import Surroundings
 import Transport
 
 @main struct Bench {

@@ -31,8 +31,6 @@ int clinux_pidfd_wait(int pidfd, int nohang, int *status);
 int clinux_setns(int fd, int flags);
 int clinux_unshare(int flags);
 int clinux_gettid(void);
-int clinux_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
-int clinux_umount(const char *target, int flags);
 int clinux_memfd(const char *name, const void *bytes, size_t count);  // sealed against every change
 int clinux_pipe(int ends[2], int flags);         // pipe2 with O_CLOEXEC and `flags`
 int clinux_socketpair(int ends[2]);               // a connected pair of Unix stream sockets, close-on-exec
