@@ -184,12 +184,11 @@ extension MainJobTests {
         api = Unix('x')
         def ask(method, path, body=None):
             api.request(method, path, body); answer = api.getresponse(); return answer.status, answer.read()
-        node = json.loads(ask('GET', '/nodes')[1])[0]['ID']
         changes = 0
-        for number in range(3000):
-            now = json.loads(ask('GET', '/nodes/' + node)[1])
-            now['Spec']['Labels'] = {'round': str(number)} if number < 2999 else {}
-            changes += ask('POST', '/nodes/%s/update?version=%d' % (node, now['Version']['Index']), json.dumps(now['Spec']))[0] == 200
+        for number in range(1000):
+            made = ask('POST', '/networks/create', json.dumps({'Name': 'slow%d' % number, 'Driver': 'overlay'}))
+            changes += made[0] == 201
+            changes += ask('DELETE', '/networks/' + json.loads(made[1])['Id'])[0] == 204
         events.settimeout(20)
         text = b''
         while True:
@@ -198,10 +197,10 @@ extension MainJobTests {
             text += part
         print('changes', changes); print('events', text.count(b'timeNano')); print('ended')
         """
-      let outcome = try cluster.must(LocalCluster.run("/usr/bin/python3", ["-c", script], seconds: 120))
-      #expect(outcome.output.contains("changes 3000") && outcome.output.contains("ended"), "\(outcome)")
-      let seen = Int(outcome.output.split(separator: "\n").first { $0.hasPrefix("events ") }?.dropFirst(7) ?? "") ?? 3000
-      #expect(seen < 3000, "\(outcome)")
+      let outcome = try cluster.must(LocalCluster.run("/usr/bin/python3", ["-c", script], seconds: 200))
+      #expect(outcome.output.contains("changes 2000") && outcome.output.contains("ended"), "\(outcome)")
+      let seen = Int(outcome.output.split(separator: "\n").first { $0.hasPrefix("events ") }?.dropFirst(7) ?? "") ?? 2000
+      #expect(seen < 2000, "\(outcome)")
     }
 
     @Test(
@@ -264,7 +263,7 @@ extension MainJobTests {
       try Data("no backup".utf8).write(to: URL(fileURLWithPath: "\(folder)/text"))
       let text = try cluster.on(
         "host1", manager, "init", "--advertise-addr", "192.168.77.1:2377", "--from-backup", "\(folder)/text", "--unlock-key", key)
-      #expect(text.code != 0 && text.errors.contains("not a database of orch-manager"), "\(text)")
+      #expect(text.code != 0 && text.errors.contains("not a backup of orch"), "\(text)")
       try start("host1", "init --advertise-addr 192.168.77.1:2377 --from-backup \(file) --unlock-key \(key)", folder)
 
       try await eventually("three nodes are ready again", seconds: 30) {

@@ -88,25 +88,28 @@ extension ReplicaCore {
       case .remove(let id):
         guard let member = membership.members[id], member.role != .removed else { return "manager \(id) is not a member" }
       }
-      switch change {
-      case .addVoter: continue
-      case .addLearner(let id), .remove(let id): if let objection = objection(toLossOfVote: id, force: force) { return objection }
-      }
     }
-    return nil
+    return force ? nil : objectionToLossOfVotes(change)
   }
 
-  /// The rest must have a majority that is reachable: without one nothing could be changed any more, and this not be undone.
-  private func objection(toLossOfVote id: RaftID, force: Bool) -> String? {
-    guard membership.members[id]?.role == .voter else { return nil }
-    let rest = membership.ids(.voter).filter { $0 != id }
-    if rest.isEmpty { return "it is the only manager with a vote, and a cluster needs one; add another first (orch manager add)" }
+  /// Those who vote then must have a majority that is reachable: without one nothing could be changed any more, and this not be undone.
+  private func objectionToLossOfVotes(_ change: ConfigurationChange) -> String? {
+    let before = Set(membership.ids(.voter))
+    var after = before
+    for change in change.changes {
+      switch change {
+      case .addVoter(let id): after.insert(id)
+      case .addLearner(let id), .remove(let id): after.remove(id)
+      }
+    }
+    if after.isSuperset(of: before) { return nil }
+    if after.isEmpty { return "it is the only manager with a vote, and a cluster needs one; add another first (orch manager add)" }
     // The leader is one of the peers of its own status, and always active there.
-    let active = core.status.peers.count { rest.contains($0.id) && $0.isRecentlyActive }
-    let needed = rest.count / 2 + 1
-    if force || active >= needed { return nil }
+    let active = core.status.peers.count { after.contains($0.id) && $0.isRecentlyActive }
+    let needed = after.count / 2 + 1
+    if active >= needed { return nil }
     return
-      "without its vote only \(active) of \(rest.count) managers would be reachable, and \(needed) are needed: the cluster would take no more changes; "
+      "without its vote only \(active) of \(after.count) managers would be reachable, and \(needed) are needed: the cluster would take no more changes; "
       + "start the others first (orch managers), or add one; --force does it nevertheless"
   }
 

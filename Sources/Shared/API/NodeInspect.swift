@@ -39,7 +39,9 @@ public struct NodeInspect: Codable, Hashable, Sendable {
     status = Status(
       state: node.status.state.rawValue, message: node.status.message.isEmpty ? nil : node.status.message,
       addr: node.status.address?.description)
-    managerStatus = manager ?? node.manager.map { Manager(leader: nil, reachability: "unknown", addr: $0.address) }
+    // One that was demoted keeps a copy of the state and is no manager to docker's clients.
+    let unknown = node.spec.role == .manager ? node.manager : nil
+    managerStatus = manager ?? unknown.map { Manager(leader: nil, reachability: "unknown", addr: $0.address) }
   }
 
   public var hostname: String { description?.hostname ?? spec.name ?? id }
