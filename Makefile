@@ -3,6 +3,8 @@ SHELL := /bin/bash
 SCRATCH := $(if $(ORCH_SCRATCH),$(ORCH_SCRATCH),.build)
 FLAGS := --scratch-path $(SCRATCH) -Xswiftc -use-ld=lld --explicit-target-dependency-import-check error
 DEBIAN := libsqlite3-dev libseccomp-dev libcap-dev zlib1g-dev libnftables-dev nftables iproute2 busybox-static gcc pkg-config
+# Counterparts of some tests, which are skipped where they are not installed.
+TEST_DEBIAN := docker-registry skopeo
 
 .PHONY: help deps build release test test-vm check format generate quickstart clean-cluster bench
 help: ## this list
@@ -24,6 +26,8 @@ bench: release ## the benchmarks, each beside its reference (root)
 	@command -v python3 >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3 >/dev/null; }
 	Benchmarks/run.sh $(SCRATCH)/release
 test: deps ## all tests; those of Tests/Integration need root and run alone, since they measure time
+	@missing=$$(for p in $(TEST_DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	  if [ -n "$$missing" ]; then echo "installing" $$missing; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; fi
 	swift build --build-tests $(FLAGS)
 	swift test --skip-build $(FLAGS) --skip IntegrationTests
 	swift test --skip-build $(FLAGS) --filter IntegrationTests

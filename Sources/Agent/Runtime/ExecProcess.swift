@@ -93,7 +93,7 @@ extension ContainerRuntime {
       (stdin, stdout, stderr) = (input?.write, output.read, errors.read)
     }
     let helper = try PidDescriptor(pid: launched.monitor)
-    // Still its helper's child when looked at after opening: so the descriptor is of the right process. (The helper cannot tell
+    // Still its monitor's child when looked at after opening: so the descriptor is of the right process. (The monitor cannot tell
     // the start time: it sees the container's /proc.)
     var inside = try? PidDescriptor(pid: launched.pid)
     if ProcessIdentity.parent(of: launched.pid) != launched.monitor { inside = nil }

@@ -109,7 +109,7 @@ extension BackupSummary {
 
 struct Restore: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Bring a running cluster back to the stacks, services, networks and volumes of a backup.",
+    abstract: "Bring a running cluster back to the stacks, services, networks, volumes, secrets and configs of a backup.",
     discussion: """
       Shows first what it would do. Services keep their ids where they still exist; those that the backup lacks are removed; volumes stay. Nodes
       and managers are left alone. A cluster that is lost altogether is made again with: orch-manager init --from-backup FILE

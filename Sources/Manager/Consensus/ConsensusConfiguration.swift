@@ -24,7 +24,7 @@ public struct ConsensusConfiguration: Sendable {
   public var readTimeout: Duration
   /// After a full disk: it goes on when so many bytes can be had again.
   public var roomBytes: Int
-  /// After a failure of the disk it is tried again at once, then twice as long after every failure, up to `retryMax`.
+  /// After a failure of the disk it is tried again so much later, then twice as long after every failure, up to `retryMax`.
   public var retryFirst: Duration
   public var retryMax: Duration
   /// For the randomised election timeouts.

@@ -112,7 +112,7 @@ struct FrameReader: @unchecked Sendable {
   }
 }
 
-/// A stream that ends its helper task when its reader is done or gone.
+/// A stream that ends the Swift task that feeds it when its reader is done or gone.
 struct Guarded: AsyncSequence, Sendable {
   typealias Element = ByteBuffer
   final class Holder: Sendable {
@@ -138,7 +138,7 @@ struct Guarded: AsyncSequence, Sendable {
         let part = try await holder.pipe.next()
         if part == nil {
           holder.end()
-          // The helper may be reading the request's body: the connection's next reader must not meet it there.
+          // That task may be reading the request's body: the connection's next reader must not meet it there.
           await holder.task.value
         }
         return part

@@ -8,7 +8,7 @@ public enum EditError: Error, Hashable, Sendable, CustomStringConvertible {
   case notFound(String)
   /// A name, port or subnet that another object has, or an object that is in use (HTTP 409).
   case conflict(String)
-  /// HTTP 409 in Docker's words: "update out of sequence".
+  /// HTTP 500, as Docker answers, with its words: "update out of sequence".
   case outOfSequence
 
   public var description: String {

@@ -1,5 +1,5 @@
 /// The tables. Ids are 16-byte blobs, instants nanoseconds since 1970 (UTC), structures of the public API JSON in Docker's spelling.
-/// To look inside: `sqlite3 manager.db "SELECT lower(hex(id)), slot, state, error FROM tasks"`.
+/// To look inside: `sqlite3 raft.db "SELECT lower(hex(id)), slot, state, error FROM tasks"`.
 enum Schema {
   /// "orch" in ASCII.
   static let applicationID = 0x6f72_6368

@@ -38,7 +38,7 @@ public enum StateBackup {
     public var entries: [StoredEntry]
   }
 
-  /// Makes the file (mode 0600, synced), which must not exist; then reads it back: structure, every row, and that they are the state's.
+  /// Makes the file (mode 0600, synced), which must not exist; then reads it back: its structure, and how many rows each table has.
   /// What was begun is removed when it throws.
   public static func write(_ state: ClusterState, term: UInt64, takenAt: Timestamp, to path: String) throws(StoreError) -> Summary {
     guard let cluster = state.cluster else { throw .cannotOpen(path: path, cause: "this manager does not have the cluster's state yet") }
