@@ -34,6 +34,8 @@ struct Membership: Sendable {
     try joined.identity.save(folder: folder)
   }
 
+  func keep(_ renewed: NodeIdentity) throws { try renewed.save(folder: folder) }
+
   var managers: [String] {
     get throws {
       guard let text = try SecretFile.read(managersFile) else { throw AgentError("\(managersFile) is missing: join again") }

@@ -9,11 +9,11 @@ import Wire
 
 /// Keeps a session with the leader: finds it, registers, carries messages both ways, and starts again when it is lost.
 actor Session {
-  private let credentials: Credentials
-  private let membership: Membership
+  let credentials: Credentials
+  let membership: Membership
   private let router: Router
   private let agent: Agent
-  private let log: Logger
+  let log: Logger
   private var stream: TransportStream?
   private var outbox: [TaskReport] = []
   private var flushing = false
@@ -86,8 +86,10 @@ actor Session {
         try await stream.send(beat)
       }
     }
+    let renewal = Task { await keepRenewed(over: connection) }
     defer {
       heartbeats.cancel()
+      renewal.cancel()
       self.stream = nil
     }
     var opened = false

@@ -29,6 +29,12 @@ enum Terminal {
         var wait = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
         poll(&wait, 1, -1)
       } else if errno != EINTR {
+        // A reader that has left is told nothing, as by any filter (128 + SIGPIPE).
+        if descriptor == 1, errno != EPIPE {
+          let reason = "orch: write the output: \(String(cString: strerror(errno)))\n"
+          _ = Glibc.write(2, reason, reason.utf8.count)
+          _exit(1)
+        }
         _exit(descriptor == 1 ? 141 : 1)
       }
     }

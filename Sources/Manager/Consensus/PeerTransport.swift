@@ -39,7 +39,7 @@ public final class PeerTransport: RaftTransport {
       while let batch = try await stream.receive(WireRaftBatch.self) {
         guard let consensus else { throw StreamError(.unavailable, "this manager is stopping") }
         let messages = try batch.messages.map { try $0.model() }
-        if let sender = messages.first?.from { try Self.check(sender, node: peer?.node, in: consensus.membership) }
+        for sender in Set(messages.map(\.from)) { try Self.check(sender, node: peer?.node, in: consensus.membership) }
         consensus.receive(messages)
       }
     }

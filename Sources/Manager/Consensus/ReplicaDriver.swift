@@ -35,6 +35,8 @@ final class ReplicaDriver {
   let disk: DiskThread
   private(set) var log: Logger
   private var core: ReplicaCore?
+  /// Cores that were made.
+  private var lives: UInt64 = 0
   var trouble: DiskTrouble?
   var lastRecovery: (time: UInt64, attempts: Int)?
   private var replies: [RequestID: @Sendable (ReplicaCore.Answer) -> Void] = [:]
@@ -111,7 +113,11 @@ final class ReplicaDriver {
   private func opened(_ result: Result<OpenedStore, StoreError>) {
     do {
       let opened = try result.get()
-      var core = try ReplicaCore(config: configuration.replica, loaded: opened.loaded, reader: opened.log, decoder: .wire)
+      var config = configuration.replica
+      // An answer to a read of the life before must not be taken for one of this life's.
+      config.raft.seed &+= lives << 32
+      lives += 1
+      var core = try ReplicaCore(config: config, loaded: opened.loaded, reader: opened.log, decoder: .wire)
       log[metadataKey: "raft"] = "\(core.id)"
       if trouble != nil { overcame() }
       let first = core.begin()

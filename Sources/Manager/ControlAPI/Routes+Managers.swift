@@ -32,7 +32,9 @@ extension ControlAPI {
   /// Its manager stops; the node stays in the cluster as a worker.
   func removeManager(_ name: String, force: Bool, _ request: APIRequest) async throws -> APIResponse {
     let node = try await backend.state().lookUpNode(name)
-    guard await isMember(node) else {
+    // A removal that was interrupted after its first step goes on.
+    let isMember = await isMember(node)
+    guard isMember || node.manager != nil else {
       if request.isAgain, node.spec.role == .worker { return .noContent }
       throw APIError(409, "node \(node.hostname) is no manager: see orch managers")
     }

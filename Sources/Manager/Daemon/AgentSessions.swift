@@ -47,6 +47,11 @@ final class AgentSessions: Sendable {
     }
     announce(to: queue)
     await loop.input(.connected(node: peer.node, session: session, description: description, underlay: IPv4Address(register.underlay)))
+    // Leadership that ended meanwhile did not know of this session, and nobody would serve it.
+    guard await loop.isLeading else {
+      remove(session)
+      throw StreamError(.notLeader, "another manager leads", detail: leader())
+    }
     do {
       try await withThrowingTaskGroup(of: Void.self) { group in
         group.addTask {

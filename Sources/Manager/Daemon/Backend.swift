@@ -33,6 +33,7 @@ struct Backend: ControlBackend {
 
   func translated<Value>(_ body: () async throws -> Value) async throws -> Value {
     do { return try await body() } catch ConsensusError.refused(let refusal) { throw refusal } catch let error as ConsensusError {
+      if case .tooLarge = error { throw APIError(413, "\(error)") }
       throw APIError(503, "\(error)")
     }
   }

@@ -61,9 +61,9 @@ struct JoinService: Sendable {
     let certificate = try authority.issue(request.signingRequest, node: node, role: role, hosts: request.hosts, now: now)
     if let row = consensus.snapshot.nodes[node] {
       if role == .manager, row.spec.role != .manager {
-        var promoted = row
-        promoted.spec.role = .manager
-        try await propose([.putNode(promoted)])
+        var spec = row.spec
+        spec.role = .manager
+        try await propose([.nodeSpec(node, spec, at: now)])
       }
       return response(certificate, authority)
     }
@@ -93,6 +93,9 @@ struct JoinService: Sendable {
     guard let row = consensus.snapshot.nodes[peer.node] else {
       throw StreamError(.permissionDenied, "node \(peer.node) was removed from the cluster")
     }
+    guard row.spec.role == .manager || row.manager != nil else {
+      throw StreamError(.permissionDenied, "node \(peer.node) is a manager no more: join again with the managers' token")
+    }
     let known = consensus.snapshot.nodes.values.first { $0.id != peer.node && $0.manager?.address == request.address }
     if let known {
       throw StreamError(
@@ -100,8 +103,17 @@ struct JoinService: Sendable {
         "manager \(known.hostname) (node \(known.id)) has the address \(request.address) already: choose another with --advertise-addr, or remove that node first"
       )
     }
+    let voter = row.manager.flatMap { consensus.membership.members[$0.raftID]?.role == .voter ? $0.raftID : nil }
+    if let voter, !request.reseed {
+      // With an empty database it would vote again as somebody whose promises it has forgotten.
+      throw StreamError(
+        .failedPrecondition,
+        "node \(row.hostname) has a manager that votes (\(voter)): if its state is lost, `orch manager remove \(row.hostname)` first, then join again")
+    }
     if request.reseed { try await forgetMembers(of: row) }
-    let raftID = request.reseed ? consensus.newRaftID() : row.manager?.raftID ?? consensus.newRaftID()
+    // An id that was removed can never come back.
+    let kept = row.manager.map(\.raftID).flatMap { consensus.membership.members[$0]?.role == .removed ? nil : $0 }
+    let raftID = request.reseed ? consensus.newRaftID() : kept ?? consensus.newRaftID()
     try await propose([.nodeManager(peer.node, ManagerStatus(raftID: raftID, address: request.address))])
     do { try await consensus.addMember(raftID, node: peer.node, address: request.address) } catch let error as ConsensusError {
       throw StreamError(error)

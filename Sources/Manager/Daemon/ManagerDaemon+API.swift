@@ -21,7 +21,7 @@ extension Settings {
 
 /// Where the public API is served, and who is let in.
 extension ManagerDaemon {
-  func apiEndpoints() throws -> [ControlServer.Endpoint] {
+  func apiEndpoints(_ consensus: Consensus) throws -> [ControlServer.Endpoint] {
     let parent = settings.socket.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }
     if !parent.isEmpty, access(parent, F_OK) != 0 {
       var made = ""
@@ -35,13 +35,13 @@ extension ManagerDaemon {
     var endpoints: [ControlServer.Endpoint] = [.unix(path: settings.socket)]
     if let text = settings.api {
       guard let address = HostPort(text) else { throw UserError("--api-addr \(text): not HOST:PORT") }
-      endpoints.append(.tcp(host: address.host, port: address.port, tls: try apiTLS()))
+      endpoints.append(.tcp(host: address.host, port: address.port, tls: try apiTLS(consensus)))
     }
     return endpoints
   }
 
   /// The clients are users, not nodes: of the cluster's own certificates those of workers are refused.
-  private func apiTLS() throws -> ControlServer.TLS {
+  private func apiTLS(_ consensus: Consensus) throws -> ControlServer.TLS {
     let others = try settings.otherAuthorities()
     let clients = try APIClients(authorityPEM: credentials.identity.authorityPEM, others: others)
     let (chain, key) = try Self.certificate(credentials.identity)
@@ -63,7 +63,10 @@ extension ManagerDaemon {
     let log = Logger(label: "api")
     return ControlServer.TLS(tls) { chain in
       do throws(IdentityError) {
-        let client = try await clients.admit(chain, now: .now)
+        let client = try await clients.admit(chain, now: .now) { node in
+          guard let cluster = consensus.snapshot.nodes[node] else { return false }
+          return cluster.spec.role == .manager || cluster.manager != nil
+        }
         log.debug("connected", metadata: ["client": "\(client)"])
         return true
       } catch {

@@ -67,7 +67,7 @@ struct ManagerDaemon {
     register(router, consensus, sessions, loop, api)
 
     // Everything that the world can refuse comes first.
-    let endpoints = try apiEndpoints()
+    let endpoints = try apiEndpoints(consensus)
     let server = try await TransportServer.bind(
       host: listen.host, port: listen.port, credentials: credentials, router: router, log: Logger(label: "transport"))
     let (opened, open) = AsyncStream.makeStream(of: Void.self)
@@ -243,7 +243,7 @@ private struct Renewal {
       guard let address = consensus.leader?.address else { throw StreamError(.unavailable, "the cluster has no leader now") }
       return try await JoinClient.renew(identity, over: leader.connection(to: address), hosts: manager.settings.hosts)
     }
-    let key = NodeKey()
+    let key = identity.key
     let pem = try joining.authority().1.issue(
       key.signingRequest(), node: identity.node, role: identity.role, hosts: manager.settings.hosts, now: .now)
     return try NodeIdentity(certificatePEM: pem, key: key, authorityPEM: identity.authorityPEM)

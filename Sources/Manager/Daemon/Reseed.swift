@@ -58,7 +58,7 @@ struct Reseed: AsyncParsableCommand {
     guard !found.isEmpty else {
       throw UserError(
         "\(folder.database) names no other manager: say where one is, `orch-manager reseed HOST[:PORT]`; the only manager of a cluster has nobody to "
-          + "take its state from, for it there is `orch restore`")
+          + "take its state from, for it there is `orch-manager init --from-backup`")
     }
     return found
   }

@@ -41,7 +41,10 @@ extension LeaderCore {
   }
 
   private mutating func enqueue(_ actions: [Action]) {
-    if let last = reports.last, last.allSatisfy(\.isReport), actions.allSatisfy(\.isReport), last.count + actions.count <= Self.reportsMax {
+    let bytes = actions.reportBytes
+    if let last = reports.last, last.allSatisfy(\.isReport), actions.allSatisfy(\.isReport), last.count + actions.count <= Self.reportsMax,
+      last.reportBytes + bytes <= Self.reportBytesMax
+    {
       reports[reports.count - 1] += actions
     } else {
       reports.append(actions)
@@ -68,7 +71,8 @@ extension LeaderCore {
         reports.insert(actions, at: 0)
         reportWake = now.steady + Self.busyRetryAfter
       // Lost with the leadership: the agents tell the next leader everything again.
-      case .notLeading, .failed: break
+      case .notLeading: break
+      case .failed(let reason): outputs.append(.warning("reports were not applied: \(reason)"))
       }
     } else if case .proposed(number) = flight {
       switch answer {
@@ -84,6 +88,16 @@ extension LeaderCore {
         outputs.append(.warning("a decision was not applied (\(reason)); deciding anew"))
         flight = .retry(at: now.steady + Self.retryAfter)
       }
+    }
+  }
+}
+
+extension [Action] {
+  /// Roughly what they take in an entry.
+  fileprivate var reportBytes: Int {
+    reduce(0) { sum, action in
+      guard case .taskStatus(_, let status) = action else { return sum + 128 }
+      return sum + 128 + status.message.utf8.count + status.error.utf8.count + (status.health?.log.reduce(0) { $0 + $1.output.utf8.count + 32 } ?? 0)
     }
   }
 }

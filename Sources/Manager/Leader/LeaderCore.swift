@@ -19,6 +19,8 @@ public struct LeaderCore: Sendable {
   static let busyRetryAfter = Nanoseconds.milliseconds(20)
   /// Reports in one entry. The queue itself holds at most what the sessions reported since the last entry.
   static let reportsMax = 5_000
+  /// Of their texts, well below what one entry may hold.
+  static let reportBytesMax = 1 << 20
 
   /// What became of the reconciler's last decision.
   enum Flight: Sendable {

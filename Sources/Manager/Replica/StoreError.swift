@@ -25,7 +25,7 @@ public enum StoreError: Error, Equatable, Sendable, CustomStringConvertible {
     case .diskFull(let operation, let cause): "\(operation): \(cause); free some space on that file system, this manager goes on by itself then"
     case .io(let operation, let cause): "\(operation): \(cause)"
     case .damaged(let file, let table, let row, let reason):
-      "database \(file) is damaged: table \(table), row \(row): \(reason); stop this manager and run `orch-manager reseed` on its host: the others send it the state again"
+      "database \(file) is damaged: table \(table), row \(row): \(reason); stop this manager and run `orch-manager reseed` on its host: the others send it the state again (a cluster's only manager: `orch-manager init --from-backup`)"
     case .failed(let earlier): "the database accepts no more writes since one failed: \(earlier)"
     }
   }

@@ -63,12 +63,13 @@ public struct APIClients: Sendable {
   }
 
   /// The client's name for a log line; throws why it may not. `chain`: DER, the client's own first. RFC 5280 path validation.
-  public func admit(_ chain: [[UInt8]], now: Timestamp) async throws(IdentityError) -> String {
+  /// `isManager`: whether a node (still) is one.
+  public func admit(_ chain: [[UInt8]], now: Timestamp, isManager: (NodeID) -> Bool = { _ in true }) async throws(IdentityError) -> String {
     guard let first = chain.first else { throw .certificate("the client shows none") }
     do {
       let leaf = try Certificate(derEncoded: first)
       let between = try chain.dropFirst().prefix(4).map { try Certificate(derEncoded: $0) }
-      if try await isValid(leaf, between, [authority], now) { return try member(leaf) }
+      if try await isValid(leaf, between, [authority], now) { return try member(leaf, isManager) }
       if try await isValid(leaf, between, others.filter { $0 != authority }, now) { return "\(leaf.subject)" }
     } catch let error as IdentityError {
       throw error
@@ -85,13 +86,15 @@ public struct APIClients: Sendable {
     return false
   }
 
-  private func member(_ leaf: Certificate) throws(IdentityError) -> String {
+  private func member(_ leaf: Certificate, _ isManager: (NodeID) -> Bool) throws(IdentityError) -> String {
     let units = leaf.subject.flatMap { $0.filter { $0.type == .RDNAttributeType.organizationalUnitName }.map { String($0.value) ?? "" } }
     let names = leaf.subject.flatMap { $0.filter { $0.type == .RDNAttributeType.commonName }.map { String($0.value) ?? "" } }
     guard units.count == 1, names.count == 1 else { throw .certificate("its subject has not one CN and one OU") }
     switch units[0] {
     case UserCertificate.unit: return "user \(names[0])"
-    case Subject.unit(.manager): return "manager \(names[0])"
+    case Subject.unit(.manager):
+      guard let node = NodeID(names[0]), isManager(node) else { throw .certificate("node \(names[0]) is no manager of the cluster any more") }
+      return "manager \(names[0])"
     case Subject.unit(.worker): throw .certificate("a worker's is no user's: `orch cert create NAME --out DIR` makes one")
     default: throw .certificate("its OU \(units[0]) is neither a user's nor a manager's")
     }

@@ -65,7 +65,8 @@ public enum JoinClient {
 
   /// A new certificate for the same node and role, over its own authenticated connection.
   public static func renew(_ identity: NodeIdentity, over connection: Connection, hosts: [String] = []) async throws -> NodeIdentity {
-    let key = NodeKey()
+    // The same key: the certificate's file alone changes, so that a crash in between leaves a pair that fits.
+    let key = identity.key
     var request = WireRenewCertificateRequest()
     request.signingRequest = try key.signingRequest()
     request.hosts = hosts

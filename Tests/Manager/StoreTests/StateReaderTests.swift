@@ -33,6 +33,7 @@ private struct World {
     let changes = try state.apply(Command(actions: actions), at: 7).get()
     var batch = WriteBatch()
     batch.entries = (1...7).map { StoredEntry(index: $0, term: 1, kind: 0, data: Array("secret of the log".utf8)) }
+    batch.hardState = StoredHardState(term: 1, vote: nil, committed: 7)
     batch.applied = .init(changes: changes, state: state)
     batch.membership = Membership([.init(raftID: RaftID(9), node: id(101), address: "h1:2377", role: .voter)])
     try store.write(batch)
