@@ -77,8 +77,11 @@ struct JoinService: Sendable {
   private func renew(_ request: WireRenewCertificateRequest, _ peer: PeerIdentity?) async throws -> WireIssueCertificateResponse {
     guard let peer else { throw StreamError(.permissionDenied, "renewal needs a certificate") }
     guard consensus.isLeader else { throw notLeader() }
-    guard consensus.snapshot.nodes[peer.node] != nil else {
+    guard let row = consensus.snapshot.nodes[peer.node] else {
       throw StreamError(.permissionDenied, "node \(peer.node) was removed from the cluster")
+    }
+    guard peer.role == .worker || row.spec.role == .manager || row.manager != nil else {
+      throw StreamError(.permissionDenied, "node \(peer.node) is a manager no more")
     }
     let authority = try authority().1
     let certificate = try authority.issue(request.signingRequest, node: peer.node, role: peer.role, hosts: request.hosts, now: .now)
