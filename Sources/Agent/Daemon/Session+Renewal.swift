@@ -7,9 +7,10 @@ extension Session {
   /// Renews this node's certificate when half of its time is over, as long as the connection is there. What is open keeps the old one,
   /// which stays valid; the next session shows the new one.
   func keepRenewed(over connection: Connection) async {
+    let half = Nanoseconds(-CertificateAuthority.nodeValidity.rawValue / 2)
     while !Task.isCancelled {
       let identity = credentials.identity
-      let due = identity.notAfter - Nanoseconds(CertificateAuthority.nodeValidity.rawValue / 2) - Timestamp.now
+      let due = identity.notAfter + half - Timestamp.now
       do {
         if due.rawValue > 0 { try await Task.sleep(for: due.duration) }
         let renewed = try await JoinClient.renew(identity, over: connection)

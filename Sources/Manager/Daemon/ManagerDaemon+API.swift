@@ -1,3 +1,4 @@
+import Consensus
 import ControlAPI
 import FoundationEssentials
 import Glibc

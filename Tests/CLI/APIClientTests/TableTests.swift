@@ -103,7 +103,7 @@ import Testing
       actions.append(.createTask(task))
     }
     _ = state.apply(Command(actions: actions), at: 1)
-    let shapes = state.tasks(of: id).compactMap { TaskInspect($0, in: state) }
+    let shapes = state.tasks(of: id).sorted { $0.id < $1.id }.compactMap { TaskInspect($0, in: state) }
     return Convergence(
       ServiceInspect(state.services[id]!, in: state)!, tasks: shapes,
       current: current ? Set(shapes.enumerated().filter { !old.contains($0.offset) }.map(\.element.id)) : [],

@@ -44,7 +44,7 @@ import Testing
     let number = group.members.keys.first { group.members[$0] !== leader }!
     #expect(throws: ConsensusError.self) { try Consensus.requireUnused(path: group.path(number)) }
     await group.stop(number)
-    #expect(patch(group.path(number), Array("\"name\":\"v7\"".utf8), with: Array("\"name\":\"x7\"".utf8)))
+    #expect(patch(group.path(number), [0x0a, 2] + Array("v7".utf8), with: [0x0a, 2] + Array("x7".utf8)))
     await #expect(throws: ConsensusError.self) { try await group.start(number) }
     group.members[number] = nil
     // It still names the others.

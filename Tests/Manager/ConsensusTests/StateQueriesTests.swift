@@ -89,7 +89,7 @@ import Testing
     }
     let endless = "with recursive n(i) as (select 1 union all select i + 1 from n) select i from n"
     var running: [QueryAnswer] = []
-    for _ in 0..<StateQueries.runningMax { running.append(try await queries.ask(endless, limit: .seconds(1), stale: true)) }
+    for _ in 0..<StateQueries.runningMax { running.append(try await queries.ask(endless, limit: .seconds(5), stale: true)) }
     do {
       _ = try await queries.ask("select 1", limit: .seconds(5), stale: true)
       Issue.record("a ninth was answered")
