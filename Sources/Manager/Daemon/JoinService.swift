@@ -111,7 +111,8 @@ struct JoinService: Sendable {
       // With an empty database it would vote again as somebody whose promises it has forgotten.
       throw StreamError(
         .failedPrecondition,
-        "node \(row.hostname) has a manager that votes (\(voter)): if its state is lost, `orch manager remove \(row.hostname)` first, then join again")
+        "node \(row.hostname) has a manager that votes (\(voter)): if its state is lost, `orch manager remove \(row.hostname)` first, then join again"
+      )
     }
     if request.reseed { try await forgetMembers(of: row) }
     // An id that was removed can never come back.

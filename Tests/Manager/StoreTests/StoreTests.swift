@@ -230,7 +230,9 @@ import Wire
         return "no error"
       } catch { return "\(error)" }
     }
-    let advice = "; stop this manager and run `orch-manager reseed` on its host: the others send it the state again (a cluster's only manager: `orch-manager init --from-backup`)"
+    let advice =
+      "; stop this manager and run `orch-manager reseed` on its host: the others send it the state again "
+      + "(a cluster's only manager: `orch-manager init --from-backup`)"
     damage("UPDATE raft_log SET data = CAST('entry 4 of term 2' AS BLOB) WHERE position = 4")
     let (found, stored) = (entries(4...4, term: 2)[0].data, entries(4...4)[0].checksum)
     let checksum = StoredEntry(index: 4, term: 1, kind: 0, data: found).checksum
