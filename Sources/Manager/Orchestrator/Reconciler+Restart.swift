@@ -10,24 +10,31 @@ extension Reconciler {
   static let healthyAfter = Nanoseconds.seconds(10)
 
   mutating func restart(_ context: inout Context, _ plan: inout Plan, _ generator: inout some RandomNumberGenerator) {
-    for slot in slots(context, plan).values.sorted(by: { $0.key < $1.key }) {
-      let live = shed(slot, context, &plan)
-      for task in live {
+    for var slot in slots(context, plan).values.sorted(by: { $0.key < $1.key }) {
+      for id in shed(slot, context, &plan).map(\.id) {
         if plan.isFull { return }
-        if task.status.state.isTerminal {
-          follow(task, slot, &context, &plan, &generator)
-        } else if !context.spec.isGlobal, let node = task.node {
-          // Global tasks follow their nodes: `cover`.
-          if plan.world.nodes[node].map({ $0.status.state == .down }) ?? true {
-            emit(.taskDesiredState(task.id, .shutdown), &plan)
-            if context.policy?.condition == RestartPolicy.Condition.none || hasOther(task, slot) { continue }
-            create(in: slot.key, after: slot.newest, &context, &plan, &generator, restartCount: task.restartCount)
-          } else if mustLeave(task, plan.world.nodes[node], context) {
-            move(task, slot, &context, &plan, &generator)
-          }
-        }
+        // What was done for the one before counts for the next.
+        slot.tasks = slot.tasks.compactMap { plan.world.tasks[$0.id] }
+        guard let task = plan.world.tasks[id], task.desiredState <= .running else { continue }
+        if let made = replacement(of: task, slot, &context, &plan, &generator) { slot.tasks.append(made) }
       }
     }
+  }
+
+  /// What follows a task that is over or cannot stay, made now.
+  private mutating func replacement(
+    of task: ClusterTask, _ slot: Slot, _ context: inout Context, _ plan: inout Plan, _ generator: inout some RandomNumberGenerator
+  ) -> ClusterTask? {
+    if task.status.state.isTerminal { return follow(task, slot, &context, &plan, &generator) }
+    // Global tasks follow their nodes: `cover`.
+    guard !context.spec.isGlobal, let node = task.node else { return nil }
+    if plan.world.nodes[node].map({ $0.status.state == .down }) ?? true {
+      emit(.taskDesiredState(task.id, .shutdown), &plan)
+      if context.policy?.condition == RestartPolicy.Condition.none || hasOther(task, slot) { return nil }
+      // It may itself have waited for one that still runs elsewhere; `release` lets it run at once if not.
+      return create(in: slot.key, after: slot.newest, &context, &plan, &generator, waits: true, restartCount: task.restartCount)
+    }
+    return mustLeave(task, plan.world.nodes[node], context) ? move(task, slot, &context, &plan, &generator) : nil
   }
 
   /// Two of a kind in one slot: a decision whose fate was unknown came true after all. The one that serves stays, else the oldest.
@@ -47,25 +54,25 @@ extension Reconciler {
   /// A task that is over gets its successor, if the policy has one for it.
   private mutating func follow(
     _ task: ClusterTask, _ slot: Slot, _ context: inout Context, _ plan: inout Plan, _ generator: inout some RandomNumberGenerator
-  ) {
+  ) -> ClusterTask? {
     // Made ready ahead of its time and failed at that: the next would be made ready at once too. So the delay in progress is kept
     // (as SwarmKit's restart.go, waitRestart).
     if task.startAfter > context.now, task.revision == context.template {
       context.wake(at: task.startAfter)
-      return
+      return nil
     }
     let ran = ranFor[task.id]
     emit(.taskDesiredState(task.id, .shutdown), &plan)
     if hasOther(task, slot) {
       // Start-first: the old task still serves. A failed new one is tried again unless the update has stopped for it.
       let hasNew = slot.live.contains { $0.id != task.id && $0.revision == context.template && !$0.status.state.isTerminal }
-      if hasNew || task.revision != context.template || context.isUpdatePaused { return }
+      if hasNew || task.revision != context.template || context.isUpdatePaused { return nil }
     }
-    guard mayRestart(task, context) else { return }
-    if context.spec.isGlobal, let node = slot.key.node, plan.world.nodes[node]?.status.state != .ready { return }
+    guard mayRestart(task, context) else { return nil }
+    if context.spec.isGlobal, let node = slot.key.node, plan.world.nodes[node]?.status.state != .ready { return nil }
     let attempts = failuresInARow(task, ran: ran, context)
     let startAfter = delay(after: attempts, context).map { context.now + $0 } ?? .zero
-    create(in: slot.key, after: slot.newest, &context, &plan, &generator, waits: true, startAfter: startAfter, restartCount: attempts)
+    return create(in: slot.key, after: slot.newest, &context, &plan, &generator, waits: true, startAfter: startAfter, restartCount: attempts)
   }
 
   private func hasOther(_ task: ClusterTask, _ slot: Slot) -> Bool {
@@ -119,17 +126,17 @@ extension Reconciler {
   /// With start-first the successor serves before the old one stops, if there is room for it; else it is prepared and waits for its end.
   private mutating func move(
     _ task: ClusterTask, _ slot: Slot, _ context: inout Context, _ plan: inout Plan, _ generator: inout some RandomNumberGenerator
-  ) {
+  ) -> ClusterTask? {
     let successor = slot.live.last { other in
       other.id != task.id && !other.status.state.isTerminal && other.createdAt > task.createdAt
     }
-    let startsFirst = context.spec.updateConfig?.order == .startFirst
+    let startsFirst = context.spec.updateConfig?.order == .startFirst && task.isServing
     if let successor {
       let cannotCome = successor.status.state == .pending && !successor.status.error.isEmpty
       if !startsFirst || successor.isServing || cannotCome { emit(.taskDesiredState(task.id, .shutdown), &plan) }
-      return
+      return nil
     }
     if !startsFirst { emit(.taskDesiredState(task.id, .shutdown), &plan) }
-    create(in: slot.key, after: slot.newest, &context, &plan, &generator, waits: !startsFirst, restartCount: task.restartCount)
+    return create(in: slot.key, after: slot.newest, &context, &plan, &generator, waits: !startsFirst, restartCount: task.restartCount)
   }
 }

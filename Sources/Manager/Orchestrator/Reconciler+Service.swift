@@ -129,7 +129,7 @@ extension Reconciler {
       let old = slots[Slot.Key(number: number, node: nil)]
       // Its last task has not gone yet: two of one name would confuse everyone.
       if let old, old.isLeaving, old.isBusy { continue }
-      create(in: Slot.Key(number: number, node: nil), after: old?.newest, &context, &plan, &generator)
+      create(in: Slot.Key(number: number, node: nil), after: old?.newest, &context, &plan, &generator, waits: old?.isBusy ?? false)
       missing -= 1
     }
   }
@@ -203,7 +203,12 @@ extension Reconciler {
   /// A global task that did not fit its node is made anew when it does.
   private mutating func retryGlobal(_ slot: Slot, _ context: inout Context, _ plan: inout Plan, _ generator: inout some RandomNumberGenerator) {
     guard let node = slot.key.node, let task = slot.live.first(where: { $0.status.state == .pending }) else { return }
-    let reason = refusedEndpoints[context.service.id] ?? scheduler.objection(of: node, to: context.service.id, spec: context.spec)
+    var reason = refusedEndpoints[context.service.id] ?? scheduler.objection(of: node, to: context.service.id, spec: context.spec)
+    if reason == nil {
+      // On a copy: as `place` would find it.
+      var trial = allocator
+      do { _ = try trial.attachments(for: task.id, spec: context.spec, state: plan.world) } catch { reason = error.description }
+    }
     if reason == task.status.error {
       heldGlobals.insert(context.service.id)
       return
@@ -215,10 +220,11 @@ extension Reconciler {
   // MARK: - Making a task
 
   /// - Parameter waits: prepared now, and let run when what it follows has stopped or `startAfter` has come.
+  @discardableResult
   mutating func create(
     in key: Slot.Key, after previous: ClusterTask?, _ context: inout Context, _ plan: inout Plan, _ generator: inout some RandomNumberGenerator,
     waits: Bool = false, startAfter: Timestamp = .zero, restartCount: UInt32 = 0
-  ) {
+  ) -> ClusterTask {
     let now = context.now
     // Later than what it follows, so that the newest of a slot is always known.
     let createdAt = previous.map { max(now, Timestamp(nanoseconds: $0.createdAt.nanoseconds + 1)) } ?? now
@@ -235,6 +241,7 @@ extension Reconciler {
     if later { context.wake(at: startAfter) }
     if let node = key.node { place(&task, on: node, context, plan) }
     emit(.createTask(task), &plan)
+    return task
   }
 
   /// A global task's node is given.

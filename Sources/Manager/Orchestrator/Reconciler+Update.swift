@@ -14,7 +14,8 @@ extension Reconciler {
   static let monitorDefault = Nanoseconds.seconds(5)
 
   mutating func update(_ context: inout Context, _ plan: inout Plan, _ generator: inout some RandomNumberGenerator) {
-    let slots = slots(context, plan).values.filter { isFilled($0, context, plan) || isOutdated($0, context) }.sorted { $0.key < $1.key }
+    let slots = slots(context, plan).values
+      .filter { (isFilled($0, context, plan) || isOutdated($0, context)) && isWithinReach($0, plan) }.sorted { $0.key < $1.key }
     let retired = retireOld(slots, context, &plan)
     if context.isUpdatePaused { return }
     let outdated = slots.filter { isOutdated($0, context) && !retired.contains($0.key) }
@@ -51,6 +52,13 @@ extension Reconciler {
       setStatus(isRollback ? .rollbackCompleted : .completed, isRollback ? "rollback completed" : "update completed", &context, &plan)
       progress.runningSince = [:]
     }
+  }
+
+  /// On a node that is down, drained or paused a global task is not replaced: that waits until the node takes tasks again (as SwarmKit's
+  /// global orchestrator).
+  private func isWithinReach(_ slot: Slot, _ plan: Plan) -> Bool {
+    guard let id = slot.key.node else { return true }
+    return plan.world.nodes[id].map { $0.status.state == .ready && $0.spec.availability == .active } ?? false
   }
 
   /// A live task of another template, or a done slot whose last task was.
@@ -141,7 +149,9 @@ extension Reconciler {
   private mutating func replace(_ slot: Slot, _ context: inout Context, _ plan: inout Plan, _ generator: inout some RandomNumberGenerator) {
     let old = slot.live
     let startsFirst = context.startsFirst && slot.isServing
-    if !startsFirst { for task in old { emit(.taskDesiredState(task.id, .shutdown), &plan) } }
+    // Start-first keeps one that serves, not what an earlier update had begun.
+    let kept = startsFirst ? old.last(where: \.isServing)?.id : nil
+    for task in old where task.id != kept { emit(.taskDesiredState(task.id, .shutdown), &plan) }
     create(in: slot.key, after: slot.newest, &context, &plan, &generator, waits: !startsFirst && slot.isBusy)
   }
 

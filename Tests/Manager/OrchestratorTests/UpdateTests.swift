@@ -197,4 +197,57 @@ import Testing
     #expect(world.status(id) == "completed: update completed")
     #expect(world.violations == [])
   }
+
+  @Test("an update passes a drained or paused node by, and reaches it when it takes tasks again", arguments: [NodeAvailability.drain, .pause])
+  func globalOnDrainedNode(_ availability: NodeAvailability) throws {
+    var world = World(nodes: 2)
+    let id = try world.create("agent") { $0.mode = .globalMode }
+    world.settle()
+    world.editNode(2) { $0.availability = availability }
+    world.run(for: .seconds(5))
+    try world.update(id) { $0.taskTemplate.containerSpec.image = "app:2" }
+    world.run(for: .seconds(10))
+    #expect(world.violations == [])
+    #expect(world.images(id).contains("app:2") && world.status(id) == "completed: update completed")
+    world.editNode(2) { $0.availability = .active }
+    world.run(for: .seconds(10))
+    #expect(world.images(id) == ["app:2", "app:2"])
+    #expect(world.violations == [])
+  }
+
+  @Test("with start-first a second update stops what the first had begun")
+  func secondUpdate() throws {
+    var world = World(nodes: 3)
+    world.stuck = ["app:2", "app:3"]
+    let id = try world.create("web") {
+      $0.updateConfig = UpdateConfig()
+      $0.updateConfig?.order = .startFirst
+    }
+    world.settle()
+    for image in ["app:2", "app:3", "app:2", "app:3"] {
+      try world.update(id) { $0.taskTemplate.containerSpec.image = image }
+      world.settle()
+      #expect(world.live(id).count == 2)
+    }
+    world.stuck = []
+    world.run(for: .seconds(10))
+    #expect(world.images(id) == ["app:3"] && world.live(id).count == 1)
+  }
+
+  @Test("with start-first a successor on its way leaves with its node as any other")
+  func drainTwice() throws {
+    var world = World(nodes: 3)
+    let id = try world.create("web") {
+      $0.updateConfig = UpdateConfig()
+      $0.updateConfig?.order = .startFirst
+    }
+    world.settle()
+    world.stuck = ["app:1"]
+    for _ in 0..<2 {
+      let node = world.live(id).last!.node!
+      world.editNode(world.nodes.firstIndex(of: node)! + 1) { $0.availability = .drain }
+      world.settle()
+      #expect(world.live(id).count == 2)
+    }
+  }
 }
