@@ -59,7 +59,11 @@ actor Agent {
   private func carryOut(_ output: WorkerOutput) {
     switch output {
     case .prepare(let id): lane(id) { controller, agent in await controller.prepare(agent) }
-    case .start(let id): lane(id) { controller, agent in await controller.start(agent) }
+    case .start(let id):
+      lane(id) { controller, agent in
+        await agent.persisted()
+        await controller.start(agent)
+      }
     case .watch(let id): lane(id) { controller, agent in await controller.resume(agent) }
     case .stop(let id): aside(id) { controller, agent in await controller.stop(agent) }
     case .release(let id):
@@ -196,6 +200,9 @@ actor Agent {
 
   /// Returns when every change of networks that was known at the call has been applied.
   func networkApplied() async { while let pass = networkPass { await pass.value } }
+
+  /// Returns when everything that was to be kept at the call is on the disk.
+  func persisted() async { while let pass = persistPass { await pass.value } }
 
   private func persist() {
     persistDirty = true

@@ -34,6 +34,8 @@ public struct Worker: Sendable {
   private var remembered: Set<TaskID> = []
   /// What a crash left was looked for.
   private var hasSwept = false
+  /// Ordered to start once, in this life or an earlier one: never again.
+  private var begun: Set<TaskID> = []
   /// Of the last assignments; nil before the first of a session.
   public private(set) var sequence: UInt64?
 
@@ -41,9 +43,15 @@ public struct Worker: Sendable {
 
   // MARK: - Questions
 
-  /// Everything the manager assigned, for keeping on disk: all but secrets and configs, which it tells again.
+  /// Everything the manager assigned, for keeping on disk: all but secrets and configs, which it tells again. What was begun is at least
+  /// starting there.
   public var assignments: AssignmentsMessage {
-    let kept = items.values.filter { if case .file = $0 { false } else { true } }
+    var kept = items.values.filter { if case .file = $0 { false } else { true } }
+    for position in kept.indices {
+      guard case .task(var task) = kept[position], begun.contains(task.id), task.status.state < .starting else { continue }
+      task.status.state = .starting
+      kept[position] = .task(task)
+    }
     return AssignmentsMessage(complete: true, appliesTo: 0, resultsIn: sequence ?? 0, updates: kept, removals: [])
   }
   public func file(_ id: FileID) -> StoredFile? {
@@ -127,6 +135,7 @@ public struct Worker: Sendable {
       remembered = []
       if !hasSwept { outputs.append(.sweep) }
       hasSwept = true
+      begun = begun.filter { items[.task($0)] != nil }
     } else {
       for case .task(let id) in message.removals { forget(id) }
     }
@@ -143,8 +152,8 @@ public struct Worker: Sendable {
       if !task.status.state.isTerminal {
         set(task.id, TaskStatus(state: .shutdown, timestamp: now, message: "shutdown before start"))
       }
-    } else if task.status.state == .running {
-      // A container is started once. The manager may have filled its place already.
+    } else if task.status.state == .running || begun.contains(task.id) {
+      // A container is started once. The manager may have filled its place already, or never have heard of it.
       entries[task.id] = Entry(task: task, phase: .ended, status: task.status, reported: true, stopRequested: false, forgotten: false)
       set(
         task.id,
@@ -164,7 +173,10 @@ public struct Worker: Sendable {
     _ message: AssignmentsMessage?, _ containers: [RecoveredTask], _ now: Timestamp, _ outputs: inout [WorkerOutput]
   ) {
     if let message {
-      for item in message.updates { items[item.key] = item }
+      for item in message.updates {
+        items[item.key] = item
+        if case .task(let task) = item, task.status.state >= .starting { begun.insert(task.id) }
+      }
       outputs.append(.network)
     }
     for container in containers {
@@ -275,6 +287,8 @@ public struct Worker: Sendable {
       case .ready where desired == .running:
         entries[id]?.phase = .starting
         set(id, TaskStatus(state: .starting, timestamp: now, message: "starting"))
+        begun.insert(id)
+        outputs.append(.persist)
         outputs.append(.start(id))
       case .idle, .ready:
         guard desired > .running else { continue }
@@ -341,6 +355,7 @@ public enum WorkerInput: Sendable {
 public enum WorkerOutput: Hashable, Sendable {
   /// Image, volumes, network namespace.
   case prepare(TaskID)
+  /// Not before what `persist` asked for so far is on the disk: after a loss of the host it must be known that this was begun.
   case start(TaskID)
   /// A recovered container: wait for its end.
   case watch(TaskID)

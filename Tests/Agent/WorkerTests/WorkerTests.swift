@@ -179,6 +179,22 @@ struct WorkerTests {
     #expect(outputs.contains(.remove(gone.id)) && !outputs.contains(.remove(world.task.id)))
   }
 
+  @Test("a task that was begun before the host's restart is not begun again, though the manager never heard of it")
+  func begunBeforeRestart() {
+    var world = World()
+    _ = world.complete([.revision(world.revision), .task(world.task)])
+    let outputs = world.worker.step(.prepared(world.task.id), now: world.now)
+    // First known, then done.
+    #expect(outputs.firstIndex(of: .persist)! < outputs.firstIndex(of: .start(world.task.id))!)
+    let kept = world.worker.assignments
+    world.worker = Worker()
+    _ = world.worker.step(.recovered(kept, []), now: world.now)
+    _ = world.worker.step(.sessionOpened, now: world.now)
+    let told = world.complete([.revision(world.revision), .task(world.task)])
+    #expect(states(told) == [.failed])
+    #expect(!told.contains(.prepare(world.task.id)))
+  }
+
   @Test("a start that fails is failed, a preparation that fails is rejected, with the reason")
   func failures() {
     var world = World()
