@@ -5,6 +5,7 @@ import Raft
 extension ReplicaCore {
   mutating func receive(_ message: Message) throws(ConsensusError) {
     guard message.to == id, membership.members[message.from]?.isRemoved != true else { return }
+    silentTicks = 0
     do throws(RaftError) { try core.step(message) } catch { throw .inconsistent("\(error)") }
   }
 

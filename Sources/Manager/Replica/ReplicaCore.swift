@@ -51,6 +51,10 @@ public struct ReplicaCore {
 
   var stopping = false
   var wasRemoved = false
+  /// Others have said so: they do not need it any more.
+  var isTold = false
+  /// Ticks since it was removed or last heard of a member that still counts on it.
+  var silentTicks = 0
   public private(set) var hasEnded = false
   var outputs: [Output] = []
 
@@ -152,7 +156,7 @@ public struct ReplicaCore {
       case .written(let number, let failure): try written(number, failure)
       case .campaign: core.campaign()
       case .tick: ticks += 1
-      case .removed: wasRemoved = true
+      case .removed: (wasRemoved, isTold) = (true, true)
       case .stop: stopping = true
       }
     }
@@ -160,6 +164,7 @@ public struct ReplicaCore {
     if !readers.isEmpty { read(readers) }
     guard ticks > 0 else { return }
     for _ in 0..<ticks { core.tick() }
+    if wasRemoved { silentTicks += ticks }
     isFlushDue = true
     expireReads(ticks)
     retryChanges()
@@ -173,8 +178,10 @@ public struct ReplicaCore {
       guard underWay == nil, !hasUnwritten else { return }
       return end(.stopped)
     }
-    // A leader that was removed leads until another does: the rest may still need it to learn that it is (Raft section 4.2.2).
-    if wasRemoved, core.role != .leader { end(.removed) }
+    // A leader that was removed leads until another does, and its vote may be needed to elect that one: the rest may not know yet that
+    // the change is committed, and a majority of those before may not be left without it (Raft thesis 4.2.2). So it stays for three
+    // election timeouts after it last heard of anybody.
+    if wasRemoved, core.role != .leader, isTold || silentTicks >= 3 * config.raft.electionTicks { end(.removed) }
   }
 
   /// Nobody is left waiting. A leader whose disk failed first asks the best of the others to stand for election at once.
