@@ -5,8 +5,9 @@ FLAGS := --scratch-path $(SCRATCH) -Xswiftc -use-ld=lld --explicit-target-depend
 DEBIAN := libsqlite3-dev libseccomp-dev libcap-dev zlib1g-dev libnftables-dev nftables iproute2 busybox-static gcc pkg-config
 # Counterparts of some tests, which are skipped where they are not installed.
 TEST_DEBIAN := docker-registry skopeo
+SEEDS ?= 1..1000
 
-.PHONY: help deps build release test test-vm check format generate quickstart clean-cluster bench
+.PHONY: help deps build release test simulate simulate-faults test-vm check format generate quickstart clean-cluster bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 deps: ## install the Debian packages that are missing (root)
@@ -31,6 +32,14 @@ test: deps ## all tests; those of Tests/Integration need root and run alone, sin
 	swift build --build-tests $(FLAGS)
 	swift test --skip-build $(FLAGS) --skip IntegrationTests
 	swift test --skip-build $(FLAGS) --filter IntegrationTests
+	$(SCRATCH)/debug/simulator --file Tests/Simulator/regressions.txt --jobs 2
+	$(SCRATCH)/debug/simulator --fresh 100 --seconds 60 --jobs 2
+simulate: deps ## 1,000 simulated clusters (SEEDS=A..B for others, or --seed N by the program itself)
+	swift build -c release --static-swift-stdlib $(FLAGS) --product simulator
+	$(SCRATCH)/release/simulator --seeds $(SEEDS) --jobs 2
+simulate-faults: deps ## every planted fault must be found within 200 seeds
+	swift build $(FLAGS) --product simulator
+	$(SCRATCH)/debug/simulator --all-faults --jobs 2
 test-vm: deps ## tests of containers and cgroups in Debian's kernel with cgroup v2 only (a virtual machine, no KVM needed)
 	@missing=$$(for p in qemu-system-x86 busybox-static cpio kmod; do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	  if [ -n "$$missing" ]; then echo "installing" $$missing; apt-get update -qq && \

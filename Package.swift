@@ -128,6 +128,11 @@ let testTargets: [Target] = [
   // A checker of clients' histories, for the simulator and for the test of real processes.
   .target(name: "Linearizability", path: "Tests/Linearizability", swiftSettings: strict),
   tests("Linearizability", "Shared"),
+  // A whole cluster in simulated time (docs/simulator.md). A debug build can plant faults in the cores.
+  .executableTarget(
+    name: "simulator",
+    dependencies: ["Model", "Raft", "Replica", "Allocator", "Orchestrator", "Dispatcher", "Leader", "Worker", "Linearizability"],
+    path: "Tests/Simulator", exclude: ["regressions.txt"], swiftSettings: strict + [.define("PLANTED", .when(configuration: .debug))]),
   tests("Model", "Shared"),
   tests("Manifest", "Shared", ["Model"]),
   tests("Wire", "Shared", ["Model", "Surroundings"]),

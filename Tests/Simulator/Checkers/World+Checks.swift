@@ -1,0 +1,134 @@
+import Model
+import Raft
+import Replica
+
+/// What is looked at after every step of every manager.
+extension World {
+  func noted(_ note: ReplicaCore.Note, _ host: ManagerHost) throws {
+    switch note {
+    case .roleChanged(let role, let leader, let term):
+      tell(host.address, "is \(role) in term \(term)\(leader.map { ", led by \($0)" } ?? "")")
+      mix(term << 8 | UInt64(host.number))
+      host.sentTo = [:]
+      guard role == .leader else { return }
+      figures.elections += 1
+      try oracle.leads(host.raftID, term)
+    case .leading(let term): try checkCompleteness(host, term)
+    case .installingSnapshot(let index): tell(host.address, "installs a snapshot at \(index)")
+    case .membersChanged(let membership):
+      host.membershipBefore = host.view.membership
+      tell(host.address, "members: \(membership.members.values.sorted { $0.raftID < $1.raftID }.map { "\($0.raftID) \($0.role)" })")
+    case .sendingSnapshot, .compacted, .changeWithoutEffect: break
+    }
+  }
+
+  /// Raft section 5.4.3: whoever leads has all that was ever committed.
+  private func checkCompleteness(_ host: ManagerHost, _ term: UInt64) throws {
+    var index = oracle.lastIndex
+    while index > host.disk.compacted.index, let known = oracle.committed(index) {
+      guard logical(index, host)?.term == known.entry.term else {
+        throw Violation(
+          checker: "leader completeness", what: "\(host.address) leads term \(term) and lacks entry \(index) of term \(known.entry.term)")
+      }
+      index -= 1
+    }
+  }
+
+  /// As it is, or will be with the write under way.
+  private func logical(_ index: UInt64, _ host: ManagerHost) -> StoredEntry? {
+    for batch in [host.write?.batch].compactMap({ $0 }) + host.unsynced.reversed() {
+      guard let first = batch.entries.first?.index, index >= first else { continue }
+      let offset = Int(index - first)
+      return offset < batch.entries.count ? batch.entries[offset] : nil
+    }
+    return host.disk.entry(index)
+  }
+
+  func checkPublished(_ view: ReplicaCore.View, _ batch: ChangeBatch?, _ resync: Bool, _ host: ManagerHost) throws {
+    let (before, after) = (host.appliedSeen, view.state.index)
+    if after > before, !resync {
+      for index in before + 1...after {
+        guard let entry = host.disk.entry(index) else {
+          throw Violation(checker: "durability", what: "\(host.address) applies entry \(index), which is not on its disk")
+        }
+        let isNew = try oracle.commit(entry, by: host.address) { entry in
+          entry.kind == Entry.Kind.command.rawValue ? try self.commands.command(entry.data) : nil
+        }
+        guard isNew else { continue }
+        figures.entries += 1
+        mix(entry.index << 20 | entry.term)
+        for case .task(_, let new?) in oracle.committed(index)?.changes ?? [] where oracle.tasks.stoppedAt[new.id] == index {
+          stopTimes[new.id] = now
+        }
+        try checkDurable(entry, view, host)
+      }
+    }
+    host.appliedSeen = after
+    if let batch {
+      try oracle.check(batch.changes, from: before, to: after, of: host.address)
+    } else if resync {
+      try oracle.check(view.state, of: host.address, "after a snapshot")
+    }
+  }
+
+  /// At the moment when the first of all applies it, a majority of the voters has it on its disk.
+  private func checkDurable(_ entry: StoredEntry, _ view: ReplicaCore.View, _ host: ManagerHost) throws {
+    func majority(_ membership: Membership) -> Bool {
+      let voters = membership.ids(.voter)
+      let holders = voters.count { id in managers.first { $0.raftID == id }?.disk.holds(entry.index, term: entry.term) ?? false }
+      return holders > voters.count / 2
+    }
+    // A change of the members counts for a leader once it has applied it: until then the majority is one of those before, and any of
+    // either has a member of the other.
+    let leaders = managers.filter { $0.isUp && $0.view.leadership.isLeader }.map(\.view.membership)
+    if ([view.membership, host.view.membership, host.membershipBefore].compactMap { $0 } + leaders).contains(where: majority) { return }
+    throw Violation(checker: "durability", what: "entry \(entry.index) of term \(entry.term) is committed, and no majority has it")
+  }
+
+  // MARK: - Windows
+
+  /// No more appends are on their way to one follower than the window allows.
+  func checkInflight(_ messages: [Message], from host: ManagerHost) throws {
+    for message in messages {
+      guard case .append(let append) = message.body, let last = append.entries.last?.index else { continue }
+      // From an earlier point than before: it probes, one at a time.
+      if let sent = host.sentTo[message.to]?.last, append.previousIndex < sent { host.sentTo[message.to] = [] }
+      host.sentTo[message.to, default: []].append(last)
+      let count = host.sentTo[message.to]!.count
+      if count > scenario.inflightMessagesMax {
+        throw Violation(
+          checker: "windows", what: "\(host.address) has \(count) appends on their way to \(message.to), \(scenario.inflightMessagesMax) are allowed")
+      }
+    }
+  }
+
+  /// Before the follower's word reaches the leader's core.
+  func noteAcknowledgement(_ message: Message, at host: ManagerHost) {
+    switch message.body {
+    case .appended(let index): host.sentTo[message.from]?.removeAll { $0 <= index }
+    case .appendRejected: host.sentTo[message.from] = []
+    default: break
+    }
+  }
+
+  // MARK: - Drain
+
+  /// A task that serves is told to stop when nobody who could call it still does, or 2 s later.
+  func checkStops(_ message: AssignmentsMessage, _ agent: AgentHost, _ connection: Connection) throws {
+    guard !message.complete else { return }
+    let leader = managers[connection.manager]
+    guard leader.isUp, leader.life == connection.managerLife, let term = leader.leader.term else { return }
+    for case .task(let task) in message.updates where task.desiredState > .running {
+      guard let known = agent.worker.task(task.id), known.desiredState == .running, agent.containers[task.id]?.isRunning == true,
+        let at = oracle.tasks.stoppedAt[task.id], let since = stopTimes[task.id], now - since < 1_900_000, connection.openedAt < since,
+        oracle.committed(at)?.entry.term == term
+      else { continue }
+      for other in agents where other.isUp && other.isOpen && other.ready.contains(task.id) {
+        guard let way = other.connection, !way.isBroken, way.manager == connection.manager, way.managerLife == connection.managerLife,
+          way.openedAt < since
+        else { continue }
+        throw Violation(checker: "drain", what: "task \(task.id) on host\(agent.number) is told to stop, and host\(other.number) still sends to it")
+      }
+    }
+  }
+}

@@ -1,0 +1,195 @@
+import Model
+import Replica
+
+/// One manager's database: what a crash leaves. A write is a transaction: it is there whole or not at all. Rows are kept one by one, as
+/// the store keeps them, so that a change that `apply` forgot to tell of is missing after a restart.
+final class SimulatedDisk: ReplicaLog, @unchecked Sendable {
+  struct Row: Sendable {
+    var entry: StoredEntry
+    var checksum: UInt64
+  }
+
+  private(set) var raftID: RaftID?
+  private(set) var hardState = StoredHardState()
+  private(set) var membership = Membership()
+  private(set) var compacted = SnapshotPoint(index: 0, term: 0)
+  private(set) var log: [Row] = []
+  private(set) var appliedIndex: UInt64 = 0
+  private var cluster: Cluster?
+  private var nodes: [NodeID: Node] = [:]
+  private var services: [ServiceID: Service] = [:]
+  private var revisions: [ServiceRevision.Key: ServiceRevision] = [:]
+  private var tasks: [TaskID: ClusterTask] = [:]
+  private var networks: [NetworkID: Network] = [:]
+  private var volumes: [String: Volume] = [:]
+  private var stacks: [String: Stack] = [:]
+  private var files: [FileID: StoredFile] = [:]
+
+  var isFull = false
+  /// A bit rotted: it will be found out.
+  private(set) var isCorrupt = false
+  /// Planted faults change what a disk does.
+  let fault: Fault?
+
+  init(fault: Fault?) { self.fault = fault }
+
+  var lastIndex: UInt64 { compacted.index + UInt64(log.count) }
+
+  func entry(_ index: UInt64) -> StoredEntry? {
+    index > compacted.index && index <= lastIndex ? log[Int(index - compacted.index) - 1].entry : nil
+  }
+
+  /// Durable here, itself or in a snapshot.
+  func holds(_ index: UInt64, term: UInt64) -> Bool { index <= compacted.index || entry(index)?.term == term }
+
+  func write(_ batch: WriteBatch) {
+    if let id = batch.raftID { raftID = id }
+    if let snapshot = batch.snapshot { install(snapshot) }
+    if var hard = batch.hardState {
+      if fault == .voteNotWritten { hard.vote = hardState.term == hard.term ? hardState.vote : nil }
+      if fault == .termNotWritten { hard.term = max(1, hardState.term) }
+      hardState = hard
+    }
+    if !batch.entries.isEmpty { append(batch.entries) }
+    if let applied = batch.applied { put(applied) }
+    if let new = batch.membership { membership = new }
+    if let point = batch.compact, point > compacted {
+      log.removeFirst(Int(point.index - compacted.index))
+      compacted = point
+    }
+  }
+
+  private func append(_ entries: [StoredEntry]) {
+    let first = entries[0].index
+    precondition(first > compacted.index && first <= lastIndex + 1, "append at \(first) to a log of \(compacted.index + 1)...\(lastIndex)")
+    let rows = entries.map { Row(entry: $0, checksum: $0.checksum) }
+    let start = Int(first - compacted.index) - 1
+    if fault == .tailNotCut, start + rows.count < log.count {
+      log.replaceSubrange(start..<start + rows.count, with: rows)
+    } else {
+      log.replaceSubrange(start..<log.count, with: rows)
+    }
+  }
+
+  private func put(_ applied: WriteBatch.Applied) {
+    let state = applied.state
+    precondition(state.index >= appliedIndex, "applied index \(state.index) is below \(appliedIndex)")
+    for change in applied.changes {
+      switch change {
+      case .cluster: cluster = state.cluster
+      case .node(let old, let new): nodes[(new ?? old)!.id] = state.nodes[(new ?? old)!.id]
+      case .service(let old, let new):
+        let id = (new ?? old)!.id
+        services[id] = state.services[id]
+        // Their removal is implied by the service's.
+        if services[id] == nil { for key in revisions.keys where key.service == id { revisions[key] = nil } }
+      case .revision(let key): revisions[key] = state.revisions[key]
+      case .task(let old, let new): tasks[(new ?? old)!.id] = state.tasks[(new ?? old)!.id]
+      case .network(let old, let new): networks[(new ?? old)!.id] = state.networks[(new ?? old)!.id]
+      case .volume(let old, let new): volumes[(new ?? old)!.name] = state.volumes[(new ?? old)!.name]
+      case .stack(let old, let new): stacks[(new ?? old)!.name] = state.stacks[(new ?? old)!.name]
+      case .file(let old, let new): files[(new ?? old)!.id] = state.files[(new ?? old)!.id]
+      }
+    }
+    if fault == .appliedIndexLags, state.index > appliedIndex {
+      appliedIndex = max(appliedIndex, state.index - 1)
+    } else {
+      appliedIndex = state.index
+    }
+  }
+
+  private func install(_ snapshot: WriteBatch.Snapshot) {
+    let state = snapshot.state
+    cluster = state.cluster
+    nodes = Dictionary(uniqueKeysWithValues: state.nodes.map { ($0.key, $0.value) })
+    services = Dictionary(uniqueKeysWithValues: state.services.map { ($0.key, $0.value) })
+    revisions = Dictionary(uniqueKeysWithValues: state.revisions.map { ($0.key, $0.value) })
+    tasks = Dictionary(uniqueKeysWithValues: state.tasks.map { ($0.key, $0.value) })
+    networks = Dictionary(uniqueKeysWithValues: state.networks.map { ($0.key, $0.value) })
+    volumes = Dictionary(uniqueKeysWithValues: state.volumes.map { ($0.key, $0.value) })
+    stacks = Dictionary(uniqueKeysWithValues: state.stacks.map { ($0.key, $0.value) })
+    files = Dictionary(uniqueKeysWithValues: state.files.map { ($0.key, $0.value) })
+    log = []
+    compacted = snapshot.point
+    appliedIndex = snapshot.point.index
+  }
+
+  // MARK: - Reading
+
+  /// Verifies as the store does.
+  func load() throws(StoreError) -> LoadedState {
+    var entries: [StoredEntry] = []
+    for row in log {
+      if row.checksum != row.entry.checksum {
+        if fault == .checksumIgnored {
+          entries.append(row.entry)
+          continue
+        }
+        if fault == .damagedTailCut { break }
+        throw .damaged(table: "raft_log", row: "\(row.entry.index)", reason: "checksum")
+      }
+      entries.append(row.entry)
+    }
+    var state = ClusterState()
+    var actions: [Action] = []
+    if let cluster { actions.append(.putCluster(cluster)) }
+    actions += nodes.values.sorted { $0.id < $1.id }.map { .putNode($0) }
+    actions += services.values.sorted { $0.id < $1.id }.map { .putService($0) }
+    actions += revisions.values.sorted { $0.key < $1.key }.map { .putRevision($0) }
+    actions += tasks.values.sorted { $0.id < $1.id }.map { .createTask($0) }
+    actions += networks.values.sorted { $0.id < $1.id }.map { .putNetwork($0) }
+    actions += volumes.values.sorted { $0.name < $1.name }.map { .putVolume($0) }
+    actions += stacks.values.sorted { $0.name < $1.name }.map { .putStack($0) }
+    actions += files.values.sorted { $0.id < $1.id }.map { .putFile($0) }
+    state.restore(index: appliedIndex, actions: actions)
+    return LoadedState(raftID: raftID, hardState: hardState, membership: membership, compacted: compacted, entries: entries, state: state)
+  }
+
+  func entries(first: UInt64, last: UInt64, maxBytes: Int) throws(StoreError) -> [StoredEntry] {
+    guard first > compacted.index, first <= last, last <= lastIndex else { return [] }
+    var found: [StoredEntry] = []
+    var rest = maxBytes
+    for index in first...last {
+      let row = log[Int(index - compacted.index) - 1]
+      guard row.checksum == row.entry.checksum || fault == .checksumIgnored else {
+        throw .damaged(table: "raft_log", row: "\(index)", reason: "checksum")
+      }
+      rest -= row.entry.data.count + 24
+      if rest < 0, !found.isEmpty { break }
+      found.append(row.entry)
+    }
+    return found
+  }
+
+  // MARK: - Damage
+
+  /// A bit rots in an entry. Answers false when there is none.
+  func corrupt(_ random: inout Random) -> Bool {
+    let candidates = log.indices.filter { !log[$0].entry.data.isEmpty && log[$0].entry.kind == 0 }
+    guard let victim = random.pickIfAny(candidates) else { return false }
+    // The last byte: what is decoded is another command.
+    let place = log[victim].entry.data.count - 1
+    log[victim].entry.data[place] ^= 1
+    isCorrupt = true
+    return true
+  }
+
+  func wipe() {
+    (raftID, hardState, membership, compacted, log, appliedIndex) = (nil, .init(), .init(), .init(index: 0, term: 0), [], 0)
+    (cluster, nodes, services, revisions, tasks, networks, volumes, stacks) = (nil, [:], [:], [:], [:], [:], [:], [:])
+    files = [:]
+  }
+}
+
+extension StoredEntry {
+  /// FNV-1a; as good as any here.
+  fileprivate var checksum: UInt64 {
+    var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+    func add(_ value: UInt64) { hash = (hash ^ value) &* 0x100_0000_01B3 }
+    add(index)
+    add(term)
+    add(UInt64(kind))
+    for byte in data { add(UInt64(byte)) }
+    return hash
+  }
+}
