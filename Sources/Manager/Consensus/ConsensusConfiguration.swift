@@ -27,6 +27,8 @@ public struct ConsensusConfiguration: Sendable {
   /// After a failure of the disk it is tried again so much later, then twice as long after every failure, up to `retryMax`.
   public var retryFirst: Duration
   public var retryMax: Duration
+  /// The same for a disk that is full.
+  public var retryRoomMax: Duration
   /// For the randomised election timeouts.
   public var seed: UInt64
 
@@ -46,6 +48,7 @@ public struct ConsensusConfiguration: Sendable {
     roomBytes = 16 << 20
     retryFirst = .milliseconds(250)
     retryMax = .seconds(30)
+    retryRoomMax = .seconds(1)
     seed = UInt64.random(in: .min ... .max)
   }
 

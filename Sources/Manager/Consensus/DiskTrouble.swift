@@ -32,7 +32,7 @@ extension ReplicaDriver {
     // A disk that fails again soon after it worked is left alone as long as before.
     let now = MonotonicClock.now
     let attempts = lastRecovery.map { now - $0.time < 60_000_000_000 ? $0.attempts : 0 } ?? 0
-    trouble = DiskTrouble(error: error, view: view, status: status, attempts: attempts, nextAttempt: now + pause(after: attempts))
+    trouble = DiskTrouble(error: error, view: view, status: status, attempts: attempts, nextAttempt: now + pause(after: attempts, error))
     log.critical(
       "the disk takes no writes: this manager acknowledges nothing until it does",
       metadata: ["error": "\(error)", "led": "\(led)", "applied": "\(status.applied)"])
@@ -48,7 +48,7 @@ extension ReplicaDriver {
 
   func failedAgain(_ error: StoreError) {
     guard var trouble else { return }
-    let wait = pause(after: trouble.attempts)
+    let wait = pause(after: trouble.attempts, error)
     if trouble.error != error { log.error("the disk still takes no writes", metadata: ["error": "\(error)", "attempts": "\(trouble.attempts)"]) }
     trouble.isTrying = false
     trouble.error = error
@@ -66,10 +66,12 @@ extension ReplicaDriver {
     self.trouble = nil
   }
 
-  /// Nanoseconds; the first attempt comes after `retryFirst`.
-  private func pause(after attempts: Int) -> UInt64 {
+  /// Nanoseconds; the first attempt comes after `retryFirst`. Whether there is room again costs one fallocate to ask, and a cluster that has
+  /// no majority meanwhile waits for the answer; only a disk that fails is spared.
+  private func pause(after attempts: Int, _ error: StoreError) -> UInt64 {
     let first = configuration.retryFirst / .nanoseconds(1)
-    let most = configuration.retryMax / .nanoseconds(1)
+    let isFull = if case .diskFull = error { true } else { false }
+    let most = (isFull ? min(configuration.retryMax, configuration.retryRoomMax) : configuration.retryMax) / .nanoseconds(1)
     var pause = first
     for _ in 0..<min(attempts, 32) where pause < most { pause *= 2 }
     return UInt64(min(pause, most))

@@ -81,6 +81,11 @@ public struct ControlAPI: Sendable {
     } catch let error as EditError {
       return .error(error.status, error.description)
     } catch let refusal as Refusal {
+      // Whether it is its own first sending that made the version stale, or somebody else's change, cannot be told any more.
+      if refusal == .outOfSequence, request.isAgain {
+        return .error(
+          503, "the leader changed while the change was made, and the object has changed since: look whether it was done before you try again")
+      }
       return .error(refusal.status, refusal.description)
     } catch is CancellationError {
       return .error(503, "the request was cancelled: the manager is stopping or lost its lead, try again")

@@ -79,6 +79,7 @@ final class Group: @unchecked Sendable {
   var members: [Int: Consensus] = [:]
   var snapshotEvery: UInt64 = 10_000
   var keptEntries: UInt64 = 500
+  var retryFirst: Duration = .milliseconds(20)
 
   deinit { removeFolder(folder) }
 
@@ -93,8 +94,9 @@ final class Group: @unchecked Sendable {
     configuration.logBytesMax = logBytesMax
     configuration.waitingBytesMax = waitingBytesMax
     configuration.roomBytes = 256 << 10
-    configuration.retryFirst = .milliseconds(20)
-    configuration.retryMax = .milliseconds(100)
+    configuration.retryFirst = retryFirst
+    configuration.retryMax = max(retryFirst, .milliseconds(100))
+    configuration.retryRoomMax = .milliseconds(20)
     let member = Consensus(configuration: configuration, transport: network.transport(at: address(number)), log: quiet)
     network.plug(member, at: address(number))
     members[number] = member

@@ -120,6 +120,32 @@ import Testing
     }
   }
 
+  @Test("a change that was made, whose answer was lost, and that somebody else's followed is not said to be refused")
+  func lostAnswerAndLaterChange() async throws {
+    struct Lost: Error {}
+    let caller = caller()
+    let (api, backend) = (caller.api, caller.backend)
+    func update(_ label: String, _ version: UInt64) -> APIRequest {
+      let body = #"{"Role":"worker","Availability":"active","Labels":{"by":"\#(label)"}}"#
+      return APIRequest(method: "POST", uri: "/nodes/h3/update?version=\(version)", body: APIBody(string: body))
+    }
+    let before: NodeInspect = try await caller.get("/nodes/h3")
+    let others = update("others", before.version.index + 1)
+    backend.world.withLock {
+      $0.route = .forward { request in
+        backend.world.withLock { $0.route = .local }
+        for made in [request, others] {
+          let answer = await api.respond(to: made)
+          #expect(answer.status == 200)
+        }
+        throw Lost()
+      }
+    }
+    let answer = await api.serve(update("mine", before.version.index))
+    let text = String(buffer: try await answer.body.collect(upTo: 1 << 20))
+    #expect(answer.status == 503 && text.contains("look whether it was done") && !text.contains("out of sequence"), "\(text)")
+  }
+
   @Test("a question in SQL is answered by whoever is asked, leader or not")
   func query() async throws {
     let caller = caller()
