@@ -118,6 +118,42 @@ extension MainJobTests {
       #expect(try self.places().files.isEmpty)
     }
 
+    @Test("a task gets five configs of 900 KiB, which together are more than a frame")
+    func t03large() async throws {
+      let folder = try TemporaryFolder()
+      defer { _ = try? cluster.orch("down", "lot") }
+      defer { for number in 1...5 { _ = try? cluster.orch("config", "rm", "lot\(number)") } }
+      var grants = ""
+      var definitions = ""
+      for number in 1...5 {
+        let text = String(repeating: "\(number)", count: 900 << 10)
+        try cluster.must(cluster.orch("config", "create", "lot\(number)", try folder.write("lot\(number)", text)))
+        grants += "{source: lot\(number), target: /etc/lot\(number)}, "
+        definitions += "lot\(number): {external: true}, "
+      }
+      let manifest = try folder.write(
+        "lot.yaml",
+        """
+        name: lot
+        services:
+          web:
+            image: busybox:1
+            command: sleep 1000
+            deploy: {placement: {constraints: [node.hostname == host3]}}
+            configs: [\(grants)]
+        configs: {\(definitions)}
+        """)
+      try cluster.must(cluster.orch("deploy", "--detach", manifest))
+      let task = try await running("lot_web")
+      let sizes = try cluster.must(cluster.orch("exec", task, "sh", "-c", "cat /etc/lot? | wc -c; cut -c1 /etc/lot?")).output
+      #expect(sizes == "\(5 * 900 << 10)\n1\n2\n3\n4\n5\n")
+      // The whole set again, in a new session.
+      try cluster.must(cluster.dev("kill", "host3", "--agent"))
+      try cluster.must(cluster.dev("start", "host3"))
+      try cluster.must(cluster.orch("update", "lot_web", "--force"))
+      try await eventually("another task runs") { (try cluster.running("lot_web").contains { $0["ID"] != task }, "\(try cluster.tasks("lot_web"))") }
+    }
+
     @Test("docker's commands for secrets and configs work, and its services use them")
     func t02docker() async throws {
       try? FileManager.default.removeItem(atPath: folder)

@@ -93,6 +93,7 @@ actor Session {
       self.stream = nil
     }
     var opened = false
+    var assembly = AssignmentsAssembly()
     while let message = try await stream.receive(WireManagerMessage.self) {
       if !opened {
         opened = true
@@ -102,7 +103,7 @@ actor Session {
         await agent.input(.sessionOpened)
       }
       switch message.kind {
-      case .assignments(let assignments): await agent.input(.assignments(try assignments.model()))
+      case .assignments(let part): if let whole = try assembly.add(part) { await agent.input(.assignments(whole)) }
       case .managers(let managers): try membership.remember(managers.addresses)
       case nil: log.warning("a message of an unknown kind from the manager: upgrade this agent")
       }
@@ -116,13 +117,15 @@ actor Session {
     flushing = true
     defer { flushing = false }
     while let stream, !outbox.isEmpty {
-      var batch = WireReports()
-      batch.reports = outbox.prefix(1000).map(WireTaskReport.init)
-      outbox.removeFirst(batch.reports.count)
-      var message = WireAgentMessage()
-      message.reports = batch
-      // A lost session tells everything again.
-      do { try await stream.send(message) } catch { return }
+      do {
+        var message = WireAgentMessage()
+        message.reports = try WireReports.take(from: &outbox)
+        try await stream.send(message)
+      } catch {
+        // The next session tells everything again.
+        log.debug("reports of tasks were not sent: \(error)")
+        return stream.cancel()
+      }
     }
   }
 

@@ -39,6 +39,8 @@ public struct Worker: Sendable {
   /// Of the last assignments; nil before the first of a session.
   public private(set) var sequence: UInt64?
 
+  static let errorBytesMax = 16 << 10
+
   public init() {}
 
   // MARK: - Questions
@@ -267,6 +269,11 @@ public struct Worker: Sendable {
 
   private mutating func set(_ id: TaskID, _ status: TaskStatus) {
     guard let old = entries[id]?.status, status.state >= old.state else { return }
+    var status = status
+    // Of a program's or a registry's making: everything about a task must fit into one message.
+    if status.error.utf8.count > Self.errorBytesMax {
+      status.error = String(decoding: status.error.utf8.prefix(Self.errorBytesMax), as: UTF8.self) + "…"
+    }
     entries[id]?.status = status
     entries[id]?.reported = false
   }

@@ -89,9 +89,17 @@ final class AgentSessions: Sendable {
   func send(_ message: AssignmentsMessage, to session: SessionID) {
     guard let queue = state.withLock({ $0.open[session]?.queue }) else { return }
     do {
-      var wrapped = WireManagerMessage()
-      wrapped.assignments = try WireAssignments(opened(message))
-      if case .dropped = queue.yield(wrapped) { close(session, "it is \(Self.waitingMax) messages behind") }
+      var assignments = try WireAssignments(opened(message))
+      try assignments.updates.removeAll { item in
+        let weight = try item.weight()
+        if weight > Limits.message { log.error("an assignment for \(session) is left out: \(weight) bytes, at most \(Limits.message) can be sent") }
+        return weight > Limits.message
+      }
+      for part in try assignments.parts() {
+        var wrapped = WireManagerMessage()
+        wrapped.assignments = part
+        if case .dropped = queue.yield(wrapped) { return close(session, "it is \(Self.waitingMax) messages behind") }
+      }
     } catch {
       log.error("assignments for \(session): \(error)")
       close(session, "its assignments cannot be sent")

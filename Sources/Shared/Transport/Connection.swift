@@ -70,7 +70,7 @@ public final class Connection: Sendable {
     _ method: Method, _ request: some Message, returning: Response.Type = Response.self, timeout: Duration = .seconds(10)
   ) async throws -> Response {
     let bytes: [UInt8] = try request.serializedBytes()
-    guard bytes.count <= maxMessage else { throw TransportError.messageTooLarge(method, bytes.count) }
+    try checkSize(of: bytes, method)
     let stream = try open(method, payload: bytes, end: true)
     let alarm = channel.eventLoop.scheduleTask(in: TimeAmount(timeout)) {
       stream.fail(TransportError.timeout(method, timeout), tell: StreamError(.timeout, "the caller waited no longer"))
@@ -83,6 +83,14 @@ public final class Connection: Sendable {
       throw StreamError(.internalError, "\(method): the other side ended without an answer")
     }
     return response
+  }
+
+  /// A sender that makes such messages is wrong and would make them again: it is said here, whatever becomes of the error.
+  func checkSize(of message: [UInt8], _ method: Method) throws(TransportError) {
+    if message.count <= maxMessage { return }
+    let error = TransportError.messageTooLarge(method, message.count)
+    log.error("a message was not sent", metadata: ["peer": "\(remote)", "error": "\(error)"])
+    throw error
   }
 
   /// What is queued is still sent; every stream fails with `reason`.

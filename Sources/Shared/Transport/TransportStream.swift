@@ -62,7 +62,7 @@ public final class TransportStream: Sendable {
 
   /// Queues the message unless the other side is behind by a window; from any thread.
   public func trySend(_ bytes: [UInt8], end: Bool = false) throws -> Bool {
-    guard bytes.count <= connection.maxMessage else { throw TransportError.messageTooLarge(method, bytes.count) }
+    try connection.checkSize(of: bytes, method)
     let queued = try state.withLock { state -> Bool in
       if let failure = state.failure { throw failure }
       if state.outboundEnded { throw StreamError(.closed, "\(method): sent after its end") }

@@ -46,6 +46,16 @@ private func states(_ outputs: [WorkerOutput]) -> [TaskState] {
 }
 
 struct WorkerTests {
+  @Test("a reason of any length is reported, cut to what fits into a message")
+  func longReason() throws {
+    var world = World()
+    _ = world.complete([.revision(world.revision), .task(world.task)])
+    let outputs = world.worker.step(.prepareFailed(world.task.id, String(repeating: "é", count: 5 << 20)), now: world.now)
+    let errors = outputs.compactMap { if case .report(let reports) = $0 { reports[0].status.error } else { nil } }
+    let error = try #require(errors.first)
+    #expect(error.hasPrefix("éé") && error.hasSuffix("…") && error.utf8.count < Worker.errorBytesMax + 8)
+  }
+
   @Test("secrets are known while they are assigned and never among what is kept on disk")
   func files() {
     var world = World()

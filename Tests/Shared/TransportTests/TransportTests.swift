@@ -17,9 +17,13 @@ import Wire
 struct World {
   let authority: CertificateAuthority
   let now = Timestamp(nanoseconds: Int64(Date().timeIntervalSince1970 * 1e9))
-  let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+  let lines = Recorder.Lines()
+  let log: Logger
 
-  init() throws { authority = try CertificateAuthority.make(cluster: .random(), now: now) }
+  init() throws {
+    authority = try CertificateAuthority.make(cluster: .random(), now: now)
+    log = Logger(label: "test") { [lines] _ in Recorder(store: lines) }
+  }
 
   func credentials(_ role: NodeRole, at time: Timestamp? = nil) throws -> Credentials {
     let key = NodeKey()
@@ -108,6 +112,8 @@ func echoRouter() -> Router {
       #expect(try await received == sizes)
       await #expect(throws: StreamError.self) { try await stream.send([1]) }
       await #expect(throws: TransportError.self) { try await client.open(echo).send([UInt8](repeating: 0, count: Limits.message + 1)) }
+      // Whoever swallows that error: the log has it.
+      #expect(world.lines.lines.withLock { $0 }.contains { $0.contains("a message of \(Limits.message + 1) bytes") })
     }
   }
 

@@ -195,6 +195,9 @@ public nonisolated struct WireAssignments: Sendable {
 
   public var removals: [WireItemKey] = []
 
+  /// The same message goes on in the next one of this kind: a set may be larger than a frame.
+  public var continues: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -969,7 +972,7 @@ nonisolated extension WireManagers: SwiftProtobuf.Message, SwiftProtobuf._Messag
 
 nonisolated extension WireAssignments: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Assignments"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}complete\0\u{3}applies_to\0\u{3}results_in\0\u{1}updates\0\u{1}removals\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}complete\0\u{3}applies_to\0\u{3}results_in\0\u{1}updates\0\u{1}removals\0\u{1}continues\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -982,6 +985,7 @@ nonisolated extension WireAssignments: SwiftProtobuf.Message, SwiftProtobuf._Mes
       case 3: try { try decoder.decodeSingularUInt64Field(value: &self.resultsIn) }()
       case 4: try { try decoder.decodeRepeatedMessageField(value: &self.updates) }()
       case 5: try { try decoder.decodeRepeatedMessageField(value: &self.removals) }()
+      case 6: try { try decoder.decodeSingularBoolField(value: &self.continues) }()
       default: break
       }
     }
@@ -1003,6 +1007,9 @@ nonisolated extension WireAssignments: SwiftProtobuf.Message, SwiftProtobuf._Mes
     if !self.removals.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.removals, fieldNumber: 5)
     }
+    if self.continues != false {
+      try visitor.visitSingularBoolField(value: self.continues, fieldNumber: 6)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1012,6 +1019,7 @@ nonisolated extension WireAssignments: SwiftProtobuf.Message, SwiftProtobuf._Mes
     if lhs.resultsIn != rhs.resultsIn {return false}
     if lhs.updates != rhs.updates {return false}
     if lhs.removals != rhs.removals {return false}
+    if lhs.continues != rhs.continues {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
