@@ -7,7 +7,10 @@ DEBIAN := libsqlite3-dev libseccomp-dev libcap-dev zlib1g-dev libnftables-dev nf
 TEST_DEBIAN := docker-registry skopeo
 SEEDS ?= 1..1000
 
-.PHONY: help deps build release test simulate simulate-faults test-vm check format generate quickstart clean-cluster bench
+TARGET ?= all
+SECONDS_EACH ?= 60
+
+.PHONY: help deps build release test fuzz simulate simulate-faults test-vm check format generate quickstart clean-cluster bench
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
 deps: ## install the Debian packages that are missing (root)
@@ -32,9 +35,12 @@ test: deps ## all tests; those of Tests/Integration need root and run alone, sin
 	swift build --build-tests $(FLAGS)
 	swift test --skip-build $(FLAGS) --skip IntegrationTests
 	swift test --skip-build $(FLAGS) --filter IntegrationTests
+	$(SCRATCH)/debug/fuzz replay Tests/Fuzz/Corpus >/dev/null || { $(SCRATCH)/debug/fuzz replay Tests/Fuzz/Corpus | tail -1; exit 1; }
 	$(SCRATCH)/debug/simulator --file Tests/Simulator/regressions.txt --jobs 2
 	# Fresh seeds (--fresh 100 --seconds 60) once seed 82 is mended (docs/simulator.md).
 	$(SCRATCH)/debug/simulator --seeds 1..60 --jobs 2
+fuzz: deps ## libFuzzer on the parsers of outside bytes (TARGET=dns, SECONDS_EACH=60)
+	scripts/fuzz.sh $(SCRATCH) $(TARGET) $(SECONDS_EACH)
 simulate: deps ## 1,000 simulated clusters (SEEDS=A..B for others, or --seed N by the program itself)
 	swift build -c release --static-swift-stdlib $(FLAGS) --product simulator
 	$(SCRATCH)/release/simulator --seeds $(SEEDS) --jobs 2

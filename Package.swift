@@ -133,6 +133,10 @@ let testTargets: [Target] = [
     name: "simulator",
     dependencies: ["Model", "Raft", "Replica", "Allocator", "Orchestrator", "Dispatcher", "Leader", "Worker", "Linearizability"],
     path: "Tests/Simulator", exclude: ["regressions.txt"], swiftSettings: strict + [.define("PLANTED", .when(configuration: .debug))]),
+  // Parsers of outside bytes (docs/development.md): a debug build lets it in.
+  .executableTarget(
+    name: "fuzz", dependencies: ["Model", "API", "Manifest", "Identity", "Wire", "Transport", "DNS", "AgentImage", "ControlAPI", protobuf],
+    path: "Tests/Fuzz", exclude: ["Corpus"], swiftSettings: strict),
   tests("Model", "Shared"),
   tests("Manifest", "Shared", ["Model"]),
   tests("Wire", "Shared", ["Model", "Surroundings"]),

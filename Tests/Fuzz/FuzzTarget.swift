@@ -1,0 +1,32 @@
+import Model
+
+enum FuzzTarget: String, CaseIterable, CustomStringConvertible {
+  case manifest, tar, dns, frame, command, challenge, word
+  case environmentFile = "environment-file"
+  case imageDocument = "image-document"
+  case apiRequest = "api-request"
+
+  var description: String { rawValue }
+
+  func feed(_ bytes: [UInt8]) {
+    #if DEBUG
+      switch self {
+      case .manifest: feedManifest(bytes)
+      case .environmentFile: feedEnvironmentFile(bytes)
+      case .tar: feedTar(bytes)
+      case .imageDocument: feedImageDocument(bytes)
+      case .challenge: feedChallenge(bytes)
+      case .dns: feedDNS(bytes)
+      case .frame: feedFrame(bytes)
+      case .command: feedCommand(bytes)
+      case .apiRequest: feedAPIRequest(bytes)
+      case .word: feedWord(bytes)
+      }
+    #else
+      fatalError("a release build does not let tests in: build fuzz for debug")
+    #endif
+  }
+}
+
+/// A promise that does not hold.
+func promise(_ holds: Bool, _ what: @autoclosure () -> String) { if !holds { fatalError("promise broken: \(what())") } }

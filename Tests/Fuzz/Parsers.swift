@@ -1,0 +1,140 @@
+#if DEBUG
+  @testable import AgentImage
+  @testable import ControlAPI
+  import API
+  @testable import DNS
+  import Identity
+  import Manifest
+  import Model
+  import SwiftProtobuf
+  @testable import Transport
+  import Wire
+
+  private func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
+
+  /// Errors stand in the text; a stack that is accepted reads the same twice.
+  func feedManifest(_ bytes: [UInt8]) {
+    let text = text(bytes)
+    func read() throws(ManifestError) -> StackSpec {
+      try Manifest.parse(text: text, path: "/stack/web.yaml", workingDirectory: "/stack", environment: ["A": "b"]) {
+        $0.hasSuffix(".env") ? "A=1\n" : nil
+      }
+    }
+    do {
+      let stack = try read()
+      promise((try? read()) == stack, "a manifest reads otherwise the second time")
+    } catch {
+      promise(error.diagnostics.contains { $0.severity == .error }, "a refusal without a reason")
+      let lines = text.utf8.count { $0 == 10 || $0 == 13 } + text.unicodeScalars.count { [0x85, 0x2028, 0x2029].contains($0.value) } + 2
+      for diagnostic in error.diagnostics {
+        // What is wrong with the whole has no place.
+        if diagnostic.line == 0 { continue }
+        promise(diagnostic.line >= 1 && diagnostic.line <= lines && diagnostic.column >= 1, "a place outside the text: \(diagnostic)")
+      }
+    }
+  }
+
+  func feedEnvironmentFile(_ bytes: [UInt8]) { _ = try? EnvironmentFile.parse(text(bytes), environment: ["A": "b"]) }
+
+  /// Never more data than the archive has, and forward only.
+  func feedTar(_ bytes: [UInt8]) {
+    guard let source = try? InflatingSource(Bytes(bytes)) else { return }
+    let reader = TarReader(source)
+    var chunk = [UInt8](repeating: 0, count: 4096)
+    var total: Int64 = 0
+    do {
+      while let entry = try reader.next() {
+        promise(entry.size >= 0, "a size below zero")
+        if entry.kind != .file { continue }
+        while case let count = try chunk.withUnsafeMutableBytes({ try reader.read(into: $0) }), count > 0 {
+          total += Int64(count)
+          // gzip gives 1,032 times as much at most.
+          promise(total <= Int64(bytes.count) * 1100 + 4096, "more data than there is")
+        }
+      }
+      try reader.drain()
+    } catch {}
+  }
+
+  private final class Bytes: ByteSource {
+    private var rest: ArraySlice<UInt8>
+    init(_ bytes: [UInt8]) { rest = bytes[...] }
+    func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
+      let part = rest.prefix(buffer.count)
+      buffer.copyBytes(from: part)
+      rest = rest.dropFirst(part.count)
+      return part.count
+    }
+  }
+
+  func feedImageDocument(_ bytes: [UInt8]) {
+    if let manifest = try? ManifestDocument(bytes, "fuzz") {
+      for descriptor in (manifest.layers ?? []) + (manifest.manifests ?? []) { _ = try? descriptor.checkedDigest() }
+      _ = try? manifest.choose("fuzz")
+    }
+    if let config: ConfigDocument = try? decode(bytes, "fuzz") { _ = try? config.diffIDs("fuzz") }
+    if let saved: [SavedImage] = try? decode(bytes, "fuzz") { _ = saved.count }
+    if let index: IndexDocument = try? decode(bytes, "fuzz") { _ = index }
+  }
+
+  func feedChallenge(_ bytes: [UInt8]) { _ = RegistryClient.parse(text(bytes)) }
+
+  /// What was read is written and read again; the zone answers or is silent.
+  func feedDNS(_ bytes: [UInt8]) {
+    guard let message = try? Message(bytes) else { return }
+    guard let again = try? Message(message.encoded()) else { fatalError("promise broken: what was written cannot be read") }
+    promise(again.questions == message.questions, "other questions")
+    if !again.truncated { promise(again.answers == message.answers, "other answers") }
+    promise(message.encoded(limit: 512).count <= 512, "over the limit of UDP")
+    if case .answer(let answer) = Zone().resolve(message, from: DNSClient(networks: [], forwards: false), turn: bytes.count) {
+      promise(answer.isResponse && answer.id == message.id, "an answer to another question")
+    }
+  }
+
+  /// The reader by hand takes what the generated one takes, and says the same of it.
+  func feedFrame(_ bytes: [UInt8]) {
+    let mine = bytes.withUnsafeBytes { try? InboundFrame($0) }
+    guard let frame = mine, let theirs = try? WireFrame(serializedBytes: bytes) else { return }
+    promise(
+      frame.stream == theirs.stream && frame.method == theirs.method && frame.payload == Array(theirs.payload) && frame.end == theirs.end
+        && frame.withPayload == theirs.withPayload && frame.credit == theirs.credit && frame.version == theirs.version,
+      "two readers disagree: \(frame) \(theirs)")
+  }
+
+  func feedCommand(_ bytes: [UInt8]) {
+    guard let command = try? Command(serialized: bytes) else { return }
+    guard let written = try? command.serialized(), let again = try? Command(serialized: written) else {
+      fatalError("promise broken: a command that was read cannot be written")
+    }
+    promise(again.actions.count == command.actions.count && again.conditions.count == command.conditions.count, "another command")
+  }
+
+  /// First line: the request's target; the rest: its body.
+  func feedAPIRequest(_ bytes: [UInt8]) {
+    let parts = bytes.split(separator: 10, maxSplits: 1, omittingEmptySubsequences: false).map(Array.init)
+    let target = Target(uri: text(parts[0]))
+    _ = try? Filters(target, accepted: ["id", "label", "name", "node.label"])
+    _ = try? target.version()
+    guard parts.count == 2 else { return }
+    if let spec = try? JSON.parse(ServiceSpec.self, parts[1]) {
+      promise((try? JSON.parse(ServiceSpec.self, JSON.encode(spec))) == spec, "a service's spec reads otherwise after it was written")
+    }
+    _ = try? JSON.parse(NodeSpec.self, parts[1])
+    _ = try? JSON.parse(NetworkSpec.self, parts[1])
+    _ = try? JSON.parse(FileSpec.self, parts[1])
+  }
+
+  /// Whatever users and registries name in a word.
+  func feedWord(_ bytes: [UInt8]) {
+    let text = text(bytes)
+    _ = try? JoinToken(parsing: text)
+    if let name = try? ImageReference(text) {
+      promise((try? ImageReference("\(name)")) == name, "an image's name reads otherwise after it was written: \(name)")
+    }
+    if let address = IPv4Address(text) { promise(IPv4Address("\(address)") == address, "an address reads otherwise after it was written") }
+    if let subnet = IPv4Prefix(text) { promise(IPv4Prefix("\(subnet)") == subnet, "a subnet reads otherwise after it was written") }
+    if let time = Timestamp(text) { promise(Timestamp("\(time)") == time, "a time reads otherwise after it was written: \(time)") }
+    _ = HostPort(text, defaultPort: 1)
+    _ = Digest(text)
+  }
+#endif
