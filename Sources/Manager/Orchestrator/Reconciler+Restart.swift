@@ -130,6 +130,16 @@ extension Reconciler {
     let successor = slot.live.last { other in
       other.id != task.id && !other.status.state.isTerminal && other.createdAt > task.createdAt
     }
+    // One that serves where it may stay is there already: a drain that was taken back.
+    let stays = slot.live.contains { other in
+      let node = other.node.flatMap { plan.world.nodes[$0] }
+      return other.id != task.id && other.isServing && other.revision == context.template && node?.status.state == .ready
+        && !mustLeave(other, node, context)
+    }
+    if stays {
+      emit(.taskDesiredState(task.id, .shutdown), &plan)
+      return nil
+    }
     let startsFirst = context.spec.updateConfig?.order == .startFirst && task.isServing
     if let successor {
       let cannotCome = successor.status.state == .pending && !successor.status.error.isEmpty

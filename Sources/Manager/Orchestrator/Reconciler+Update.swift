@@ -68,13 +68,18 @@ extension Reconciler {
     return live.contains { $0.revision != context.template }
   }
 
-  /// Start-first: the new one serves, the old one goes. Also a new task that a rollback made an old one.
+  /// Start-first: the new one serves, the old one goes. Also a new task that a rollback made an old one. Of two old ones that serve, since an
+  /// update came to its end before their turn, the newer stays.
   private mutating func retireOld(_ slots: [Slot], _ context: Context, _ plan: inout Plan) -> Set<Slot.Key> {
     var retired: Set<Slot.Key> = []
-    for slot in slots where slot.live.count > 1 && slot.live.contains(where: { $0.revision == context.template && $0.isServing }) {
-      for task in slot.live where task.revision != context.template {
-        emit(.taskDesiredState(task.id, .shutdown), &plan)
-        retired.insert(slot.key)
+    for slot in slots where slot.live.count > 1 {
+      if slot.live.contains(where: { $0.revision == context.template && $0.isServing }) {
+        for task in slot.live where task.revision != context.template {
+          emit(.taskDesiredState(task.id, .shutdown), &plan)
+          retired.insert(slot.key)
+        }
+      } else {
+        for task in slot.live.filter(\.isServing).dropLast() { emit(.taskDesiredState(task.id, .shutdown), &plan) }
       }
     }
     return retired

@@ -250,4 +250,49 @@ import Testing
       #expect(world.live(id).count == 2)
     }
   }
+
+  @Test("a drain that is taken back while its successor's node is drained leaves the task that serves, and makes no third")
+  func drainTakenBack() throws {
+    var world = World(nodes: 2)
+    let id = try world.create("web") {
+      $0.updateConfig = UpdateConfig()
+      $0.updateConfig?.order = .startFirst
+    }
+    world.settle()
+    let first = world.live(id)[0]
+    let home = world.nodes.firstIndex(of: first.node!)! + 1
+    world.editNode(home) { $0.availability = .drain }
+    _ = world.decide()
+    while world.running(id).count < 2, world.agents() {}
+    // Before the leader has looked at the successor that serves now.
+    world.editNode(home) { $0.availability = .active }
+    world.editNode(3 - home) { $0.availability = .drain }
+    _ = world.decide()
+    #expect(world.live(id).map(\.id) == [first.id])
+  }
+
+  @Test("of two old tasks that serve one stays when the update pauses before their turn")
+  func pausedBeforeItsTurn() throws {
+    var world = World(nodes: 3)
+    let id = try world.create("web", replicas: 4) {
+      $0.updateConfig = self.config {
+        $0.order = .startFirst
+        $0.parallelism = 0
+      }
+    }
+    world.settle()
+    try world.update(id) { $0.taskTemplate.containerSpec.image = "app:2" }
+    _ = world.decide()
+    while world.running(id).count < 8, world.agents() {}
+    world.broken = ["app:bad"]
+    try world.update(id) {
+      $0.taskTemplate.containerSpec.image = "app:bad"
+      $0.updateConfig?.parallelism = 1
+    }
+    world.run(for: .seconds(10))
+    #expect(world.status(id).hasPrefix("paused"))
+    // The first one ran, so the second was begun; then the first failed.
+    let images = world.images(id)
+    #expect(images.count { $0 == "app:2" } == 2 && !images.contains("app:1"))
+  }
 }
