@@ -178,6 +178,8 @@ public final class Consensus: Sendable {
   public var id: RaftID? { shared.withLock { $0.id } }
   /// The applied state, perhaps a little old. Cheap.
   public var snapshot: ClusterState { shared.withLock { $0.view.state } }
+  /// This member's own, as the others know it.
+  var address: String { shared.withLock { shared in shared.id.flatMap { shared.view.membership.address(of: $0) } ?? "" } }
   public var membership: Membership { shared.withLock { $0.view.membership } }
   public var leader: RaftPeer? { shared.withLock { $0.view.leader } }
   /// Why this member takes no part now; nil as long as its disk works.
@@ -249,7 +251,11 @@ public final class Consensus: Sendable {
 
   // MARK: - From the transport
 
-  public func receive(_ messages: [Message]) {
+  /// - Parameter address: the sender's own, where it says it.
+  public func receive(_ messages: [Message], address: String = "") {
+    if !address.isEmpty, let sender = messages.first?.from, membership.members[sender] == nil {
+      _ = mailbox.put(.input(.contact(RaftPeer(id: sender, address: address))))
+    }
     for message in messages {
       // Beyond the bound they are lost, as on any network.
       _ = mailbox.put(.input(.message(message)), bytes: message.byteCount, bound: 2 * configuration.waitingBytesMax)

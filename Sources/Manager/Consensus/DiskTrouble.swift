@@ -87,7 +87,7 @@ extension ReplicaDriver {
     case .message(let message): hear(message)
     case .stop: end = .stopped
     case .removed: end = .removed
-    case .snapshot, .unreachable, .snapshotSent, .written, .tick, .campaign: break
+    case .snapshot, .contact, .unreachable, .snapshotSent, .written, .tick, .campaign: break
     }
   }
 

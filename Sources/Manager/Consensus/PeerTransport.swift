@@ -40,7 +40,7 @@ public final class PeerTransport: RaftTransport {
         guard let consensus else { throw StreamError(.unavailable, "this manager is stopping") }
         let messages = try batch.messages.map { try $0.model() }
         for sender in Set(messages.map(\.from)) { try Self.check(sender, node: peer?.node, in: consensus.membership) }
-        consensus.receive(messages)
+        consensus.receive(messages, address: batch.senderAddress)
       }
     }
     router.on(.raftSnapshot, allow: .manager) { [weak consensus, inbox] peer, stream in
@@ -208,7 +208,7 @@ private final class PeerStream: Sendable {
 
   /// false: to be queued; the one who delivers finds out why.
   private func sent(_ messages: [Message], on stream: TransportStream) -> Bool {
-    guard let bytes: [UInt8] = try? WireRaftBatch(messages).serializedBytes() else { return false }
+    guard let bytes: [UInt8] = try? WireRaftBatch(messages, from: consensus()?.address ?? "").serializedBytes() else { return false }
     return (try? stream.trySend(bytes)) == true
   }
 
@@ -225,7 +225,7 @@ private final class PeerStream: Sendable {
       stream = open
       let batch = takeBatch(open)
       if batch.isEmpty { return }
-      try await open.send(WireRaftBatch(batch))
+      try await open.send(WireRaftBatch(batch, from: consensus()?.address ?? ""))
     }
   }
 

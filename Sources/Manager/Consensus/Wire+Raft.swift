@@ -7,9 +7,10 @@ import Wire
 // Raft's values <-> protobuf. What comes from outside is checked here.
 
 extension WireRaftBatch {
-  public init(_ messages: [Raft.Message]) {
+  public init(_ messages: [Raft.Message], from address: String = "") {
     self.init()
     self.messages = messages.map(WireRaftMessage.init)
+    senderAddress = address
   }
 }
 

@@ -20,6 +20,8 @@ extension ReplicaCore {
     case flush(RequestID)
 
     case message(Message)
+    /// Where a member is reached whose addition has not arrived here yet: it says so itself.
+    case contact(RaftPeer)
     /// With all its bytes.
     case snapshot(IncomingSnapshot)
     /// A message to the peer was lost for sure.

@@ -26,6 +26,10 @@ public struct ReplicaCore {
   var appliedTerm: UInt64
   var compacted: SnapshotPoint
   public internal(set) var membership: Membership
+  /// Members that are not in `membership` yet, by their own word.
+  var contacts: [RaftID: RaftPeer] = [:]
+  /// More strangers are not remembered.
+  static let contactsMax = 16
   /// The term in which this member leads and has applied its own first entry.
   var leadingTerm: UInt64?
   var logSizes: LogSizes
@@ -146,6 +150,7 @@ public struct ReplicaCore {
       case .propose(let data, let request): proposals.append((data, request))
       case .read(let request): readers.append(request)
       case .message(let message): try receive(message)
+      case .contact(let peer): meet(peer)
       case .snapshot(let snapshot): try receive(snapshot)
       case .changeMembers(let change, let force, let request): changeMembers(change, force: force, request)
       case .transfer(let target, let request): transfer(to: target, request)
@@ -212,10 +217,20 @@ public struct ReplicaCore {
   // MARK: - Views
 
   func peer(_ id: RaftID) -> RaftPeer? {
-    membership.address(of: id).flatMap { $0.isEmpty ? nil : RaftPeer(id: id, address: $0) }
+    guard membership.members[id] != nil else { return contacts[id] }
+    return membership.address(of: id).flatMap { $0.isEmpty ? nil : RaftPeer(id: id, address: $0) }
   }
 
-  var peers: [RaftPeer] { membership.members.keys.filter { $0 != id }.sorted().compactMap(peer) }
+  var peers: [RaftPeer] { Set(membership.members.keys).union(contacts.keys).filter { $0 != id }.sorted().compactMap(peer) }
+
+  /// A leader that was added while this member was behind can bring it what it lacks only if it is answered.
+  private mutating func meet(_ peer: RaftPeer) {
+    guard membership.members[peer.id] == nil, contacts[peer.id] != peer, contacts[peer.id] != nil || contacts.count < Self.contactsMax else {
+      return
+    }
+    contacts[peer.id] = peer
+    outputs.append(.peersChanged(peers))
+  }
 
   public var view: View {
     let leader = core.leader.flatMap(peer)

@@ -99,6 +99,59 @@ import Testing
     #expect(again.configuration == member.configuration && again.configuration.isJoint)
   }
 
+  @Test("a leader that was added while a member was behind is answered, for it says where it is")
+  func unknownLeader() throws {
+    var loaded = Sample.loaded
+    loaded.membership = Membership([1, 2, 3].map { .init(raftID: RaftID($0), node: nil, address: "m\($0):1", role: .voter) })
+    var member = try Sample.member(loaded)
+    _ = member.begin()
+    let append = Message.Append(previousIndex: 9, previousTerm: 2, commit: 9, entries: [])
+    let message = Message(from: RaftID(4), to: RaftID(1), term: 2, body: .append(append))
+    func told(_ outputs: [ReplicaCore.Output]) -> [RaftPeer] {
+      outputs.compactMap { if case .send(_, let peer) = $0 { peer } else { nil } }
+    }
+    var outputs = member.step(.message(message))
+    while let write = outputs.writes.first { outputs = member.step(.written(write.number, failure: nil)) }
+    #expect(told(outputs).isEmpty)
+    let leader = RaftPeer(id: RaftID(4), address: "m4:1")
+    #expect(told(member.step([.contact(leader), .message(message)])) == [leader])
+  }
+
+  @Test("a removed member votes for others until it has heard of nobody for three election timeouts, or is told")
+  func removedMemberStays() throws {
+    func ended(_ outputs: [ReplicaCore.Output]) -> Bool { outputs.contains { if case .ended(.removed) = $0 { true } else { false } } }
+    for isTold in [true, false] {
+      var loaded = Sample.loaded
+      loaded.membership = Membership([1, 2, 3].map { .init(raftID: RaftID($0), node: nil, address: "m\($0):1", role: .voter) })
+      var member = try Sample.member(loaded)
+      /// With everything that follows once its writes are durable.
+      func step(_ input: ReplicaCore.Input) -> [ReplicaCore.Output] {
+        var outputs = member.step(input)
+        var all = outputs
+        while let write = outputs.writes.first {
+          outputs = member.step(.written(write.number, failure: nil))
+          all += outputs
+        }
+        return all
+      }
+      _ = member.begin()
+      let removal = Entry(term: 2, index: 2, kind: .configuration, data: ConfigurationChange([.remove(RaftID(1))]).encoded)
+      let append = Message.Append(previousIndex: 1, previousTerm: 1, commit: 2, entries: [removal])
+      #expect(!ended(step(.message(Message(from: RaftID(2), to: RaftID(1), term: 2, body: .append(append))))))
+      #expect(member.membership.members[RaftID(1)]?.role == .removed)
+      for _ in 0..<29 { #expect(!ended(step(.tick))) }
+      let vote = Message.VoteRequest(lastIndex: 2, lastTerm: 2, isTransfer: true)
+      let answer = step(.message(Message(from: RaftID(3), to: RaftID(1), term: 3, body: .vote(vote))))
+      #expect(answer.contains { if case .send(let messages, _) = $0 { messages.contains { $0.body == .voteResponse(.granted) } } else { false } })
+      if isTold {
+        #expect(ended(step(.removed)))
+      } else {
+        for _ in 0..<29 { #expect(!ended(step(.tick))) }
+        #expect(ended(step(.tick)))
+      }
+    }
+  }
+
   @Test("whoever asks in the very moment of the failure is told, too")
   func failedWriteAmongRequests() throws {
     var member = try Sample.leader()

@@ -332,6 +332,9 @@ public nonisolated struct WireRaftBatch: Sendable {
 
   public var messages: [WireRaftMessage] = []
 
+  /// "HOST:PORT". Who is behind may hear of a member from the member itself first.
+  public var senderAddress: String = String()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -1070,7 +1073,7 @@ nonisolated extension WireRaftMessage: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension WireRaftBatch: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".RaftBatch"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}messages\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}messages\0\u{3}sender_address\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1079,6 +1082,7 @@ nonisolated extension WireRaftBatch: SwiftProtobuf.Message, SwiftProtobuf._Messa
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeRepeatedMessageField(value: &self.messages) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.senderAddress) }()
       default: break
       }
     }
@@ -1088,11 +1092,15 @@ nonisolated extension WireRaftBatch: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if !self.messages.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.messages, fieldNumber: 1)
     }
+    if !self.senderAddress.isEmpty {
+      try visitor.visitSingularStringField(value: self.senderAddress, fieldNumber: 2)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireRaftBatch, rhs: WireRaftBatch) -> Bool {
     if lhs.messages != rhs.messages {return false}
+    if lhs.senderAddress != rhs.senderAddress {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
