@@ -123,12 +123,23 @@ extension World {
         let at = oracle.tasks.stoppedAt[task.id], let since = stopTimes[task.id], now - since < 1_900_000, connection.openedAt < since,
         oracle.committed(at)?.entry.term == term
       else { continue }
-      for other in agents where other.isUp && other.isOpen && other.ready.contains(task.id) {
+      let networks = Set(known.attachments.map(\.network))
+      for other in agents where other.isUp && other.isOpen && other.ready.contains(task.id) && mayCall(other, on: networks) {
         guard let way = other.connection, !way.isBroken, way.manager == connection.manager, way.managerLife == connection.managerLife,
           way.openedAt < since
         else { continue }
         throw Violation(checker: "drain", what: "task \(task.id) on host\(agent.number) is told to stop, and host\(other.number) still sends to it")
       }
+    }
+  }
+
+  /// A host calls for its own containers of a network, and on ingress for anybody. Whose last container there has ended is taken off the
+  /// network and no longer waited for: until it hears of it, it has names that nobody asks for.
+  private func mayCall(_ agent: AgentHost, on networks: Set<NetworkID>) -> Bool {
+    if agent.worker.networks.contains(where: { $0.ingress && networks.contains($0.id) }) { return true }
+    let running = agent.containers.keys.filter { agent.containers[$0]!.isRunning }
+    return (running + agent.starting).contains { id in
+      agent.worker.task(id)?.attachments.contains { networks.contains($0.network) } ?? false
     }
   }
 }

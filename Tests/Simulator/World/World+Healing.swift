@@ -103,8 +103,8 @@ extension World {
     let tasks = Array(state.tasks(of: service.id))
     let serving = tasks.filter { task in task.isServing && !agents.contains { $0.isDead && $0.node == task.node } }
     if let held = tasks.first(where: { $0.desiredState <= .running && $0.status.state == .pending && !$0.status.error.isEmpty }) {
-      // Another service has its port: a reason, told to the user.
-      if held.status.error.hasPrefix("port ") { return nil }
+      // Another service has its port, the network is full or gone: a reason, told to the user.
+      if held.status.error.hasPrefix("port ") || held.status.error.hasPrefix("network ") { return nil }
     }
     let wanted = spec.isGlobal ? agents.count - dead.count : Int(spec.replicas ?? 1)
     if serving.count != wanted {
