@@ -6,6 +6,7 @@ enum Fault: String, CaseIterable {
   case olderTermCommittedByCounting, commitBeforeQuorum, heartbeatCommitsUnknown
   case acknowledgedBeforeSync, failedSyncIgnored, damagedTailCut, checksumIgnored, tailNotCut
   case appendWithoutMatch, learnerCounted, wipedMemberVotes, staleRead, readFromFollower, answeredBeforeCommit
+  case leaseTooLong, leaseDespitePauses
   case inflightLimitForgotten
   // Store
   case appliedIndexLags, snapshotOfOlderState, snapshotWithoutMembership, entrySkipped, versionCheckSkipped
@@ -33,6 +34,8 @@ enum Fault: String, CaseIterable {
     case .wipedMemberVotes: "a wiped member comes back with an empty log under its old id"
     case .staleRead: "whoever believes to lead answers reads at once"
     case .readFromFollower: "every manager answers reads from its own state"
+    case .leaseTooLong: "a leader trusts its lease for as long as it believes to lead"
+    case .leaseDespitePauses: "leases are used where managers' processes stand still"
     case .answeredBeforeCommit: "a proposal is answered when it is appended"
     case .inflightLimitForgotten: "no bound on what is on its way to one follower"
     case .appliedIndexLags: "the applied index is written behind the rows: an entry is applied twice after a crash"

@@ -54,6 +54,7 @@ struct Runner {
         missed.append(fault.rawValue)
         print("| `\(fault.rawValue)` | \(fault.meaning) | **not found** | \(options.seeds.count) |")
       }
+      fflush(nil)
     }
     if missed.isEmpty {
       print("\nevery planted fault was found")
@@ -100,8 +101,8 @@ struct Runner {
     var jobs: [Job] = []
     var outcomes: [Outcome] = []
     var isStopping = false
-    // Small portions, so that all are busy to the end.
-    let portion = max(1, min(10, seeds.count / (options.jobs * 4)))
+    // Small portions, so that all are busy to the end; single seeds where the first that fails is asked for.
+    let portion = stopAtFailure ? 1 : max(1, min(10, seeds.count / (options.jobs * 4)))
     while true {
       if let limit = options.secondsMax, seconds() - began >= limit { isStopping = true }
       while jobs.count < options.jobs, !waiting.isEmpty, !isStopping {
@@ -125,16 +126,8 @@ struct Runner {
           if !left.isEmpty, !isStopping { jobs.append(begin(left, fault)) }
         }
       }
-      if stopAtFailure, outcomes.contains(where: { $0.failure != nil }) {
-        // Earlier seeds that are under way may fail too, but one is enough.
-        for job in jobs {
-          kill(job.process, SIGKILL)
-          var status: Int32 = 0
-          waitpid(job.process, &status, 0)
-          close(job.output)
-        }
-        return outcomes
-      }
+      // Those that are under way come to their ends: one of them may be an earlier seed.
+      if stopAtFailure, outcomes.contains(where: { $0.failure != nil }) { isStopping = true }
     }
   }
 

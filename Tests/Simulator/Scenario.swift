@@ -31,6 +31,7 @@ struct Scenario {
   var usesLeases: Bool
   var ratePermille: Int
   var clockSkew: Int
+  var ambushes: [Ambush] = []
 
   init(seed: UInt64) {
     var random = Random(seed: seed &* 0x2545_F491_4F6C_DD1D &+ 1)
@@ -59,11 +60,16 @@ struct Scenario {
     ratePermille = random.pick([0, 5, 20])
     clockSkew = random.pick([0, 200, 3_000])
     if managers == 1 { misfortunes.removeAll { $0 == .loseDisk || $0 == .corruptEntry } }
+    guard managers > 1, agents < 60, random.chance(permille: 500) else { return }
+    ambushes = Ambush.allCases.filter { _ in random.chance(permille: 600) }
+    // One entry a message: leaders are cut off between two.
+    if ambushes.contains(.shortReigns), random.chance(permille: 700) { messageBytesMax = 1 }
   }
 
   var summary: String {
     "\(managers) managers, \(agents) agents, \(services) services, \(clients) clients, \(faultsFor / 1_000_000) s of faults; loss \(lossPermille)‰, doubles \(doublePermille)‰, "
       + "delay to \(delayMax) us; a misfortune every \(misfortuneEvery) ms of \(misfortunes.map(\.rawValue).joined(separator: " ")); "
+      + (ambushes.isEmpty ? "" : "ambushes: \(ambushes.map(\.rawValue).joined(separator: " ")); ")
       + "in flight \(inflightMessagesMax), message \(messageBytesMax) bytes, snapshot every \(snapshotEvery) keeping \(keptEntries), \(usesLeases ? "leases" : "quorum reads")"
   }
 }

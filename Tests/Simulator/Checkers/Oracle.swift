@@ -62,6 +62,19 @@ struct Oracle {
     }
   }
 
+  /// What a manager finds on its disk when it starts is what somebody wrote there, and in the order in which it was written.
+  func check(logOf host: ManagerHost) throws {
+    var previous = host.disk.compacted.term
+    for row in host.disk.log {
+      let (entry, before) = (row.entry, previous)
+      previous = entry.term
+      guard let known = written[EntryKey(index: entry.index, term: entry.term)], before > 0, known.previous != before else { continue }
+      throw Violation(
+        checker: "log matching",
+        what: "on \(host.address)'s disk term \(before) lies before entry \(entry.index) of term \(entry.term), elsewhere \(known.previous)")
+    }
+  }
+
   /// The next committed entry, as the first manager that applied it has it. Answers whether it is news.
   mutating func commit(_ entry: StoredEntry, by host: String, _ decode: (StoredEntry) throws -> Command?) throws -> Bool {
     if let known = committed(entry.index) {

@@ -12,6 +12,7 @@ extension World {
       host.sentTo = [:]
       guard role == .leader else { return }
       figures.elections += 1
+      ambush(newLeader: host)
       try oracle.leads(host.raftID, term)
     case .leading(let term): try checkCompleteness(host, term)
     case .installingSnapshot(let index): tell(host.address, "installs a snapshot at \(index)")

@@ -174,6 +174,15 @@ final class SimulatedDisk: ReplicaLog, @unchecked Sendable {
     return true
   }
 
+  /// As `corrupt`, in the last command.
+  func corruptTail() -> Bool {
+    guard let victim = log.lastIndex(where: { !$0.entry.data.isEmpty && $0.entry.kind == 0 }) else { return false }
+    let place = log[victim].entry.data.count - 1
+    log[victim].entry.data[place] ^= 1
+    isCorrupt = true
+    return true
+  }
+
   func wipe() {
     (raftID, hardState, membership, compacted, log, appliedIndex) = (nil, .init(), .init(), .init(index: 0, term: 0), [], 0)
     (cluster, nodes, services, revisions, tasks, networks, volumes, stacks) = (nil, [:], [:], [:], [:], [:], [:], [:])

@@ -27,13 +27,15 @@ extension World {
 
   func act(_ number: Int) throws {
     guard !isHealing, clients[number].pending == nil else { return }
+    let testimony = isWitness(number) ? self.testimony(of: number) : nil
+    if isWitness(number), testimony == nil { return }
     operations += 1
     let operation = operations
     var client = clients[number]
     let register = userChance.int(0...Client.registers - 1)
     let value = Int64(operation)
     var calls: [(History.Input, Request.Kind)] = []
-    switch userChance.int(0...9) {
+    switch testimony.map({ $0.isRead ? 0 : 4 }) ?? userChance.int(0...9) {
     case 0...3: calls = []
     case 4, 5: calls = [(.register("r\(register)", .write(value)), .writeRegister(register, value, version: nil))]
     case 6, 7:
@@ -50,10 +52,10 @@ extension World {
     client.pending = (operation, inputs.map { history.invoke(client: client.name, at: now, $0) }, kind)
     clients[number] = client
     figures.calls += 1
-    let manager = userChance.pick(managers.indices.filter { !managers[$0].isGone || managers.count == 1 })
+    let manager = testimony?.manager ?? userChance.pick(managers.indices.filter { !managers[$0].isGone || managers.count == 1 })
     tell("client\(client.name)", "asks m\(manager): \(inputs.count > 1 ? "read" : "\(inputs[0])")")
     ask(manager, Request(client: number, operation: operation, kind: kind))
-    after(Self.patience, .giveUp(client: number, operation: operation))
+    after(testimony == nil ? Self.patience : .milliseconds(150), .giveUp(client: number, operation: operation))
   }
 
   func ask(_ manager: Int, _ request: Request) {
@@ -65,7 +67,7 @@ extension World {
     clients[number].pending = nil
     clients[number].name += 100
     tell("client\(clients[number].name)", "hears nothing of its call")
-    after(.milliseconds(userChance.int(1...300)), .client(number))
+    after(.milliseconds(isWitness(number) ? ambushChance.int(1...30) : userChance.int(1...300)), .client(number))
   }
 
   func replied(_ number: Int, _ operation: Int, _ reply: Reply) throws {
@@ -90,7 +92,7 @@ extension World {
     case (.add, .done), (.remove, .done): history.complete(pending.calls[0], at: now, .set(.done))
     default: for call in pending.calls { history.fail(call) }
     }
-    after(.milliseconds(userChance.skewed(1...800)), .client(number))
+    after(.milliseconds(isWitness(number) ? ambushChance.int(1...30) : userChance.skewed(1...800)), .client(number))
   }
 
   func checkHistory() throws {

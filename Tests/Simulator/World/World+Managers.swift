@@ -20,10 +20,18 @@ extension World {
   func config(_ host: ManagerHost) -> ReplicaConfig {
     ReplicaConfig(
       raft: RaftConfig(
-        id: host.raftID, electionTicks: 10, heartbeatTicks: 2, maxMessageBytes: scenario.messageBytesMax,
+        id: host.raftID, electionTicks: 10, heartbeatTicks: 2, leaseReads: usesLeases, maxMessageBytes: scenario.messageBytesMax,
         maxInflightMessages: fault == .inflightLimitForgotten ? .max : scenario.inflightMessagesMax,
         maxUncommittedBytes: scenario.uncommittedBytesMax, maxCachedBytes: scenario.cachedBytesMax, seed: coreChance.next()),
-      snapshotEvery: scenario.snapshotEvery, keptEntries: scenario.keptEntries, readMode: scenario.usesLeases ? .lease : .quorum)
+      snapshotEvery: scenario.snapshotEvery, keptEntries: scenario.keptEntries, readMode: usesLeases ? .lease : .quorum)
+  }
+
+  private var usesLeases: Bool {
+    switch fault {
+    case .leaseTooLong: !scenario.misfortunes.contains(.pauseManager)
+    case .leaseDespitePauses: true
+    default: scenario.usesLeases
+    }
   }
 
   func start(_ host: ManagerHost) throws {
@@ -48,6 +56,7 @@ extension World {
       throw Violation(checker: "start", what: "\(host.address) cannot start: \(error)")
     }
     host.appliedSeen = loaded.state.index
+    try oracle.check(logOf: host)
     try oracle.check(loaded.state, of: host.address, "after its start")
     tell(host.address, "starts: term \(loaded.hardState.term), log to \(host.disk.lastIndex), applied \(loaded.state.index)")
     after(Time(chance.int(1...scenario.tick)), .tick(host.number, life: host.life))
@@ -129,6 +138,10 @@ extension World {
     try oracle.check(entries: batch.entries, of: host)
     mix(UInt64(batch.entries.count) << 32 | number)
     let delay = Time(100 + diskChance.skewed(0...host.diskDelayMax))
+    tell(
+      host.address,
+      "writes \(number): \(batch.entries.count) entries\(batch.snapshot == nil ? "" : ", a snapshot"), applied \(batch.applied?.state.index ?? 0), \(delay) us"
+    )
     if fault == .acknowledgedBeforeSync {
       host.unsynced.append(batch)
       after(delay + .milliseconds(300), .synced(host.number, life: host.life))
@@ -155,7 +168,9 @@ extension World {
       if case .io = failure, diskChance.chance(permille: 500) { host.disk.write(batch) }
       if fault == .failedSyncIgnored { return try input(.written(number, failure: nil), to: host) }
     } else if fault != .acknowledgedBeforeSync {
+      let last = host.disk.lastIndex
       host.disk.write(batch)
+      if ambush(written: batch, over: last, at: host) { return }
     }
     try input(.written(number, failure: failure), to: host)
   }
@@ -168,6 +183,8 @@ extension World {
     for message in messages {
       var message = message
       plant(on: &message, from: host)
+      if isCutOff(message, from: host) { continue }
+      ambush(after: message, from: host)
       transmit(Packet(from: .manager(host.number), to: .manager(target), body: .raft([message])))
     }
   }
@@ -213,6 +230,9 @@ extension World {
         mix(message.term << 40 | UInt64(message.fingerprint))
         var message = message
         plant(onArrival: &message, at: host)
+        if host.view.membership.members[message.from] == nil, case .manager(let sender) = packet.from {
+          try input(.contact(RaftPeer(id: message.from, address: managers[sender].address)), to: host)
+        }
         try input(.message(message), to: host)
       }
     case (.manager(let m), .snapshot(let snapshot, let life)):

@@ -13,7 +13,7 @@ enum Mending {
 
 extension World {
   /// Voters whose disks are whole: more than a majority must never lose theirs, or losing data would be no fault.
-  private var mayLoseADisk: Bool {
+  var mayLoseADisk: Bool {
     guard let leader = managers.first(where: { $0.isUp && $0.view.leadership.isLeader }) else { return false }
     let voters = leader.view.membership.ids(.voter)
     let hosts = voters.compactMap { id in managers.first { $0.raftID == id } }

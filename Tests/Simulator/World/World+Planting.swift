@@ -110,6 +110,10 @@ extension World {
     func plantBefore(_ host: ManagerHost) {
       guard let fault, host.replica != nil else { return }
       switch fault {
+      case .leaseTooLong:
+        guard host.replica!.core.role == .leader, host.replica!.core.hasCommittedInTerm else { return }
+        let round = host.replica!.core.reads.beginRound(at: host.replica!.core.ticks)
+        host.replica!.core.reads.confirm(upTo: round)
       case .secondVote: host.replica!.core.vote = nil
       case .learnerCounted:
         for position in host.replica!.core.members.indices { host.replica!.core.members[position].isIncomingVoter = true }

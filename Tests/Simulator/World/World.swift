@@ -38,6 +38,9 @@ enum Event {
   case operation
   case administer
   case misfortune
+  case ambush
+  /// A manager crashes by an ambush.
+  case fell(Int, life: Int, downFor: Time?)
   case mend(Mending)
   case look
 }
@@ -75,6 +78,8 @@ final class World {
   var userChance: Random
   var misfortuneChance: Random
   var coreChance: Random
+  var ambushChance: Random
+  var ambushes = Ambushes()
 
   var oracle: Oracle
   var figures = Figures()
@@ -96,6 +101,8 @@ final class World {
     userChance = chance.fork()
     misfortuneChance = chance.fork()
     coreChance = chance.fork()
+    // Of its own: a seed without ambushes is what it was before there were any.
+    ambushChance = Random(seed: ~seed)
     oracle = Oracle()
   }
 
@@ -108,7 +115,7 @@ final class World {
       now = time
       if isDone { break }
       if let until = pause(of: event), until > now {
-        events.add(event, at: until)
+        events.add(event, at: until + lateness(of: event, until))
         continue
       }
       figures.events += 1
@@ -149,6 +156,13 @@ final class World {
     }
   }
 
+  /// Who stood still finds what waited on every connection; which of them it reads first is chance.
+  private func lateness(of event: Event, _ until: Time) -> Time {
+    guard !scenario.ambushes.isEmpty, case .deliver(let packet) = event else { return 0 }
+    var random = Random(seed: seed ^ UInt64(until) << 20 ^ packet.from.code)
+    return Time(random.int(0...5_000))
+  }
+
   private func handle(_ event: Event) throws {
     switch event {
     case .tick(let m, let life):
@@ -184,6 +198,8 @@ final class World {
     case .operation: try operate()
     case .administer: try administer()
     case .misfortune: try strike()
+    case .ambush: try lieInWait()
+    case .fell(let m, let life, let downFor): if managers[m].life == life { fell(managers[m], downFor: downFor) }
     case .mend(let mending): try mend(mending)
     case .look: try look()
     }
@@ -227,6 +243,7 @@ final class World {
     }
     after(.milliseconds(chance.int(500...1_500)), .operation)
     after(.milliseconds(chance.int(1_000...3_000)), .misfortune)
+    if !scenario.ambushes.isEmpty { after(.seconds(1), .ambush) }
     after(.seconds(1), .administer)
     after(.milliseconds(200), .look)
   }
