@@ -29,7 +29,7 @@ extension Message {
     }
   }
 
-  /// At most `limit` bytes: answers that do not fit are left out and TC is set.
+  /// At most `limit` bytes: answers that do not fit are left out and TC is set. Questions that do not fit are left out, all of them.
   public func encoded(limit: Int = 65_535) -> [UInt8] {
     var writer = Writer()
     writer.uint16(id)
@@ -38,14 +38,21 @@ extension Message {
     writer.uint16(0)
     writer.uint16(0)
     writer.uint16(udpPayloadSize == nil ? 0 : 1)
+    let reserved = udpPayloadSize == nil ? 0 : 11
+    var cut = truncated
+    let header = writer
     for question in questions {
       writer.name(question.name)
       writer.uint16(question.type)
       writer.uint16(question.recordClass)
     }
-    let reserved = udpPayloadSize == nil ? 0 : 11
+    // Names that are short by compression grow when they are written: a hundred times as much as came.
+    if writer.bytes.count + reserved > limit {
+      writer = header
+      writer.bytes.replaceSubrange(4..<6, with: [0, 0])
+      cut = true
+    }
     var written = 0
-    var cut = truncated
     for answer in answers {
       let start = writer.bytes.count
       writer.record(answer)
