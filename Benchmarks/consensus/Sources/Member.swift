@@ -49,7 +49,8 @@ enum Member {
     if number == 1 {
       try Consensus.bootstrap(path: path, raftID: RaftID(1), node: node(1), address: address)
     } else {
-      try Consensus.prepareJoin(path: path, raftID: RaftID(UInt64(number)), members: [RaftPeer(id: RaftID(1), address: "127.0.0.1:\(port(1))")])
+      let first = Membership.Member(raftID: RaftID(1), node: node(1), address: "127.0.0.1:\(port(1))", role: .contact)
+      try Consensus.prepareJoin(path: path, raftID: RaftID(UInt64(number)), members: [first])
     }
     let consensus = Consensus(configuration: ConsensusConfiguration(path: path), transport: transport, log: log)
     transport.attach(to: consensus, router: router)

@@ -28,10 +28,10 @@ extension Consensus {
 
   /// A manager that the leader has added, or is about to add (`addMember`): it waits until the leader sends it the state.
   /// `members` are those of the cluster, to know where to answer. Blocks; fails when the database has a cluster already.
-  public static func prepareJoin(path: String, raftID: RaftID, members: [RaftPeer]) throws(ConsensusError) {
+  public static func prepareJoin(path: String, raftID: RaftID, members: [Membership.Member]) throws(ConsensusError) {
     var batch = WriteBatch()
     batch.raftID = raftID
-    batch.membership = Membership(members.map { .init(raftID: $0.id, node: nil, address: $0.address, role: .contact) })
+    batch.membership = Membership(members.map { .init(raftID: $0.raftID, node: $0.node, address: $0.address, role: .contact) })
     try initialise(path, batch)
   }
 
@@ -101,8 +101,8 @@ extension Consensus {
   }
 
   /// In place of a database that is damaged or lost: one under a new id, which waits for the state. The old file is moved aside; its new
-  /// name, nil when there was none. It is made beside it first, so that an interruption leaves one or the other.
-  public static func replaceDatabase(path: String, raftID: RaftID, members: [RaftPeer], now: Timestamp) throws(ConsensusError) -> String? {
+  /// name, nil when there was none. An interruption leaves the old one under one of its names; then ask for this again.
+  public static func replaceDatabase(path: String, raftID: RaftID, members: [Membership.Member], now: Timestamp) throws(ConsensusError) -> String? {
     let made = path + ".new"
     for part in ["", "-wal", "-shm", ".lock"] { unlink(made + part) }
     try prepareJoin(path: made, raftID: raftID, members: members)

@@ -186,6 +186,7 @@ public final class Consensus: Sendable {
   public var diskFailure: StoreError? { shared.withLock { $0.view.diskFailure } }
   /// No other manager has a vote: what this one applied is all there is.
   public var isAlone: Bool { shared.withLock { $0.view.membership.ids(.voter) == [$0.id] } }
+  var view: ReplicaCore.View { shared.withLock { $0.view } }
   public var isLeader: Bool { shared.withLock { $0.view.leadership.isLeader } }
 
   /// A state that holds everything acknowledged anywhere before the call. Also on followers, which ask the leader.

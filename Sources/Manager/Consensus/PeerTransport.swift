@@ -39,7 +39,7 @@ public final class PeerTransport: RaftTransport {
       while let batch = try await stream.receive(WireRaftBatch.self) {
         guard let consensus else { throw StreamError(.unavailable, "this manager is stopping") }
         let messages = try batch.messages.map { try $0.model() }
-        for sender in Set(messages.map(\.from)) { try Self.check(sender, node: peer?.node, in: consensus.membership) }
+        for sender in Set(messages.map(\.from)) { try consensus.check(sender, node: peer?.node) }
         consensus.receive(messages, address: batch.senderAddress)
       }
     }
@@ -48,7 +48,7 @@ public final class PeerTransport: RaftTransport {
         throw StreamError(.invalidArgument, "a snapshot that does not begin with its header")
       }
       guard let consensus else { throw StreamError(.unavailable, "this manager is stopping") }
-      try Self.check(try first.header.message.model().from, node: peer?.node, in: consensus.membership)
+      try consensus.check(try first.header.message.model().from, node: peer?.node)
       let (number, objects) = inbox.begin(first.header)
       do {
         try await stream.send(WireRaftSnapshotResume.with { $0.objects = objects })
@@ -63,15 +63,6 @@ public final class PeerTransport: RaftTransport {
       }
       inbox.interrupted(number)
       throw StreamError(.invalidArgument, "a snapshot without its end")
-    }
-  }
-
-  /// A certificate speaks for its own node only. Members that we do not know yet are believed: we may be the one who is behind.
-  private static func check(_ sender: RaftID, node: NodeID?, in membership: Membership) throws {
-    guard let known = membership.members[sender] else { return }
-    if known.isRemoved { throw StreamError(.failedPrecondition, "manager \(sender) was removed from the cluster", detail: "removed") }
-    guard known.node == nil || known.node == node else {
-      throw StreamError(.permissionDenied, "manager \(sender) is another node's")
     }
   }
 

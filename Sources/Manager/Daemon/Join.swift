@@ -65,7 +65,7 @@ struct Join: AsyncParsableCommand {
     request.address = settings.advertise
     request.hostname = Host.hostname
     let response = try await MembershipRequest(identity: joined.identity, request: request, log: log).ask([target])
-    try Consensus.prepareJoin(path: folder.database, raftID: RaftID(response.raftID), members: response.peers)
+    try Consensus.prepareJoin(path: folder.database, raftID: RaftID(response.raftID), members: response.contacts)
     return try UnlockKey(bytes: Array(response.unlockKey))
   }
 }

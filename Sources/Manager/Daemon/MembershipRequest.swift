@@ -40,5 +40,7 @@ struct MembershipRequest {
 }
 
 extension WireJoinMemberResponse {
-  var peers: [RaftPeer] { members.map { RaftPeer(id: RaftID($0.raftID), address: $0.address) } }
+  var contacts: [Membership.Member] {
+    get throws { try members.map { .init(raftID: RaftID($0.raftID), node: try NodeID(wire: $0.node), address: $0.address, role: .contact) } }
+  }
 }

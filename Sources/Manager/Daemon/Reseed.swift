@@ -34,7 +34,7 @@ struct Reseed: AsyncParsableCommand {
     request.reseed = true
     let response = try await MembershipRequest(identity: identity, request: request, log: log).ask(targets)
     let old = try Consensus.replaceDatabase(
-      path: folder.database, raftID: RaftID(response.raftID), members: response.peers, now: Timestamp.now)
+      path: folder.database, raftID: RaftID(response.raftID), members: response.contacts, now: Timestamp.now)
     if let old { say("The old database is kept as \(old); remove it when nobody wants to look into it.") }
 
     let daemon = try ManagerDaemon(

@@ -215,7 +215,7 @@ import Testing
     let leader = try await group.leader()
     for number in 2...5 {
       try Consensus.prepareJoin(
-        path: group.path(number), raftID: group.raftID(number), members: [RaftPeer(id: group.raftID(1), address: group.address(1))])
+        path: group.path(number), raftID: group.raftID(number), members: Array(leader.membership.members.values))
       try await group.start(number)
     }
     try await withThrowingTaskGroup(of: Void.self) { tasks in

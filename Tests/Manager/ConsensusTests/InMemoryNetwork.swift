@@ -124,8 +124,7 @@ final class Group: @unchecked Sendable {
 
   func join(_ number: Int) async throws {
     let leader = try await leader()
-    let peers = leader.membership.members.values.map { RaftPeer(id: $0.raftID, address: $0.address) }
-    try Consensus.prepareJoin(path: path(number), raftID: raftID(number), members: peers)
+    try Consensus.prepareJoin(path: path(number), raftID: raftID(number), members: Array(leader.membership.members.values))
     try await start(number)
     try await leader.addMember(raftID(number), node: .random(), address: address(number))
     try await eventually("member \(number) is a voter everywhere") {

@@ -51,7 +51,7 @@ import Testing
     #expect(Consensus.salvageMembers(path: group.path(number)).count == 3)
     try await leader.removeMember(group.raftID(number))
     group.otherIDs[number] = leader.newRaftID()
-    let peers = leader.membership.members.values.map { RaftPeer(id: $0.raftID, address: $0.address) }
+    let peers = Array(leader.membership.members.values)
     let aside = try Consensus.replaceDatabase(
       path: group.path(number), raftID: group.raftID(number), members: peers, now: Timestamp(nanoseconds: 7_000_000_000))
     #expect(aside == group.path(number) + ".damaged-7" && access(aside!, F_OK) == 0)
@@ -100,8 +100,7 @@ import Testing
     group.members[1] = nil
     for suffix in ["", "-wal", "-shm"] { unlink(group.path(3) + suffix) }
     group.otherIDs[3] = survivor.newRaftID()
-    let peers = [RaftPeer(id: survivor.id!, address: group.address(2))]
-    try Consensus.prepareJoin(path: group.path(3), raftID: group.raftID(3), members: peers)
+    try Consensus.prepareJoin(path: group.path(3), raftID: group.raftID(3), members: Array(survivor.membership.members.values))
     try await group.start(3)
     try await survivor.addMember(group.raftID(3), node: .random(), address: group.address(3))
     try await eventually("it has the state") { group.members[3]!.snapshot.volumes["after"] != nil }

@@ -6,6 +6,7 @@ import Raft
 import Surroundings
 import Testing
 import Transport
+import Wire
 
 @testable import Consensus
 
@@ -90,7 +91,7 @@ import Transport
     var managers = [first]
     for number in 2...3 {
       let manager = try await Manager(world, number, folder: folder)
-      try Consensus.prepareJoin(path: manager.path, raftID: manager.raftID, members: [RaftPeer(id: first.raftID, address: first.address)])
+      try Consensus.prepareJoin(path: manager.path, raftID: manager.raftID, members: Array(first.consensus.membership.members.values))
       try await manager.consensus.start()
       try await first.consensus.addMember(manager.raftID, node: manager.node, address: manager.address)
       try await eventually("it votes") { manager.consensus.membership.ids(.voter).contains(manager.raftID) }
@@ -126,6 +127,45 @@ import Transport
     for manager in [leader, gone, again] { await manager.stop() }
   }
 
+  @Test("an id that nobody was told of is refused, whoever's certificate comes with it; those of members come from their own nodes only")
+  func impostor() async throws {
+    let world = try World()
+    let folder = temporaryFolder()
+    defer { removeFolder(folder) }
+    let first = try await Manager(world, 1, folder: folder)
+    try Consensus.bootstrap(path: first.path, raftID: first.raftID, node: first.node, address: first.address)
+    try await first.consensus.start()
+    try await eventually("it leads") { first.consensus.isLeader }
+    let before = try await first.consensus.status()
+
+    let newcomer = NodeID.random()
+    var row = Node(id: newcomer, spec: NodeSpec(role: .manager), createdAt: .zero)
+    row.manager = ManagerStatus(raftID: RaftID(7), address: "127.0.0.1:1")
+    try await first.consensus.propose(Command(actions: [.putNode(row)]))
+
+    func heard(_ id: RaftID, by node: NodeID) async throws -> StreamError? {
+      let connection = try await TransportClient.connect(
+        host: "127.0.0.1", port: first.server.port, credentials: try world.credentials(node), log: quiet)
+      defer { connection.close() }
+      let stream = try await connection.open(.raft)
+      let message = Message(from: id, to: first.raftID, term: before.term + 100, body: .heartbeat(commit: 0, round: 0))
+      try await stream.send(WireRaftBatch([message]))
+      try await stream.send(WireRaftBatch([]))
+      stream.finish()
+      do { while try await stream.receive() != nil {} } catch let error as StreamError { return error }
+      return nil
+    }
+    let stranger = try await heard(RaftID(99), by: .random())
+    #expect(stranger?.message.contains("manager \(RaftID(99)) is not known") == true, "\(String(describing: stranger))")
+    #expect(try await heard(RaftID(99), by: newcomer)?.code == .permissionDenied)
+    #expect(try await heard(first.raftID, by: newcomer)?.code == .permissionDenied)
+    #expect(try await heard(RaftID(7), by: .random())?.code == .permissionDenied)
+    #expect(try await first.consensus.status().term == before.term && first.consensus.isLeader)
+    // The newcomer is heard before it is a member: its row was there first.
+    #expect(try await heard(RaftID(7), by: newcomer) == nil)
+    await first.stop()
+  }
+
   @Test("a snapshot goes on where it was when its connection breaks")
   func resumed() async throws {
     let world = try World()
@@ -143,7 +183,7 @@ import Transport
     let second = try await Manager(world, 2, folder: folder)
     // 16 MB; each of the first three connections breaks after 5.
     try wire.open(to: second.server.port, breakingAfter: 5 << 20, times: 3)
-    try Consensus.prepareJoin(path: second.path, raftID: second.raftID, members: [RaftPeer(id: first.raftID, address: first.address)])
+    try Consensus.prepareJoin(path: second.path, raftID: second.raftID, members: Array(first.consensus.membership.members.values))
     try await second.consensus.start()
     try await first.consensus.addMember(second.raftID, node: second.node, address: second.address)
     try await eventually("it votes") { second.consensus.membership.ids(.voter).contains(second.raftID) }
