@@ -109,6 +109,46 @@ extension MainJobTests {
       }
     }
 
+    @Test("a manager whose join is refused leaves no node behind, and the agent of its host a worker")
+    func refusedJoin() async throws {
+      try await withCluster {
+        let token = try cluster.must(cluster.orch("join-token", "-q", "manager")).output.trimmingCharacters(in: .whitespacesAndNewlines)
+        func nodes() throws -> [[String: String]] { try cluster.must(cluster.orch("nodes", "--format", "json")).rows }
+        let before = try nodes().map { $0["ID"] }
+        for agent in ["/nowhere", "/var/lib/orch/agent"] {
+          let folder = "/run/orch/refused"
+          let refused = try cluster.on(
+            worker, "\(LocalCluster.programs)/orch-manager", "join", "--token", token, "--advertise-addr", "192.168.77.1:2377", "--state-dir",
+            folder, "--agent-state-dir", agent, "192.168.77.2:2377")
+          #expect(refused.code != 0 && refused.errors.contains("has the address 192.168.77.1:2377 already"), "\(refused)")
+          #expect(try cluster.on(worker, "ls", folder).code != 0)
+          #expect(try nodes().map { $0["ID"] } == before)
+        }
+        let row = try cluster.must(cluster.orch("inspect", worker)).output
+        #expect(row.contains(#""Role": "worker""#), "\(row)")
+      }
+    }
+
+    @Test("a demoted manager that lost its database has the state again by reseed, and still no vote")
+    func reseedLearner() async throws {
+      try await withCluster {
+        let demoted = try #require(managers.first { $0 != (try? cluster.leader) })
+        try cluster.must(cluster.orch("manager", "demote", demoted))
+        try cluster.must(cluster.dev("kill", demoted, "--manager"))
+        for suffix in ["", "-wal", "-shm"] { unlink("/var/lib/orch/dev/\(cluster.name)/\(demoted)/lib/manager/raft.db\(suffix)") }
+        let other = try #require(managers.first { $0 != demoted })
+        // It runs until it is stopped.
+        let reseed = try cluster.on(
+          demoted, "timeout", "-s", "INT", "5", "\(LocalCluster.programs)/orch-manager", "reseed", "192.168.77.\(other.dropFirst(4))")
+        #expect(reseed.output.contains("has the cluster's state again and no vote, since it was demoted"), "\(reseed)")
+        try cluster.must(cluster.dev("start", demoted))
+        try await eventually("it answers as a learner") {
+          let rows = try cluster.orch("managers", "--format", "json", on: demoted).rows
+          return (rows.contains { $0["Hostname"] == demoted && $0["Role"] == "learner" }, "\(rows)")
+        }
+      }
+    }
+
     @Test("a removed node's agent says what to do, and asks again only now and then")
     func removed() async throws {
       try await withCluster {

@@ -34,7 +34,7 @@ extension Init {
     let (identity, unlock, summary, names) = try await folder.fill { try await makeAgain(settings, folder) }
     let daemon = try ManagerDaemon(
       folder: folder, identity: identity, settings: settings, unlock: unlock, readiness: Readiness(descriptor: common.readyDescriptor))
-    try await daemon.run(until: .leads) {
+    try await daemon.run(until: .leads) { _ in
       say(
         """
         Cluster \(summary.cluster) is made again from the backup of \(summary.takenAt) (index \(summary.index)): \(summary.nodes) nodes, \

@@ -35,7 +35,7 @@ struct Init: AsyncParsableCommand {
 
     let daemon = try ManagerDaemon(
       folder: folder, identity: identity, settings: settings, unlock: unlock, readiness: Readiness(descriptor: common.readyDescriptor))
-    try await daemon.run(until: .leads) {
+    try await daemon.run(until: .leads) { _ in
       say(
         """
         Cluster \(cluster) is made: this manager is node \(node) at \(settings.advertise).
@@ -56,7 +56,7 @@ struct Init: AsyncParsableCommand {
     let given = try Consensus.forceNewCluster(path: folder.database, node: identity.node, address: settings.advertise, now: .now)
     let daemon = try ManagerDaemon(
       folder: folder, identity: identity, settings: settings, unlock: unlock, readiness: Readiness(descriptor: common.readyDescriptor))
-    try await daemon.run(until: .leads) {
+    try await daemon.run(until: .leads) { _ in
       say(
         """
         This manager (node \(identity.node) at \(settings.advertise)) is now the only one of cluster \(identity.cluster).

@@ -52,7 +52,7 @@ struct Join: AsyncParsableCommand {
     }
     let daemon = try ManagerDaemon(
       folder: folder, identity: identity, settings: settings, unlock: unlock, readiness: Readiness(descriptor: common.readyDescriptor))
-    try await daemon.run(until: .votes) {
+    try await daemon.run(until: .member) { _ in
       say("This manager is node \(identity.node) at \(settings.advertise) and a member of cluster \(identity.cluster).")
     }
   }

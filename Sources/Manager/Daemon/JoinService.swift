@@ -16,7 +16,12 @@ struct JoinService: Sendable {
   func register(on router: Router) {
     router.unary(.joinIssueCertificate, allow: .anyone) { peer, request in try await issue(request, peer) }
     router.unary(.renewCertificate, allow: [.manager, .worker]) { peer, request in try await renew(request, peer) }
-    router.unary(.joinMember, allow: .manager) { peer, request in try await addMember(request, peer) }
+    router.unary(.joinMember, allow: .manager) { peer, request in
+      do { return try await addMember(request, peer) } catch let refusal as StreamError {
+        if let peer, [.invalidArgument, .failedPrecondition, .permissionDenied].contains(refusal.code) { await withdraw(peer.node) }
+        throw refusal
+      }
+    }
     // A node that was removed is refused at once, whatever its certificate says. Raft's own streams are let through: a member that
     // is far behind must hear those that it does not know yet (PeerTransport refuses removed members by itself).
     router.admit { [consensus] peer, method in
@@ -134,6 +139,26 @@ struct JoinService: Sendable {
       return wire
     }
     return response
+  }
+
+  /// A manager that is refused for good leaves nothing of what its certificate's issue made: no row, and no role of a manager at a row
+  /// that an agent had before.
+  private func withdraw(_ node: NodeID) async {
+    guard let row = consensus.snapshot.nodes[node], row.spec.role == .manager else { return }
+    let isMember = consensus.membership.members.values.contains { $0.node == node && $0.role != .removed }
+    guard !isMember, row.manager.map({ consensus.membership.members[$0.raftID]?.role == .removed }) ?? true else { return }
+    var actions: [Action] = []
+    if row.manager != nil { actions.append(.nodeManager(node, nil)) }
+    if row.status.state == .unknown {
+      actions.append(.removeNode(node))
+    } else {
+      var spec = row.spec
+      spec.role = .worker
+      actions.append(.nodeSpec(node, spec, at: .now))
+    }
+    do { try await propose(actions) } catch {
+      log.warning("what is left of a refused join stays", metadata: ["node": "\(node)", "error": "\(error)"])
+    }
   }
 
   /// Its disk is lost, and with it what it promised: none of its ids may vote again. Refused when the rest could not decide.

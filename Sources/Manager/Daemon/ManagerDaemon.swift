@@ -19,8 +19,8 @@ struct ManagerDaemon {
     case answers
     /// It leads.
     case leads
-    /// It is a voter of the group and has the state.
-    case votes
+    /// It has the state, and its vote, unless its node is a worker by its spec (it was demoted).
+    case member
   }
 
   let folder: StateFolder
@@ -37,8 +37,9 @@ struct ManagerDaemon {
     credentials = try Credentials(identity)
   }
 
-  /// Returns after SIGTERM or SIGINT and a graceful stop; throws when it cannot go on. `announce` once `condition` holds.
-  func run(until condition: Condition, announce: @escaping @Sendable () -> Void) async throws {
+  /// Returns after SIGTERM or SIGINT and a graceful stop; throws when it cannot go on. `announce` once `condition` holds,
+  /// with whether it votes.
+  func run(until condition: Condition, announce: @escaping @Sendable (_ votes: Bool) -> Void) async throws {
     let log = Logger(label: "manager")
     folder.removeTemporaryFiles()
     guard let listen = HostPort(settings.listen) else {
@@ -111,7 +112,7 @@ struct ManagerDaemon {
           await wait(for: condition, consensus)
           if Task.isCancelled { return }
           readiness.announce()
-          announce()
+          announce(role(consensus) == .voter)
           log.info("ready", metadata: ["node": "\(credentials.identity.node)", "address": "\(settings.advertise)", "socket": "\(settings.socket)"])
         }
         try? await gracefulShutdown()
@@ -152,13 +153,21 @@ struct ManagerDaemon {
     switch condition {
     case .answers: return
     case .leads: for await leadership in consensus.leadership() where leadership.isLeader { return }
-    case .votes:
+    case .member:
       // A change of the members is an entry, too, and told as one that changed no object.
       for await _ in consensus.changes() {
-        if consensus.snapshot.cluster != nil, let id = consensus.id, consensus.membership.members[id]?.role == .voter { return }
+        let state = consensus.snapshot
+        guard state.cluster != nil else { continue }
+        switch role(consensus) {
+        case .voter: return
+        case .learner: if state.nodes[credentials.identity.node]?.spec.role == .worker { return }
+        case .contact, .removed, nil: continue
+        }
       }
     }
   }
+
+  private func role(_ consensus: Consensus) -> Membership.Role? { consensus.id.flatMap { consensus.membership.members[$0]?.role } }
 }
 
 /// Agents remember where the managers are.

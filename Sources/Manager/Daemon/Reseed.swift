@@ -39,10 +39,10 @@ struct Reseed: AsyncParsableCommand {
 
     let daemon = try ManagerDaemon(
       folder: folder, identity: identity, settings: settings, unlock: unlock, readiness: Readiness(descriptor: common.readyDescriptor))
-    try await daemon.run(until: .votes) {
+    try await daemon.run(until: .member) { votes in
       say(
-        "This manager (node \(identity.node)) has the cluster's state again and votes. Stop it with Ctrl-C and start its service, or leave it running."
-      )
+        "This manager (node \(identity.node)) has the cluster's state again and \(votes ? "votes" : "no vote, since it was demoted"). "
+          + "Stop it with Ctrl-C and start its service, or leave it running.")
     }
   }
 

@@ -24,6 +24,6 @@ struct Run: AsyncParsableCommand {
     if let api { settings.api = api }
     let daemon = try ManagerDaemon(
       folder: folder, identity: identity, settings: settings, unlock: unlock, readiness: Readiness(descriptor: common.readyDescriptor))
-    try await daemon.run(until: .answers) {}
+    try await daemon.run(until: .answers) { _ in }
   }
 }
