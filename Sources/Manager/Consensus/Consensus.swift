@@ -231,6 +231,16 @@ public final class Consensus: Sendable {
     }
   }
 
+  /// What is applied after this has returned; ends where something was left out. One element for each demand: what a slow reader has not
+  /// taken waits in the watcher's bounded queue. For one reader.
+  public func changesFromNow() async -> AsyncStream<ChangeBatch> {
+    // An AsyncStream is read by one task: this with it.
+    nonisolated(unsafe) var events = changes().makeAsyncIterator()
+    // The state, from which on changes are queued.
+    _ = await events.next()
+    return AsyncStream { if case .changes(let batch)? = await events.next() { batch } else { nil } }
+  }
+
   /// For tests.
   var watcherCount: Int { shared.withLock { $0.watchers.count { !$0.isFinished } } }
 

@@ -24,11 +24,7 @@ extension ControlAPI {
     let state = try await backend.state()
     let service = try state.lookUpService(name)
     let format = LogFormat(target, tty: state.spec(of: service)?.taskTemplate.containerSpec.tty ?? false)
-    // One that ended before it had a container has no log.
-    let tasks = state.tasks(of: service.id).filter {
-      $0.node != nil && $0.status.state >= .starting && ($0.status.containerID != nil || !$0.status.state.isTerminal)
-    }
-    .sorted { $0.createdAt < $1.createdAt }
+    let tasks = state.tasks(of: service.id).filter(\.hasLog).sorted { $0.createdAt < $1.createdAt }
     let response = Pipe<ByteBuffer>(capacity: 64)
     let pump = Task {
       if let changes {
@@ -60,17 +56,25 @@ extension ControlAPI {
     _ service: ServiceID, _ tasks: [ClusterTask], _ changes: AsyncStream<([StateChange], ClusterState)>, _ options: LogOptions,
     _ format: LogFormat, into response: Pipe<ByteBuffer>
   ) async {
+    // All of a new task's lines are new.
+    var fromItsStart = options
+    fromItsStart.tail = nil
+    let all = fromItsStart
     await withDiscardingTaskGroup { group in
       var known = Set(tasks.map(\.id))
       for task in tasks { group.addTask { await follow(task, options, format, into: response) } }
-      for await (batch, state) in changes {
-        if state.services[service] == nil { break }
-        for case .task(_, let task?) in batch where task.service == service && task.node != nil && task.status.state >= .running {
-          guard known.insert(task.id).inserted else { continue }
-          // All of a new task's lines are new.
-          var fromItsStart = options
-          fromItsStart.tail = nil
-          let all = fromItsStart
+      var changes = changes
+      while !Task.isCancelled {
+        for await (batch, state) in changes {
+          if state.services[service] == nil { return }
+          for case .task(_, let task?) in batch where task.service == service && task.hasLog && known.insert(task.id).inserted {
+            group.addTask { await follow(task, all, format, into: response) }
+          }
+        }
+        // The watch fell behind, or the manager ends.
+        changes = await backend.watch()
+        guard let state = try? await backend.state(), state.services[service] != nil else { return }
+        for task in state.tasks(of: service) where task.hasLog && known.insert(task.id).inserted {
           group.addTask { await follow(task, all, format, into: response) }
         }
       }
@@ -124,6 +128,11 @@ extension LogOptions {
   func accepts(_ record: LogRecord) -> Bool {
     (record.stream == .stdout ? stdout : stderr) && since.map { record.timestamp >= $0 } ?? true && until.map { record.timestamp <= $0 } ?? true
   }
+}
+
+extension ClusterTask {
+  /// One that has, or had, a container.
+  fileprivate var hasLog: Bool { node != nil && status.containerID != nil }
 }
 
 extension LogRecord {

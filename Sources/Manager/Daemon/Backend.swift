@@ -38,22 +38,10 @@ struct Backend: ControlBackend {
     }
   }
 
-  /// One element for each demand: what a slow reader has not taken waits in Consensus's bounded queue, and its overflow ends the watch.
   func watch() async -> AsyncStream<([StateChange], ClusterState)> {
-    // An AsyncStream is read by one task: these two with it.
-    nonisolated(unsafe) var iterator = consensus.changes().makeAsyncIterator()
-    nonisolated(unsafe) var first = true
-    return AsyncStream {
-      while let event = await iterator.next() {
-        switch event {
-        case .changes(let batch): return (batch.changes, batch.state)
-        // It begins with one; a later one says that something was missed.
-        case .resync where first: first = false
-        case .resync: return nil
-        }
-      }
-      return nil
-    }
+    // An AsyncStream is read by one task: this with it.
+    nonisolated(unsafe) var batches = await consensus.changesFromNow().makeAsyncIterator()
+    return AsyncStream { await batches.next().map { ($0.changes, $0.state) } }
   }
 
   // MARK: - Agents

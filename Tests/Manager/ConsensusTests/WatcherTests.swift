@@ -23,6 +23,26 @@ import Testing
     asked.withLock { $0 = nil }
   }
 
+  @Test("what is applied between the beginning of a watch and its first reading is told")
+  func fromNow() async throws {
+    let group = Group()
+    try await group.form(1)
+    let member = try await group.leader()
+    let changes = await member.changesFromNow()
+    for name in ["a", "b"] { try await member.propose(Command(actions: [volume(name)])) }
+    let reader = Task {
+      var names: [String] = []
+      for await batch in changes {
+        for case .volume(_, let new?) in batch.changes { names.append(new.name) }
+        if names.contains("c") { break }
+      }
+      return names
+    }
+    try await Task.sleep(for: .milliseconds(50))
+    try await member.propose(Command(actions: [volume("c")]))
+    #expect(await reader.value == ["a", "b", "c"])
+  }
+
   @Test("a watch that nobody has any more is over, whether it was read or not")
   func dropped() async throws {
     let group = Group()

@@ -13,6 +13,7 @@ final class MemoryBackend: ControlBackend {
     var nextWatcher = 0
     var route: ControlRoute = .local
     var logs: [TaskID: [LogRecord]] = [:]
+    var slowQueries = 0
     var loaded: [NodeID: Int] = [:]
     var removedVolumes: [String] = []
     var removedManagers: [NodeID] = []
@@ -196,6 +197,15 @@ final class MemoryBackend: ControlBackend {
     }
   }
   func query(_ statement: String, limit: Duration, stale: Bool) async throws -> APIBody {
+    if statement == "slow" {
+      // Silent until its reader leaves.
+      let silent = AsyncStream<ByteBuffer> { [self] in
+        world.withLock { $0.slowQueries += 1 }
+        do { try await Task.sleep(for: .seconds(60)) } catch { world.withLock { $0.slowQueries -= 1 } }
+        return nil
+      }
+      return APIBody(stream: silent)
+    }
     if statement.hasPrefix("delete") { throw APIError(400, "the statement would write") }
     return APIBody(
       string: "{\"columns\":[\"query\",\"limit\",\"stale\"]}\n[\"\(statement)\",\(limit / .seconds(1)),\(stale ? 1 : 0)]\n{\"rows\":1}\n")

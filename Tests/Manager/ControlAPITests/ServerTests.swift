@@ -193,6 +193,49 @@ func withServer<Result: Sendable>(
     }
   }
 
+  @Test("a followed log brings the lines of tasks that came while its watch had fallen behind")
+  func followBehind() async throws {
+    try await withServer { backend, path in
+      let client = APIClient(endpoint: .unix(path: path))
+      try await client.createWeb()
+      let service = try await client.get("/services/web", as: ServiceInspect.self)
+      var task = ClusterTask(id: .random(), service: ServiceID(service.id)!, revision: 1, slot: 7, createdAt: MemoryBackend.now)
+      (task.node, task.status.state, task.status.containerID) = (backend.nodes[0], .running, "c7")
+      let late = task
+      backend.world.withLock { $0.logs[late.id] = [LogRecord(stream: .stdout, timestamp: MemoryBackend.now, bytes: Array("late\n".utf8))] }
+      let reader = Task {
+        var parser = StreamFrame.Parser()
+        for try await part in try await client.stream("/services/web/logs", [("stdout", "1"), ("follow", "1")]) {
+          parser.append(part.readableBytesView)
+          if let frame = try parser.next() { return String(decoding: frame.payload, as: UTF8.self) }
+        }
+        return ""
+      }
+      try await eventually { backend.world.withLock { $0.watchers.count } == 1 }
+      let behind = backend.world.withLock { world in
+        defer { world.watchers = [:] }
+        return Array(world.watchers.values)
+      }
+      backend.apply([.createTask(late)])
+      for watcher in behind { watcher.finish() }
+      #expect(try await reader.value == "late\n")
+      try await eventually { backend.world.withLock { $0.watchers.isEmpty } }
+    }
+  }
+
+  @Test("a statement in SQL ends when its reader leaves, though it has nothing to write")
+  func queryLeft() async throws {
+    try await withServer { backend, path in
+      let reader = Task {
+        let request = QueryRequest(query: "slow", timeout: 60, stale: nil)
+        for try await _ in try await APIClient(endpoint: .unix(path: path)).stream("/orch/v1/sql", posting: request) {}
+      }
+      try await eventually { backend.world.withLock { $0.slowQueries } == 1 }
+      reader.cancel()
+      try await eventually { backend.world.withLock { $0.slowQueries } == 0 }
+    }
+  }
+
   @Test("a followed log brings new tasks' lines, and ends with its reader")
   func follow() async throws {
     try await withServer { backend, path in
