@@ -62,8 +62,6 @@ struct AgentDaemon {
       names: try NameServer(log: log), underlay: underlay, stateDirectory: options.stateDir, runDirectory: options.runDir, node: identity.node)
   }
 
-  private func container(_ task: ClusterTask) -> String { task.id.description }
-
   /// Containers that run go on; those that ended meanwhile are told of; those of tasks that nobody knows are removed.
   private func recover(_ agent: Agent, _ rooms: Rooms, _ log: Logger) async {
     var kept: AssignmentsMessage?
@@ -92,7 +90,7 @@ struct AgentDaemon {
     do {
       for (task, namespace) in try await rooms.network.recover(networks) {
         guard let known = tasks[task] else { continue }
-        try await rooms.names.serve(task, namespace: namespace.path, client: DNSClient(known, String(container(known).prefix(12)), namespace))
+        try await rooms.names.serve(task, namespace: namespace.path, client: DNSClient(known, rooms.hostname(of: task), namespace))
       }
     } catch {
       log.error("find networks again: \(error)")

@@ -79,16 +79,21 @@ struct ManagerStreams: Sendable {
     }
     let input = Task { await feed(process, from: stream) }
     defer { input.cancel() }
-    try await withThrowingTaskGroup(of: Void.self) { group in
-      group.addTask { try await drain(process.stdout) { try await stream.send(output(.stdout($0))) } }
-      if let errors = process.stderr { group.addTask { try await drain(errors) { try await stream.send(output(.stderr($0))) } } }
-      do {
-        try await group.waitForAll()
-      } catch {
-        // The client is gone: so is what it started.
-        process.kill(SIGKILL)
-        throw error
+    // The client is gone: so is what it started, though nothing is read or written just then.
+    try await withTaskCancellationHandler {
+      try await withThrowingTaskGroup(of: Void.self) { group in
+        group.addTask { try await drain(process.stdout) { try await stream.send(output(.stdout($0))) } }
+        if let errors = process.stderr { group.addTask { try await drain(errors) { try await stream.send(output(.stderr($0))) } } }
+        do {
+          try await group.waitForAll()
+        } catch {
+          process.kill(SIGKILL)
+          throw error
+        }
       }
+    } onCancel: {
+      process.kill(SIGHUP)
+      process.kill(SIGKILL)
     }
     try await stream.send(output(.exitCode(await process.wait())), end: true)
   }
@@ -100,25 +105,41 @@ struct ManagerStreams: Sendable {
   }
 
   private func feed(_ process: ExecProcess, from stream: TransportStream) async {
-    let input = DescriptorWriter(process.stdin)
+    var input = process.stdin
     do {
       while let message = try await stream.receive(WireExecInput.self) {
         switch message.kind {
-        case .stdin(let data): await input.write([UInt8](data))
+        case .stdin(let data): if let input { await put(data, into: input) }
         case .endOfInput:
-          await input.close()
+          input = nil
           process.closeStdin()
         case .resize(let size): process.resize(rows: UInt16(clamping: size.rows), columns: UInt16(clamping: size.columns))
         case .start, nil: continue
         }
       }
-      await input.close()
+      input = nil
       process.closeStdin()
     } catch {
       // The stream was lost before the end of the process: hang up.
-      await input.close()
+      input = nil
       process.kill(SIGHUP)
       process.kill(SIGKILL)
+    }
+  }
+
+  /// On a thread of its own: a process that does not read holds it up for as long as it lives.
+  private func put(_ data: Data, into descriptor: SharedDescriptor) async {
+    await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
+      Thread.detachNewThread {
+        defer { continuation.resume() }
+        var rest = [UInt8](data)[...]
+        while !rest.isEmpty {
+          let count = rest.withUnsafeBytes { Foundation.write(descriptor.rawValue, $0.baseAddress, $0.count) }
+          if count < 0 && errno == EINTR { continue }
+          guard count > 0 else { return }
+          rest = rest.dropFirst(count)
+        }
+      }
     }
   }
 
@@ -193,24 +214,4 @@ struct ManagerStreams: Sendable {
     }
     return list
   }
-}
-
-/// Writes in order, one at a time, off the cooperative pool.
-private actor DescriptorWriter {
-  private var descriptor: SharedDescriptor?
-  init(_ descriptor: SharedDescriptor?) { self.descriptor = descriptor }
-
-  func write(_ bytes: [UInt8]) async {
-    guard let descriptor else { return }
-    try? await offPool {
-      var rest = bytes[...]
-      while !rest.isEmpty {
-        let count = rest.withUnsafeBytes { Foundation.write(descriptor.rawValue, $0.baseAddress, $0.count) }
-        if count < 0 && errno == EINTR { continue }
-        guard count > 0 else { return }
-        rest = rest.dropFirst(count)
-      }
-    }
-  }
-  func close() { descriptor = nil }
 }

@@ -24,6 +24,14 @@ struct Rooms: Sendable {
   /// Files that a container sees as /etc/hosts and the like.
   func taskDirectory(_ id: TaskID) -> String { "\(runDirectory)/tasks/\(id)" }
 
+  /// Of a container whose task gives it none.
+  static func hostname(unnamed id: TaskID) -> String { String(id.description.prefix(12)) }
+  /// Of a container that is there.
+  func hostname(of id: TaskID) -> String {
+    let kept = try? String(contentsOfFile: "\(taskDirectory(id))/hostname", encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)
+    return kept.flatMap { $0.isEmpty ? nil : $0 } ?? Self.hostname(unnamed: id)
+  }
+
   /// Tasks of which anything is here. Only what is named as we name it.
   func leftovers() async -> [TaskID] {
     let folders = ["\(runDirectory)/tasks", "\(runDirectory)/netns", runtime.configuration.stateDirectory, runtime.configuration.dataDirectory]

@@ -165,7 +165,7 @@ actor TaskController {
 
   private func attach(_ order: TaskOrder, _ agent: Agent, _ template: Template, _ config: inout ContainerConfig) async throws {
     let directory = rooms.taskDirectory(id)
-    let hostname = config.hostname.flatMap { $0.isEmpty ? nil : $0 } ?? String(container.prefix(12))
+    let hostname = config.hostname.flatMap { $0.isEmpty ? nil : $0 } ?? Rooms.hostname(unnamed: id)
     config.hostname = hostname
     var hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
     for line in order.container.hosts ?? [] { hosts += line.replacing(" ", with: "\t") + "\n" }

@@ -3,6 +3,7 @@ import APIClient
 import ArgumentParser
 import Model
 import NIOCore
+import Surroundings
 
 #if canImport(Glibc)
   import Glibc
@@ -55,6 +56,12 @@ struct Backup: AsyncParsableCommand {
   /// Beside its place, synced, read back, and only then given its name.
   private func save(_ body: some AsyncSequence<ByteBuffer, any Error>, _ summary: BackupSummary) async throws {
     let partial = "\(file).partial-\(getpid())"
+    let folder = file.contains("/") ? String(file.prefix(through: file.lastIndex(of: "/")!)) : "."
+    if let room = FileSystem.room(at: folder), room < summary.bytes {
+      throw ClientError.broken(
+        "\(file) was not made: the backup has \(humanSize(summary.bytes)), and \(humanSize(room)) are free there; make room, or name a file elsewhere"
+      )
+    }
     let descriptor = open(partial, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
     guard descriptor >= 0 else { throw problem("create", partial) }
     defer {
@@ -95,7 +102,7 @@ struct Backup: AsyncParsableCommand {
   }
 
   private func problem(_ operation: String, _ path: String) -> ClientError {
-    .broken("\(operation) \(path): \(String(cString: strerror(errno)))")
+    .broken("\(operation) \(path): \(String(cString: strerror(errno)))\(errno == ENOSPC ? "; make room, or name a file elsewhere" : "")")
   }
 }
 

@@ -4,10 +4,11 @@ import Store
 extension Consensus {
   /// The state as one plain SQLite file at `path`, which must not exist. Takes no lock and stops no write: the state is a value.
   /// - Parameter stale: this member's own, however old; otherwise everything acknowledged anywhere before the call is in it.
-  public func backup(to path: String, stale: Bool, takenAt: Timestamp) async throws -> StateBackup.Summary {
+  /// - Parameter bytesMax: `StoreError.diskFull` if the file would be larger.
+  public func backup(to path: String, stale: Bool, takenAt: Timestamp, bytesMax: Int64 = .max) async throws -> StateBackup.Summary {
     let state = stale ? snapshot : try await linearizableState()
     let term = try await status().term
-    return try await blocking("backup") { try StateBackup.write(state, term: term, takenAt: takenAt, to: path) }
+    return try await blocking("backup") { try StateBackup.write(state, term: term, takenAt: takenAt, to: path, bytesMax: bytesMax) }
   }
 
   /// What a file holds that is a backup, or a database of a manager that does not run. It is brought up to date in place. Of a manager's

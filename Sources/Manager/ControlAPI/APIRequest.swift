@@ -21,10 +21,13 @@ public struct APIResponse: Sendable {
   public var status: Int
   public var headers: [APIHeader]
   public var body: APIBody
-  public init(status: Int, headers: [APIHeader] = [], body: APIBody = .empty) {
+  /// The handler has read all of a POST's body, and its answer is a stream: the client's leaving ends it, as that of a GET does.
+  public var hasReadRequest: Bool
+  public init(status: Int, headers: [APIHeader] = [], body: APIBody = .empty, hasReadRequest: Bool = false) {
     self.status = status
     self.headers = headers
     self.body = body
+    self.hasReadRequest = hasReadRequest
   }
 }
 

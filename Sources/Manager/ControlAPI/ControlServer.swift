@@ -113,7 +113,7 @@ public struct ControlServer: Sendable {
     // A stream may be silent for long: the client's leaving must end it, and only a reader of the connection hears of that.
     // An exec reads its request itself.
     headers[.connection] = "close"
-    let readsRequest = request.method == .post
+    let readsRequest = request.method == .post && !response.hasReadRequest
     let body = response.body
     return Response(
       status: status, headers: headers,

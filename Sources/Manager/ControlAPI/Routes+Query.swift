@@ -9,6 +9,6 @@ extension ControlAPI {
     let timeout = body.timeout ?? Self.queryTimeout
     guard timeout > 0, timeout <= 600 else { throw APIError(400, "invalid Timeout \(timeout): a statement may take up to 600 s") }
     let lines = try await backend.query(body.query, limit: .seconds(timeout), stale: body.stale ?? false)
-    return APIResponse(status: 200, headers: [APIHeader("Content-Type", "application/x-ndjson")], body: lines)
+    return APIResponse(status: 200, headers: [APIHeader("Content-Type", "application/x-ndjson")], body: lines, hasReadRequest: true)
   }
 }

@@ -14,8 +14,11 @@ extension Backend {
 
   func backup(stale: Bool) async throws -> (BackupSummary, APIBody) {
     let path = temporaryFile()
+    let room = room
     let made = try await translated {
-      do { return try await consensus.backup(to: path, stale: stale, takenAt: .now) } catch let error as StoreError {
+      do { return try await consensus.backup(to: path, stale: stale, takenAt: .now, bytesMax: room) } catch StoreError.diskFull {
+        throw noRoom("the backup was not made")
+      } catch let error as StoreError {
         throw APIError(500, "the backup was not made: \(error)")
       }
     }
@@ -36,6 +39,7 @@ extension Backend {
     guard descriptor >= 0 else { throw APIError(500, "create \(path): \(String(cString: strerror(errno)))") }
     let file = BackupFile(descriptor)
     for try await part in body {
+      guard room > part.readableBytes else { throw noRoom("nothing was restored") }
       try await file.append(part)
     }
     let (bytes, checksum) = try await file.measure()
@@ -47,9 +51,20 @@ extension Backend {
     }
   }
 
-  private func temporaryFile() -> String {
-    let folder = consensus.configuration.path.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
-    return "\(folder)/\(Self.temporaryPrefix)\(TaskID.random()).db"
+  private var folder: String {
+    consensus.configuration.path.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
+  }
+  private func temporaryFile() -> String { "\(folder)/\(Self.temporaryPrefix)\(TaskID.random()).db" }
+
+  /// Bytes that such a file may take: the manager's own log must go on beside it.
+  private var room: Int64 { FileSystem.room(at: folder).map { $0 - Int64(consensus.configuration.roomBytes) } ?? .max }
+
+  private func noRoom(_ what: String) -> APIError {
+    let free = (FileSystem.room(at: folder) ?? 0) >> 20
+    return APIError(
+      507,
+      "\(what): it needs more room beside this manager's database than there is: \(free) MiB are free in \(folder), of which "
+        + "\(consensus.configuration.roomBytes >> 20) MiB stay free for the manager's own log; make room there, or ask another manager")
   }
 }
 

@@ -39,12 +39,14 @@ public enum StateBackup {
   }
 
   /// Makes the file (mode 0600, synced), which must not exist; then reads it back: its structure, and how many rows each table has.
-  /// What was begun is removed when it throws.
-  public static func write(_ state: ClusterState, term: UInt64, takenAt: Timestamp, to path: String) throws(StoreError) -> Summary {
+  /// What was begun is removed when it throws; `.diskFull` also when it would be larger than `bytesMax`.
+  public static func write(
+    _ state: ClusterState, term: UInt64, takenAt: Timestamp, to path: String, bytesMax: Int64 = .max
+  ) throws(StoreError) -> Summary {
     guard let cluster = state.cluster else { throw .cannotOpen(path: path, cause: "this manager does not have the cluster's state yet") }
     do throws(StoreError) {
       defer { unlink(path + ".lock") }
-      try fill(path, state, term, takenAt)
+      try fill(path, state, term, takenAt, bytesMax)
       try verify(path, state)
       return Summary(state, cluster: cluster.id, takenAt: takenAt)
     } catch {
@@ -90,7 +92,7 @@ public enum StateBackup {
       entries: loaded.entries.filter { $0.index > loaded.state.index })
   }
 
-  private static func fill(_ path: String, _ state: ClusterState, _ term: UInt64, _ takenAt: Timestamp) throws(StoreError) {
+  private static func fill(_ path: String, _ state: ClusterState, _ term: UInt64, _ takenAt: Timestamp, _ bytesMax: Int64) throws(StoreError) {
     let descriptor = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
     guard descriptor >= 0 else { throw .cannotOpen(path: path, cause: String(cString: strerror(errno))) }
     defer { close(descriptor) }
@@ -98,6 +100,12 @@ public enum StateBackup {
       let store = try Store(path: path)
       // What goes wrong here leaves no file: a journal would only be written for nothing.
       try store.database.execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
+      let page = Int64(try store.database.text("PRAGMA page_size")) ?? 4096
+      let pages = min(max(1, bytesMax / page), Int64(UInt32.max - 1))
+      // It answers with what it set: never less than there are.
+      guard Int64(try store.database.text("PRAGMA max_page_count = \(pages)")) == pages else {
+        throw StoreError.diskFull(operation: "write \(path)", cause: "ENOSPC (No space left on device)")
+      }
       var batch = WriteBatch()
       batch.hardState = StoredHardState(term: term, vote: nil, committed: state.index)
       batch.snapshot = .init(point: SnapshotPoint(index: state.index, term: term), state: state)

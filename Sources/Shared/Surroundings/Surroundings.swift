@@ -1,5 +1,5 @@
-// Surroundings: the time of day and the system's randomness, which no pure room may ask for: there, both are inputs. Whoever imports
-// this room is a shell.
+// Surroundings: the time of day, the system's randomness and the room on its disks, which no pure room may ask for: there, they are
+// inputs. Whoever imports this room is a shell.
 import Model
 
 #if canImport(Glibc)
@@ -28,5 +28,14 @@ extension Identifier {
   public static func random() -> Self {
     var generator = SystemRandomNumberGenerator()
     return random(using: &generator)
+  }
+}
+
+public enum FileSystem {
+  /// Bytes that may still be written below `path` (statvfs(3): what is left for the unprivileged); nil when it cannot be asked.
+  public static func room(at path: String) -> Int64? {
+    var status = statvfs()
+    guard statvfs(path, &status) == 0 else { return nil }
+    return Int64(clamping: UInt64(status.f_bavail).multipliedReportingOverflow(by: UInt64(status.f_frsize)).partialValue)
   }
 }

@@ -44,6 +44,25 @@ import Testing
     #expect(!files().contains("other.db"))
   }
 
+  @Test("a backup that would take more than it may is refused as by a full disk, and nothing of it stays")
+  func bounded() throws {
+    let state = state()
+    // Its tables alone; its rows.
+    for (action, bytesMax) in [
+      (nil, 0), (nil, 64 << 10), (Action.putVolume(Volume(name: String(repeating: "v", count: 1 << 20), createdAt: noon)), 1 << 20),
+    ] {
+      var larger = state
+      if let action { _ = larger.apply(Command(actions: [action]), at: 900) }
+      #expect("\(bytesMax)") {
+        _ = try StateBackup.write(larger, term: 1, takenAt: noon, to: path, bytesMax: Int64(bytesMax))
+      } throws: {
+        if case StoreError.diskFull = $0 { true } else { false }
+      }
+      #expect(files().isEmpty)
+    }
+    _ = try StateBackup.write(state, term: 1, takenAt: noon, to: path, bytesMax: 8 << 20)
+  }
+
   @Test("the database of a manager that is lost is as good as a backup, with its log's tables")
   func database() throws {
     let state = state()
