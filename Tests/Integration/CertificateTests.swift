@@ -5,8 +5,12 @@ extension MainJobTests {
   /// The public API over TCP: mutual TLS with certificates that the cluster makes for users.
   @Suite(.serialized) struct Certificates {
     let cluster: LocalCluster
-    let folder = "/tmp/orch-itest-cert-\(LocalCluster.name)"
-    init() throws { cluster = try LocalCluster.shared.get() }
+    private let scratch: TemporaryFolder
+    private var folder: String { scratch.path }
+    init() throws {
+      cluster = try LocalCluster.shared.get()
+      scratch = try TemporaryFolder()
+    }
 
     /// A command on host3, against host1's or host2's manager, with the certificates of a folder.
     private func orch(_ certificates: String, manager: Int = 1, _ arguments: String...) throws -> Outcome {
@@ -28,8 +32,6 @@ extension MainJobTests {
 
     @Test("3: orch and docker use any manager's API over TCP with a user's certificate; a worker's, a stranger's and none are refused")
     func tcp() throws {
-      try? FileManager.default.removeItem(atPath: folder)
-      defer { try? FileManager.default.removeItem(atPath: folder) }
       let ann = "\(folder)/ann"
       // By a follower too: the leader signs.
       try cluster.must(cluster.orch("cert", "create", "ann", "--out", ann, "--days", "1", on: "host3"))

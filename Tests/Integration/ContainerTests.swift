@@ -5,16 +5,18 @@ extension MainJobTests {
   /// What issue 2 asks of containers, seen through the public commands on real hosts.
   @Suite struct ContainerTests {
     let cluster: LocalCluster
-    let folder = "/tmp/orch-itest-containers"
+    private let scratch: TemporaryFolder
+    private var folder: String { scratch.path }
     static let stack = "box"
-    init() throws { cluster = try LocalCluster.shared.get() }
+    init() throws {
+      cluster = try LocalCluster.shared.get()
+      scratch = try TemporaryFolder()
+    }
 
     /// Deploys services as the stack `box`, from a relative path as a user types it, and removes it all in the end.
     private func with(_ services: String, top: String = "", _ body: () async throws -> Void) async throws {
-      try? FileManager.default.removeItem(atPath: folder)
       try FileManager.default.createDirectory(atPath: "\(folder)/bound", withIntermediateDirectories: true)
       try "beside\n".write(toFile: "\(folder)/bound/file", atomically: true, encoding: .utf8)
-      defer { try? FileManager.default.removeItem(atPath: folder) }
       try "name: \(Self.stack)\nservices:\n\(services)\n\(top)\n".write(toFile: "\(folder)/box.yaml", atomically: true, encoding: .utf8)
       let here = FileManager.default.currentDirectoryPath
       _ = FileManager.default.changeCurrentDirectoryPath(folder)
@@ -219,6 +221,7 @@ extension MainJobTests {
       let services = """
           steady:
             image: busybox:1
+            hostname: rock
             stop_grace_period: 1s
             command: ["sh", "-c", "i=0; while :; do i=$$((i+1)); echo tick $$i; sleep 0.05; done"]
             deploy: {placement: {constraints: ["node.hostname == host2"]}}
@@ -238,8 +241,39 @@ extension MainJobTests {
         #expect(try await ended("brief", "Failed")["Error"] == "task: non-zero exit (42)")
         #expect(try logs("brief").contains("final words"))
         #expect(try await running("steady").id == steady.id)
+        // Its names are served again, its own too.
+        let named = try cluster.orch("exec", steady.id, "sh", "-c", "nslookup rock && hostname -i")
+        let address = named.output.split(separator: "\n").last.map(String.init) ?? "-"
+        #expect(named.code == 0 && named.output.components(separatedBy: address).count == 3, "\(named)")
         let ticks = try logs("steady").split(separator: "\n").compactMap { $0.split(separator: " ").last.flatMap { Int($0) } }
         #expect(ticks.count > 10 && ticks == Array(1...ticks.count), "\(ticks)")
+      }
+    }
+
+    @Test("9: what an exec started ends when its manager is lost, though it reads nothing of what it is sent")
+    func t07execLeft() async throws {
+      let services = """
+          idle: {image: "busybox:1", stop_grace_period: 1s, command: ["sleep", "1000"]}
+        """
+      try await with(services) {
+        let task = try await running("idle")
+        let leader = try #require(try cluster.leader)
+        func processes() throws -> Outcome { try cluster.orch("exec", task.id, "ps", on: leader) }
+        let client = Task.detached { [cluster] in
+          try LocalCluster.run(
+            "/bin/bash", ["-c", "\"$0\" exec -i \"$1\" sleep 777 </dev/zero", "\(LocalCluster.programs)/orch", task.id],
+            environment: ["ORCH_HOST": cluster.socket(leader)])
+        }
+        try await eventually("it runs") { (try processes().output.contains("sleep 777"), "") }
+        // Its input is full by then.
+        try await Task.sleep(for: .milliseconds(500))
+        try cluster.must(cluster.dev("kill", leader, "--manager"))
+        #expect(try await client.value.code != 0)
+        try cluster.must(cluster.dev("start", leader))
+        try await eventually("it is gone") {
+          let seen = try processes()
+          return (seen.code == 0 && !seen.output.contains("sleep 777"), "\(seen)")
+        }
       }
     }
 

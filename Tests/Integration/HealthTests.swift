@@ -114,13 +114,14 @@ extension MainJobTests {
     @Test("an image's HEALTHCHECK is carried out; `disable: true` switches it off")
     func image() async throws {
       defer { down() }
-      let folder = "/tmp/orch-itest-\(LocalCluster.name)-checked"
+      let scratch = try TemporaryFolder()
+      let folder = scratch.path
       let made = try LocalCluster.run(
         "/bin/sh",
         [
           "-ec",
           """
-          rm -rf \(folder); mkdir \(folder); cd \(folder); tar xf \(LocalCluster.images)/busybox-1.tar
+          cd \(folder); tar xf \(LocalCluster.images)/busybox-1.tar
           old=$(ls *.json | grep -v manifest)
           sed 's/"config":{/"config":{"Healthcheck":{"Test":["CMD-SHELL","test -f \\/tmp\\/ok"],"Interval":200000000,"Retries":2},/' $old > new
           id=$(sha256sum new | cut -d" " -f1); rm $old; mv new $id.json
@@ -129,7 +130,6 @@ extension MainJobTests {
         ])
       try cluster.must(made)
       try cluster.must(cluster.orch("image", "load", "\(folder)/checked.tar"))
-      try? FileManager.default.removeItem(atPath: folder)
       try cluster.must(
         deploy(
           """

@@ -31,7 +31,8 @@ final class LocalCluster: @unchecked Sendable {
     return folder.path
   }()
   static let repository = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent().path
-  static let images = "/tmp/orch-itest-images"
+  /// Of the sample images; removed when the process ends.
+  static let images = "\(NSTemporaryDirectory())orch-itest-images-\(getpid())"
 
   /// The one cluster of this process, made when it is first asked for, and anew after a test has taken it down. Suites that use it
   /// must not run side by side: nest them in `MainJobTests`, which is serialized.
@@ -50,6 +51,7 @@ final class LocalCluster: @unchecked Sendable {
   private static let up = Mutex<Set<String>>([])
   private static let atEnd: Void = {
     atexit {
+      try? FileManager.default.removeItem(atPath: LocalCluster.images)
       for name in LocalCluster.up.withLock({ $0 }) { _ = try? LocalCluster.run("\(LocalCluster.programs)/orch", ["dev", "down", "--cluster", name]) }
     }
     for signal in [SIGINT, SIGTERM] {

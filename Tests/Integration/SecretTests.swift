@@ -5,14 +5,16 @@ extension MainJobTests {
   /// Secrets and configs through the public commands, and where their content is and is not.
   @Suite struct SecretTests {
     let cluster: LocalCluster
-    let folder = "/tmp/orch-itest-secrets"
+    private let scratch: TemporaryFolder
+    private var folder: String { scratch.path }
     /// Not in the program's own text: it is made for each run.
     let content = "plain-\(UUID().uuidString)"
-    init() throws { cluster = try LocalCluster.shared.get() }
-
-    private func write(_ name: String, _ text: String) throws {
-      try text.write(toFile: "\(folder)/\(name)", atomically: true, encoding: .utf8)
+    init() throws {
+      cluster = try LocalCluster.shared.get()
+      scratch = try TemporaryFolder()
     }
+
+    private func write(_ name: String, _ text: String) throws { try scratch.write(name, text) }
 
     private func running(_ service: String) async throws -> String {
       var id = ""
@@ -57,9 +59,6 @@ extension MainJobTests {
 
     @Test("a container reads its secret and its config; nobody else has the content, and no disk and no log")
     func t01deployed() async throws {
-      try? FileManager.default.removeItem(atPath: folder)
-      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-      defer { try? FileManager.default.removeItem(atPath: folder) }
       try write("key.txt", content + "\n")
       try write(
         "secret.yaml",
@@ -156,9 +155,6 @@ extension MainJobTests {
 
     @Test("docker's commands for secrets and configs work, and its services use them")
     func t02docker() async throws {
-      try? FileManager.default.removeItem(atPath: folder)
-      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-      defer { try? FileManager.default.removeItem(atPath: folder) }
       try write("key", content)
       try cluster.must(cluster.docker("secret", "create", "--label", "a=b", "dkey", "\(folder)/key"))
       try cluster.must(cluster.docker("config", "create", "dconf", "\(folder)/key", on: "host2"))

@@ -9,16 +9,17 @@ extension MainJobTests {
     init() throws { cluster = try LocalCluster.shared.get() }
 
     private func deploy(_ name: String, replicas: Int = 2, image: String = "web:1", service: String = "app") throws {
-      let file = "/tmp/\(LocalCluster.name)-\(name).yaml"
-      defer { try? FileManager.default.removeItem(atPath: file) }
-      try """
-      name: \(name)
-      services:
-        \(service):
-          image: \(image)
-          stop_grace_period: 1s
-          deploy: {replicas: \(replicas)}
-      """.write(toFile: file, atomically: true, encoding: .utf8)
+      let folder = try TemporaryFolder()
+      let file = try folder.write(
+        "\(name).yaml",
+        """
+        name: \(name)
+        services:
+          \(service):
+            image: \(image)
+            stop_grace_period: 1s
+            deploy: {replicas: \(replicas)}
+        """)
       try cluster.must(cluster.orch("deploy", file))
     }
     private func managers(on host: String = "host1") throws -> [[String: String]] {
@@ -206,13 +207,9 @@ extension MainJobTests {
     @Test(
       "a backup of a busy cluster, everything of the managers destroyed, a new one made of it: services run on with their names, ids and containers")
     func disaster() async throws {
-      let folder = "/tmp/\(LocalCluster.name)-backup"
-      try? FileManager.default.removeItem(atPath: folder)
-      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-      defer {
-        _ = try? cluster.orch("down", "keep")
-        try? FileManager.default.removeItem(atPath: folder)
-      }
+      let scratch = try TemporaryFolder()
+      let folder = scratch.path
+      defer { _ = try? cluster.orch("down", "keep") }
       try deploy("keep", replicas: 3)
       let busy = Task {
         var rounds = 0
@@ -287,13 +284,9 @@ extension MainJobTests {
 
     @Test("the majority lost for good: the manager that is left goes on alone with everything that was acknowledged; the others join anew")
     func forceNewCluster() async throws {
-      let folder = "/tmp/\(LocalCluster.name)-force"
-      try? FileManager.default.removeItem(atPath: folder)
-      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
-      defer {
-        _ = try? cluster.orch("down", "left")
-        try? FileManager.default.removeItem(atPath: folder)
-      }
+      let scratch = try TemporaryFolder()
+      let folder = scratch.path
+      defer { _ = try? cluster.orch("down", "left") }
       try deploy("left", replicas: 3)
       let containers = Set(try cluster.running("left_app").compactMap { $0["ID"] })
       let manager = "\(LocalCluster.programs)/orch-manager"
@@ -358,14 +351,39 @@ extension MainJobTests {
       }
     }
 
+    @Test("without room on the disk neither a backup nor a restore leaves anything behind; both say what is missing")
+    func noRoom() async throws {
+      let small = try LocalCluster(beside: "d", ["--hosts", "1", "--managers", "1", "--manager-disk", "20M"])
+      defer { _ = try? small.dev("down", seconds: 60) }
+      let folder = try TemporaryFolder()
+      try small.must(LocalCluster.run("/bin/mount", ["-t", "tmpfs", "-o", "size=64k", "tmpfs", folder.path]))
+      defer { umount2(folder.path, Int32(MNT_DETACH)) }
+      let refused = try small.orch("backup", "\(folder.path)/orch.db")
+      #expect(refused.code == 1 && refused.errors.contains("are free there; make room, or name a file elsewhere"), "\(refused)")
+      #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).isEmpty)
+
+      let other = try TemporaryFolder()
+      try small.must(small.orch("backup", "-q", "\(other.path)/orch.db"))
+      // The manager's disk has 20 MiB, of which 16 stay free.
+      let large = "\(other.path)/large.db"
+      try small.must(LocalCluster.run("/usr/bin/truncate", ["-s", "8M", large]))
+      let restore = try small.orch("restore", "--yes", large)
+      #expect(restore.code == 1 && restore.errors.contains("nothing was restored: it needs more room"), "\(restore)")
+      try small.must(small.dev("fill", "host1"))
+      let full = try small.orch("backup", "--stale", "\(other.path)/full.db")
+      #expect(full.code == 1 && full.errors.contains("the backup was not made: it needs more room"), "\(full)")
+      try small.must(small.dev("fill", "host1", "--free"))
+      #expect(try FileManager.default.contentsOfDirectory(atPath: other.path).sorted() == ["large.db", "orch.db"])
+      let left = try small.on("host1", "sh", "-c", "ls /var/lib/orch/manager | grep -c backup-")
+      #expect(left.output == "0\n", "\(left)")
+      try await eventually("the manager goes on") { (try small.orch("config", "create", "c", other.write("c", "c")).code == 0, "") }
+    }
+
     @Test("orch restore brings a running cluster back to its backup, asks first, and refuses what is no backup")
     func restore() async throws {
-      let file = "/tmp/\(LocalCluster.name)-restore.db"
-      defer {
-        for stack in ["one", "two"] { _ = try? cluster.orch("down", stack) }
-        try? FileManager.default.removeItem(atPath: file)
-      }
-      try? FileManager.default.removeItem(atPath: file)
+      let folder = try TemporaryFolder()
+      let file = "\(folder.path)/restore.db"
+      defer { for stack in ["one", "two"] { _ = try? cluster.orch("down", stack) } }
       try deploy("one", replicas: 2)
       try cluster.must(cluster.orch("backup", "-q", file))
       let id = try cluster.must(cluster.orch("services", "-q")).output

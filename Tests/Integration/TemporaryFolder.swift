@@ -5,7 +5,7 @@ final class TemporaryFolder: Sendable {
   let path: String
 
   init() throws {
-    path = "\(NSTemporaryDirectory())/orch-itest-\(UUID().uuidString)"
+    path = "\(NSTemporaryDirectory())orch-itest-\(UUID().uuidString)"
     try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
   }
 

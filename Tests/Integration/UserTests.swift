@@ -78,10 +78,8 @@ extension MainJobTests {
       "an image file that is none says what it is and how to make one, and nobody keeps anything of it",
       arguments: [("text", "it is no tar file"), ("empty", "it is empty"), ("other tar", "it has neither manifest.json nor index.json")])
     func badArchive(_ kind: String, _ words: String) throws {
-      let folder = FileManager.default.temporaryDirectory.appendingPathComponent("user-\(UUID())")
-      try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-      defer { try? FileManager.default.removeItem(at: folder) }
-      let file = folder.appendingPathComponent("file").path
+      let folder = try TemporaryFolder()
+      let file = "\(folder.path)/file"
       let text = kind == "empty" ? "" : String(repeating: "this is no archive\n", count: 100)
       try text.write(toFile: file, atomically: true, encoding: .utf8)
       if kind == "other tar" {
@@ -102,6 +100,7 @@ extension MainJobTests {
       defer { down() }
       _ = try deploy()
       let id = try cluster.must(cluster.orch("services", "--format", "json", "--no-trunc")).rows.first { $0["Name"] == "user_shop" }?["ID"]
+      let scratch = try TemporaryFolder()
       for name in [try #require(id), "user_shop", "shop"] {
         let watched = try LocalCluster.run(
           "/bin/bash",
@@ -109,8 +108,8 @@ extension MainJobTests {
             "-c",
             """
             timeout 6 "$0" events --filter service="$1" > "$2" & watcher=$!
-            sleep 0.5; "$0" scale shop=$3 --quiet >/dev/null; sleep 0.3; kill $watcher 2>/dev/null; wait; cat "$2"; rm -f "$2"
-            """, "\(LocalCluster.programs)/orch", name, "/tmp/orch-itest-events-\(LocalCluster.name)",
+            sleep 0.5; "$0" scale shop=$3 --quiet >/dev/null; sleep 0.3; kill $watcher 2>/dev/null; wait; cat "$2"
+            """, "\(LocalCluster.programs)/orch", name, "\(scratch.path)/events",
             name == "shop" ? "2" : name == "user_shop" ? "4" : "3",
           ], environment: ["ORCH_HOST": cluster.socket()])
         #expect(watched.output.contains(" service update ") && watched.output.contains(" task "), "\(name): \(watched)")
