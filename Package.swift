@@ -73,7 +73,7 @@ let manager: [Target] = [
   room("Orchestrator", "Manager/Orchestrator", ["Model", "Allocator", "Scheduler", trees]),
   room("Dispatcher", "Manager/Dispatcher", ["Model", trees]),
   room("Leader", "Manager/Leader", ["Model", "Orchestrator", "Dispatcher"]),
-  room("Consensus", "Manager/Consensus", ["Model", "Raft", "Replica", "Store", "Wire", "Transport", protobuf, log, deque]),
+  room("Consensus", "Manager/Consensus", ["Model", "Raft", "Replica", "Store", "Wire", "Transport", "LinuxSystem", protobuf, log, deque]),
   room(
     "ControlAPI", "Manager/ControlAPI",
     ["Model", "Surroundings", "API", "Orchestrator", hummingbird, hummingbirdCore, hummingbirdTLS, nioSSL, log] + nio),

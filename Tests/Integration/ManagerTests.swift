@@ -36,8 +36,7 @@ extension MainJobTests {
       try await withCluster {
         let leader = try #require(try cluster.leader)
         // Its threads, and so its sockets, are on the worker's host.
-        let host = try NamespaceThread(networkNamespace: "/run/netns/orch-\(cluster.name)-\(worker)")
-        let group = host.runBlocking { MultiThreadedEventLoopGroup(numberOfThreads: 1) }
+        let group = try await withNetworkNamespace("/run/netns/orch-\(cluster.name)-\(worker)") { MultiThreadedEventLoopGroup(numberOfThreads: 1) }
         let stolen = try identity("agent", on: worker)
         #expect(stolen.role == .worker)
         let connection = try await connect(as: stolen, to: leader, group)

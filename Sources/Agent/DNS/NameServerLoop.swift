@@ -111,11 +111,8 @@ final class NameServerLoop: @unchecked Sendable {
     close(descriptor)
   }
 
-  private func now() -> Int64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
-  }
+  /// Milliseconds.
+  private func now() -> Int64 { Int64(MonotonicClock.now / 1_000_000) }
   private func wait() -> Int32 {
     guard
       let first = (pending.values.lazy.map(\.deadline).min()).map({ a in min(a, connections.values.lazy.map(\.deadline).min() ?? a) })

@@ -92,22 +92,26 @@ public final class Consensus: Sendable {
   /// What was applied is written, the database closed; returns then. A leader first hands over to another (at most a second), so that
   /// a planned stop costs the cluster no election timeout.
   public func stop(handOver: Bool = true) async {
-    if handOver && isLeader { await giveUpLeadership() }
+    if handOver { await self.handOver() }
     _ = mailbox.put(.input(.stop))
     try? await run()
   }
 
-  private func giveUpLeadership() async {
-    guard let members = try? await status().members else { return }
+  /// A leader makes the voter that has most stand for election, and waits until another leads (at most a second). The other, nil when
+  /// there was nothing to hand over or nobody to take it.
+  @discardableResult
+  public func handOver() async -> Membership.Member? {
+    guard isLeader, let members = try? await status().members else { return nil }
     let heirs = members.filter { $0.member.role == .voter && $0.member.raftID != id && $0.isReachable == true }
-    guard let heir = heirs.max(by: { ($0.match ?? 0) < ($1.match ?? 0) }) else { return }
-    guard (try? await transferLeadership(to: heir.member.raftID)) != nil else { return }
+    guard let heir = heirs.max(by: { ($0.match ?? 0) < ($1.match ?? 0) })?.member else { return nil }
+    guard (try? await transferLeadership(to: heir.raftID)) != nil else { return nil }
     await withTaskGroup(of: Void.self) { tasks in
       tasks.addTask { for await now in self.leadership() where !now.isLeader { return } }
       tasks.addTask { try? await Task.sleep(for: .seconds(1)) }
       await tasks.next()
       tasks.cancelAll()
     }
+    return isLeader ? nil : heir
   }
 
   // MARK: - Changing

@@ -1,4 +1,5 @@
 import Glibc
+import LinuxSystem
 
 /// The queue into the Raft member's thread: any thread puts, one takes, waiting with a deadline. What waits together is taken together,
 /// which is what makes group commit.
@@ -63,47 +64,5 @@ final class Mailbox<Item: Sendable>: @unchecked Sendable {
   }
 }
 
-enum MonotonicClock {
-  /// Nanoseconds of CLOCK_MONOTONIC.
-  static var now: UInt64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-  }
-}
-
-/// A thread of our own with a name that tools show (at most 15 bytes).
-func startThread(_ name: String, _ body: @escaping @Sendable () -> Void) {
-  final class Box: Sendable {
-    let name: String
-    let body: @Sendable () -> Void
-    init(_ name: String, _ body: @escaping @Sendable () -> Void) {
-      self.name = name
-      self.body = body
-    }
-  }
-  var thread = pthread_t()
-  var attributes = pthread_attr_t()
-  pthread_attr_init(&attributes)
-  // Applying and encoding recurse into JSON.
-  pthread_attr_setstacksize(&attributes, 4 << 20)
-  let code = pthread_create(
-    &thread, &attributes,
-    { context in
-      let box = Unmanaged<Box>.fromOpaque(context!).takeRetainedValue()
-      nameThisThread(box.name)
-      box.body()
-      return nil
-    }, Unmanaged.passRetained(Box(name, body)).toOpaque())
-  pthread_attr_destroy(&attributes)
-  precondition(code == 0, "start thread \(name): \(String(cString: strerror(code)))")
-  pthread_detach(thread)
-}
-
-/// pthread_setname_np is hidden behind _GNU_SOURCE and prctl is variadic; the kernel takes the name here as well (proc(5)).
-private func nameThisThread(_ name: String) {
-  let descriptor = open("/proc/thread-self/comm", O_WRONLY | O_CLOEXEC)
-  guard descriptor >= 0 else { return }
-  _ = write(descriptor, name, name.utf8.count)
-  close(descriptor)
-}
+/// Applying and encoding recurse into JSON.
+func startThread(_ name: String, _ body: @escaping @Sendable () -> Void) { LinuxSystem.startThread(name, stackBytes: 4 << 20, body) }

@@ -24,14 +24,8 @@ extension Settings {
 extension ManagerDaemon {
   func apiEndpoints(_ consensus: Consensus) throws -> [ControlServer.Endpoint] {
     let parent = settings.socket.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }
-    if !parent.isEmpty, access(parent, F_OK) != 0 {
-      var made = ""
-      for part in parent.split(separator: "/") {
-        made += "/\(part)"
-        if mkdir(made, 0o755) != 0 && errno != EEXIST {
-          throw UserError("make folder \(made) for the API's socket: \(String(cString: strerror(errno)))")
-        }
-      }
+    do { if !parent.isEmpty { try FileManager.default.createDirectory(atPath: parent, withIntermediateDirectories: true) } } catch {
+      throw UserError("make folder \(parent) for the API's socket: \(error)")
     }
     var endpoints: [ControlServer.Endpoint] = [.unix(path: settings.socket)]
     if let text = settings.api {

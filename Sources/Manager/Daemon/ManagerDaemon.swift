@@ -99,7 +99,7 @@ struct ManagerDaemon {
       Part {
         try? await gracefulShutdown()
         readiness.stopping()
-        await handOver(consensus, log)
+        if let heir = await consensus.handOver() { log.info("leadership handed over", metadata: ["to": "\(heir.address)"]) }
       })
     services.append(
       Part {
@@ -191,24 +191,6 @@ private func follow(_ consensus: Consensus, _ link: LeaderLink) async {
     case .follower(let leader?): link.leaderChanged(to: leader.address)
     case .follower(nil): break
     }
-  }
-}
-
-/// A leader that stops makes another one stand for election at once, rather than let it notice the silence.
-private func handOver(_ consensus: Consensus, _ log: Logger) async {
-  guard consensus.isLeader, let status = try? await consensus.status() else { return }
-  let successor = status.members.filter { $0.member.role == .voter && $0.member.raftID != status.id && $0.isReachable == true }
-    .max { ($0.match ?? 0) < ($1.match ?? 0) }
-  guard let successor else { return }
-  log.info("handing leadership over", metadata: ["to": "\(successor.member.address)"])
-  do { try await consensus.transferLeadership(to: successor.member.raftID) } catch {
-    return log.info("leadership was not handed over", metadata: ["error": "\(error)"])
-  }
-  await withTaskGroup(of: Void.self) { group in
-    group.addTask { for await leadership in consensus.leadership() where !leadership.isLeader { return } }
-    group.addTask { try? await Task.sleep(for: .seconds(2)) }
-    await group.next()
-    group.cancelAll()
   }
 }
 

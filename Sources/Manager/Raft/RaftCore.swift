@@ -116,15 +116,6 @@ public struct RaftCore: Sendable {
     campaign(config.preVote ? .preElection : .election)
   }
 
-  /// The shell knows that the leader is gone (its connection broke, its host is fenced): others get this member's vote at once, its term and
-  /// its election timeout stay. Only a follower has one to forget; whatever it hears from a leader brings it back.
-  /// Nothing happens where lease reads are on: the promise not to vote is what they rest upon.
-  public mutating func forgetLeader() {
-    guard role == .follower, !config.leaseReads else { return }
-    leader = nil
-    leaderHeardAt = nil
-  }
-
   /// One entry each. Throws `notLeader`, `busy`, `transferring`; then nothing was appended.
   public mutating func propose(_ data: [[UInt8]]) throws(RaftError) -> ProposalPosition {
     try append(kind: .command, data)

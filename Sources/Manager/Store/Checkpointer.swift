@@ -21,14 +21,14 @@ final class Checkpointer: Sendable {
   }
   private let path: String
   private let state = Mutex(State())
-  private let wake = Signal()
-  private let ended = Signal()
+  private let wake = Semaphore()
+  private let ended = Semaphore()
 
   init(path: String) {
     self.path = path
     startThread("raft-checkpoint") { [self] in
       run()
-      ended.set()
+      ended.signal()
     }
   }
 
@@ -43,14 +43,14 @@ final class Checkpointer: Sendable {
       return (state.failure, begins, finishes)
     }
     if let failure { throw failure }
-    if begins { wake.set() }
+    if begins { wake.signal() }
     return finishes
   }
 
   /// Returns when its connection is closed.
   func close() {
     state.withLock { $0.phase = .ending }
-    wake.set()
+    wake.signal()
     ended.wait()
   }
 
@@ -79,16 +79,4 @@ final class Checkpointer: Sendable {
       }
     }
   }
-}
-
-/// Wakes one thread.
-private final class Signal: @unchecked Sendable {
-  private let semaphore = UnsafeMutablePointer<sem_t>.allocate(capacity: 1)
-  init() { sem_init(semaphore, 0, 0) }
-  deinit {
-    sem_destroy(semaphore)
-    semaphore.deallocate()
-  }
-  func set() { sem_post(semaphore) }
-  func wait() { while sem_wait(semaphore) != 0 {} }
 }

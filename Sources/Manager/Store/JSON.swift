@@ -16,30 +16,12 @@ enum JSON {
     var bytes = [UInt8(ascii: "{")]
     for (key, value) in map.sorted(by: { $0.key < $1.key }) {
       if bytes.count > 1 { bytes.append(UInt8(ascii: ",")) }
-      append(key, to: &bytes)
+      JSONLine.string(key, into: &bytes)
       bytes.append(UInt8(ascii: ":"))
-      append(value, to: &bytes)
+      JSONLine.string(value, into: &bytes)
     }
     bytes.append(UInt8(ascii: "}"))
     return .text(String(decoding: bytes, as: UTF8.self))
-  }
-
-  /// RFC 8259 section 7.
-  private static func append(_ text: String, to bytes: inout [UInt8]) {
-    bytes.append(UInt8(ascii: "\""))
-    for byte in text.utf8 {
-      switch byte {
-      case UInt8(ascii: "\""), UInt8(ascii: "\\"): bytes += [UInt8(ascii: "\\"), byte]
-      case 8: bytes += Array("\\b".utf8)
-      case 9: bytes += Array("\\t".utf8)
-      case 10: bytes += Array("\\n".utf8)
-      case 12: bytes += Array("\\f".utf8)
-      case 13: bytes += Array("\\r".utf8)
-      case 0..<32: bytes += Array("\\u00\(byte < 16 ? "0" : "")\(String(byte, radix: 16))".utf8)
-      default: bytes.append(byte)
-      }
-    }
-    bytes.append(UInt8(ascii: "\""))
   }
 
   static func value<T: Decodable>(_ text: String, as type: T.Type = T.self) throws -> T {

@@ -1,7 +1,7 @@
 import Crypto
 import Model
 import SwiftASN1
-import X509
+@_spi(FixedExpiryValidationTime) import X509
 
 /// Certificates of the API's users: of the cluster's authority, CN = the user's name, OU = `orch-user`, O = cluster. A daemon takes
 /// none for a peer's, since its role is neither manager nor worker; the API over TCP takes no worker's.
@@ -81,7 +81,7 @@ public struct APIClients: Sendable {
 
   private func isValid(_ leaf: Certificate, _ between: [Certificate], _ roots: [Certificate], _ now: Timestamp) async throws -> Bool {
     guard !roots.isEmpty else { return false }
-    var verifier = Verifier(rootCertificates: CertificateStore(roots)) { RFC5280Policy(fixedValidationTime: date(now)) }
+    var verifier = Verifier(rootCertificates: CertificateStore(roots)) { RFC5280Policy(fixedExpiryValidationTime: date(now)) }
     if case .validCertificate = await verifier.validate(leaf: leaf, intermediates: CertificateStore(between)) { return true }
     return false
   }

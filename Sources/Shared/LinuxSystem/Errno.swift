@@ -24,7 +24,6 @@ public struct Errno: Error, RawRepresentable, Hashable, Sendable, CustomStringCo
   public static let notDirectory = Errno(ENOTDIR)
   public static let isDirectory = Errno(EISDIR)
   public static let invalid = Errno(EINVAL)
-  public static let pipe = Errno(EPIPE)
   public static let loop = Errno(ELOOP)
   public static let notEmpty = Errno(ENOTEMPTY)
   public static let unsupported = Errno(EOPNOTSUPP)

@@ -100,9 +100,6 @@ public final class Connection: Sendable {
     channel.eventLoop.execute { self.channel.close(mode: .all, promise: nil) }
   }
 
-  /// Returns when the connection has ended, by whatever cause.
-  public func waitUntilClosed() async { try? await channel.closeFuture.get() }
-
   /// Why it ended; nil while it is open.
   public var closeReason: TransportError? { state.withLock { $0.closed } }
 

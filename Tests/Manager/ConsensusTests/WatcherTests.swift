@@ -1,4 +1,5 @@
 import Model
+import Surroundings
 import Synchronization
 import Testing
 
@@ -13,7 +14,7 @@ import Testing
       let watcher = asked.withLock { $0 }
       let answers = Mailbox<Bool>()
       startThread("other") { _ = answers.put(watcher?.isFinished == false) }
-      let answer = answers.take(until: MonotonicClock.now + 2_000_000_000)
+      let answer = answers.take(until: UInt64(Timestamp.steady.nanoseconds) + 2_000_000_000)
       answered.withLock { $0 = answer == [true] }
       return ClusterState()
     }

@@ -39,7 +39,7 @@ struct Simulation {
   private let crashPermille: Int
   private let changesMembers: Bool
   private let mode: ReadMode
-  /// Members stand for election and forget their leader although they hear it.
+  /// Members stand for election although they hear their leader.
   private let forcesElections: Bool
 
   init(seed: UInt64) {
@@ -141,7 +141,6 @@ struct Simulation {
       }
     case 8:
       if forcesElections, chance(1, of: 4) { hosts[position].core.campaign() }
-      if forcesElections, chance(1, of: 4) { hosts[position].core.forgetLeader() }
       if chance(1, of: 4) { try? hosts[position].core.transferLeadership(to: RaftID(UInt64(pick(hosts.count) + 1))) }
     default:
       guard changesMembers else { return }

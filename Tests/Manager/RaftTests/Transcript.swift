@@ -84,7 +84,6 @@ struct Transcript {
       case "slow-apply": slowToApply.formUnion(ids)
       case "fast-apply": slowToApply.subtract(ids)
       case "apply": for id in ids { apply(id) }
-      case "forget-leader": hosts[ids[0]]!.core.forgetLeader()
       case "hold": hold(from: ids[0], to: ids[1])
       case "release":
         network += held

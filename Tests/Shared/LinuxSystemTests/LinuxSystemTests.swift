@@ -111,10 +111,7 @@ import Testing
     let here = inode()
     let there = try await withNetworkNamespace(path) { inode() }
     #expect(here != there)
-    let thread = try NamespaceThread(networkNamespace: path)
-    #expect(try await thread.run { inode() } == there)
-    #expect(thread.runBlocking { inode() } == there)
     #expect(inode() == here)
-    #expect(throws: SystemError.self) { try NamespaceThread(networkNamespace: "/dev/null") }
+    await #expect(throws: SystemError.self) { try await withNetworkNamespace("/dev/null") {} }
   }
 }

@@ -46,10 +46,12 @@ public enum JSONLine {
   private static func escape(_ byte: UInt8, into line: inout [UInt8]) {
     switch byte {
     case UInt8(ascii: "\""), UInt8(ascii: "\\"): line += [UInt8(ascii: "\\"), byte]
-    case 10: line += Array("\\n".utf8)
-    case 13: line += Array("\\r".utf8)
+    case 8: line += Array("\\b".utf8)
     case 9: line += Array("\\t".utf8)
-    case 0..<32, 127:
+    case 10: line += Array("\\n".utf8)
+    case 12: line += Array("\\f".utf8)
+    case 13: line += Array("\\r".utf8)
+    case 0..<32:
       let digits = Array("0123456789abcdef".utf8)
       line += Array("\\u00".utf8) + [digits[Int(byte >> 4)], digits[Int(byte & 15)]]
     default: line.append(byte)

@@ -1,5 +1,5 @@
 import CSQLite
-import Glibc
+import LinuxSystem
 import Model
 
 /// Answers one SQL statement from a manager's database, on a read-only connection of its own: what `orch sql` stands on.
@@ -30,7 +30,7 @@ public final class StateReader {
     var seconds: Double = 0
 
     func check() -> Bool {
-      if isCancelled() { cause = .cancelled } else if monotonicNow() >= deadline { cause = .tooSlow(seconds: seconds) }
+      if isCancelled() { cause = .cancelled } else if MonotonicClock.now >= deadline { cause = .tooSlow(seconds: seconds) }
       return cause != nil
     }
   }
@@ -81,7 +81,7 @@ public final class StateReader {
   ///   - isCancelled: asked now and then from within SQLite.
   public func prepare(_ sql: String, limit: Duration, isCancelled: @escaping () -> Bool = { false }) throws(QueryError) -> Rows {
     self.limit.seconds = limit / .seconds(1)
-    self.limit.deadline = monotonicNow() &+ UInt64(max(0, limit / .nanoseconds(1)))
+    self.limit.deadline = MonotonicClock.now &+ UInt64(max(0, limit / .nanoseconds(1)))
     self.limit.isCancelled = isCancelled
     self.limit.cause = nil
     guard sql.utf8.count <= Self.statementBytesMax else { throw .refused("the statement has \(sql.utf8.count) bytes; 1 MiB is the most") }
@@ -185,11 +185,4 @@ public enum QueryError: Error, Equatable, Sendable, CustomStringConvertible {
 
 extension Statement {
   var columnNames: [String] { (0..<columnCount).map { columnName($0) } }
-}
-
-/// Nanoseconds of CLOCK_MONOTONIC.
-private func monotonicNow() -> UInt64 {
-  var time = timespec()
-  clock_gettime(CLOCK_MONOTONIC, &time)
-  return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
 }
