@@ -4,7 +4,7 @@ SCRATCH := $(if $(ORCH_SCRATCH),$(ORCH_SCRATCH),.build)
 FLAGS := --scratch-path $(SCRATCH) -Xswiftc -use-ld=lld --explicit-target-dependency-import-check error
 DEBIAN := libsqlite3-dev libseccomp-dev libcap-dev zlib1g-dev libnftables-dev nftables iproute2 busybox-static gcc pkg-config
 # Counterparts of some tests, which are skipped where they are not installed.
-TEST_DEBIAN := docker-registry skopeo
+TEST_DEBIAN := docker-registry skopeo runc
 SEEDS ?= 1..1000
 
 TARGET ?= all
@@ -18,7 +18,7 @@ deps: ## install the Debian packages that are missing (root)
 	  if [ -n "$$missing" ]; then echo "installing" $$missing; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; fi
 build: deps ## debug build of everything
 	swift build $(FLAGS)
-release: deps ## release build of the four programs
+release: deps ## release build of the five programs
 	swift build -c release --static-swift-stdlib $(FLAGS)
 quickstart: release ## a local cluster of three hosts with the sample stack on it (root)
 	scripts/quickstart.sh $(SCRATCH)/release

@@ -89,7 +89,10 @@ let agent: [Target] = [
   room("Worker", "Agent/Worker", ["Model"]),
   room("Seccomp", "Agent/Seccomp", ["CSeccomp", "LinuxSystem"]),
   room("Cgroups", "Agent/Cgroups", ["LinuxSystem"]),
-  room("Runtime", "Agent/Runtime", ["Model", "Surroundings", "LinuxSystem", "CLinux", "Seccomp", "Cgroups", log]),
+  room("Launch", "Agent/Launch", ["LinuxSystem", "CLinux"]),
+  room("Runtime", "Agent/Runtime", ["Model", "Surroundings", "LinuxSystem", "CLinux", "Launch", "Seccomp", "Cgroups", log]),
+  room("OCI", "Agent/OCI", []),
+  room("Bundle", "Agent/Bundle", ["OCI", "LinuxSystem", "CLinux", "Launch", "Seccomp", "Cgroups"]),
   room("AgentImage", "Agent/Image", ["Model", "LinuxSystem", "CLinux", "CZlib", crypto, httpClient, log] + nio),
   room("DNS", "Agent/DNS", ["Model", "LinuxSystem", "CLinux", log]),
   room("AgentNetwork", "Agent/Network", ["Model", "LinuxSystem", "CLinux", "Netlink", "CNFTables", log]),
@@ -104,6 +107,9 @@ let agent: [Target] = [
         "-no-static-stdlib", "-enable-experimental-feature", "Embedded", "-Xclang-linker", "-static", "-Xclang-linker", "-no-pie",
       ])
     ]),
+  .executableTarget(
+    name: "orch-runtime", dependencies: ["OCI", "Bundle", "Launch", "LinuxSystem", "CLinux", arguments], path: "Sources/Agent/RuntimeCommand",
+    swiftSettings: strict),
   .executableTarget(
     name: "orch-agent",
     dependencies: [
@@ -158,6 +164,8 @@ let testTargets: [Target] = [
   tests("Worker", "Agent"),
   tests("Seccomp", "Agent", ["LinuxSystem", "CSeccomp"]),
   tests("Cgroups", "Agent", ["LinuxSystem"]),
+  tests("OCI", "Agent"),
+  tests("Bundle", "Agent", ["LinuxSystem", "CLinux"]),
   tests("Runtime", "Agent", ["LinuxSystem", "Cgroups", "Seccomp", "Model"]),
   tests("AgentImage", "Agent", ["LinuxSystem", "CLinux", "CZlib", "Model"]),
   tests("DNS", "Agent", ["Model", "LinuxSystem", log]),
@@ -188,6 +196,7 @@ let package = Package(
     .executable(name: "orch-manager", targets: ["orch-manager"]),
     .executable(name: "orch-agent", targets: ["orch-agent"]),
     .executable(name: "orch-init", targets: ["orch-init"]),
+    .executable(name: "orch-runtime", targets: ["orch-runtime"]),
     // For Benchmarks/rpc alone.
     .library(name: "Model", targets: ["Model"]),
     .library(name: "Surroundings", targets: ["Surroundings"]),

@@ -1,12 +1,12 @@
 #!/bin/bash
 # Installs orch from a release build on this host: programs to /usr/bin, systemd units, shell completion.
-# usage: deploy/install.sh [FOLDER]      FOLDER holds the four programs (default: the release build of this checkout)
+# usage: deploy/install.sh [FOLDER]      FOLDER holds the five programs (default: the release build of this checkout)
 # DESTDIR=/somewhere installs below that folder and starts nothing.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 from=${1:-${ORCH_SCRATCH:-$here/../.build}/release}
 dest=${DESTDIR:-}
-for program in orch orch-manager orch-agent orch-init; do
+for program in orch orch-manager orch-agent orch-init orch-runtime; do
   [ -x "$from/$program" ] || { echo "$from/$program is missing: run \`make release\` first" >&2; exit 1; }
 done
 if [ -z "$dest" ]; then
@@ -15,7 +15,7 @@ if [ -z "$dest" ]; then
   [ -z "$missing" ] || { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing; }
 fi
 install -d "$dest/usr/bin" "$dest/lib/systemd/system" "$dest/usr/share/bash-completion/completions" "$dest/usr/share/zsh/vendor-completions"
-for program in orch orch-manager orch-agent orch-init; do install -m 755 "$from/$program" "$dest/usr/bin/$program.new" && mv "$dest/usr/bin/$program.new" "$dest/usr/bin/$program"; done
+for program in orch orch-manager orch-agent orch-init orch-runtime; do install -m 755 "$from/$program" "$dest/usr/bin/$program.new" && mv "$dest/usr/bin/$program.new" "$dest/usr/bin/$program"; done
 install -m 644 "$here"/systemd/*.service "$dest/lib/systemd/system/"
 "$from/orch" completion bash > "$dest/usr/share/bash-completion/completions/orch"
 "$from/orch" completion zsh > "$dest/usr/share/zsh/vendor-completions/_orch"

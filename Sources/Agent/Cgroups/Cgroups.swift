@@ -23,10 +23,13 @@ public struct CgroupHost: Hashable, Sendable {
   /// honours device nodes but the bound ones) costs a join each and is left out.
   static let used = ["memory", "cpu", "cpuacct", "pids"]
 
-  /// Reads /proc/self/mountinfo.
-  public static func detect() throws(SystemError) -> CgroupHost { try parse(mountinfo: Files.text("/proc/self/mountinfo")) }
+  /// Reads /proc/self/mountinfo. `more`: controllers beside the usual ones that a container needs.
+  public static func detect(more: [String] = []) throws(SystemError) -> CgroupHost {
+    try parse(mountinfo: Files.text("/proc/self/mountinfo"), more: more)
+  }
 
-  static func parse(mountinfo: String) throws(SystemError) -> CgroupHost {
+  static func parse(mountinfo: String, more: [String] = []) throws(SystemError) -> CgroupHost {
+    let used = Self.used + more.filter { !Self.used.contains($0) }
     var v2: [String] = []
     var v1: [String: String] = [:]
     for line in mountinfo.split(separator: "\n") {
@@ -78,8 +81,8 @@ public struct Cgroup: Hashable, Sendable {
   let name: String
   static let period: Int64 = 100_000
 
-  func path(_ root: String) -> String { "\(root)/\(parent)/\(name)" }
-  func path(controller: String) -> String? {
+  func path(_ root: String) -> String { parent.isEmpty ? "\(root)/\(name)" : "\(root)/\(parent)/\(name)" }
+  public func path(controller: String) -> String? {
     switch host.version {
     case .v2(let root): path(root)
     case .v1(let hierarchies, _): hierarchies.first { $0.controller == controller }.map { path($0.root) }
@@ -116,21 +119,22 @@ public struct Cgroup: Hashable, Sendable {
     }
   }
 
-  public func create(_ limits: CgroupLimits) throws(SystemError) {
-    if case .v2(let root) = host.version { try enableControllers(root) }
+  /// `more`: v2's controllers beside memory, cpu and pids.
+  public func create(_ limits: CgroupLimits, more: [String] = []) throws(SystemError) {
+    if case .v2(let root) = host.version { try enableControllers(root, more) }
     for directory in directories { try Files.makeDirectories(directory, mode: 0o755) }
     try apply(limits)
   }
 
   /// v2 hands a controller down one level at a time.
-  private func enableControllers(_ root: String) throws(SystemError) {
+  private func enableControllers(_ root: String, _ more: [String]) throws(SystemError) {
     var directory = root
     for component in [""] + parent.split(separator: "/").map(String.init) {
       if !component.isEmpty { directory += "/" + component }
       try Files.makeDirectories(directory, mode: 0o755)
       let available = Set(try Files.text(directory + "/cgroup.controllers").split(whereSeparator: \.isWhitespace).map(String.init))
       let enabled = Set(try Files.text(directory + "/cgroup.subtree_control").split(whereSeparator: \.isWhitespace).map(String.init))
-      for controller in ["memory", "cpu", "pids"] where available.contains(controller) && !enabled.contains(controller) {
+      for controller in ["memory", "cpu", "pids"] + more where available.contains(controller) && !enabled.contains(controller) {
         try Files.writeExisting(directory + "/cgroup.subtree_control", "+" + controller)
       }
     }

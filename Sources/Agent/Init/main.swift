@@ -1,6 +1,8 @@
 // orch-init: a container's parent. It makes the child that becomes the container (CLinux), keeps its output in a log that
 // never blocks it, waits for it, and leaves an exit record. Or, as `exec`, puts one more process into a container and waits.
-// Descriptors it inherits: 3 the plan, 4 the report socket, 5 (exec) a pidfd of the container, 6 its own program.
+// Or, for orch-runtime, it makes the child and ends.
+// Descriptors it inherits: 3 the plan, 4 the report socket, 5 a pidfd of the container (exec) or the socket of the start (OCI),
+// 6 its own program, from 7 on what a container is to keep.
 // It outlives the agent, so it holds nothing of it; it allocates nothing after its start; no NIO, no Foundation, no concurrency.
 import CLinux
 
@@ -14,7 +16,7 @@ nonisolated(unsafe) var launch = clinux_launch()
 if clinux_plan_map(3, &plan) < 0 || clinux_plan_launch(&plan, &launch) < 0 { fail(125) }
 close(3)
 close(6)
-if launch.join != 0 { runExec() } else { runContainer() }
+if launch.detached != 0 { runDetached() } else if launch.join != 0 { runExec() } else { runContainer() }
 
 func send(_ kind: UInt32, pid: pid_t, terminal: Int32) {
   var report = clinux_report()
@@ -26,6 +28,19 @@ func send(_ kind: UInt32, pid: pid_t, terminal: Int32) {
 
 /// As a shell has it: the code, or 128 + signal. `status` is waitpid's.
 func exitCode(_ status: Int32) -> Int32 { status & 0x7f == 0 ? status >> 8 & 0xff : 128 + (status & 0x7f) }
+
+/// An OCI container or exec: the child is our sibling, so its parent is whoever started us, and we are no longer needed.
+func runDetached() -> Never {
+  var stdio: (Int32, Int32, Int32) = (0, 1, 2)
+  var pidfd: Int32 = -1
+  var terminal: Int32 = -1
+  let pid = withUnsafePointer(to: &stdio) {
+    $0.withMemoryRebound(to: Int32.self, capacity: 3) { clinux_launch(&plan, &launch, $0, 4, &pidfd, &terminal) }
+  }
+  if pid < 0 { fail(127) }
+  send(UInt32(CLINUX_REPORT_STARTED), pid: pid, terminal: terminal)
+  fail(0)
+}
 
 func runExec() -> Never {
   var stdio: (Int32, Int32, Int32) = (0, 1, 2)

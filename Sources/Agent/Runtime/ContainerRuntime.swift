@@ -5,6 +5,7 @@
 import CLinux
 import Cgroups
 import Glibc
+import Launch
 import LinuxSystem
 import Model
 import Synchronization

@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import Launch
 import LinuxSystem
 
 /// How a short program in a container ended.
@@ -38,7 +39,7 @@ extension ContainerRuntime {
     let ends = try OwnedDescriptor.pipe()
     let reader = SharedDescriptor(owning: ends.read)
     let launched = try withExtendedLifetime(SharedDescriptor(owning: ends.write)) { writer in
-      try launcher.launch(plan, name: record.id, stdio: (nil, writer.rawValue, writer.rawValue), join: process.rawValue)
+      try launcher.launch(plan, name: record.id, stdio: (nil, writer.rawValue, writer.rawValue), fifth: process.rawValue)
     }
     let helper = try PidDescriptor(pid: launched.monitor)
     var result = ProbeResult(exitCode: nil, output: [])

@@ -1,5 +1,6 @@
 import CLinux
 import Glibc
+import Launch
 import LinuxSystem
 import Synchronization
 
@@ -81,7 +82,7 @@ extension ContainerRuntime {
     let stdout: SharedDescriptor
     let stderr: SharedDescriptor?
     if config.tty {
-      launched = try launcher.launch(plan, name: record.id, join: process.rawValue)
+      launched = try launcher.launch(plan, name: record.id, fifth: process.rawValue)
       guard let terminal = launched.terminal else { throw SystemError("receive the terminal of", record.id, Errno(EIO)) }
       stdout = SharedDescriptor(owning: terminal)
       (stdin, stderr) = (stdout, nil)
@@ -89,7 +90,7 @@ extension ContainerRuntime {
       let input = config.stdin ? try Pipe() : nil
       let (output, errors) = (try Pipe(), try Pipe())
       launched = try launcher.launch(
-        plan, name: record.id, stdio: (input?.read.rawValue, output.write.rawValue, errors.write.rawValue), join: process.rawValue)
+        plan, name: record.id, stdio: (input?.read.rawValue, output.write.rawValue, errors.write.rawValue), fifth: process.rawValue)
       (stdin, stdout, stderr) = (input?.write, output.read, errors.read)
     }
     let helper = try PidDescriptor(pid: launched.monitor)

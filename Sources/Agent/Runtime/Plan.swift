@@ -1,6 +1,7 @@
 import CLinux
 import Cgroups
 import Glibc
+import Launch
 import LinuxSystem
 import Model
 import Seccomp
@@ -53,20 +54,6 @@ enum Plan {
     return dropped.intersection(.bounding)
   }
 
-  static func signalNumber(_ name: String) -> Int32? {
-    if let number = Int32(name) { return (1...64).contains(number) ? number : nil }
-    var short = name.uppercased()
-    if short.hasPrefix("SIG") { short.removeFirst(3) }
-    let names: [String: Int32] = [
-      "HUP": 1, "INT": 2, "QUIT": 3, "ILL": 4, "TRAP": 5, "ABRT": 6, "BUS": 7, "FPE": 8, "KILL": 9, "USR1": 10, "SEGV": 11, "USR2": 12, "PIPE": 13,
-      "ALRM": 14, "TERM": 15, "STKFLT": 16, "CHLD": 17, "CONT": 18, "STOP": 19, "TSTP": 20, "TTIN": 21, "TTOU": 22, "URG": 23, "XCPU": 24,
-      "XFSZ": 25, "VTALRM": 26, "PROF": 27, "WINCH": 28, "IO": 29, "POLL": 29, "PWR": 30, "SYS": 31, "RTMIN": 34, "RTMAX": 64,
-    ]
-    if let number = names[short] { return number }
-    if short.hasPrefix("RTMIN+"), let more = Int32(short.dropFirst(6)), more >= 0, more <= 30 { return 34 + more }
-    return nil
-  }
-
   static func stored(_ config: ContainerConfig) throws(RuntimeError) -> StoredContainer {
     var stored = StoredContainer()
     stored.user = config.user
@@ -80,7 +67,7 @@ enum Plan {
     stored.capabilities = try capabilities(config).rawValue
     stored.noNewPrivileges = config.noNewPrivileges
     stored.unconfined = config.seccomp == .unconfined
-    guard let signal = signalNumber(config.stopSignal.isEmpty ? "SIGTERM" : config.stopSignal) else {
+    guard let signal = SignalName.number(config.stopSignal.isEmpty ? "SIGTERM" : config.stopSignal) else {
       throw RuntimeError(.invalid, "use stop signal", config.stopSignal, "no such signal")
     }
     stored.stopSignal = signal
@@ -141,19 +128,21 @@ enum Plan {
     typealias V = PlanWriter.Value
     var plan = PlanWriter()
     let safe = UInt64(CLINUX_MS_NOSUID | CLINUX_MS_NODEV | CLINUX_MS_NOEXEC)
-    var namespaces = CLINUX_CLONE_NEWNS | CLINUX_CLONE_NEWPID | CLINUX_CLONE_NEWIPC | CLINUX_CLONE_NEWUTS
+    var namespaces = CLINUX_CLONE_NEWNS | CLINUX_CLONE_NEWPID | CLINUX_CLONE_NEWIPC | CLINUX_CLONE_NEWUTS | CLINUX_CLONE_NEWCGROUP
     if config.network == .new { namespaces |= CLINUX_CLONE_NEWNET }
     plan.add(CLINUX_OP_NAMESPACES, "make namespaces", [.number(UInt64(namespaces))])
     if let directory = cgroup.cloneDirectory { plan.add(CLINUX_OP_CGROUP, "join cgroup", [.text(directory)]) }
     for list in cgroup.processLists { plan.add(CLINUX_OP_CGROUP_PROCS, "join cgroup", [.text(list)]) }
-    if case .path(let path) = config.network { plan.add(CLINUX_OP_NETNS, "join network namespace", [.text(path)]) }
+    if case .path(let path) = config.network {
+      plan.add(CLINUX_OP_SETNS, "join network namespace", [.number(UInt64(CLINUX_CLONE_NEWNET)), .text(path)])
+    }
     plan.add(CLINUX_OP_STATE, "keep state", [.text(paths.state), .text(cgroup.oomFile)])
     plan.add(
       CLINUX_OP_LOG, "keep logs", [.text(paths.log), .number(UInt64(max(0, config.log.maxSize))), .number(UInt64(max(1, config.log.maxFiles)))])
 
     plan.add(CLINUX_OP_PRIVATE, "make mounts private")
     if let root = config.rootDirectory {
-      plan.add(CLINUX_OP_ROOT, "use root \(root)", [.text(paths.root), .text(root)])
+      plan.add(CLINUX_OP_ROOT, "use root \(root)", [.text(paths.root), .text(root), 0])
     } else {
       let lowers = config.layers.reversed().map { V.text($0) }
       plan.add(
@@ -254,7 +243,9 @@ enum Plan {
   static func makeExec(_ exec: ExecConfig, stored: StoredContainer, cgroup: Cgroup) throws(RuntimeError) -> PlanWriter {
     var plan = PlanWriter()
     var stored = stored
-    plan.add(CLINUX_OP_JOIN, "enter the container")
+    let kinds =
+      CLINUX_CLONE_NEWNS | CLINUX_CLONE_NEWPID | CLINUX_CLONE_NEWIPC | CLINUX_CLONE_NEWUTS | CLINUX_CLONE_NEWNET | CLINUX_CLONE_NEWCGROUP
+    plan.add(CLINUX_OP_JOIN, "enter the container", [.number(UInt64(kinds))])
     if let directory = cgroup.cloneDirectory { plan.add(CLINUX_OP_CGROUP, "join cgroup", [.text(directory)]) }
     for list in cgroup.processLists { plan.add(CLINUX_OP_CGROUP_PROCS, "join cgroup", [.text(list)]) }
     if let score = stored.oomScoreAdj {
@@ -285,13 +276,14 @@ enum Plan {
     if !stored.unconfined {
       do { filter = try Seccomp.standard(for: capabilities).bytes } catch { throw RuntimeError("compile the seccomp profile", error) }
     }
-    func seccomp() { if !filter.isEmpty { plan.add(CLINUX_OP_SECCOMP, "load the seccomp filter", [.bytes(filter)]) } }
+    func seccomp() { if !filter.isEmpty { plan.add(CLINUX_OP_SECCOMP, "load the seccomp filter", [.bytes(filter), 0]) } }
     // Without no_new_privs loading needs CAP_SYS_ADMIN, which the next steps take away.
     if !stored.noNewPrivileges { seccomp() }
     plan.add(
       CLINUX_OP_USER, "become user \(stored.user.isEmpty ? "root" : stored.user)",
       [.text(stored.user), .number(UInt64(stored.groups.count))] + stored.groups.map(V.text))
-    plan.add(CLINUX_OP_CAPABILITIES, "set capabilities", [.number(stored.capabilities), .number(stored.capabilities)])
+    plan.add(
+      CLINUX_OP_CAPABILITIES, "set capabilities", [.number(stored.capabilities), .number(stored.capabilities), .number(stored.capabilities), 0, 0])
     if stored.noNewPrivileges {
       plan.add(CLINUX_OP_NO_NEW_PRIVS, "set no_new_privs")
       seccomp()

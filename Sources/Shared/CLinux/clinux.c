@@ -2,6 +2,8 @@
 #include "clinux.h"
 #include <dirent.h>
 #include <errno.h>
+#include <linux/bpf.h>
+#include <termios.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <sched.h>
@@ -163,4 +165,38 @@ ssize_t clinux_receive_fd(int socket, void *bytes, size_t count, int *fd) {
   for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header; header = CMSG_NXTHDR(&message, header))
     if (header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS) memcpy(fd, CMSG_DATA(header), sizeof *fd);
   return n;
+}
+
+int clinux_bpf_devices(int cgroup, const uint64_t *instructions, size_t count) {
+  union bpf_attr load, attach;
+  memset(&load, 0, sizeof load);
+  load.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
+  load.insns = (uint64_t)(uintptr_t)instructions;
+  load.insn_cnt = (uint32_t)count;
+  load.license = (uint64_t)(uintptr_t)"GPL";
+  int program = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load);
+  if (program < 0) return -errno;
+  memset(&attach, 0, sizeof attach);
+  attach.target_fd = (uint32_t)cgroup;
+  attach.attach_bpf_fd = (uint32_t)program;
+  attach.attach_type = BPF_CGROUP_DEVICE;
+  attach.attach_flags = BPF_F_ALLOW_MULTI;
+  int r = syscall(SYS_bpf, BPF_PROG_ATTACH, &attach, sizeof attach) < 0 ? -errno : 0;
+  close(program);
+  return r;
+}
+int clinux_ioctl_raw_terminal(int fd, int raw) {
+  static struct termios before;
+  static int kept;
+  if (!raw) return kept ? result(tcsetattr(fd, TCSANOW, &before)) : 0;
+  if (tcgetattr(fd, &before) < 0) return -errno;
+  kept = 1;
+  struct termios now = before;
+  cfmakeraw(&now);
+  return result(tcsetattr(fd, TCSANOW, &now));
+}
+int clinux_copy_winsize(int from, int to) {
+  struct winsize size;
+  if (ioctl(from, TIOCGWINSZ, &size) < 0) return -errno;
+  return result(ioctl(to, TIOCSWINSZ, &size));
 }

@@ -2,6 +2,7 @@
 // no allocation. The order of the steps is the plan's; what a step does is here.
 #define _GNU_SOURCE
 #include "clinux.h"
+#include "clinux_child.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -28,26 +29,6 @@
 
 // MARK: reading
 
-struct cursor { const uint8_t *at, *end; int bad; };
-static uint64_t number(struct cursor *c) {
-  if (c->end - c->at < 8) { c->bad = 1; return 0; }
-  uint64_t value;
-  memcpy(&value, c->at, 8);
-  c->at += 8;
-  return value;
-}
-static const char *bytes(struct cursor *c, uint64_t *length) {
-  *length = number(c);
-  uint64_t padded = (*length + 8) & ~7ULL;
-  if (c->bad || *length > (1 << 24) || (uint64_t)(c->end - c->at) < padded || c->at[*length] != 0) { c->bad = 1; *length = 0; return ""; }
-  const char *start = (const char *)c->at;
-  c->at += padded;
-  return start;
-}
-static const char *string(struct cursor *c) {
-  uint64_t length;
-  return bytes(c, &length);
-}
 static int next(struct cursor *plan, uint32_t *code, struct cursor *payload) {
   if (plan->at == plan->end) return 0;
   uint32_t length;
@@ -74,7 +55,8 @@ int clinux_plan_map(int fd, struct clinux_plan *plan) {
 }
 int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *launch) {
   memset(launch, 0, sizeof *launch);
-  launch->state = launch->oom = launch->log = launch->cgroup = launch->netns = "";
+  launch->state = launch->oom = launch->log = launch->cgroup = "";
+  launch->uid_map = launch->gid_map = launch->time_offsets = "";
   struct cursor c = {plan->bytes + 8, plan->bytes + plan->length, 0}, p;
   uint32_t code;
   for (int r; (r = next(&c, &code, &p)) != 0;) {
@@ -86,8 +68,15 @@ int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *lau
         if (launch->procs_count == 16) return -E2BIG;
         launch->procs[launch->procs_count++] = string(&p);
         break;
-      case CLINUX_OP_NETNS: launch->netns = string(&p); break;
-      case CLINUX_OP_JOIN: launch->join = 1; break;
+      case CLINUX_OP_SETNS:
+        if (launch->joined_count == 8) return -E2BIG;
+        launch->joined[launch->joined_count].kind = number(&p);
+        launch->joined[launch->joined_count++].path = string(&p);
+        break;
+      case CLINUX_OP_JOIN: launch->join = number(&p); break;
+      case CLINUX_OP_DETACHED: launch->detached = 1; launch->keep_keyring = (int)number(&p); break;
+      case CLINUX_OP_ID_MAPS: launch->uid_map = string(&p); launch->gid_map = string(&p); break;
+      case CLINUX_OP_TIME_OFFSETS: launch->time_offsets = string(&p); break;
       case CLINUX_OP_STATE: launch->state = string(&p); launch->oom = string(&p); break;
       case CLINUX_OP_LOG: launch->log = string(&p); launch->log_size = number(&p); launch->log_files = number(&p); break;
       case CLINUX_OP_TTY: launch->tty = 1; break;
@@ -99,7 +88,7 @@ int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *lau
 
 // MARK: telling
 
-static void tell(int socket, uint32_t kind, int error, uint32_t index, const char *text, int fd) {
+void clinux_child_tell(int socket, uint32_t kind, int error, uint32_t index, const char *text, int fd) {
   struct clinux_report report;
   memset(&report, 0, sizeof report);
   report.kind = kind;
@@ -111,19 +100,14 @@ static void tell(int socket, uint32_t kind, int error, uint32_t index, const cha
 
 // MARK: the child
 
-struct child {
-  int report, root, proc, null, tty_done;
-  uint32_t index;
-  const char *step;  // what was being done, for the report
-  char step_buffer[104];
-  struct clinux_user user;
-  int have_user, init;
-};
-#define STEP(text) (child->step = (text))
-#define TRY(call) do { if ((call) < 0) return -errno; } while (0)
-#define TRYR(call) do { int r_ = (call); if (r_ < 0) return r_; } while (0)
-
-static void join_text(struct child *child, const char *a, const char *b) {
+void clinux_child_fd_path(char path[40], int fd) {
+  char digits[12];
+  int k = 11;
+  digits[k] = 0;
+  for (int v = fd; v || k == 11; v /= 10) digits[--k] = (char)('0' + v % 10);
+  strcat(strcpy(path, "/proc/self/fd/"), digits + k);
+}
+void clinux_child_join_text(struct child *child, const char *a, const char *b) {
   size_t n = strlen(a);
   if (n > 60) n = 60;
   memcpy(child->step_buffer, a, n);
@@ -170,11 +154,10 @@ static int make_folder(struct child *child, const char *path, uint64_t resolve, 
   }
   return fd;
 }
-static int folder_in_root(struct child *child, const char *path, uint64_t resolve) { return make_folder(child, path, resolve, 0); }
-static const uint64_t in_root = CLINUX_RESOLVE_IN_ROOT | CLINUX_RESOLVE_NO_MAGICLINKS;
+int clinux_child_folder_in_root(struct child *child, const char *path, uint64_t resolve) { return make_folder(child, path, resolve, 0); }
 
 // The last name of a path, and a descriptor of the folder before it.
-static int parent_in_root(struct child *child, const char *path, const char **name) {
+int clinux_child_parent_in_root(struct child *child, const char *path, const char **name) {
   char folder[4096];
   size_t n = strlen(path);
   if (n >= sizeof folder) return -ENAMETOOLONG;
@@ -185,9 +168,9 @@ static int parent_in_root(struct child *child, const char *path, const char **na
   memcpy(folder, path, slash);
   folder[slash] = 0;
   *name = path + slash;
-  return folder_in_root(child, folder, in_root);
+  return clinux_child_folder_in_root(child, folder, in_root);
 }
-static int target_in_root(struct child *child, const char *path, int folder) {
+int clinux_child_target_in_root(struct child *child, const char *path, int folder) {
   int fd = clinux_openat2(child->root, path, O_PATH | O_CLOEXEC, 0, in_root);
   if (fd >= 0) {
     struct stat status;
@@ -196,9 +179,9 @@ static int target_in_root(struct child *child, const char *path, int folder) {
     return fd;
   }
   if (fd != -ENOENT) return fd;
-  if (folder) return folder_in_root(child, path, in_root);
+  if (folder) return clinux_child_folder_in_root(child, path, in_root);
   const char *name;
-  int parent = parent_in_root(child, path, &name);
+  int parent = clinux_child_parent_in_root(child, path, &name);
   if (parent < 0) return parent;
   int made = openat(parent, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_RDONLY, 0644), error = errno;
   close(parent);
@@ -207,21 +190,21 @@ static int target_in_root(struct child *child, const char *path, int folder) {
   return clinux_openat2(child->root, path, O_PATH | O_CLOEXEC, 0, in_root);
 }
 // /proc, /sys, /dev: a folder by that very name; a symbolic link there is an attack (CVE-2019-19921, CVE-2023-27561).
-static int plain_folder(struct child *child, const char *path) {
-  int fd = folder_in_root(child, path, CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_SYMLINKS | CLINUX_RESOLVE_NO_MAGICLINKS);
+int clinux_child_plain_folder(struct child *child, const char *path) {
+  int fd = clinux_child_folder_in_root(child, path, CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_SYMLINKS | CLINUX_RESOLVE_NO_MAGICLINKS);
   if (fd == -ELOOP || fd == -ENOTDIR) STEP("refused: the image has a symbolic link or file in its place");
   return fd;
 }
-static int attach(int mount, int target) {
+int clinux_child_attach(int mount, int target) {
   return move_mount(mount, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0 ? -errno : 0;
 }
-static int bind_onto(struct child *child, int source, const char *source_path, int target, uint64_t attributes, int recursive) {
+int clinux_child_bind_onto(struct child *child, int source, const char *source_path, int target, uint64_t attributes, int recursive) {
   unsigned recurse = recursive ? AT_RECURSIVE : 0;
   int tree = source_path ? open_tree(AT_FDCWD, source_path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recurse)
                          : open_tree(source, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recurse);
   if (tree < 0) return -errno;
   struct mount_attr set = {.attr_set = attributes, .propagation = MS_PRIVATE};
-  int r = mount_setattr(tree, "", AT_EMPTY_PATH | recurse, &set, sizeof set) < 0 ? -errno : attach(tree, target);
+  int r = mount_setattr(tree, "", AT_EMPTY_PATH | recurse, &set, sizeof set) < 0 ? -errno : clinux_child_attach(tree, target);
   close(tree);
   (void)child;
   return r;
@@ -243,13 +226,8 @@ static int do_overlay(struct child *child, struct cursor *p) {
       char name[40];
       if (compact) {
         int fd = open(layer, O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (fd < 0) { join_text(child, "open layer ", layer); return -errno; }
-        char digits[12];
-        int k = 11;
-        digits[k] = 0;
-        for (int v = fd; v || k == 11; v /= 10) digits[--k] = (char)('0' + v % 10);
-        strcpy(name, "/proc/self/fd/");
-        strcat(name, digits + k);
+        if (fd < 0) { clinux_child_join_text(child, "open layer ", layer); return -errno; }
+        clinux_child_fd_path(name, fd);
         layer = name;
       }
       const char *head = i ? ":" : "lowerdir=";
@@ -280,22 +258,27 @@ static int do_overlay(struct child *child, struct cursor *p) {
 }
 static int do_root(struct child *child, struct cursor *p) {
   const char *target = string(p), *source = string(p);
+  uint64_t devices = number(p);
   int fd = open(target, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return -errno;
-  TRYR(bind_onto(child, -1, source, fd, MOUNT_ATTR_NODEV, 1));
+  TRYR(clinux_child_bind_onto(child, -1, source, fd, devices ? 0 : MOUNT_ATTR_NODEV, 1));
   close(fd);
   TRY(child->root = open(target, O_PATH | O_DIRECTORY | O_CLOEXEC));
   return 0;
 }
-static int do_proc(struct child *child) {
+static int new_proc(struct child *child) {
   int fs = fsopen("proc", FSOPEN_CLOEXEC);
   if (fs < 0) return -errno;
   TRY(fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
   TRY(child->proc = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
   close(fs);
-  int target = plain_folder(child, "proc");
+  return 0;
+}
+static int do_proc(struct child *child) {
+  TRYR(new_proc(child));
+  int target = clinux_child_plain_folder(child, "proc");
   if (target < 0) return target;
-  int r = attach(child->proc, target);
+  int r = clinux_child_attach(child->proc, target);
   close(target);
   return r;
 }
@@ -304,14 +287,10 @@ static int do_mount(struct child *child, struct cursor *p) {
   uint64_t flags = number(p);
   const char *data = string(p);
   uint64_t plain = number(p);
-  int fd = plain ? plain_folder(child, target) : target_in_root(child, target, 1);
+  int fd = plain ? clinux_child_plain_folder(child, target) : clinux_child_target_in_root(child, target, 1);
   if (fd < 0) return fd;
-  char path[40] = "/proc/self/fd/";
-  int k = 32;
-  char digits[33];
-  digits[k] = 0;
-  for (int v = fd; v || k == 32; v /= 10) digits[--k] = (char)('0' + v % 10);
-  strcat(path, digits + k);
+  char path[40];
+  clinux_child_fd_path(path, fd);
   int r = mount(type, path, type, flags, *data ? data : NULL) < 0 ? -errno : 0;
   close(fd);
   return r;
@@ -323,10 +302,10 @@ static int do_bind(struct child *child, struct cursor *p) {
   STEP("look at the source");
   TRY(stat(source, &status));
   STEP("make the target");
-  int fd = target_in_root(child, target, S_ISDIR(status.st_mode));
+  int fd = clinux_child_target_in_root(child, target, S_ISDIR(status.st_mode));
   if (fd < 0) return fd;
   STEP("bind");
-  int r = bind_onto(child, -1, source, fd, (flags & CLINUX_BIND_READONLY ? MOUNT_ATTR_RDONLY : 0) | (flags & CLINUX_BIND_DEVICES ? 0 : MOUNT_ATTR_NODEV),
+  int r = clinux_child_bind_onto(child, -1, source, fd, (flags & CLINUX_BIND_READONLY ? MOUNT_ATTR_RDONLY : 0) | (flags & CLINUX_BIND_DEVICES ? 0 : MOUNT_ATTR_NODEV),
                     flags & CLINUX_BIND_RECURSIVE);
   close(fd);
   return r;
@@ -357,17 +336,13 @@ static int do_unmount(struct child *child, struct cursor *p) {
   const char *path = string(p);
   int fd = clinux_openat2(child->root, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, plain_path);
   if (fd < 0) return fd;
-  char name[40] = "/proc/self/fd/";
-  int k = 32;
-  char digits[33];
-  digits[k] = 0;
-  for (int v = fd; v || k == 32; v /= 10) digits[--k] = (char)('0' + v % 10);
-  strcat(name, digits + k);
+  char name[40];
+  clinux_child_fd_path(name, fd);
   int r = umount2(name, MNT_DETACH) < 0 ? -errno : 0;
   close(fd);
   if (r < 0) return r;
   const char *last;
-  int parent = parent_in_root(child, path, &last);
+  int parent = clinux_child_parent_in_root(child, path, &last);
   if (parent < 0) return parent;
   r = unlinkat(parent, last, AT_REMOVEDIR) < 0 ? -errno : 0;
   close(parent);
@@ -386,17 +361,17 @@ static int do_device(struct child *child, struct cursor *p) {
   STEP("check the host's device");
   if (!S_ISCHR(status.st_mode) || status.st_rdev != ((major_number << 8) | minor_number)) return -ENODEV;
   STEP("make the target");
-  int target = target_in_root(child, path, 0);
+  int target = clinux_child_target_in_root(child, path, 0);
   if (target < 0) return target;
   // Read-only: the device works as ever, its mode and owner on the host cannot be changed from inside.
-  int r = bind_onto(child, source, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
+  int r = clinux_child_bind_onto(child, source, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
   close(target);
   if (!strcmp(name, "null")) child->null = source; else close(source);
   return r;
 }
 static int do_symlink(struct child *child, struct cursor *p) {
   const char *content = string(p), *path = string(p), *name;
-  int parent = parent_in_root(child, path, &name);
+  int parent = clinux_child_parent_in_root(child, path, &name);
   if (parent < 0) return parent;
   int r = symlinkat(content, parent, name) < 0 && errno != EEXIST ? -errno : 0;
   close(parent);
@@ -419,12 +394,19 @@ static int do_mask(struct child *child, struct cursor *p) {
       TRY(fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
       TRY(empty = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
       close(fs);
-      r = attach(empty, target);
+      r = clinux_child_attach(empty, target);
     } else {
-      r = bind_onto(child, empty, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 0);
+      r = clinux_child_bind_onto(child, empty, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 0);
     }
   } else {
-    r = child->null < 0 ? -ENODEV : bind_onto(child, child->null, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
+    if (child->null < 0) {
+      child->null = open("/dev/null", O_PATH | O_NOFOLLOW | O_CLOEXEC);
+      struct stat device;
+      if (child->null < 0) return -errno;
+      TRY(fstat(child->null, &device));
+      if (!S_ISCHR(device.st_mode) || device.st_rdev != ((1 << 8) | 3)) return -ENODEV;
+    }
+    r = clinux_child_bind_onto(child, child->null, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
   }
   close(target);
   return r;
@@ -441,14 +423,15 @@ static int do_readonly(struct child *child, struct cursor *p) {
   if (statx(target, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, 0, &info) == 0 && (info.stx_attributes & STATX_ATTR_MOUNT_ROOT))
     r = mount_setattr(target, "", AT_EMPTY_PATH, &set, sizeof set) < 0 ? -errno : 0;
   else
-    r = bind_onto(child, target, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 1);
+    r = clinux_child_bind_onto(child, target, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 1);
   close(target);
   return r;
 }
 static int do_sysctl(struct child *child, struct cursor *p) {
   const char *path = string(p), *value = string(p);
   char full[512] = "sys/";
-  if (child->proc < 0 || strlen(path) > 400) return -EINVAL;
+  if (strlen(path) > 400) return -EINVAL;
+  if (child->proc < 0) TRYR(new_proc(child));
   strcat(full, path);
   int fd = clinux_openat2(child->proc, full, O_WRONLY | O_CLOEXEC, 0, CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_SYMLINKS | CLINUX_RESOLVE_NO_XDEV);
   if (fd < 0) return fd;
@@ -472,7 +455,7 @@ static int do_rlimit(struct child *child, struct cursor *p) {
   if (wanted.rlim_max > now.rlim_max) wanted.rlim_max = now.rlim_max;
   if (wanted.rlim_cur > wanted.rlim_max) wanted.rlim_cur = wanted.rlim_max;
   TRY(setrlimit(resource, &wanted));
-  tell(child->report, CLINUX_REPORT_WARNING, EPERM, child->index, "lowered to the host's hard limit", -1);
+  clinux_child_tell(child->report, CLINUX_REPORT_WARNING, EPERM, child->index, "lowered to the host's hard limit", -1);
   return 0;
 }
 static int write_oom_score(uint64_t shifted) {
@@ -495,7 +478,7 @@ static int do_cwd(struct child *child, struct cursor *p) {
   if (root < 0) return -errno;
   child->root = root;
   int fd = clinux_openat2(root, path, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, in_root);
-  if (fd == -ENOENT && make) fd = folder_in_root(child, path, in_root);
+  if (fd == -ENOENT && make) fd = clinux_child_folder_in_root(child, path, in_root);
   if (fd < 0) return fd;
   TRY(fchdir(fd));
   close(fd);
@@ -518,7 +501,7 @@ static int do_user(struct child *child, struct cursor *p) {
   int r = clinux_resolve_user(root, user, groups, (int)count, &child->user, what);
   close(root);
   if (r < 0) {
-    join_text(child, r == -ENOENT ? "no such user in /etc/passwd: " : r == -ESRCH ? "no such group in /etc/group: " : "not a valid id: ", what);
+    clinux_child_join_text(child, r == -ENOENT ? "no such user in /etc/passwd: " : r == -ESRCH ? "no such group in /etc/group: " : "not a valid id: ", what);
     return r;
   }
   child->have_user = 1;
@@ -540,7 +523,7 @@ static int do_user(struct child *child, struct cursor *p) {
 }
 // Bounding set first: it needs CAP_SETPCAP, which is then still there.
 static int do_capabilities(struct child *child, struct cursor *p) {
-  uint64_t bounding = number(p), granted = number(p);
+  uint64_t bounding = number(p), effective = number(p), permitted = number(p), inheritable = number(p), ambient = number(p);
   struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
   struct __user_cap_data_struct data[2];
   // A change of user left the permitted set (PR_SET_KEEPCAPS) but no effective one.
@@ -559,17 +542,23 @@ static int do_capabilities(struct child *child, struct cursor *p) {
   TRY(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0));
   STEP("set");
   memset(data, 0, sizeof data);
-  data[0].effective = data[0].permitted = (uint32_t)granted;
-  data[1].effective = data[1].permitted = (uint32_t)(granted >> 32);
+  data[0] = (struct __user_cap_data_struct){(uint32_t)effective, (uint32_t)permitted, (uint32_t)inheritable};
+  data[1] = (struct __user_cap_data_struct){(uint32_t)(effective >> 32), (uint32_t)(permitted >> 32), (uint32_t)(inheritable >> 32)};
   TRY(syscall(SYS_capset, &header, data));
+  STEP("raise ambient");
+  for (unsigned long value = 0; value < 64; value++)
+    if (ambient >> value & 1 && prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, value, 0, 0) < 0)
+      clinux_child_tell(child->report, CLINUX_REPORT_WARNING, errno, child->index, "an ambient capability is neither permitted nor inheritable", -1);
   return 0;
 }
 static int do_seccomp(struct cursor *p) {
   uint64_t length;
   const char *program = bytes(p, &length);
   struct sock_fprog filter = {.len = (unsigned short)(length / sizeof(struct sock_filter)), .filter = (struct sock_filter *)(uintptr_t)program};
+  uint64_t flags = number(p);
+  if (p->bad) return -EBADMSG;
   if (length == 0 || length / sizeof(struct sock_filter) > 4096 * 8) return -EINVAL;
-  TRY(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter));
+  TRY(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter));
   return 0;
 }
 static int do_loopback(void) {
@@ -602,15 +591,15 @@ static int do_tty(struct child *child, struct cursor *p) {
   if (console) {
     STEP("bind to /dev/console");
     child->root = root;
-    int target = target_in_root(child, "dev/console", 0);
+    int target = clinux_child_target_in_root(child, "dev/console", 0);
     if (target < 0) return target;
-    TRYR(bind_onto(child, slave, NULL, target, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0));
+    TRYR(clinux_child_bind_onto(child, slave, NULL, target, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0));
     close(target);
   }
   STEP("make it the controlling terminal");
   TRY(ioctl(slave, TIOCSCTTY, 0));
   for (int fd = 0; fd < 3; fd++) TRY(dup2(slave, fd));
-  tell(child->report, CLINUX_REPORT_TERMINAL, 0, child->index, "", master);
+  clinux_child_tell(child->report, CLINUX_REPORT_TERMINAL, 0, child->index, "", master);
   close(master);
   return 0;
 }
@@ -657,10 +646,15 @@ static int do_exec(struct child *child, struct cursor *p) {
   if (!has_home) list[n++] = strcat(home, child->have_user ? child->user.home : "/");
   list[n] = NULL;
   // The parent's death is ours; after the last change of credentials, which would clear it (prctl(2)).
-  prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
-  // Every descriptor above stdio ends with exec, whoever left it open (CVE-2024-21626).
+  if (!child->start) prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  // Every descriptor above stdio (and those to be kept) ends with exec, whoever left it open (CVE-2024-21626).
   STEP("close descriptors");
-  TRY(syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC));
+  TRY(syscall(SYS_close_range, 3 + child->preserve, ~0U, CLOSE_RANGE_CLOEXEC));
+  if (*child->executable) {
+    STEP("");
+    syscall(SYS_execve, child->executable, argv, envp);
+    return -errno;
+  }
   if (child->init) {
     STEP("fork the program");
     pid_t program = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
@@ -731,7 +725,7 @@ static int perform(struct child *child, uint32_t code, struct cursor *p, int joi
       if (join) return 0;
       int r = write_oom_score(number(p));
       if (r == -EPERM || r == -EACCES) {
-        tell(child->report, CLINUX_REPORT_WARNING, -r, child->index, "not permitted", -1);
+        clinux_child_tell(child->report, CLINUX_REPORT_WARNING, -r, child->index, "not permitted", -1);
         return 0;
       }
       return r;
@@ -747,15 +741,20 @@ static int perform(struct child *child, uint32_t code, struct cursor *p, int joi
     case CLINUX_OP_LOOPBACK_UP: return do_loopback();
     case CLINUX_OP_INIT: child->init = 1; return 0;
     case CLINUX_OP_EXEC: return do_exec(child, p);
-    default: return code < CLINUX_OP_PRIVATE ? 0 : -ENOSYS;
+    default: return code < CLINUX_OP_PRIVATE ? 0 : clinux_child_bundle(child, code, p);
   }
 }
 
-static _Noreturn void run_child(const struct clinux_plan *plan, const struct clinux_launch *launch, const int stdio[3], int report, int netns,
+static int in_user_namespace(const struct clinux_launch *launch) {
+  for (int i = 0; i < launch->joined_count; i++)
+    if (launch->joined[i].kind == CLONE_NEWUSER) return 1;
+  return ((launch->namespaces | launch->join) & CLONE_NEWUSER) != 0;
+}
+static _Noreturn void run_child(const struct clinux_plan *plan, const struct clinux_launch *launch, const int stdio[3], int report, const int *joined,
                                 const int *procs) {
   static struct child state;
   struct child *child = &state;
-  *child = (struct child){.report = report, .root = -1, .proc = -1, .null = -1, .step = ""};
+  *child = (struct child){.report = report, .root = -1, .proc = -1, .null = -1, .state_fd = -1, .listener = -1, .start = launch->detached, .step = ""};
   int r = 0;
   sigset_t none;
   sigemptyset(&none);
@@ -764,22 +763,33 @@ static _Noreturn void run_child(const struct clinux_plan *plan, const struct cli
   // First into the cgroups: whatever is used from here on counts as the container's.
   for (int i = 0; i < launch->procs_count; i++)
     if (write(procs[i], "0", 1) < 0) {
-      join_text(child, "join cgroup ", launch->procs[i]);
+      clinux_child_join_text(child, "join cgroup ", launch->procs[i]);
       r = -errno;
       goto fail;
     }
-  if (!launch->join) {
+  if (*launch->uid_map) {
+    char byte;
+    STEP("wait for the user namespace's maps");
+    if (recv(report, &byte, 1, 0) != 1) { r = -EPIPE; goto fail; }
+  }
+  if (launch->namespaces & CLONE_NEWCGROUP) {
     STEP("new cgroup namespace");
     if (unshare(CLONE_NEWCGROUP) < 0) { r = -errno; goto fail; }
   }
-  if (netns >= 0) {
-    STEP("join the network namespace");
-    if (setns(netns, CLONE_NEWNET) < 0) { r = -errno; goto fail; }
+  for (int i = 0; i < launch->joined_count; i++) {
+    if (joined[i] < 0) continue;
+    clinux_child_join_text(child, "join namespace ", launch->joined[i].path);
+    if (setns(joined[i], (int)launch->joined[i].kind) < 0) { r = -errno; goto fail; }
+  }
+  if (in_user_namespace(launch)) {
+    // Its root, where it has one: what is made from here on is owned by a user that the namespace knows.
+    STEP("become the user namespace's root");
+    if ((syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0) && errno != EINVAL) { r = -errno; goto fail; }
   }
   STEP("begin a session");
   if (setsid() < 0) { r = -errno; goto fail; }
   // A session keyring of its own; not every kernel has them.
-  syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL);
+  if (!launch->keep_keyring) syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL);
   STEP("set stdio");
   if (!launch->tty)
     for (int fd = 0; fd < 3; fd++)
@@ -789,12 +799,13 @@ static _Noreturn void run_child(const struct clinux_plan *plan, const struct cli
   for (;; child->index++) {
     child->step = "";
     if ((r = next(&c, &code, &p)) <= 0) break;
-    if ((r = perform(child, code, &p, launch->join)) == 0 && p.bad) r = -EBADMSG;
+    if ((r = perform(child, code, &p, launch->join || launch->detached)) == 0 && p.bad) r = -EBADMSG;
     if (r < 0) break;
   }
   if (r == 0) r = -EBADMSG;
 fail:
-  tell(report, CLINUX_REPORT_FAILED, -r, child->index, child->step, -1);
+  // Not `report`: after the wait for start it is another.
+  clinux_child_tell(child->report, CLINUX_REPORT_FAILED, -r, child->index, child->step, -1);
   _exit(127);
 }
 
@@ -816,54 +827,108 @@ uint64_t clinux_start_time(pid_t pid) {
   return at ? strtoull(at + 1, NULL, 10) : 0;
 }
 
+static int write_to(const char *path, const char *text) {
+  int fd = open(path, O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return -1;
+  ssize_t n = write(fd, text, strlen(text));
+  int error = errno;
+  close(fd);
+  errno = error;
+  return n < 0 ? -1 : 0;
+}
+// user_namespaces(7): by a process outside, before the child does anything in it.
+static int write_maps(const struct clinux_launch *launch, pid_t pid) {
+  char path[40], digits[12];
+  int k = 11;
+  digits[k] = 0;
+  for (unsigned v = (unsigned)pid; v || k == 11; v /= 10) digits[--k] = (char)('0' + v % 10);
+  if (write_to(strcat(strcat(strcpy(path, "/proc/"), digits + k), "/gid_map"), launch->gid_map) < 0) return -1;
+  return write_to(strcat(strcat(strcpy(path, "/proc/"), digits + k), "/uid_map"), launch->uid_map);
+}
+
 pid_t clinux_launch(const struct clinux_plan *plan, const struct clinux_launch *launch, const int stdio[3], int report, int *pidfd, int *terminal) {
-  int channel[2], netns = -1, cgroup = -1, procs[16];
+  int channel[2], cgroup = -1, procs[16], joined[8];
   *pidfd = *terminal = -1;
-#define GIVE_UP(text) do { tell(report, CLINUX_REPORT_FAILED, errno, ~0U, text, -1); return -1; } while (0)
+#define GIVE_UP(text) do { clinux_child_tell(report, CLINUX_REPORT_FAILED, errno, ~0U, text, -1); return -1; } while (0)
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0) GIVE_UP("make the error channel");
-  if (*launch->netns && (netns = open(launch->netns, O_RDONLY | O_CLOEXEC)) < 0) GIVE_UP("open the network namespace");
+  for (int i = 0; i < launch->joined_count; i++)
+    if ((joined[i] = open(launch->joined[i].path, O_RDONLY | O_CLOEXEC)) < 0) GIVE_UP("open a namespace");
   if (*launch->cgroup && (cgroup = open(launch->cgroup, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0) GIVE_UP("open the cgroup");
   for (int i = 0; i < launch->procs_count; i++)
     if ((procs[i] = open(launch->procs[i], O_WRONLY | O_CLOEXEC)) < 0) GIVE_UP("open the cgroup's process list");
   // Nobody inside may look into this process or its copies before exec (ptrace(2), /proc/PID/exe).
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-  if (launch->join) {
+  if (launch->join || launch->detached) {
+    // Inherited; inside it may not be permitted any more.
     struct cursor c = {plan->bytes + 8, plan->bytes + plan->length, 0}, p;
     uint32_t code;
     while (next(&c, &code, &p) > 0)
-      if (code == CLINUX_OP_OOM_SCORE) write_oom_score(number(&p));
-    if (setns(5, CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWNET | CLONE_NEWCGROUP) < 0) GIVE_UP("join the container's namespaces");
+      if (code == CLINUX_OP_OOM_SCORE && write_oom_score(number(&p)) < 0 && launch->detached)
+        clinux_child_tell(report, CLINUX_REPORT_WARNING, EPERM, ~0U, "oom_score_adj: not permitted", -1);
   }
+  if (launch->join && setns(5, (int)launch->join) < 0) GIVE_UP("join the container's namespaces");
+  if (launch->namespaces & CLONE_NEWTIME) {
+    // For children alone; clocks can be moved as long as nobody is in it (time_namespaces(7)).
+    if (unshare(CLONE_NEWTIME) < 0) GIVE_UP("make a time namespace");
+    if (*launch->time_offsets && write_to("/proc/self/timens_offsets", launch->time_offsets) < 0) GIVE_UP("set the clocks of the time namespace");
+  }
+  // What decides who owns the others, and what only children enter, is joined here; the rest by the child.
+  for (int pass = 0; pass < 2; pass++)
+    for (int i = 0; i < launch->joined_count; i++) {
+      if (joined[i] < 0 || (pass == 0 ? launch->joined[i].kind != CLONE_NEWUSER : launch->joined[i].kind != CLONE_NEWPID)) continue;
+      if (setns(joined[i], (int)launch->joined[i].kind) < 0) GIVE_UP(pass ? "join the pid namespace" : "join the user namespace");
+      close(joined[i]);
+      joined[i] = -1;
+    }
   struct clone_args arguments;
   memset(&arguments, 0, sizeof arguments);
-  arguments.flags = launch->namespaces | CLONE_PIDFD | (cgroup >= 0 ? CLONE_INTO_CGROUP : 0);
+  arguments.flags = (launch->namespaces & ~(uint64_t)(CLONE_NEWCGROUP | CLONE_NEWTIME)) | CLONE_PIDFD | (cgroup >= 0 ? CLONE_INTO_CGROUP : 0);
   arguments.pidfd = (uint64_t)(uintptr_t)pidfd;
-  arguments.exit_signal = SIGCHLD;
+  // A sibling is reaped by our parent, whom its end tells.
+  if (launch->detached) arguments.flags |= CLONE_PARENT; else arguments.exit_signal = SIGCHLD;
   arguments.cgroup = cgroup >= 0 ? (uint64_t)cgroup : 0;
   pid_t pid = (pid_t)syscall(SYS_clone3, &arguments, sizeof arguments);
   if (pid < 0) GIVE_UP("clone");
   if (pid == 0) {
     close(channel[0]);
-    run_child(plan, launch, stdio, channel[1], netns, procs);
+    run_child(plan, launch, stdio, channel[1], joined, procs);
   }
   close(channel[1]);
-  if (netns >= 0) close(netns);
+  for (int i = 0; i < launch->joined_count; i++)
+    if (joined[i] >= 0) close(joined[i]);
   if (cgroup >= 0) close(cgroup);
   for (int i = 0; i < launch->procs_count; i++) close(procs[i]);
+  if (*launch->uid_map) {
+    if (write_maps(launch, pid) < 0) {
+      int error = errno;
+      syscall(SYS_pidfd_send_signal, *pidfd, SIGKILL, NULL, 0);
+      errno = error;
+      GIVE_UP("map ids into the user namespace");
+    }
+    send(channel[0], "m", 1, MSG_NOSIGNAL);
+  }
   for (;;) {
     struct clinux_report record;
     int fd;
     ssize_t n = clinux_receive_fd(channel[0], &record, sizeof record, &fd);
-    if (n <= 0) break;
+    if (n <= 0 || record.kind == CLINUX_REPORT_READY) break;
     if (record.kind == CLINUX_REPORT_TERMINAL) {
       *terminal = fd;
       continue;
     }
+    record.pid = pid;
     clinux_send_fd(report, &record, sizeof record, -1);
     if (record.kind == CLINUX_REPORT_FAILED) {
       waitpid(pid, NULL, 0);
       close(channel[0]);
       return -1;
+    }
+    if (record.kind == CLINUX_REPORT_HOOKS) {
+      // Our parent runs the hooks and answers with the container's state; without an answer the child ends.
+      char answer;
+      if (clinux_receive_fd(report, &answer, 1, &fd) != 1) break;
+      clinux_send_fd(channel[0], &answer, 1, fd);
+      if (fd >= 0) close(fd);
     }
   }
   close(channel[0]);

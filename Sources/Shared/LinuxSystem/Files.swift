@@ -90,6 +90,13 @@ public enum Files {
     try checkResult(clinux_remove_tree(AT_FDCWD, path), "remove", path)
   }
 
+  /// readlink(2).
+  public static func link(_ path: String) throws(SystemError) -> String {
+    var buffer = [UInt8](repeating: 0, count: 4096)
+    let count = buffer.withUnsafeMutableBytes { readlink(path, $0.baseAddress!.assumingMemoryBound(to: CChar.self), $0.count) }
+    return String(decoding: buffer[..<Int(try check(count, "read link", path))], as: UTF8.self)
+  }
+
   public static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
   /// Names without `.` and `..`, sorted; empty when the folder is not there.

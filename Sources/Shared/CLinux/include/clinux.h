@@ -52,6 +52,11 @@ int clinux_rlimit(const char *name);  // number of "nofile" and so on; -1 when u
 ssize_t clinux_send_fd(int socket, const void *bytes, size_t count, int fd);
 ssize_t clinux_receive_fd(int socket, void *bytes, size_t count, int *fd);
 
+// Loads a BPF_PROG_TYPE_CGROUP_DEVICE program (struct bpf_insn, 8 bytes each) and attaches it to a v2 cgroup.
+int clinux_bpf_devices(int cgroup, const uint64_t *instructions, size_t count);
+int clinux_ioctl_raw_terminal(int fd, int raw);  // 1: raw, and what it was is kept; 0: as it was
+int clinux_copy_winsize(int from, int to);
+
 // For orch-init.
 int clinux_make_pipe(int *read_end, int *write_end);
 int clinux_write_byte(int fd, uint8_t byte);

@@ -13,15 +13,18 @@ enum clinux_op {
   CLINUX_OP_NAMESPACES = 1,   // flags of clone3
   CLINUX_OP_CGROUP = 2,       // directory of a v2 cgroup: CLONE_INTO_CGROUP
   CLINUX_OP_CGROUP_PROCS = 3, // cgroup.procs of a v1 cgroup: the child writes 0 to it
-  CLINUX_OP_NETNS = 4,        // path of a network namespace
-  CLINUX_OP_JOIN = 5,         // exec: enter all namespaces of the process whose pidfd is descriptor 5
+  CLINUX_OP_SETNS = 4,        // kind (CLONE_NEW*), path of a namespace
+  CLINUX_OP_JOIN = 5,         // exec: kinds; enter those namespaces of the process whose pidfd is descriptor 5
   CLINUX_OP_STATE = 6,        // state folder, oom counter file ("" none)
   CLINUX_OP_LOG = 7,          // log file, bytes per file, files
   CLINUX_OP_TTY = 8,          // rows, columns: stdio is a new pseudoterminal
+  CLINUX_OP_DETACHED = 9,     // 1: keep the session keyring. The child is its launcher's sibling and outlives both
+  CLINUX_OP_ID_MAPS = 10,     // uid_map, gid_map of the new user namespace
+  CLINUX_OP_TIME_OFFSETS = 11,// timens_offsets of the new time namespace
   // For the child, in order.
   CLINUX_OP_PRIVATE = 20,     // no mount leaves this mount namespace
   CLINUX_OP_OVERLAY = 21,     // target, upper, work, count, lower... (top first)
-  CLINUX_OP_ROOT = 22,        // target, folder: bind it as the root
+  CLINUX_OP_ROOT = 22,        // target, folder, 1: its device nodes work: bind it as the root
   CLINUX_OP_PROC = 23,        // a new procfs on /proc, kept as descriptor for what follows
   CLINUX_OP_MOUNT = 24,       // type, target, mount flags, data, 1: target must be a plain folder
   CLINUX_OP_BIND = 25,        // source, target, flags (CLINUX_BIND_*)
@@ -37,15 +40,29 @@ enum clinux_op {
   CLINUX_OP_OOM_SCORE = 35,   // value + 1000
   CLINUX_OP_CWD = 36,         // path, 1: make it
   CLINUX_OP_USER = 37,        // user, count, group...
-  CLINUX_OP_CAPABILITIES = 38,// bounding, permitted and effective when root, ambient
+  CLINUX_OP_CAPABILITIES = 38,// bounding, effective, permitted, inheritable, ambient
   CLINUX_OP_NO_NEW_PRIVS = 39,
-  CLINUX_OP_SECCOMP = 40,     // struct sock_filter bytes
+  CLINUX_OP_SECCOMP = 40,     // struct sock_filter bytes, SECCOMP_FILTER_FLAG_*
   CLINUX_OP_EXEC = 41,        // argc, args..., envc, env...
   CLINUX_OP_CGROUPFS = 42,    // 0: v2 on /sys/fs/cgroup; else v1, count, controllers...
   CLINUX_OP_LOOPBACK_UP = 43,
   CLINUX_OP_INIT = 44,        // stay as pid 1, run the program as a child
   CLINUX_OP_FILE = 45,        // path, uid, gid, mode, content: a new file on what this plan mounted
   CLINUX_OP_UNMOUNT = 46,     // path: detach what this plan mounted, and remove the folder
+  // Of OCI bundles.
+  CLINUX_OP_PROPAGATION = 50, // path, MS_SHARED and so on with MS_REC
+  CLINUX_OP_ATTACH = 51,      // type, source, target, mount flags, flags taken away, recursive attributes set, cleared, propagation, data, 1: copy up
+  CLINUX_OP_NODE = 52,        // path, type and mode, major, minor, uid, gid
+  CLINUX_OP_MOVE_ROOT = 53,   // the root becomes / without pivot_root
+  CLINUX_OP_DOMAINNAME = 54,  // name
+  CLINUX_OP_PERSONALITY = 55, // persona
+  CLINUX_OP_UMASK = 56,       // mask
+  CLINUX_OP_IDS = 57,         // uid, gid, count, group...
+  CLINUX_OP_PRESERVE = 58,    // count: descriptors from 7 become those from 3
+  CLINUX_OP_HOOKS = 59,       // report, wait for the container's state
+  CLINUX_OP_HOOK = 60,        // path, timeout in seconds (0: none), argc, args..., envc, env...
+  CLINUX_OP_LOOKUP = 61,      // program, PATH: find what EXEC will execute
+  CLINUX_OP_WAIT = 62,        // report READY; a connection to the socket that is descriptor 5 starts
 };
 enum { CLINUX_BIND_READONLY = 1, CLINUX_BIND_RECURSIVE = 2, CLINUX_BIND_DEVICES = 4 };
 
@@ -58,7 +75,7 @@ struct clinux_report {
   uint64_t start;  // start time of pid (FAILED: a second detail number)
   char text[104];  // which step of the operation, NUL terminated
 };
-enum { CLINUX_REPORT_FAILED = 1, CLINUX_REPORT_WARNING = 2, CLINUX_REPORT_STARTED = 3, CLINUX_REPORT_TERMINAL = 4, CLINUX_REPORT_EXITED = 5 };
+enum { CLINUX_REPORT_FAILED = 1, CLINUX_REPORT_WARNING = 2, CLINUX_REPORT_STARTED = 3, CLINUX_REPORT_TERMINAL = 4, CLINUX_REPORT_EXITED = 5, CLINUX_REPORT_HOOKS = 6, CLINUX_REPORT_READY = 7 };
 
 // A user as the kernel will see it.
 struct clinux_user {
@@ -78,9 +95,12 @@ int clinux_plan_map(int fd, struct clinux_plan *plan);
 // What the parent's side of a plan says.
 struct clinux_launch {
   uint64_t namespaces;
-  const char *cgroup, *netns, *state, *oom, *log;
-  uint64_t log_size, log_files;
-  int join, tty;
+  const char *cgroup, *state, *oom, *log;
+  const char *uid_map, *gid_map, *time_offsets;
+  struct { uint64_t kind; const char *path; } joined[8];
+  int joined_count;
+  uint64_t log_size, log_files, join;
+  int tty, detached, keep_keyring;
   uint64_t rows, columns;
   const char *procs[16];
   int procs_count;

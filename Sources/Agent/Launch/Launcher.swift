@@ -1,3 +1,6 @@
+// Launch: the path from a plan to a running process, by orch-init; the agent's containers and OCI bundles both go it.
+// Invariants: what becomes a container never runs this program's own code; a failure names the operation of the plan.
+// It refuses to know what a container is: plans are written by others.
 import CLinux
 import Glibc
 import LinuxSystem
@@ -5,43 +8,46 @@ import Synchronization
 
 /// Starts orch-init out of a sealed copy in memory, so that nothing inside a container can ever write to the program that runs
 /// the next one (CVE-2019-5736). posix_spawn only: this process is threaded and never forks itself.
-final class Launcher: Sendable {
+package final class Launcher: Sendable {
   private let image: SharedDescriptor
   private let null: SharedDescriptor
 
-  init(initPath: String) throws(SystemError) {
+  package init(initPath: String) throws(SystemError) {
     let bytes = try Files.read(initPath)
     image = SharedDescriptor(owning: try checkResult(clinux_memfd("orch-init", bytes, bytes.count), "copy into memory", initPath))
     null = SharedDescriptor(try OwnedDescriptor.open("/dev/null", O_RDWR))
   }
 
-  struct Launched {
+  package struct Launched {
     /// orch-init itself.
-    var monitor: Int32
+    package var monitor: Int32
     /// The process inside, as the host counts.
-    var pid: Int32
-    var startTime: UInt64
-    var warnings: [String]
-    var terminal: Int32?
+    package var pid: Int32
+    package var startTime: UInt64
+    package var warnings: [String]
+    package var terminal: Int32?
   }
   /// Which operation failed: nil for those before the first.
-  struct Failure: Error {
-    var index: Int?
-    var step: String
-    var errno: Errno
+  package struct Failure: Error {
+    package var index: Int?
+    package var step: String
+    package var errno: Errno
+    package init(index: Int?, step: String, errno: Errno) { (self.index, self.step, self.errno) = (index, step, errno) }
   }
 
-  /// Blocks until the program inside has been executed. stdio: descriptors for the child, nil for /dev/null.
-  func launch(
-    _ plan: PlanWriter, name: String, stdio: (Int32?, Int32?, Int32?) = (nil, nil, nil), join: Int32? = nil,
-    spawned: (Int32) -> Void = { _ in }
+  /// Blocks until the program inside has been executed, or waits for its start. stdio: descriptors for the child, nil for /dev/null.
+  /// `fifth`: descriptor 5, the process to join or the socket of the start; `kept`: those that PRESERVE hands on. `hooks` is called with the
+  /// child's pid when the plan says HOOKS, and returns the file that the child's hooks read.
+  package func launch(
+    _ plan: PlanWriter, name: String, stdio: (Int32?, Int32?, Int32?) = (nil, nil, nil), fifth: Int32? = nil, kept: [Int32] = [],
+    spawned: (Int32) -> Void = { _ in }, hooks: (Int32) throws -> SharedDescriptor? = { _ in nil }
   ) throws -> Launched {
     let planFile = OwnedDescriptor(owning: try checkResult(clinux_memfd("plan", plan.bytes, plan.bytes.count), "write the plan of", name))
     var ends: [Int32] = [-1, -1]
     try checkResult(clinux_socketpair(&ends), "make a socket pair")
     let ours = OwnedDescriptor(owning: ends[0])
     let theirs = OwnedDescriptor(owning: ends[1])
-    let pid = try spawn(name, plan: planFile.rawValue, report: theirs.rawValue, stdio: stdio, join: join)
+    let pid = try spawn(name, plan: planFile.rawValue, report: theirs.rawValue, stdio: stdio, fifth: fifth, kept: kept)
     _ = consume theirs
     spawned(pid)
 
@@ -49,6 +55,7 @@ final class Launcher: Sendable {
     var failure: Failure?
     var warnings: [String] = []
     var terminal: Int32 = -1
+    var hookError: (any Error)?
     while launched == nil, failure == nil {
       var record = clinux_report()
       let size = MemoryLayout<clinux_report>.size
@@ -70,8 +77,24 @@ final class Launcher: Sendable {
         warnings.append("\(what): \(text)")
       case CLINUX_REPORT_STARTED:
         launched = Launched(monitor: pid, pid: record.pid, startTime: record.start, warnings: warnings, terminal: terminal >= 0 ? terminal : nil)
+      case CLINUX_REPORT_HOOKS:
+        do {
+          let state = try hooks(record.pid)
+          _ = clinux_send_fd(ours.rawValue, "s", 1, state?.rawValue ?? -1)
+        } catch {
+          // Without an answer nothing of it goes on; it is the one that waits for this.
+          kill(record.pid, SIGKILL)
+          hookError = error
+          shutdown(ours.rawValue, Int32(SHUT_WR))
+        }
       default: break
       }
+    }
+    if let hookError {
+      if let launched { kill(launched.pid, SIGKILL) }
+      var status: Int32 = 0
+      while waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {}
+      throw hookError
     }
     if let launched { return launched }
     if terminal >= 0 { close(terminal) }
@@ -80,13 +103,16 @@ final class Launcher: Sendable {
     throw failure ?? Failure(index: nil, step: "orch-init ended without a report (status \(status))", errno: Errno(EIO))
   }
 
-  private func spawn(_ name: String, plan: Int32, report: Int32, stdio: (Int32?, Int32?, Int32?), join: Int32?) throws(SystemError) -> Int32 {
+  private func spawn(
+    _ name: String, plan: Int32, report: Int32, stdio: (Int32?, Int32?, Int32?), fifth: Int32?, kept: [Int32]
+  ) throws(SystemError) -> Int32 {
     // Sources are moved above all targets, so that no dup2 overwrites one that is still needed.
     var sources: [Int32] = []
     defer { for source in sources { close(source) } }
-    let wanted: [Int32?] = [
-      stdio.0 ?? null.rawValue, stdio.1 ?? null.rawValue, stdio.2 ?? null.rawValue, plan, report, join ?? null.rawValue, image.rawValue,
-    ]
+    let wanted: [Int32?] =
+      [
+        stdio.0 ?? null.rawValue, stdio.1 ?? null.rawValue, stdio.2 ?? null.rawValue, plan, report, fifth ?? null.rawValue, image.rawValue,
+      ] + kept.map { $0 }
     for descriptor in wanted { sources.append(try check(fcntl(descriptor!, F_DUPFD_CLOEXEC, 16), "duplicate a descriptor for", name)) }
 
     var actions = posix_spawn_file_actions_t()

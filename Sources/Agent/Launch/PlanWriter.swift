@@ -1,22 +1,22 @@
 import CLinux
 
 /// Writes the flat plan that CLinux carries out (clinux_plan.h), and keeps for each operation what it is in words.
-struct PlanWriter {
-  private(set) var bytes: [UInt8] = []
+package struct PlanWriter {
+  package private(set) var bytes: [UInt8] = []
   /// By the operation's index: what a failure of it is called.
-  private(set) var names: [String] = []
+  package private(set) var names: [String] = []
 
-  enum Value: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
+  package enum Value: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
     case text(String)
     case number(UInt64)
     case bytes([UInt8])
-    init(stringLiteral value: String) { self = .text(value) }
-    init(integerLiteral value: UInt64) { self = .number(value) }
+    package init(stringLiteral value: String) { self = .text(value) }
+    package init(integerLiteral value: UInt64) { self = .number(value) }
   }
 
-  init() { append(CLINUX_PLAN_MAGIC) }
+  package init() { append(CLINUX_PLAN_MAGIC) }
 
-  mutating func add(_ code: clinux_op, _ name: String, _ values: [Value] = []) {
+  package mutating func add(_ code: clinux_op, _ name: String, _ values: [Value] = []) {
     names.append(name)
     append(UInt32(code.rawValue))
     let lengthAt = bytes.count

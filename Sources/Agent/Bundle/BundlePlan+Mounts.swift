@@ -1,0 +1,123 @@
+import CLinux
+import Cgroups
+import Launch
+import LinuxSystem
+import OCI
+
+extension BundlePlan {
+  static func mounts(_ config: Config, cgroup: Cgroup?, _ plan: inout PlanWriter) throws(BundleError) {
+    for (index, mount) in (config.mounts ?? []).enumerated() {
+      let options: MountOptions
+      do throws(OCIError) { options = try MountOptions(mount.options ?? [], path: "mounts[\(index)]") } catch {
+        throw BundleError("config.json", error)
+      }
+      let target = mount.destination.split(separator: "/").filter { $0 != "." }.joined(separator: "/")
+      guard !target.isEmpty else { throw BundleError("config.json: mounts[\(index)].destination: is the root") }
+      let type = mount.type ?? ""
+      if (type == "cgroup" || type == "cgroup2"), !options.isBind {
+        cgroups(target, options, cgroup, ownNamespace: config.has(.cgroup), &plan)
+        continue
+      }
+      attach(options.isBind ? "bind" : type, mount.source ?? type, target, options, &plan)
+    }
+  }
+
+  private static func attach(_ type: String, _ source: String, _ target: String, _ options: MountOptions, _ plan: inout PlanWriter) {
+    plan.add(
+      CLINUX_OP_ATTACH, options.isBind ? "bind \(source) to /\(target)" : "mount \(type) on /\(target)",
+      [
+        .text(type), .text(source), .text(target), .number(options.flags), .number(options.cleared), .number(options.recursiveSet),
+        .number(options.recursiveCleared), .number(options.propagation), .text(options.data.joined(separator: ",")), .number(options.copyUp ? 1 : 0),
+      ])
+  }
+
+  /// v2: the tree, or without a namespace of its own the container's part of it. v1: a folder with every hierarchy the container is in.
+  private static func cgroups(
+    _ target: String, _ options: MountOptions, _ cgroup: Cgroup?, ownNamespace: Bool, _ plan: inout PlanWriter
+  ) {
+    var options = options
+    options.data = []
+    var bound = options
+    bound.flags |= MountOptions.bind | MountOptions.recursive
+    guard let cgroup, !cgroup.isV2 else {
+      if ownNamespace || cgroup == nil {
+        attach("cgroup2", "cgroup", target, options, &plan)
+      } else if let directory = cgroup?.cloneDirectory {
+        attach("bind", directory, target, bound, &plan)
+      }
+      return
+    }
+    var folder = options
+    folder.flags &= ~MountOptions.readOnly
+    folder.data = ["mode=755", "size=64k"]
+    attach("tmpfs", "tmpfs", target, folder, &plan)
+    for controller in cgroup.controllers {
+      var one = options
+      one.data = [controller]
+      if ownNamespace {
+        attach("cgroup", "cgroup", "\(target)/\(controller)", one, &plan)
+      } else if let directory = cgroup.path(controller: controller) {
+        attach("bind", directory, "\(target)/\(controller)", bound, &plan)
+      }
+    }
+    if options.flags & MountOptions.readOnly != 0 { plan.add(CLINUX_OP_READONLY, "make /\(target) read-only", [.text(target)]) }
+  }
+
+  /// The default devices and links of the specification (config-linux.md) and the configuration's own; none where /dev is a bind mount.
+  static func devices(_ config: Config, _ plan: inout PlanWriter) {
+    let dev = config.mounts?.last { $0.destination.split(separator: "/") == ["dev"] }
+    let bound = dev?.options?.contains { $0 == "bind" || $0 == "rbind" } ?? false
+    if bound { return }
+    func node(_ path: String, _ mode: UInt32, _ major: Int64, _ minor: Int64, _ uid: UInt32 = 0, _ gid: UInt32 = 0) {
+      plan.add(
+        CLINUX_OP_NODE, "make device \(path)",
+        [
+          .text(path), .number(UInt64(mode)), .number(UInt64(bitPattern: major)), .number(UInt64(bitPattern: minor)), .number(UInt64(uid)),
+          .number(UInt64(gid)),
+        ])
+    }
+    let own = config.linux?.devices ?? []
+    for (name, major, minor) in DeviceRules.standard where !own.contains(where: { $0.path == "/dev/\(name)" }) {
+      node("/dev/\(name)", 0o020_666, major, minor)
+    }
+    for device in own {
+      let kind: UInt32 = device.type == "b" ? 0o060_000 : device.type == "p" ? 0o010_000 : 0o020_000
+      node(device.path, kind | (device.fileMode ?? 0o666) & 0o7777, device.major ?? 0, device.minor ?? 0, device.uid ?? 0, device.gid ?? 0)
+    }
+    for (content, path) in [
+      ("/proc/self/fd", "dev/fd"), ("/proc/self/fd/0", "dev/stdin"), ("/proc/self/fd/1", "dev/stdout"), ("/proc/self/fd/2", "dev/stderr"),
+      ("pts/ptmx", "dev/ptmx"), ("/proc/kcore", "dev/core"),
+    ] {
+      plan.add(CLINUX_OP_SYMLINK, "link /\(path)", [.text(content), .text(path)])
+    }
+  }
+}
+
+enum DeviceRules {
+  static let standard: [(String, Int64, Int64)] = [
+    ("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0),
+  ]
+
+  /// Nothing; then what every container may have, as runc (libcontainer/specconv): making nodes, the default devices, terminals; then the
+  /// configuration's rules and devices.
+  static func all(_ linux: Linux) -> [DeviceProgram.Rule] {
+    typealias Rule = DeviceProgram.Rule
+    func rule(_ rule: Resources.DeviceRule) -> Rule {
+      let access = rule.access ?? ""
+      let all = access.isEmpty
+      func number(_ value: Int64?) -> UInt32? { value.flatMap { $0 < 0 ? nil : UInt32(clamping: $0) } }
+      return Rule(
+        allow: rule.allow, isBlock: rule.type == "b" ? true : rule.type == "c" ? false : nil, major: number(rule.major), minor: number(rule.minor),
+        read: all || access.contains("r"), write: all || access.contains("w"), makeNode: all || access.contains("m"))
+    }
+    var rules = [Rule(allow: false)]
+    rules += (linux.resources?.devices ?? []).map(rule)
+    rules += (linux.devices ?? []).filter { $0.type != "p" }.map {
+      Rule(allow: true, isBlock: $0.type == "b", major: UInt32(clamping: $0.major ?? 0), minor: UInt32(clamping: $0.minor ?? 0))
+    }
+    rules += [Rule(allow: true, read: false, write: false)]
+    rules += standard.map { Rule(allow: true, isBlock: false, major: UInt32($0.1), minor: UInt32($0.2)) }
+    rules += [Rule(allow: true, isBlock: false, major: 136), Rule(allow: true, isBlock: false, major: 5, minor: 2)]
+    return rules
+  }
+}

@@ -1,0 +1,106 @@
+import CLinux
+import Cgroups
+import Launch
+import LinuxSystem
+import OCI
+import Seccomp
+
+extension BundlePlan {
+  /// From the resource limits to exec: the same for a container's first process and for every later one.
+  static func process(
+    _ process: ConfigProcess, _ linux: Linux, start hooks: Config.Hooks, preserved: Int, waits: Bool, _ plan: inout PlanWriter
+  ) throws(BundleError) {
+    for limit in process.rlimits ?? [] {
+      let resource = clinux_rlimit(String(limit.type.dropFirst("RLIMIT_".count)).lowercased())
+      guard resource >= 0 else { throw BundleError("process.rlimits: \"\(limit.type)\" is no resource limit") }
+      plan.add(CLINUX_OP_RLIMIT, "set \(limit.type)", [.number(UInt64(resource)), .number(limit.soft), .number(limit.hard)])
+    }
+    var filter: (bytes: [UInt8], flags: UInt64)?
+    if let seccomp = linux.seccomp { filter = try Filters.compile(seccomp) }
+    func load(_ plan: inout PlanWriter) {
+      if let filter { plan.add(CLINUX_OP_SECCOMP, "load the seccomp filter", [.bytes(filter.bytes), .number(filter.flags)]) }
+    }
+    let confined = process.noNewPrivileges == true
+    // Without no_new_privs loading needs CAP_SYS_ADMIN, which the next steps take away.
+    if !confined { load(&plan) }
+    let user = process.user ?? ConfigProcess.User(uid: 0, gid: 0)
+    let groups = user.additionalGids ?? []
+    plan.add(
+      CLINUX_OP_IDS, "become user \(user.uid):\(user.gid)",
+      [.number(UInt64(user.uid)), .number(UInt64(user.gid)), .number(UInt64(groups.count))] + groups.map { .number(UInt64($0)) })
+    try capabilities(process.capabilities, &plan)
+    plan.add(CLINUX_OP_UMASK, "set the umask", [.number(UInt64(user.umask ?? 0o022))])
+    if confined { plan.add(CLINUX_OP_NO_NEW_PRIVS, "set no_new_privs") }
+    if preserved > 0 { plan.add(CLINUX_OP_PRESERVE, "keep descriptors", [.number(UInt64(preserved))]) }
+    let (args, env) = (process.args ?? [], process.env ?? [])
+    let path = env.last { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? ""
+    plan.add(CLINUX_OP_LOOKUP, programName, [.text(args.first ?? ""), .text(path)])
+    if waits { plan.add(CLINUX_OP_WAIT, "wait for start") }
+    for hook in hooks.startContainer ?? [] { add(hook, "startContainer", &plan) }
+    if confined { load(&plan) }
+    plan.add(
+      CLINUX_OP_EXEC, programName,
+      [.number(UInt64(args.count))] + args.map(Value.text) + [.number(UInt64(env.count))] + env.map(Value.text))
+  }
+
+  /// Names that the kernel does not know, or that this process may not hand on, are left out, as crun does.
+  private static func capabilities(_ sets: ConfigProcess.Capabilities?, _ plan: inout PlanWriter) throws(BundleError) {
+    func mask(_ names: [String]?, _ field: String) throws(BundleError) -> CapabilitySet {
+      var sum = CapabilitySet(rawValue: 0)
+      for name in names ?? [] {
+        guard name.hasPrefix("CAP_") else { throw BundleError("process.capabilities.\(field): unknown capability \"\(name)\"") }
+        if let one = CapabilitySet(name: name) { sum = sum.union(one) }
+      }
+      return sum.intersection(.bounding)
+    }
+    let bounding = try mask(sets?.bounding, "bounding")
+    let permitted = try mask(sets?.permitted, "permitted")
+    let effective = try mask(sets?.effective, "effective").intersection(permitted)
+    let inheritable = try mask(sets?.inheritable, "inheritable")
+    // Ambient ones that are not both permitted and inheritable cannot be (capabilities(7)).
+    let ambient = try mask(sets?.ambient, "ambient").intersection(permitted).intersection(inheritable)
+    plan.add(
+      CLINUX_OP_CAPABILITIES, "set capabilities", [bounding, effective, permitted, inheritable, ambient].map { .number($0.rawValue) })
+  }
+}
+
+enum Filters {
+  static func compile(_ seccomp: Linux.Seccomp) throws(BundleError) -> (bytes: [UInt8], flags: UInt64) {
+    func action(_ name: String, _ errno: UInt32?, _ path: String) throws(BundleError) -> UInt32 {
+      guard let base = SeccompNames.actions[name] else { throw BundleError("linux.seccomp.\(path): unknown action \"\(name)\"") }
+      let carries = name == "SCMP_ACT_ERRNO" || name == "SCMP_ACT_TRACE"
+      if errno != nil, !carries { throw BundleError("linux.seccomp.\(path): \(name) takes no errno") }
+      // EPERM, as the specification says.
+      return carries ? base | (errno ?? 1) & 0xffff : base
+    }
+    var rules: [SeccompFilter.Rule] = []
+    for (index, rule) in (seccomp.syscalls ?? []).enumerated() {
+      var conditions: [SeccompFilter.Condition] = []
+      for argument in rule.args ?? [] {
+        guard let comparison = SeccompNames.operators[argument.op] else {
+          throw BundleError("linux.seccomp.syscalls[\(index)].args: unknown operator \"\(argument.op)\"")
+        }
+        guard argument.index < 6 else { throw BundleError("linux.seccomp.syscalls[\(index)].args: index \(argument.index) is above 5") }
+        let masked = argument.op == "SCMP_CMP_MASKED_EQ"
+        conditions.append(
+          SeccompFilter.Condition(argument: argument.index, comparison: comparison, a: argument.value, b: masked ? argument.valueTwo ?? 0 : 0))
+      }
+      rules.append(
+        SeccompFilter.Rule(names: rule.names, action: try action(rule.action, rule.errnoRet, "syscalls[\(index)].action"), conditions: conditions))
+    }
+    var architectures: [UInt32] = []
+    for name in seccomp.architectures ?? [] {
+      guard let number = SeccompNames.architectures[name] else { throw BundleError("linux.seccomp.architectures: unknown architecture \"\(name)\"") }
+      architectures.append(number)
+    }
+    var flags: UInt64 = 0
+    for name in seccomp.flags ?? [] {
+      guard let flag = SeccompNames.flags[name] else { throw BundleError("linux.seccomp.flags: \"\(name)\" is not supported") }
+      // The process has one thread; TSYNC would change what the system call answers.
+      if flag != 1 { flags |= UInt64(flag) }
+    }
+    let filter = SeccompFilter(
+      defaultAction: try action(seccomp.defaultAction, seccomp.defaultErrnoRet, "defaultAction"), architectures: architectures, rules: rules)
+    do throws(SystemError) { return (try Seccomp.compile(filter).bytes, flags) } catch { throw BundleError("linux.seccomp", error) }
+  }
+}

@@ -1,0 +1,133 @@
+import CLinux
+import Cgroups
+import Launch
+import LinuxSystem
+import OCI
+
+/// From a checked configuration to the plan that CLinux carries out. The order is runc's (libcontainer, rootfs_linux.go and standard_init_linux.go).
+enum BundlePlan {
+  typealias Value = PlanWriter.Value
+  /// Of the operations whose failure is the program's: errors say so.
+  static let programName = "execute the program"
+
+  struct Options: Hashable, Sendable {
+    var noPivot = false
+    var keepKeyring = false
+    var preserved = 0
+  }
+
+  static func make(_ config: Config, rootfs: String, cgroup: Cgroup?, options: Options) throws(BundleError) -> PlanWriter {
+    guard let process = config.process else { throw BundleError("process is missing") }
+    let linux = config.linux ?? Linux.empty
+    var plan = PlanWriter()
+    namespaces(linux, &plan)
+    join(cgroup, &plan)
+    plan.add(CLINUX_OP_DETACHED, "outlive the runtime", [.number(options.keepKeyring ? 1 : 0)])
+    oomScore(process, &plan)
+    // Nothing that is mounted here may reach the host.
+    let propagation = MountOptions.propagation(linux.rootfsPropagation)
+    let first = propagation & UInt64(CLINUX_MS_PRIVATE) != 0 ? UInt64(CLINUX_MS_PRIVATE) : UInt64(CLINUX_MS_SLAVE)
+    plan.add(CLINUX_OP_PROPAGATION, "keep mounts from the host", ["/", .number(first | UInt64(CLINUX_MS_REC))])
+    plan.add(CLINUX_OP_ROOT, "use root \(rootfs)", [.text(rootfs), .text(rootfs), 1])
+    try mounts(config, cgroup: cgroup, &plan)
+    devices(config, &plan)
+    hooks(config, &plan)
+    for path in linux.maskedPaths ?? [] { plan.add(CLINUX_OP_MASK, "mask \(path)", [.text(path)]) }
+    for path in linux.readonlyPaths ?? [] { plan.add(CLINUX_OP_READONLY, "make \(path) read-only", [.text(path)]) }
+    for (name, value) in (linux.sysctl ?? [:]).sorted(by: { $0.key < $1.key }) {
+      plan.add(CLINUX_OP_SYSCTL, "set sysctl \(name)", [.text(String(name.map { $0 == "." ? "/" : $0 })), .text(value)])
+    }
+    if options.noPivot { plan.add(CLINUX_OP_MOVE_ROOT, "move the root") } else { plan.add(CLINUX_OP_PIVOT, "change the root") }
+    if process.terminal == true { terminal(process, console: true, &plan) }
+    if propagation != 0 { plan.add(CLINUX_OP_PROPAGATION, "set linux.rootfsPropagation", ["/", .number(propagation)]) }
+    plan.add(CLINUX_OP_CWD, "enter working directory \(process.cwd)", [.text(process.cwd), 1])
+    if config.root?.readonly == true { plan.add(CLINUX_OP_ROOT_READONLY, "make the root read-only") }
+    if let name = config.hostname { plan.add(CLINUX_OP_HOSTNAME, "set hostname \(name)", [.text(name)]) }
+    if let name = config.domainname { plan.add(CLINUX_OP_DOMAINNAME, "set domainname \(name)", [.text(name)]) }
+    if linux.personality?.domain == "LINUX32" { plan.add(CLINUX_OP_PERSONALITY, "set the personality", [8]) }
+    try self.process(process, linux, start: config.hooks ?? Config.Hooks.empty, preserved: options.preserved, waits: true, &plan)
+    return plan
+  }
+
+  /// One more process in a running container: `process` is its own, the rest is the container's.
+  static func makeExec(_ config: Config, _ process: ConfigProcess, cgroup: Cgroup?, preserved: Int) throws(BundleError) -> PlanWriter {
+    let linux = config.linux ?? Linux.empty
+    var plan = PlanWriter()
+    let kinds = (linux.namespaces ?? []).reduce(UInt64(0)) { $0 | $1.type.flag }
+    plan.add(CLINUX_OP_JOIN, "enter the container", [.number(kinds)])
+    join(cgroup, &plan)
+    plan.add(CLINUX_OP_DETACHED, "outlive the runtime", [1])
+    oomScore(process, &plan)
+    if process.terminal == true { terminal(process, console: false, &plan) }
+    plan.add(CLINUX_OP_CWD, "enter working directory \(process.cwd)", [.text(process.cwd), 0])
+    if linux.personality?.domain == "LINUX32" { plan.add(CLINUX_OP_PERSONALITY, "set the personality", [8]) }
+    try self.process(process, linux, start: Config.Hooks.empty, preserved: preserved, waits: false, &plan)
+    return plan
+  }
+
+  private static func namespaces(_ linux: Linux, _ plan: inout PlanWriter) {
+    var fresh: UInt64 = 0
+    for namespace in linux.namespaces ?? [] {
+      if let path = namespace.path, !path.isEmpty {
+        plan.add(CLINUX_OP_SETNS, "join \(namespace.type.rawValue) namespace", [.number(namespace.type.flag), .text(path)])
+      } else {
+        fresh |= namespace.type.flag
+      }
+    }
+    plan.add(CLINUX_OP_NAMESPACES, "make namespaces", [.number(fresh)])
+    if fresh & Linux.Namespace.Kind.user.flag != 0 {
+      func text(_ maps: [Config.IDMapping]?) -> String { (maps ?? []).map { "\($0.containerID) \($0.hostID) \($0.size)\n" }.joined() }
+      plan.add(CLINUX_OP_ID_MAPS, "map ids", [.text(text(linux.uidMappings)), .text(text(linux.gidMappings))])
+    }
+    if let offsets = linux.timeOffsets, !offsets.isEmpty {
+      let lines = offsets.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value.secs ?? 0) \($0.value.nanosecs ?? 0)\n" }
+      plan.add(CLINUX_OP_TIME_OFFSETS, "move clocks", [.text(lines.joined())])
+    }
+    if fresh & Linux.Namespace.Kind.network.flag != 0 { plan.add(CLINUX_OP_LOOPBACK_UP, "bring up the loopback") }
+  }
+  private static func join(_ cgroup: Cgroup?, _ plan: inout PlanWriter) {
+    guard let cgroup else { return }
+    if let directory = cgroup.cloneDirectory { plan.add(CLINUX_OP_CGROUP, "join cgroup", [.text(directory)]) }
+    for list in cgroup.processLists { plan.add(CLINUX_OP_CGROUP_PROCS, "join cgroup", [.text(list)]) }
+  }
+  private static func oomScore(_ process: ConfigProcess, _ plan: inout PlanWriter) {
+    guard let score = process.oomScoreAdj else { return }
+    plan.add(CLINUX_OP_OOM_SCORE, "set oom_score_adj \(score)", [.number(UInt64(score + 1000))])
+  }
+  private static func terminal(_ process: ConfigProcess, console: Bool, _ plan: inout PlanWriter) {
+    let size = process.consoleSize
+    plan.add(
+      CLINUX_OP_TTY, "make a terminal", [.number(UInt64(size?.height ?? 0)), .number(UInt64(size?.width ?? 0)), .number(console ? 1 : 0)])
+  }
+
+  /// createRuntime is run by us when the child asks; createContainer by the child, in its namespaces, before the root changes.
+  private static func hooks(_ config: Config, _ plan: inout PlanWriter) {
+    guard let hooks = config.hooks else { return }
+    let before = (hooks.prestart ?? []) + (hooks.createRuntime ?? [])
+    guard !before.isEmpty || !(hooks.createContainer ?? []).isEmpty else { return }
+    plan.add(CLINUX_OP_HOOKS, "run createRuntime hooks")
+    for hook in hooks.createContainer ?? [] { add(hook, "createContainer", &plan) }
+  }
+  static func add(_ hook: Config.Hook, _ kind: String, _ plan: inout PlanWriter) {
+    let (args, env) = (hook.args ?? [hook.path], hook.env ?? [])
+    plan.add(
+      CLINUX_OP_HOOK, "run \(kind) hook \(hook.path)",
+      [.text(hook.path), .number(UInt64(hook.timeout ?? 0)), .number(UInt64(args.count))] + args.map(Value.text) + [.number(UInt64(env.count))]
+        + env.map(Value.text))
+  }
+}
+
+extension Linux.Namespace.Kind {
+  var flag: UInt64 {
+    switch self {
+    case .pid: UInt64(CLINUX_CLONE_NEWPID)
+    case .network: UInt64(CLINUX_CLONE_NEWNET)
+    case .mount: UInt64(CLINUX_CLONE_NEWNS)
+    case .ipc: UInt64(CLINUX_CLONE_NEWIPC)
+    case .uts: UInt64(CLINUX_CLONE_NEWUTS)
+    case .user: UInt64(CLINUX_CLONE_NEWUSER)
+    case .cgroup: UInt64(CLINUX_CLONE_NEWCGROUP)
+    case .time: 0x80
+    }
+  }
+}

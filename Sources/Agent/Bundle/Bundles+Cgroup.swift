@@ -1,0 +1,67 @@
+import Cgroups
+import FoundationEssentials
+import Glibc
+import LinuxSystem
+import OCI
+
+extension Bundles {
+  /// `linux.cgroupsPath`: absolute below every hierarchy's root, else below ours; without it our own with the container's id.
+  func makeCgroup(_ config: Config, _ id: String, _ stored: inout StoredBundle) throws(BundleError) -> Cgroup? {
+    let resources = config.linux?.resources ?? Resources.empty
+    let path = config.linux?.cgroupsPath ?? ""
+    guard usesCgroups else {
+      let v2 = try ResourceWrites(resources, v2: true)
+      if !v2.writes.isEmpty { throw BundleError("linux.resources: cannot be limited with --cgroup-manager disabled") }
+      return nil
+    }
+    if path.contains(":") { throw BundleError("linux.cgroupsPath: \"\(path)\" is for systemd, which is not supported") }
+    var names = path.split(separator: "/").map(String.init)
+    if !path.hasPrefix("/") { names = ["orch-runtime"] + names }
+    if path.isEmpty { names.append(id) }
+    stored.cgroupName = names.last
+    stored.cgroupParent = names.dropLast().joined(separator: "/")
+    // v1 has a hierarchy for each, and every one that is joined costs: those alone that are used.
+    let sample = try host([]).group(parent: "", name: "")
+    stored.controllers = try ResourceWrites(resources, v2: sample.isV2).controllers + sample.controllersOfPureV1
+    guard let group = try cgroup(stored) else { return nil }
+    // Another root may have the same id: whoever ends one must not end the other.
+    guard group.processes().isEmpty else { throw BundleError("container's cgroup /\(names.joined(separator: "/")) is not empty") }
+    do throws(SystemError) {
+      try group.create(CgroupLimits(), more: stored.controllers.filter { !["memory", "cpu", "pids"].contains($0) })
+      if stored.controllers.contains("cpuset") { try group.inheritCpuset() }
+    } catch { throw BundleError("make cgroup \(names.joined(separator: "/"))", error) }
+    do throws(BundleError) {
+      try ResourceWrites(resources, v2: group.isV2).apply(to: group)
+      do throws(SystemError) { try group.restrictDevices(DeviceRules.all(config.linux ?? Linux.empty)) } catch {
+        throw BundleError("restrict devices", error)
+      }
+    } catch {
+      try? group.remove()
+      throw error
+    }
+    return group
+  }
+
+  func cgroup(_ stored: StoredBundle) throws(BundleError) -> Cgroup? {
+    guard let name = stored.cgroupName else { return nil }
+    return try host(stored.controllers).group(parent: stored.cgroupParent ?? "", name: name)
+  }
+  private func host(_ controllers: [String]) throws(BundleError) -> CgroupHost {
+    do throws(SystemError) { return try CgroupHost.detect(more: controllers) } catch { throw BundleError("find cgroups", error) }
+  }
+
+  static func now() -> String { Date.now.ISO8601Format(Date.ISO8601FormatStyle(includingFractionalSeconds: true)) }
+
+  /// conmon and containerd read it when it is there: whole or not at all.
+  static func writePid(_ path: String, _ pid: Int32) throws(BundleError) {
+    do throws(SystemError) { try Files.writeAtomically(path, "\(pid)", mode: 0o644, durable: false) } catch {
+      throw BundleError("write the pid file", error)
+    }
+  }
+
+  /// Socket activation: what systemd handed us (sd_listen_fds(3)) belongs to the container.
+  static func listenDescriptors(_ config: inout Config) {
+    guard let count = getenv("LISTEN_FDS").map({ String(cString: $0) }), Int(count) ?? 0 > 0 else { return }
+    config.process?.env?.append(contentsOf: ["LISTEN_FDS=\(count)", "LISTEN_PID=1"])
+  }
+}

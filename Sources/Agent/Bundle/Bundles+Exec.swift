@@ -1,0 +1,70 @@
+import CLinux
+import Cgroups
+import Glibc
+import Launch
+import LinuxSystem
+import OCI
+
+extension Bundles {
+  public struct ExecOptions: Hashable, Sendable {
+    public var pidFile: String?
+    public var consoleSocket: String?
+    public var preserved = 0
+    public var ignorePaused = false
+    public init() {}
+  }
+
+  /// What a process that names nothing else gets: the container's own.
+  public func process(of id: String) throws(BundleError) -> ConfigProcess {
+    let config = try BundleFolder.open(root: root, id).config()
+    guard var process = config.process else { throw BundleError("the container has no process") }
+    (process.terminal, process.consoleSize) = (nil, nil)
+    return process
+  }
+
+  /// Runs one more process in a running container; it is a child of this process. The folder is not held while it runs.
+  public func exec(_ id: String, _ process: ConfigProcess, _ options: ExecOptions) throws(BundleError) -> Created {
+    let folder = try BundleFolder.open(root: root, id)
+    let stored = try folder.stored()
+    switch status(stored, folder) {
+    case .running, .created: break
+    case .paused: if !options.ignorePaused { throw BundleError("cannot exec in a paused container (use --ignore-paused to override)") }
+    case .stopped, .creating: throw BundleError("cannot exec in a stopped container")
+    }
+    do throws(OCIError) { try process.check("process") } catch { throw BundleError("exec", error) }
+    guard let first = self.process(stored) else { throw BundleError("cannot exec in a stopped container") }
+    let plan = try BundlePlan.makeExec(folder.config(), process, cgroup: cgroup(stored), preserved: options.preserved)
+    let launched: Launcher.Launched
+    do {
+      launched = try Launcher(initPath: initPath).launch(
+        plan, name: id, stdio: (0, 1, 2), fifth: first.rawValue, kept: (0..<options.preserved).map { 3 + Int32($0) })
+    } catch let failure as Launcher.Failure {
+      throw BundleError("exec failed", failure, plan.names, program: process.args?.first ?? "")
+    } catch { throw (error as? SystemError).map { BundleError("exec failed", $0) } ?? BundleError("exec failed: \(error)") }
+    var status: Int32 = 0
+    waitpid(launched.monitor, &status, 0)
+    var terminal = launched.terminal
+    if let path = options.consoleSocket, let open = terminal {
+      defer { close(open) }
+      do throws(SystemError) { try StartSocket.send(open, toConsole: path) } catch { throw BundleError("exec failed", error) }
+      terminal = nil
+    }
+    if let path = options.pidFile { try Self.writePid(path, launched.pid) }
+    return Created(pid: launched.pid, terminal: terminal, warnings: launched.warnings)
+  }
+
+  /// Changes the limits of a container in place; fields that are absent stay.
+  public func update(_ id: String, _ resources: Resources) throws(BundleError) {
+    do throws(OCIError) { try resources.check() } catch { throw BundleError("update", error) }
+    if resources.devices != nil { throw BundleError("update: devices cannot be changed") }
+    let folder = try BundleFolder.open(root: root, id)
+    let stored = try folder.stored()
+    if status(stored, folder) == .stopped { throw BundleError("container not running") }
+    guard let group = try cgroup(stored) else { throw BundleError("cannot update a container without a cgroup") }
+    let writes = try ResourceWrites(resources, v2: group.isV2)
+    for controller in writes.controllers where group.path(controller: controller) == nil {
+      throw BundleError("update: the container was made without \(controller) limits and is not in that hierarchy (cgroup v1)")
+    }
+    try writes.apply(to: group)
+  }
+}

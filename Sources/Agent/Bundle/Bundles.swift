@@ -1,0 +1,162 @@
+// Bundle: OCI containers for callers that are commands: each finds the containers again in files and the kernel, does one thing and ends.
+// Invariants: what changes a container holds its folder's lock; a container's process is a child of whoever ran the command's process, as
+// conmon and containerd's shim expect; after a failed create nothing is left. It refuses to know command lines.
+import CLinux
+import Cgroups
+import FoundationEssentials
+import Glibc
+import Launch
+import LinuxSystem
+import OCI
+
+/// All containers below one root folder.
+public struct Bundles: Sendable {
+  public let root: String
+  let initPath: String
+  let usesCgroups: Bool
+
+  /// `root`: on a tmpfs; made with mode 0700. `initPath`: the executable orch-init. Without `usesCgroups` containers stay in the caller's
+  /// cgroups and resources are refused.
+  public init(root: String, initPath: String, usesCgroups: Bool = true) {
+    self.root = root
+    self.initPath = initPath
+    self.usesCgroups = usesCgroups
+  }
+
+  public struct CreateOptions: Hashable, Sendable {
+    public var pidFile: String?
+    public var consoleSocket: String?
+    public var noPivot = false
+    public var noNewKeyring = false
+    /// Descriptors from 3 on that the container keeps.
+    public var preserved = 0
+    /// The terminal is handed back by `create` instead of to a socket.
+    public var returnsTerminal = false
+    public init() {}
+  }
+  public struct Created: Sendable {
+    /// A child of this process.
+    public var pid: Int32
+    public var terminal: Int32?
+    public var warnings: [String]
+  }
+
+  static let operations = "operations"
+
+  /// Makes a container whose first process waits for `start`. `bundle` is an absolute path.
+  public func create(_ id: String, bundle: String, configFile: String = "config.json", _ options: CreateOptions) throws(BundleError) -> Created {
+    try BundleFolder.checkID(id)
+    guard geteuid() == 0 else {
+      throw BundleError("create container: permission denied: orch-runtime needs root; rootless containers are not supported")
+    }
+    var config = try BundleFolder.readConfig(configFile.hasPrefix("/") ? configFile : "\(bundle)/\(configFile)")
+    if config.process?.terminal == true, options.consoleSocket == nil, !options.returnsTerminal {
+      throw BundleError("cannot allocate a terminal for a detached container without --console-socket")
+    }
+    if config.process?.terminal != true, options.consoleSocket != nil {
+      throw BundleError("--console-socket is given, but process.terminal is not true")
+    }
+    let rootPath = config.root?.path ?? ""
+    guard let rootfs = realpath(rootPath.hasPrefix("/") ? rootPath : "\(bundle)/\(rootPath)", nil) else {
+      throw BundleError("root.path: \(rootPath): \(Errno.current.message.lowercased())")
+    }
+    defer { free(rootfs) }
+    Self.listenDescriptors(&config)
+    var stored = StoredBundle(
+      id: id, bundle: bundle, rootfs: String(cString: rootfs), created: Self.now(), owner: "root", annotations: config.annotations)
+    let folder = try BundleFolder.make(root: root, id)
+    var group: Cgroup?
+    do throws(BundleError) {
+      group = try makeCgroup(config, id, &stored)
+      try folder.save(stored)
+      do throws(SystemError) { try Files.writeAtomically(folder.path + "/config.json", Document.write(config), durable: false) } catch {
+        throw BundleError("keep the configuration", error)
+      }
+      return try launch(config, folder, &stored, group, options)
+    } catch {
+      if stored.pid > 0 { Glibc.kill(stored.pid, SIGKILL) }
+      group?.killAll()
+      if let group { try? group.remove() }
+      try? folder.remove()
+      throw error
+    }
+  }
+
+  private func launch(
+    _ config: Config, _ folder: borrowing BundleFolder, _ stored: inout StoredBundle, _ group: Cgroup?, _ options: CreateOptions
+  ) throws(BundleError) -> Created {
+    let plan = try BundlePlan.make(
+      config, rootfs: stored.rootfs, cgroup: group,
+      options: BundlePlan.Options(noPivot: options.noPivot, keepKeyring: options.noNewKeyring, preserved: options.preserved))
+    // For `start`, which learns of a failure by the operation's number.
+    try? Files.writeAtomically(
+      "\(folder.path)/\(Self.operations)", plan.names.map { $0.replacing("\n", with: " ") }.joined(separator: "\n"), durable: false)
+    var state = State(id: stored.id, pid: 0, status: .creating, bundle: stored.bundle, annotations: stored.annotations)
+    let launched: Launcher.Launched
+    do {
+      let launcher = try Launcher(initPath: initPath)
+      let listener = try StartSocket.listen(in: folder.lock.rawValue)
+      launched = try launcher.launch(
+        plan, name: stored.id, stdio: (0, 1, 2), fifth: listener.rawValue, kept: (0..<options.preserved).map { 3 + Int32($0) },
+        hooks: { pid in
+          state.pid = pid
+          try Hooks.run(config.hooks?.prestart, "prestart", state)
+          try Hooks.run(config.hooks?.createRuntime, "createRuntime", state)
+          return try Hooks.input(state)
+        })
+    } catch let failure as Launcher.Failure {
+      throw BundleError("create container", failure, plan.names, program: config.process?.args?.first ?? "")
+    } catch {
+      throw (error as? BundleError) ?? (error as? SystemError).map { BundleError("create container", $0) }
+        ?? BundleError("create container: \(error)")
+    }
+    var status: Int32 = 0
+    waitpid(launched.monitor, &status, 0)
+    stored.pid = launched.pid
+    stored.startTime = ProcessIdentity.of(launched.pid)?.startTime ?? 0
+    try folder.save(stored)
+    if let path = options.consoleSocket {
+      guard let terminal = launched.terminal else { throw BundleError("create container: no terminal was made") }
+      defer { close(terminal) }
+      do throws(SystemError) { try StartSocket.send(terminal, toConsole: path) } catch { throw BundleError("create container", error) }
+    }
+    if let path = options.pidFile { try Self.writePid(path, launched.pid) }
+    return Created(pid: launched.pid, terminal: options.consoleSocket == nil ? launched.terminal : nil, warnings: launched.warnings)
+  }
+
+  /// Lets the first process of a created container go on; returns when its program has been executed.
+  public func start(_ id: String) throws(BundleError) -> [String] {
+    let folder = try BundleFolder.open(root: root, id)
+    let stored = try folder.stored()
+    switch status(stored, folder) {
+    case .created: break
+    case .stopped: throw BundleError("cannot start a container that has stopped")
+    case .creating: throw BundleError("cannot start a container that is not created yet")
+    case .running, .paused: throw BundleError("cannot start an already running container")
+    }
+    let config = try folder.config()
+    var state = State(id: id, pid: stored.pid, status: .created, bundle: stored.bundle, annotations: stored.annotations)
+    var failure: BundleError?
+    do throws(SystemError) {
+      let connection = try StartSocket.connect(in: folder.lock.rawValue)
+      let input = try Hooks.input(state)
+      try checkResult(clinux_send_fd(connection.rawValue, "s", 1, input.rawValue), "start", id)
+      var record = clinux_report()
+      var descriptor: Int32 = -1
+      while withUnsafeMutableBytes(of: &record, { clinux_receive_fd(connection.rawValue, $0.baseAddress, $0.count, &descriptor) }) > 0 {
+        guard Int(record.kind) == CLINUX_REPORT_FAILED else { continue }
+        let step = withUnsafeBytes(of: record.text) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+        failure = BundleError(
+          "start container", Launcher.Failure(index: Int(record.index), step: step, errno: Errno(record.error)),
+          (try? Files.text(folder.path + "/" + Self.operations).split(separator: "\n").map(String.init)) ?? [],
+          program: config.process?.args?.first ?? "")
+      }
+      try? Files.removeTree(folder.path + "/" + StartSocket.name)
+    } catch { throw BundleError("start container", error) }
+    if let failure { throw failure }
+    state.status = .running
+    // Later than this the container cannot be taken back: runc and crun warn, too.
+    do throws(BundleError) { try Hooks.run(config.hooks?.poststart, "poststart", state) } catch { return [error.description] }
+    return []
+  }
+}

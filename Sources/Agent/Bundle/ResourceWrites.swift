@@ -1,0 +1,115 @@
+import Cgroups
+import LinuxSystem
+import OCI
+
+/// `linux.resources` as files to write. The conversions from v1's numbers to v2's are runc's and crun's (crun.1, "CGROUP v2").
+struct ResourceWrites: Hashable, Sendable {
+  struct Write: Hashable, Sendable {
+    var controller: String
+    var file: String
+    var value: String
+  }
+  private(set) var writes: [Write] = []
+  private let v2: Bool
+
+  /// Throws what this version of cgroups cannot do.
+  init(_ resources: Resources, v2: Bool) throws(BundleError) {
+    self.v2 = v2
+    if let memory = resources.memory { try self.memory(memory) }
+    if let cpu = resources.cpu { try self.cpu(cpu) }
+    if let limit = resources.pids?.limit { add("pids", "pids.max", limit > 0 ? "\(limit)" : "max") }
+    if let blockIO = resources.blockIO { self.blockIO(blockIO) }
+    for limit in resources.hugepageLimits ?? [] {
+      add("hugetlb", v2 ? "hugetlb.\(limit.pageSize).max" : "hugetlb.\(limit.pageSize).limit_in_bytes", "\(limit.limit)")
+    }
+    if let unified = resources.unified, !unified.isEmpty {
+      guard v2 else { throw BundleError("linux.resources.unified: this host has cgroup v1") }
+      for (file, value) in unified.sorted(by: { $0.key < $1.key }) { add(String(file.prefix { $0 != "." }), file, value) }
+    }
+  }
+
+  /// The controllers that are used.
+  var controllers: [String] {
+    writes.reduce(into: []) { if !$0.contains($1.controller), $1.controller != "cgroup" { $0.append($1.controller) } }
+  }
+
+  private mutating func add(_ controller: String, _ file: String, _ value: String) {
+    writes.append(Write(controller: controller, file: file, value: value))
+  }
+  private func bytes(_ value: Int64) -> String { value < 0 ? (v2 ? "max" : "-1") : "\(value)" }
+
+  private mutating func memory(_ memory: Resources.Memory) throws(BundleError) {
+    if memory.kernel != nil || memory.kernelTCP != nil { throw BundleError("linux.resources.memory.kernel: the kernel has no such limit any more") }
+    if v2 {
+      if let limit = memory.limit, limit != 0 { add("memory", "memory.max", bytes(limit)) }
+      if let swap = memory.swap, swap != 0 {
+        guard swap < 0 || memory.limit.map({ $0 > 0 }) ?? false else { throw BundleError("linux.resources.memory.swap: needs a limit") }
+        add("memory", "memory.swap.max", bytes(swap < 0 ? -1 : swap - (memory.limit ?? 0)))
+      }
+      if let low = memory.reservation, low != 0 { add("memory", "memory.low", bytes(low)) }
+      if memory.swappiness != nil { throw BundleError("linux.resources.memory.swappiness: cgroup v2 has none") }
+      if memory.disableOOMKiller == true { throw BundleError("linux.resources.memory.disableOOMKiller: cgroup v2 has none") }
+      return
+    }
+    if let limit = memory.limit, limit != 0 { add("memory", "memory.limit_in_bytes", bytes(limit)) }
+    if let swap = memory.swap, swap != 0 { add("memory", "memory.memsw.limit_in_bytes", bytes(swap)) }
+    if let soft = memory.reservation, soft != 0 { add("memory", "memory.soft_limit_in_bytes", bytes(soft)) }
+    if let swappiness = memory.swappiness { add("memory", "memory.swappiness", "\(swappiness)") }
+    if memory.disableOOMKiller == true { add("memory", "memory.oom_control", "1") }
+  }
+
+  private mutating func cpu(_ cpu: Resources.CPU) throws(BundleError) {
+    if cpu.realtimeRuntime.map({ $0 != 0 }) ?? false || cpu.realtimePeriod.map({ $0 != 0 }) ?? false {
+      throw BundleError("linux.resources.cpu.realtimeRuntime: is not supported")
+    }
+    if let shares = cpu.shares, shares != 0 {
+      add("cpu", v2 ? "cpu.weight" : "cpu.shares", v2 ? "\(1 + (min(max(shares, 2), 262_144) - 2) * 9999 / 262_142)" : "\(shares)")
+    }
+    let (quota, period) = (cpu.quota.flatMap { $0 == 0 ? nil : $0 }, cpu.period.flatMap { $0 == 0 ? nil : $0 })
+    if v2 {
+      if quota != nil || period != nil {
+        add("cpu", "cpu.max", (quota.map { $0 > 0 ? "\($0)" : "max" } ?? "max") + (period.map { " \($0)" } ?? ""))
+      }
+      if let burst = cpu.burst { add("cpu", "cpu.max.burst", "\(burst)") }
+    } else {
+      if let period { add("cpu", "cpu.cfs_period_us", "\(period)") }
+      if let quota { add("cpu", "cpu.cfs_quota_us", "\(quota)") }
+      if let burst = cpu.burst { add("cpu", "cpu.cfs_burst_us", "\(burst)") }
+    }
+    if let idle = cpu.idle { add("cpu", "cpu.idle", "\(idle)") }
+    if let cpus = cpu.cpus, !cpus.isEmpty { add("cpuset", "cpuset.cpus", cpus) }
+    if let mems = cpu.mems, !mems.isEmpty { add("cpuset", "cpuset.mems", mems) }
+  }
+
+  private mutating func blockIO(_ io: Resources.BlockIO) {
+    if let weight = io.weight, weight != 0 {
+      add(v2 ? "io" : "blkio", v2 ? "io.bfq.weight" : "blkio.weight", "\(weight)")
+    }
+    func throttle(_ list: [Resources.Throttle]?, _ v1: String, _ key: String) {
+      for one in list ?? [] {
+        add(v2 ? "io" : "blkio", v2 ? "io.max" : "blkio.throttle.\(v1)_device", "\(one.major):\(one.minor) \(v2 ? "\(key)=" : "")\(one.rate)")
+      }
+    }
+    throttle(io.throttleReadBpsDevice, "read_bps", "rbps")
+    throttle(io.throttleWriteBpsDevice, "write_bps", "wbps")
+    throttle(io.throttleReadIOPSDevice, "read_iops", "riops")
+    throttle(io.throttleWriteIOPSDevice, "write_iops", "wiops")
+  }
+
+  /// Raising memory.memsw before memory, and lowering it after: the kernel keeps the one above the other (v1).
+  func apply(to cgroup: Cgroup) throws(BundleError) {
+    var failed: (Write, SystemError)?
+    for write in writes {
+      do throws(SystemError) { try cgroup.write(controller: write.controller, file: write.file, write.value) } catch {
+        if write.file.hasPrefix("memory.memsw") || write.file == "memory.limit_in_bytes", failed == nil { failed = (write, error); continue }
+        throw BundleError("set \(write.file) to \(write.value): \(error.errno.message.lowercased())")
+      }
+    }
+    guard let (write, error) = failed else { return }
+    do throws(SystemError) { try cgroup.write(controller: write.controller, file: write.file, write.value) } catch _ {
+      // A kernel without swap accounting.
+      if write.file.hasPrefix("memory.memsw"), !cgroup.has(controller: "memory", file: write.file) { return }
+      throw BundleError("set \(write.file) to \(write.value): \(error.errno.message.lowercased())")
+    }
+  }
+}

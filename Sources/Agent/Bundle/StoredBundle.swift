@@ -1,0 +1,104 @@
+import Cgroups
+import Glibc
+import LinuxSystem
+import OCI
+
+/// What is kept of a container between one command and the next: ROOT/ID/container.json, with config.json beside it.
+struct StoredBundle: Codable, Hashable, Sendable {
+  var id: String
+  var bundle: String
+  var rootfs: String
+  /// RFC 3339.
+  var created: String
+  var owner: String
+  var pid: Int32 = 0
+  /// With `pid` an identity; 0: not made yet.
+  var startTime: UInt64 = 0
+  /// nil: it has no cgroup of its own.
+  var cgroupParent: String?
+  var cgroupName: String?
+  /// v1: what it is in beside the usual ones.
+  var controllers: [String] = []
+  var annotations: [String: String]?
+}
+
+/// One container's folder, held by an exclusive lock (flock(2)) as long as this value lives.
+struct BundleFolder: ~Copyable {
+  let path: String
+  let lock: OwnedDescriptor
+
+  /// Makes it; it must not exist.
+  static func make(root: String, _ id: String) throws(BundleError) -> BundleFolder {
+    let path = "\(root)/\(id)"
+    do throws(SystemError) {
+      try Files.makeDirectories(root, mode: 0o700)
+      if mkdir(path, 0o700) < 0 { throw SystemError("make", path, .current) }
+      let folder = BundleFolder(path: path, lock: try OwnedDescriptor.open(path, O_RDONLY | O_DIRECTORY))
+      try check(flock(folder.lock.rawValue, LOCK_EX), "lock", path)
+      return folder
+    } catch {
+      if error.errno == .exists { throw BundleError("container with given ID already exists: \"\(id)\"") }
+      throw BundleError("create container", error)
+    }
+  }
+
+  /// Waits for whoever holds it; no such container when it was deleted meanwhile.
+  static func open(root: String, _ id: String) throws(BundleError) -> BundleFolder {
+    try checkID(id)
+    let path = "\(root)/\(id)"
+    do throws(SystemError) {
+      let folder = BundleFolder(path: path, lock: try OwnedDescriptor.open(path, O_RDONLY | O_DIRECTORY))
+      while flock(folder.lock.rawValue, LOCK_EX) < 0 { if Errno.current != .interrupted { throw SystemError("lock", path, .current) } }
+      var (held, named) = (stat(), stat())
+      try check(fstat(folder.lock.rawValue, &held), "look at", path)
+      try check(lstat(path, &named), "look at", path)
+      if held.st_ino != named.st_ino { throw SystemError("find", path, .noEntry) }
+      return folder
+    } catch {
+      if error.errno == .noEntry { throw .noSuchContainer(id) }
+      throw BundleError("container \(id)", error)
+    }
+  }
+
+  /// As runc and crun take them: it names a folder and a cgroup.
+  static func checkID(_ id: String) throws(BundleError) {
+    let allowed = id.utf8.allSatisfy { byte in
+      switch byte {
+      case 48...57, 65...90, 97...122, 43, 45, 46, 95: true
+      default: false
+      }
+    }
+    guard allowed, (1...1024).contains(id.utf8.count), id != ".", id != ".." else {
+      throw BundleError("invalid container ID \"\(id)\": it is made of letters, digits and _ + - .")
+    }
+  }
+
+  func stored() throws(BundleError) -> StoredBundle {
+    let bytes: [UInt8]
+    do throws(SystemError) { bytes = try Files.read(path + "/container.json") } catch {
+      throw BundleError("the container's state is incomplete, delete it with --force", error)
+    }
+    do throws(OCIError) { return try Document.read(StoredBundle.self, bytes) } catch { throw BundleError("\(path)/container.json", error) }
+  }
+  func config() throws(BundleError) -> Config { try Self.readConfig(path + "/config.json") }
+
+  static func readConfig(_ path: String) throws(BundleError) -> Config {
+    let bytes: [UInt8]
+    do throws(SystemError) { bytes = try Files.read(path) } catch { throw BundleError("read the configuration", error) }
+    do throws(OCIError) {
+      let config = try Document.read(Config.self, bytes)
+      try config.check()
+      return config
+    } catch { throw BundleError(path, error) }
+  }
+
+  func save(_ stored: StoredBundle) throws(BundleError) {
+    do throws(SystemError) { try Files.writeAtomically(path + "/container.json", Document.write(stored), durable: false) } catch {
+      throw BundleError("keep the container's state", error)
+    }
+  }
+
+  func remove() throws(BundleError) {
+    do throws(SystemError) { try Files.removeTree(path) } catch { throw BundleError("remove the container's state", error) }
+  }
+}

@@ -1,0 +1,90 @@
+import CLinux
+import Glibc
+import LinuxSystem
+
+extension Cgroup {
+  public var isV2: Bool { if case .v2 = host.version { true } else { false } }
+
+  /// Writes one of its files, e.g. cpu, cpu.shares; ENOTSUP where the host has not this controller (v1).
+  public func write(controller: String, file: String, _ value: String) throws(SystemError) {
+    guard let base = path(controller: controller) else { throw SystemError("set \(file) of", name, .unsupported) }
+    try Files.writeExisting("\(base)/\(file)", value)
+  }
+  public func has(controller: String, file: String) -> Bool { path(controller: controller).map { Files.exists("\($0)/\(file)") } ?? false }
+  public func read(controller: String, file: String) -> String? { path(controller: controller).flatMap { try? Files.text("\($0)/\(file)") } }
+
+  /// Every process in it and in the groups below, as the host counts; empty when it is gone.
+  public func processes() -> [Int32] {
+    guard let list = cloneDirectory ?? processLists.first.map({ String($0.dropLast("/cgroup.procs".count)) }) else { return [] }
+    func below(_ folder: String, _ depth: Int) -> [Int32] {
+      let here = ((try? Files.text(folder + "/cgroup.procs")) ?? "").split(separator: "\n").compactMap { Int32($0) }
+      guard depth < 32 else { return here }
+      var status = stat()
+      return ((try? Files.list(folder)) ?? []).filter { stat("\(folder)/\($0)", &status) == 0 && status.st_mode & S_IFMT == S_IFDIR }.reduce(
+        into: here
+      ) {
+        $0 += below("\(folder)/\($1)", depth + 1)
+      }
+    }
+    return Array(Set(below(list, 0))).sorted()
+  }
+
+  /// Stops or continues everything in it; returns when it is so. Needs a v2 tree (a hybrid host's, too).
+  public func freeze(_ frozen: Bool) throws(SystemError) {
+    guard let directory = cloneDirectory else {
+      // v1 tells nobody when it is done; it takes as long as the processes need to leave the kernel.
+      try write(controller: "freezer", file: "freezer.state", frozen ? "FROZEN" : "THAWED")
+      while frozen, read(controller: "freezer", file: "freezer.state")?.hasPrefix("FROZEN") == false { usleep(200) }
+      return
+    }
+    // Watched before the change: cgroup.events tells by POLLPRI when it is done (cgroup-v2.rst).
+    let events = try OwnedDescriptor.open(directory + "/cgroup.events", O_RDONLY)
+    try Files.writeExisting(directory + "/cgroup.freeze", frozen ? "1" : "0")
+    while true {
+      lseek(events.rawValue, 0, SEEK_SET)
+      let text = String(decoding: try Files.read(descriptor: events.rawValue, name: "cgroup.events"), as: UTF8.self)
+      // An empty group is never frozen.
+      if text.contains("frozen \(frozen ? 1 : 0)") || text.contains("populated 0") { return }
+      var entry = pollfd(fd: events.rawValue, events: Int16(POLLPRI), revents: 0)
+      poll(&entry, 1, 1000)
+    }
+  }
+  public var isFrozen: Bool {
+    guard let directory = cloneDirectory else {
+      return read(controller: "freezer", file: "freezer.state").map { $0.hasPrefix("FROZEN") || $0.hasPrefix("FREEZING") } ?? false
+    }
+    guard let text = try? Files.text(directory + "/cgroup.freeze") else { return false }
+    return text.hasPrefix("1")
+  }
+
+  /// What a container needs here for `freeze` and `restrictDevices` beside the usual controllers.
+  public var controllersOfPureV1: [String] { cloneDirectory == nil ? ["devices", "freezer"] : [] }
+
+  /// Lets only what the rules allow open device nodes; on a v2 tree by BPF (BPF_PROG_TYPE_CGROUP_DEVICE), else by v1's devices hierarchy.
+  public func restrictDevices(_ rules: [DeviceProgram.Rule]) throws(SystemError) {
+    guard let directory = cloneDirectory else {
+      for rule in rules {
+        for line in rule.text.split(separator: "\n") {
+          try write(controller: "devices", file: rule.allow ? "devices.allow" : "devices.deny", String(line))
+        }
+      }
+      return
+    }
+    let program = DeviceProgram(rules)
+    let folder = try OwnedDescriptor.open(directory, O_RDONLY | O_DIRECTORY)
+    try checkResult(clinux_bpf_devices(folder.rawValue, program.instructions, program.instructions.count), "restrict the devices of", name)
+  }
+
+  /// v1: a new cpuset is empty and takes no process; each level takes what the one above has where it has nothing (cpusets(7)).
+  public func inheritCpuset() throws(SystemError) {
+    guard case .v1(let hierarchies, _) = host.version, let root = hierarchies.first(where: { $0.controller == "cpuset" })?.root else { return }
+    var folder = root
+    for component in parent.split(separator: "/").map(String.init) + [name] {
+      let above = folder
+      folder += "/" + component
+      for file in ["cpuset.cpus", "cpuset.mems"] where try Files.text("\(folder)/\(file)").allSatisfy(\.isWhitespace) {
+        try Files.writeExisting("\(folder)/\(file)", try Files.text("\(above)/\(file)").filter { !$0.isWhitespace })
+      }
+    }
+  }
+}

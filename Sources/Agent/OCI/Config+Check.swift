@@ -1,0 +1,163 @@
+extension Config {
+  /// Throws the first thing that is wrong or that orch cannot do yet. `exec`'s process is checked by `ConfigProcess.check`.
+  public func check() throws(OCIError) {
+    guard let major = ociVersion.split(separator: ".").first, major == "1", ociVersion.split(separator: ".").count >= 3 else {
+      throw OCIError("ociVersion", "\"\(ociVersion)\" is not a version 1 of the specification")
+    }
+    guard let root else { throw OCIError("root", "is required") }
+    if root.path.isEmpty { throw OCIError("root.path", "is empty") }
+    guard let process else { throw OCIError("process", "is required") }
+    try process.check("process")
+    for (index, mount) in (mounts ?? []).enumerated() {
+      let path = "mounts[\(index)]"
+      guard !mount.destination.isEmpty else { throw OCIError(path + ".destination", "is empty") }
+      if mount.destination.split(separator: "/").contains("..") { throw OCIError(path + ".destination", "contains \"..\"") }
+      let options = try MountOptions(mount.options ?? [], path: path)
+      if options.isBind, (mount.source ?? "").isEmpty { throw OCIError(path + ".source", "is required for a bind mount") }
+      if !options.isBind, (mount.type ?? "").isEmpty { throw OCIError(path + ".type", "is required where \"bind\" is not an option") }
+      if mount.uidMappings != nil || mount.gidMappings != nil { throw OCIError(path + ".uidMappings", "idmapped mounts are not supported") }
+    }
+    try hooks?.check()
+    try linux?.check()
+    if hostname != nil || domainname != nil, !has(.uts) {
+      throw OCIError(hostname == nil ? "domainname" : "hostname", "needs a uts namespace in linux.namespaces")
+    }
+    if !has(.mount) { throw OCIError("linux.namespaces", "a container without a mount namespace of its own is not supported") }
+  }
+
+  /// Whether a namespace of this kind is listed, new or by path.
+  public func has(_ kind: Linux.Namespace.Kind) -> Bool { namespace(kind) != nil }
+  public func namespace(_ kind: Linux.Namespace.Kind) -> Linux.Namespace? { linux?.namespaces?.first { $0.type == kind } }
+}
+
+extension ConfigProcess {
+  public func check(_ path: String) throws(OCIError) {
+    guard let first = args?.first else { throw OCIError(path + ".args", "must not be empty") }
+    if first.isEmpty { throw OCIError(path + ".args[0]", "is empty") }
+    if !cwd.hasPrefix("/") { throw OCIError(path + ".cwd", "must be an absolute path") }
+    for (index, text) in ((args ?? []) + (env ?? [])).enumerated() where text.utf8.contains(0) {
+      throw OCIError(path, "argument or variable \(index) holds a NUL byte")
+    }
+    var seen: Set<String> = []
+    for (index, limit) in (rlimits ?? []).enumerated() {
+      if !seen.insert(limit.type).inserted { throw OCIError("\(path).rlimits[\(index)].type", "\"\(limit.type)\" is there twice") }
+      if !limit.type.hasPrefix("RLIMIT_") { throw OCIError("\(path).rlimits[\(index)].type", "\"\(limit.type)\" is no resource limit") }
+      if limit.soft > limit.hard { throw OCIError("\(path).rlimits[\(index)].soft", "is above hard") }
+    }
+    if let score = oomScoreAdj, !(-1000...1000).contains(score) { throw OCIError(path + ".oomScoreAdj", "is not from -1000 to 1000") }
+    if !(apparmorProfile ?? "").isEmpty { throw OCIError(path + ".apparmorProfile", "AppArmor is not supported") }
+    if !(selinuxLabel ?? "").isEmpty { throw OCIError(path + ".selinuxLabel", "SELinux is not supported") }
+    if scheduler != nil { throw OCIError(path + ".scheduler", "is not supported") }
+    if ioPriority != nil { throw OCIError(path + ".ioPriority", "is not supported") }
+    if execCPUAffinity != nil { throw OCIError(path + ".execCPUAffinity", "is not supported") }
+  }
+}
+
+extension Config.Hooks {
+  func check() throws(OCIError) {
+    for (name, list) in all {
+      for (index, hook) in list.enumerated() {
+        if !hook.path.hasPrefix("/") { throw OCIError("hooks.\(name)[\(index)].path", "must be an absolute path") }
+        if let timeout = hook.timeout, timeout <= 0 { throw OCIError("hooks.\(name)[\(index)].timeout", "must be above zero") }
+      }
+    }
+  }
+  var all: [(String, [Config.Hook])] {
+    [
+      ("prestart", prestart ?? []), ("createRuntime", createRuntime ?? []), ("createContainer", createContainer ?? []),
+      ("startContainer", startContainer ?? []), ("poststart", poststart ?? []), ("poststop", poststop ?? []),
+    ]
+  }
+}
+
+extension Linux {
+  func check() throws(OCIError) {
+    var seen: Set<Namespace.Kind> = []
+    for (index, namespace) in (namespaces ?? []).enumerated() {
+      if !seen.insert(namespace.type).inserted { throw OCIError("linux.namespaces[\(index)].type", "\"\(namespace.type.rawValue)\" is there twice") }
+      if let path = namespace.path, !path.isEmpty, !path.hasPrefix("/") {
+        throw OCIError("linux.namespaces[\(index)].path", "must be an absolute path")
+      }
+      if namespace.type == .mount, namespace.path?.isEmpty == false {
+        throw OCIError("linux.namespaces[\(index)].path", "joining a mount namespace is not supported")
+      }
+    }
+    let newUser = namespaces?.first { $0.type == .user && ($0.path ?? "").isEmpty } != nil
+    if newUser, uidMappings?.isEmpty ?? true { throw OCIError("linux.uidMappings", "is required with a new user namespace") }
+    if newUser, gidMappings?.isEmpty ?? true { throw OCIError("linux.gidMappings", "is required with a new user namespace") }
+    if !seen.contains(.user), !(uidMappings ?? []).isEmpty { throw OCIError("linux.uidMappings", "needs a user namespace in linux.namespaces") }
+    if !(timeOffsets ?? [:]).isEmpty {
+      if !seen.contains(.time) { throw OCIError("linux.timeOffsets", "needs a time namespace in linux.namespaces") }
+      for name in timeOffsets!.keys where name != "monotonic" && name != "boottime" { throw OCIError("linux.timeOffsets.\(name)", "no such clock") }
+    }
+    for (index, device) in (devices ?? []).enumerated() {
+      let path = "linux.devices[\(index)]"
+      guard ["c", "b", "u", "p"].contains(device.type) else { throw OCIError(path + ".type", "\"\(device.type)\" is none of c, b, u and p") }
+      if !device.path.hasPrefix("/") || device.path.split(separator: "/").contains("..") {
+        throw OCIError(path + ".path", "must be an absolute path without \"..\"")
+      }
+      if device.type != "p", device.major == nil || device.minor == nil { throw OCIError(path + ".major", "and minor are required") }
+    }
+    if let path = cgroupsPath, path.split(separator: "/").contains("..") { throw OCIError("linux.cgroupsPath", "contains \"..\"") }
+    try resources?.check()
+    if let propagation = rootfsPropagation, !propagation.isEmpty, MountOptions.propagationNames[propagation] == nil {
+      throw OCIError(
+        "linux.rootfsPropagation", "\"\(propagation)\" is none of \(MountOptions.propagationNames.keys.sorted().joined(separator: ", "))")
+    }
+    if rootfsPropagation == "shared" || rootfsPropagation == "rshared" {
+      throw OCIError("linux.rootfsPropagation", "\"\(rootfsPropagation!)\" is not supported: mounts of a container do not reach the host")
+    }
+    for name in (sysctl ?? [:]).keys.sorted() {
+      let plain = String(name.map { $0 == "/" ? "." : $0 })
+      let needed: Namespace.Kind? =
+        plain.hasPrefix("net.")
+        ? .network
+        : plain == "kernel.hostname" || plain == "kernel.domainname"
+          ? .uts : plain.hasPrefix("fs.mqueue.") || Self.ipcSysctls.contains(plain) ? .ipc : nil
+      guard let needed else { throw OCIError("linux.sysctl.\(name)", "is not in a separate kernel namespace") }
+      if !seen.contains(needed) { throw OCIError("linux.sysctl.\(name)", "needs a \(needed.rawValue) namespace in linux.namespaces") }
+    }
+    if !(mountLabel ?? "").isEmpty { throw OCIError("linux.mountLabel", "SELinux is not supported") }
+    if intelRdt != nil { throw OCIError("linux.intelRdt", "is not supported") }
+    if netDevices != nil { throw OCIError("linux.netDevices", "is not supported") }
+    if memoryPolicy != nil { throw OCIError("linux.memoryPolicy", "is not supported") }
+    if let personality {
+      if personality.domain != "LINUX" && personality.domain != "LINUX32" {
+        throw OCIError("linux.personality.domain", "is neither LINUX nor LINUX32")
+      }
+      if !(personality.flags ?? []).isEmpty { throw OCIError("linux.personality.flags", "are not supported") }
+    }
+    if let seccomp {
+      if !(seccomp.listenerPath ?? "").isEmpty { throw OCIError("linux.seccomp.listenerPath", "is not supported") }
+      for (index, rule) in (seccomp.syscalls ?? []).enumerated() {
+        if rule.action == "SCMP_ACT_NOTIFY" { throw OCIError("linux.seccomp.syscalls[\(index)].action", "SCMP_ACT_NOTIFY is not supported") }
+        if rule.names.isEmpty { throw OCIError("linux.seccomp.syscalls[\(index)].names", "must not be empty") }
+      }
+    }
+  }
+  static let ipcSysctls: Set<String> = [
+    "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced",
+  ]
+}
+
+extension Resources {
+  public func check() throws(OCIError) {
+    if network != nil { throw OCIError("linux.resources.network", "is not supported") }
+    if rdma != nil { throw OCIError("linux.resources.rdma", "is not supported") }
+    if blockIO?.weightDevice?.isEmpty == false { throw OCIError("linux.resources.blockIO.weightDevice", "is not supported") }
+    if blockIO?.leafWeight != nil { throw OCIError("linux.resources.blockIO.leafWeight", "is not supported") }
+    for (index, rule) in (devices ?? []).enumerated() {
+      let path = "linux.resources.devices[\(index)]"
+      if let type = rule.type, !["a", "b", "c", ""].contains(type) { throw OCIError(path + ".type", "\"\(type)\" is none of a, b and c") }
+      if let access = rule.access, !access.allSatisfy({ "rwm".contains($0) }) {
+        throw OCIError(path + ".access", "\"\(access)\" is not made of r, w and m")
+      }
+    }
+    for name in (unified ?? [:]).keys where name.contains("/") || !name.contains(".") {
+      throw OCIError("linux.resources.unified.\(name)", "is not the name of a cgroup file")
+    }
+    if let swap = memory?.swap, let limit = memory?.limit, swap > 0, limit > 0, swap < limit {
+      throw OCIError("linux.resources.memory.swap", "is memory and swap together, so not less than limit")
+    }
+  }
+}

@@ -1,0 +1,94 @@
+import ArgumentParser
+import Bundle
+import Glibc
+import LinuxSystem
+
+/// What `create` and `run` share.
+struct CreateArguments: ParsableArguments {
+  @Option(name: .shortAndLong, help: "The folder with config.json.") var bundle = "."
+  @Option(name: [.short, .customLong("config")], help: "Another name for config.json.") var file = "config.json"
+  @Option(name: .customLong("pid-file"), help: "Write the process id to this file.") var pidFile: String?
+  @Option(name: .customLong("console-socket"), help: "Send the terminal's master to this Unix socket.") var consoleSocket: String?
+  @Option(name: .customLong("preserve-fds"), help: "Keep this many descriptors beside stdio.") var preserve = 0
+  @Flag(name: .customLong("no-pivot"), help: "Move the root instead of pivot_root: for a root on a ramdisk.") var noPivot = false
+  @Flag(name: .customLong("no-new-keyring"), help: "Keep the caller's session keyring.") var noNewKeyring = false
+  @Argument(help: "A name that is unique below --root.") var id: String
+
+  var options: Bundles.CreateOptions {
+    var options = Bundles.CreateOptions()
+    (options.pidFile, options.consoleSocket, options.noPivot, options.noNewKeyring) = (pidFile, consoleSocket, noPivot, noNewKeyring)
+    options.preserved = preserve + (getenv("LISTEN_FDS").flatMap { Int(String(cString: $0)) } ?? 0)
+    return options
+  }
+  /// Hooks and relative paths see the bundle as their working directory, as with runc.
+  func enterBundle() throws(BundleError) -> String {
+    if chdir(bundle) < 0 { throw BundleError("chdir \(bundle): \(Errno.current.message.lowercased())") }
+    guard let path = getcwd(nil, 0) else { throw BundleError("getcwd: \(Errno.current.message.lowercased())") }
+    defer { free(path) }
+    return String(cString: path)
+  }
+  func validate() throws {
+    guard (0...1024).contains(preserve) else { throw ValidationError("--preserve-fds \(preserve): from 0 to 1024") }
+    for number in 0..<preserve where fcntl(3 + Int32(number), F_GETFD) < 0 {
+      throw ValidationError("--preserve-fds \(preserve): descriptor \(3 + number) is not open")
+    }
+  }
+}
+
+struct Create: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Make a container that waits for start.")
+  @ParentCommand var parent: OrchRuntime
+  @OptionGroup var arguments: CreateArguments
+
+  func run() throws {
+    // Paths are the caller's; the bundle becomes the working directory only then.
+    var options = arguments.options
+    options.pidFile = options.pidFile.map(absolute)
+    options.consoleSocket = options.consoleSocket.map(absolute)
+    let created = try parent.bundles().create(arguments.id, bundle: try arguments.enterBundle(), configFile: arguments.file, options)
+    for warning in created.warnings { Log.warning(warning) }
+  }
+}
+
+struct Start: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Execute the program of a created container.")
+  @ParentCommand var parent: OrchRuntime
+  @Argument var id: String
+  func run() throws { for warning in try parent.bundles().start(id) { Log.warning(warning) } }
+}
+
+struct Run: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Create and start a container; wait for its end and delete it, unless --detach.")
+  @ParentCommand var parent: OrchRuntime
+  @Flag(name: .shortAndLong, help: "Return when it is started.") var detach = false
+  @Flag(help: "Do not delete it at its end.") var keep = false
+  @OptionGroup var arguments: CreateArguments
+
+  func run() throws {
+    var options = arguments.options
+    options.pidFile = options.pidFile.map(absolute)
+    options.consoleSocket = options.consoleSocket.map(absolute)
+    options.returnsTerminal = !detach && options.consoleSocket == nil
+    let bundles = parent.bundles()
+    let created = try bundles.create(arguments.id, bundle: try arguments.enterBundle(), configFile: arguments.file, options)
+    for warning in created.warnings { Log.warning(warning) }
+    do throws(BundleError) {
+      for warning in try bundles.start(arguments.id) { Log.warning(warning) }
+    } catch {
+      _ = try? bundles.delete(arguments.id, force: true)
+      throw error
+    }
+    if detach { return }
+    let code = Foreground.wait(for: created)
+    if !keep { for warning in try bundles.delete(arguments.id, force: true) { Log.warning(warning) } }
+    throw ExitCode(code)
+  }
+}
+
+/// Of this process's working directory, before it changes.
+func absolute(_ path: String) -> String {
+  if path.hasPrefix("/") { return path }
+  guard let here = getcwd(nil, 0) else { return path }
+  defer { free(here) }
+  return String(cString: here) + "/" + path
+}

@@ -1,0 +1,78 @@
+import ArgumentParser
+import Bundle
+import FoundationEssentials
+import Glibc
+import LinuxSystem
+import OCI
+
+@main struct OrchRuntime: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "orch-runtime",
+    abstract: "Run containers from OCI bundles, as runc and crun do (OCI runtime specification \(OCI.version)).",
+    version: "orch-runtime version 0.1.0\nspec: \(OCI.version)",
+    subcommands: [
+      Create.self, Start.self, Run.self, Exec.self, StateCommand.self, Kill.self, Delete.self, ListCommand.self, Ps.self, Pause.self, Resume.self,
+      Update.self, Events.self, Spec.self, FeaturesCommand.self,
+    ])
+
+  @OptionGroup var globals: Globals
+
+  /// orch-init is where this program is.
+  func bundles() -> Bundles {
+    let own = (try? Files.link("/proc/self/exe")) ?? "/usr/bin/orch-runtime"
+    let folder = own.lastIndex(of: "/").map { String(own[..<$0]) } ?? "/usr/bin"
+    return Bundles(root: globals.root, initPath: folder + "/orch-init", usesCgroups: globals.cgroupManager != "disabled")
+  }
+
+  static func main() {
+    // urfave/cli, which runc uses, takes long options with one dash as well; callers are few, so they are not understood here.
+    do {
+      var command = try parseAsRoot()
+      try command.run()
+    } catch let error as BundleError {
+      Log.error(error.description)
+      Glibc.exit(error.exitCode)
+    } catch { exit(withError: error) }
+  }
+}
+
+/// Before the command's name, as runc and crun have them.
+struct Globals: ParsableArguments {
+  @Option(help: "Where the state of containers is kept; on a tmpfs.") var root = "/run/orch-runtime"
+  @Option(help: "Write messages to this file as well.") var log: String?
+  @Option(name: .customLong("log-format"), help: "text or json.") var logFormat: LogFormat = .text
+  @Option(name: .customLong("cgroup-manager"), help: "cgroupfs or disabled.") var cgroupManager = "cgroupfs"
+  @Flag(name: .customLong("systemd-cgroup"), help: "Not supported: refused where a container is made.") var systemdCgroup = false
+  @Flag(help: "Understood for the callers that give it; there is nothing more to say.") var debug = false
+  @Option(help: "Understood for the callers that give it; containers are made by root alone.") var rootless: String?
+
+  enum LogFormat: String, ExpressibleByArgument { case text, json }
+
+  func validate() throws {
+    if let log { Log.open(log, json: logFormat == .json) }
+    if cgroupManager == "systemd" || systemdCgroup {
+      throw ValidationError("cgroups by systemd are not supported: use --cgroup-manager cgroupfs")
+    }
+    if cgroupManager != "cgroupfs" && cgroupManager != "disabled" {
+      throw ValidationError("--cgroup-manager \(cgroupManager): none of cgroupfs and disabled")
+    }
+  }
+}
+
+struct Spec: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Write a config.json that runs a shell in ./rootfs.")
+  @Option(name: .shortAndLong, help: "The bundle.") var bundle = "."
+
+  func run() throws {
+    let path = bundle + "/config.json"
+    if Files.exists(path) { throw BundleError("File \(path) exists. Remove it first") }
+    do throws(SystemError) { try Files.writeAtomically(path, Document.write(Config.standard, pretty: true), mode: 0o666) } catch {
+      throw BundleError("\(error)")
+    }
+  }
+}
+
+struct FeaturesCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "features", abstract: "Print what of the specification is supported, as JSON.")
+  func run() throws { Output.write(Document.write(Features(capabilities: CapabilitySet.all.names), pretty: true)) }
+}

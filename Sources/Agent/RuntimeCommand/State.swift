@@ -1,0 +1,118 @@
+import ArgumentParser
+import Bundle
+import FoundationEssentials
+import Glibc
+import Launch
+import LinuxSystem
+import OCI
+
+struct StateCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "state", abstract: "Print a container's state as JSON.")
+  @ParentCommand var parent: OrchRuntime
+  @Argument var id: String
+  func run() throws { Output.write(Document.write(try parent.bundles().state(id), pretty: true)) }
+}
+
+enum TableFormat: String, ExpressibleByArgument { case table, json }
+
+struct ListCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(commandName: "list", abstract: "List containers.")
+  @ParentCommand var parent: OrchRuntime
+  @Option(name: .shortAndLong, help: "table or json.") var format: TableFormat = .table
+  @Flag(name: .shortAndLong, help: "Ids alone.") var quiet = false
+  func run() throws {
+    let states = parent.bundles().list()
+    if quiet { return states.forEach { Output.line($0.id) } }
+    if format == .json { return Output.write(Document.write(states) + [10]) }
+    let rows =
+      [["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"]]
+      + states.map {
+        [$0.id, "\($0.pid)", $0.status.rawValue, $0.bundle, $0.created ?? "", $0.owner ?? ""]
+      }
+    let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
+    for row in rows {
+      let cells = zip(row, widths).map { $0 + String(repeating: " ", count: max(0, $1 - $0.count)) }
+      Output.line(cells.joined(separator: "   ").trimmingSuffix { $0 == " " })
+    }
+  }
+}
+
+struct Kill: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Send a signal to a container's first process.")
+  @ParentCommand var parent: OrchRuntime
+  @Flag(name: .shortAndLong, help: "To every process of the container.") var all = false
+  @Argument var id: String
+  @Argument(help: "KILL, SIGTERM or a number.") var signal = "SIGTERM"
+  func run() throws {
+    guard let number = SignalName.number(signal) else { throw BundleError("unknown signal \"\(signal)\"") }
+    try parent.bundles().kill(id, number, all: all)
+  }
+}
+
+struct Delete: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Remove a stopped container.")
+  @ParentCommand var parent: OrchRuntime
+  @Flag(name: .shortAndLong, help: "Kill it first where it runs; fine when there is none.") var force = false
+  @Argument var id: String
+  func run() throws { for warning in try parent.bundles().delete(id, force: force) { Log.warning(warning) } }
+}
+
+struct Pause: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Stop every process of a container until resume.")
+  @ParentCommand var parent: OrchRuntime
+  @Argument var id: String
+  func run() throws { try parent.bundles().pause(id) }
+}
+
+struct Resume: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Let a paused container go on.")
+  @ParentCommand var parent: OrchRuntime
+  @Argument var id: String
+  func run() throws { try parent.bundles().resume(id) }
+}
+
+struct Ps: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Show the processes of a container.")
+  @ParentCommand var parent: OrchRuntime
+  @Option(name: .shortAndLong, help: "table (by ps) or json (process ids).") var format: TableFormat = .table
+  @Argument var id: String
+  @Argument(parsing: .captureForPassthrough, help: "Arguments of ps; -ef when there are none.") var options: [String] = []
+  func run() throws {
+    let pids = try parent.bundles().processes(id)
+    if format == .json { return Output.write(Document.write(pids) + [10]) }
+    let text = try Programs.output("ps", options.isEmpty ? ["-ef"] : options)
+    let lines = text.split(separator: "\n")
+    guard let header = lines.first, let column = header.split(separator: " ").firstIndex(of: "PID") else {
+      throw BundleError("ps prints no column PID with \(options.joined(separator: " "))")
+    }
+    Output.line(String(header))
+    for line in lines.dropFirst() {
+      let fields = line.split(separator: " ")
+      if fields.indices.contains(column), let pid = Int32(fields[column]), pids.contains(pid) { Output.line(String(line)) }
+    }
+  }
+}
+
+struct Events: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Print OOM kills and usage as JSON, a line each.")
+  @ParentCommand var parent: OrchRuntime
+  @Flag(help: "Print usage once.") var stats = false
+  @Option(help: "Seconds between two lines of usage, as in 5s.") var interval = "5s"
+  @Argument var id: String
+  func run() throws {
+    let bundles = parent.bundles()
+    if stats { return Output.write(Document.write(try bundles.usage(id)) + [10]) }
+    guard let seconds = Int(interval.hasSuffix("s") ? String(interval.dropLast()) : interval), seconds > 0 else {
+      throw BundleError("--interval \(interval): a whole number of seconds above zero, as in 5s")
+    }
+    try bundles.events(id, every: .seconds(seconds)) { Output.write(Document.write($0) + [10]) }
+  }
+}
+
+extension String {
+  fileprivate func trimmingSuffix(_ isTrimmed: (Character) -> Bool) -> String {
+    var text = self
+    while let last = text.last, isTrimmed(last) { text.removeLast() }
+    return text
+  }
+}

@@ -1,0 +1,382 @@
+// The child's operations that OCI bundles need beyond the agent's own: mounts with every option, nodes, hooks, the wait for start.
+#define _GNU_SOURCE
+#include "clinux_child.h"
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mount.h>
+#include <sys/personality.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <dirent.h>
+#include <unistd.h>
+
+// MARK: mounts
+
+// mount(2)'s flags as mount_setattr(2)'s.
+static uint64_t attributes(uint64_t flags) {
+  return (flags & MS_RDONLY ? MOUNT_ATTR_RDONLY : 0) | (flags & MS_NOSUID ? MOUNT_ATTR_NOSUID : 0) | (flags & MS_NODEV ? MOUNT_ATTR_NODEV : 0) |
+         (flags & MS_NOEXEC ? MOUNT_ATTR_NOEXEC : 0) | (flags & MS_NODIRATIME ? MOUNT_ATTR_NODIRATIME : 0) |
+         (flags & MS_NOATIME ? MOUNT_ATTR_NOATIME : 0) | (flags & MS_STRICTATIME ? MOUNT_ATTR_STRICTATIME : 0) |
+         (flags & 256 /* MS_NOSYMFOLLOW */ ? MOUNT_ATTR_NOSYMFOLLOW : 0);
+}
+static int set_attributes(int fd, uint64_t set, uint64_t clear, uint64_t propagation, int recursive) {
+  const uint64_t times = MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME;
+  // The three ways to keep access times are one field, cleared as a whole.
+  if ((set | clear) & times) clear |= MOUNT_ATTR__ATIME;
+  struct mount_attr change = {.attr_set = set, .attr_clr = clear & ~(set & ~times), .propagation = propagation};
+  if (!change.attr_set && !change.attr_clr && !propagation) return 0;
+  return mount_setattr(fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &change, sizeof change) < 0 ? -errno : 0;
+}
+static int do_propagation(struct cursor *p) {
+  const char *path = string(p);
+  uint64_t flags = number(p);
+  struct mount_attr set = {.propagation = flags & ~(uint64_t)MS_REC};
+  TRY(mount_setattr(AT_FDCWD, path, flags & MS_REC ? AT_RECURSIVE : 0, &set, sizeof set));
+  return 0;
+}
+
+static int copy_tree(int from, int to, int depth);
+static int copy_file(int from, int to, const char *name, const struct stat *status) {
+  int source = openat(from, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (source < 0) return -errno;
+  int target = openat(to, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600);
+  int r = target < 0 ? -errno : 0;
+  for (off_t left = status->st_size; r == 0 && left > 0;) {
+    char block[16384];
+    ssize_t n = read(source, block, sizeof block);
+    if (n < 0) r = -errno;
+    if (n <= 0) break;
+    for (ssize_t done = 0; r == 0 && done < n;) {
+      ssize_t written = write(target, block + done, (size_t)(n - done));
+      if (written < 0) r = -errno; else done += written;
+    }
+    left -= n;
+  }
+  if (r == 0 && (fchown(target, status->st_uid, status->st_gid) < 0 || fchmod(target, status->st_mode & 07777) < 0)) r = -errno;
+  close(source);
+  if (target >= 0) close(target);
+  return r;
+}
+static int copy_entry(int from, int to, const char *name, int depth) {
+  struct stat status;
+  TRY(fstatat(from, name, &status, AT_SYMLINK_NOFOLLOW));
+  if (S_ISREG(status.st_mode)) return copy_file(from, to, name, &status);
+  if (S_ISLNK(status.st_mode)) {
+    char content[4096];
+    ssize_t n = readlinkat(from, name, content, sizeof content - 1);
+    if (n < 0) return -errno;
+    content[n] = 0;
+    TRY(symlinkat(content, to, name));
+    TRY(fchownat(to, name, status.st_uid, status.st_gid, AT_SYMLINK_NOFOLLOW));
+    return 0;
+  }
+  if (!S_ISDIR(status.st_mode)) return 0;
+  TRY(mkdirat(to, name, 0700));
+  int below = openat(from, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), made = openat(to, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  int r = below < 0 || made < 0 ? -errno : copy_tree(below, made, depth + 1);
+  if (r == 0 && (fchown(made, status.st_uid, status.st_gid) < 0 || fchmod(made, status.st_mode & 07777) < 0)) r = -errno;
+  if (below >= 0) close(below);
+  if (made >= 0) close(made);
+  return r;
+}
+// A folder's content into another; getdents64 since readdir allocates.
+static int copy_tree(int from, int to, int depth) {
+  if (depth > 64) return -ELOOP;
+  struct entry { uint64_t inode; int64_t offset; unsigned short length; unsigned char type; char name[]; };
+  _Alignas(8) char block[4096];
+  for (;;) {
+    long n = syscall(SYS_getdents64, from, block, sizeof block);
+    if (n < 0) return -errno;
+    if (n == 0) return 0;
+    for (long at = 0; at < n;) {
+      struct entry *entry = (struct entry *)(block + at);
+      at += entry->length;
+      if (strcmp(entry->name, ".") && strcmp(entry->name, "..")) TRYR(copy_entry(from, to, entry->name, depth));
+    }
+  }
+}
+
+static int is_plain(const char *path) { return !strcmp(path, "proc") || !strcmp(path, "sys"); }
+static int do_attach(struct child *child, struct cursor *p) {
+  const char *type = string(p), *source = string(p), *target = string(p);
+  uint64_t flags = number(p), cleared = number(p), below_set = number(p), below_cleared = number(p), propagation = number(p);
+  const char *data = string(p);
+  uint64_t copy_up = number(p);
+  if (p->bad) return -EBADMSG;
+  int recursive = (flags & MS_REC) != 0, fd;
+  if (flags & MS_BIND) {
+    struct stat status;
+    STEP("look at the source");
+    TRY(stat(source, &status));
+    STEP("make the target");
+    fd = clinux_child_target_in_root(child, target, S_ISDIR(status.st_mode));
+    if (fd < 0) return fd;
+    STEP("clone the source");
+    int tree;
+    TRY(tree = open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0)));
+    STEP("set the options");
+    TRYR(set_attributes(tree, attributes(flags), attributes(cleared), 0, 0));
+    TRYR(set_attributes(tree, below_set, below_cleared, 0, 1));
+    STEP("attach");
+    TRYR(clinux_child_attach(tree, fd));
+    close(fd);
+    // Sharing needs a place in the tree.
+    STEP("set the propagation");
+    TRYR(set_attributes(tree, 0, 0, propagation & ~(uint64_t)MS_REC, (propagation & MS_REC) != 0));
+    close(tree);
+    return 0;
+  }
+  STEP("make the target");
+  fd = is_plain(target) ? clinux_child_plain_folder(child, target) : clinux_child_target_in_root(child, target, 1);
+  if (fd < 0) return fd;
+  int under = -1;
+  struct stat status;
+  if (copy_up) {
+    STEP("open what is to be copied up");
+    TRY(under = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    TRY(fstat(under, &status));
+  }
+  STEP("");
+  char path[40];
+  clinux_child_fd_path(path, fd);
+  // Read-only after the copying.
+  uint64_t now = copy_up ? flags & ~(uint64_t)MS_RDONLY : flags;
+  TRY(mount(source, path, type, now, *data ? data : NULL));
+  close(fd);
+  if (!copy_up && !below_set && !below_cleared && !propagation) return 0;
+  STEP("open what was mounted");
+  fd = clinux_openat2(child->root, target, (copy_up ? O_RDONLY : O_PATH) | O_DIRECTORY | O_CLOEXEC, 0, in_root);
+  if (fd < 0) return fd;
+  if (copy_up) {
+    STEP("copy up");
+    TRYR(copy_tree(under, fd, 0));
+    if (!strstr(data, "mode=")) TRY(fchmod(fd, status.st_mode & 07777));
+    close(under);
+    if (flags & MS_RDONLY) TRYR(set_attributes(fd, MOUNT_ATTR_RDONLY, 0, 0, 0));
+  }
+  STEP("set the options");
+  TRYR(set_attributes(fd, below_set, below_cleared, 0, 1));
+  TRYR(set_attributes(fd, 0, 0, propagation & ~(uint64_t)MS_REC, (propagation & MS_REC) != 0));
+  close(fd);
+  return 0;
+}
+
+static int bind_host_node(struct child *child, const char *path, mode_t type, dev_t device) {
+  int source = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  if (source < 0) return -errno;
+  struct stat status;
+  TRY(fstat(source, &status));
+  if ((status.st_mode & S_IFMT) != type || status.st_rdev != device) { close(source); return -EPERM; }
+  int target = clinux_child_target_in_root(child, path, 0);
+  int r = target < 0 ? target : clinux_child_bind_onto(child, source, NULL, target, 0, 0);
+  if (target >= 0) close(target);
+  close(source);
+  return r;
+}
+// By the folder's descriptor: a /dev that is a symbolic link leads nowhere but inside the root.
+static int do_node(struct child *child, struct cursor *p) {
+  const char *path = string(p), *name;
+  uint64_t mode = number(p), major_number = number(p), minor_number = number(p), uid = number(p), gid = number(p);
+  dev_t device = S_ISFIFO(mode) ? 0 : makedev((unsigned)major_number, (unsigned)minor_number);
+  int parent = clinux_child_parent_in_root(child, path, &name);
+  if (parent < 0) return parent;
+  mode_t mask = umask(0);
+  int r = mknodat(parent, name, (mode_t)mode, device) < 0 ? -errno : 0;
+  umask(mask);
+  if (r == -EEXIST) {
+    struct stat status;
+    if (fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && (status.st_mode & S_IFMT) == (mode & S_IFMT) && status.st_rdev == device) r = 0;
+    else STEP("another file is in its place");
+  }
+  if (r == 0 && fchownat(parent, name, (uid_t)uid, (gid_t)gid, AT_SYMLINK_NOFOLLOW) < 0) r = -errno;
+  close(parent);
+  // A user namespace may make no nodes, but show the host's.
+  if (r == -EPERM && !S_ISFIFO(mode)) {
+    STEP("bind the host's");
+    r = bind_host_node(child, path, (mode_t)mode & S_IFMT, device);
+  }
+  return r;
+}
+static int do_move_root(struct child *child) {
+  TRY(fchdir(child->root));
+  TRY(mount(".", "/", NULL, MS_MOVE, NULL));
+  TRY(chroot("."));
+  TRY(chdir("/"));
+  return 0;
+}
+
+// MARK: the process
+
+static int do_ids(struct child *child, struct cursor *p) {
+  uint64_t uid = number(p), gid = number(p), count = number(p);
+  static gid_t groups[1024];
+  if (count > 1024) return -E2BIG;
+  for (uint64_t i = 0; i < count; i++) groups[i] = (gid_t)number(p);
+  if (p->bad) return -EBADMSG;
+  // For HOME alone; a broken /etc/passwd is none of our business.
+  int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+  char text[24], what[64];
+  int k = 23;
+  text[k] = 0;
+  for (uint64_t v = uid; v || k == 23; v /= 10) text[--k] = (char)('0' + v % 10);
+  child->have_user = root >= 0 && clinux_resolve_user(root, text + k, NULL, 0, &child->user, what) == 0;
+  if (root >= 0) close(root);
+  STEP("own stdio");
+  for (int fd = 0; fd < 3; fd++) {
+    struct stat status;
+    // As runc: so that /dev/stdout can be opened again. Not the host's devices, and not what is someone else's (a file, a foreign owner).
+    if (uid != 0 && fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode)) (void)!fchown(fd, (uid_t)uid, (gid_t)-1);
+  }
+  TRY(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0));
+  STEP("set groups");
+  if (syscall(SYS_setgroups, count, groups) < 0 && (errno != EPERM || count > 0)) return -errno;
+  STEP("set gid");
+  TRY(syscall(SYS_setresgid, gid, gid, gid));
+  STEP("set uid");
+  TRY(syscall(SYS_setresuid, uid, uid, uid));
+  return 0;
+}
+static int do_preserve(struct child *child, struct cursor *p) {
+  uint64_t count = number(p);
+  if (count > 1024) return -E2BIG;
+  int *ours[] = {&child->report, &child->state_fd};
+  for (int i = 0; i < 2; i++)
+    if (*ours[i] >= 0) TRY(*ours[i] = fcntl(*ours[i], F_DUPFD_CLOEXEC, 7 + (int)count));
+  // 5 is the socket that waits for start: out of the way, too.
+  int listener = fcntl(5, F_DUPFD_CLOEXEC, 7 + (int)count);
+  for (int i = 0; i < (int)count; i++) TRY(dup2(7 + i, 3 + i));
+  child->preserve = (int)count;
+  child->listener = listener;
+  return 0;
+}
+
+static int run_hook(struct child *child, const char *path, uint64_t seconds, char *const *argv, char *const *envp) {
+  int pidfd = -1;
+  pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD | CLONE_PIDFD, 0, &pidfd, 0, 0);
+  if (pid < 0) return -errno;
+  if (pid == 0) {
+    if (child->state_fd >= 0) {
+      lseek(child->state_fd, 0, SEEK_SET);
+      dup2(child->state_fd, 0);
+    }
+    syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_CLOEXEC);
+    syscall(SYS_execve, path, argv, envp);
+    _exit(127);
+  }
+  struct pollfd end = {.fd = pidfd, .events = POLLIN};
+  int r = 0, status = 0;
+  if (poll(&end, 1, seconds ? (int)(seconds > 2000000 ? 2000000000 : seconds * 1000) : -1) == 0) {
+    kill(pid, SIGKILL);
+    r = -ETIMEDOUT;
+  }
+  while (waitpid(pid, &status, __WALL) < 0 && errno == EINTR) {}
+  close(pidfd);
+  if (r == 0 && status != 0) r = -ECANCELED;
+  return r;
+}
+static int do_hook(struct child *child, struct cursor *p) {
+  static char *list[2050];
+  const char *path = string(p);
+  uint64_t seconds = number(p), argc = number(p), n = 0;
+  if (argc > 1024) return -E2BIG;
+  for (uint64_t i = 0; i < argc; i++) list[n++] = (char *)(uintptr_t)string(p);
+  list[n++] = NULL;
+  char **envp = list + n;
+  uint64_t envc = number(p);
+  if (envc > 1024) return -E2BIG;
+  for (uint64_t i = 0; i < envc; i++) list[n++] = (char *)(uintptr_t)string(p);
+  list[n] = NULL;
+  if (p->bad) return -EBADMSG;
+  int r = run_hook(child, path, seconds, list, envp);
+  if (r == -ECANCELED) STEP("it did not exit with 0");
+  if (r == -ETIMEDOUT) STEP("it was killed at its timeout");
+  return r;
+}
+static int take_state(struct child *child, int socket) {
+  char byte;
+  int fd;
+  if (clinux_receive_fd(socket, &byte, 1, &fd) != 1) return -EPIPE;
+  if (child->state_fd >= 0) close(child->state_fd);
+  child->state_fd = fd;
+  return 0;
+}
+
+static int do_lookup(struct child *child, struct cursor *p) {
+  const char *program = string(p), *path = string(p);
+  if (p->bad) return -EBADMSG;
+  size_t length = strlen(program);
+  if (length >= sizeof child->executable) return -ENAMETOOLONG;
+  if (strchr(program, '/')) {
+    struct stat status;
+    TRY(stat(program, &status));
+    if (S_ISDIR(status.st_mode)) return -EISDIR;
+    TRY(syscall(SYS_faccessat2, AT_FDCWD, program, X_OK, AT_EACCESS));
+    strcpy(child->executable, program);
+    return 0;
+  }
+  STEP("not found in PATH");
+  int error = ENOENT;
+  for (const char *at = *path ? path : "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";; at++) {
+    const char *end = strchrnul(at, ':');
+    size_t n = (size_t)(end - at);
+    struct stat status;
+    if (n && *at == '/' && n + length + 2 < sizeof child->executable) {
+      memcpy(child->executable, at, n);
+      child->executable[n] = '/';
+      strcpy(child->executable + n + 1, program);
+      if (stat(child->executable, &status) == 0 && S_ISREG(status.st_mode)) {
+        if (syscall(SYS_faccessat2, AT_FDCWD, child->executable, X_OK, AT_EACCESS) == 0) return 0;
+        error = errno;
+      }
+    }
+    if (!*end) break;
+    at = end;
+  }
+  child->executable[0] = 0;
+  return -error;
+}
+static int do_wait(struct child *child) {
+  clinux_child_tell(child->report, CLINUX_REPORT_READY, 0, child->index, "", -1);
+  close(child->report);
+  child->report = -1;
+  int connection, listener = child->listener >= 0 ? child->listener : 5;
+  do connection = accept4(listener, NULL, NULL, SOCK_CLOEXEC); while (connection < 0 && errno == EINTR);
+  if (connection < 0) return -errno;
+  close(listener);
+  // Until exec closes it, whoever started us learns what goes wrong.
+  child->report = connection;
+  if (child->preserve) TRY(child->report = fcntl(connection, F_DUPFD_CLOEXEC, 7 + child->preserve));
+  if (child->report != connection) close(connection);
+  return take_state(child, child->report);
+}
+
+int clinux_child_bundle(struct child *child, uint32_t code, struct cursor *p) {
+  switch (code) {
+    case CLINUX_OP_PROPAGATION: return do_propagation(p);
+    case CLINUX_OP_ATTACH: return do_attach(child, p);
+    case CLINUX_OP_NODE: return do_node(child, p);
+    case CLINUX_OP_MOVE_ROOT: return do_move_root(child);
+    case CLINUX_OP_DOMAINNAME: {
+      const char *name = string(p);
+      TRY(setdomainname(name, strlen(name)));
+      return 0;
+    }
+    case CLINUX_OP_PERSONALITY: TRY(personality((unsigned long)number(p))); return 0;
+    case CLINUX_OP_UMASK: umask((mode_t)number(p)); return 0;
+    case CLINUX_OP_IDS: return do_ids(child, p);
+    case CLINUX_OP_PRESERVE: return do_preserve(child, p);
+    case CLINUX_OP_HOOKS:
+      clinux_child_tell(child->report, CLINUX_REPORT_HOOKS, 0, child->index, "", -1);
+      return take_state(child, child->report);
+    case CLINUX_OP_HOOK: return do_hook(child, p);
+    case CLINUX_OP_LOOKUP: return do_lookup(child, p);
+    case CLINUX_OP_WAIT: return do_wait(child);
+    default: return -ENOSYS;
+  }
+}

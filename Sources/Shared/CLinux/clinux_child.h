@@ -1,0 +1,54 @@
+// What the two files of the child's path share. Private to this room.
+#pragma once
+#include "clinux.h"
+#include <errno.h>
+#include <string.h>
+
+struct cursor { const uint8_t *at, *end; int bad; };
+static inline uint64_t number(struct cursor *c) {
+  if (c->end - c->at < 8) { c->bad = 1; return 0; }
+  uint64_t value;
+  memcpy(&value, c->at, 8);
+  c->at += 8;
+  return value;
+}
+static inline const char *bytes(struct cursor *c, uint64_t *length) {
+  *length = number(c);
+  uint64_t padded = (*length + 8) & ~7ULL;
+  if (c->bad || *length > (1 << 24) || (uint64_t)(c->end - c->at) < padded || c->at[*length] != 0) { c->bad = 1; *length = 0; return ""; }
+  const char *start = (const char *)c->at;
+  c->at += padded;
+  return start;
+}
+static inline const char *string(struct cursor *c) {
+  uint64_t length;
+  return bytes(c, &length);
+}
+struct child {
+  int report, root, proc, null, tty_done;
+  uint32_t index;
+  const char *step;  // what was being done, for the report
+  char step_buffer[104];
+  struct clinux_user user;
+  int have_user, init, start, state_fd, preserve, listener;
+  char executable[4096];  // found before the wait for start; "" none
+};
+#define STEP(text) (child->step = (text))
+#define TRY(call) do { if ((call) < 0) return -errno; } while (0)
+#define TRYR(call) do { int r_ = (call); if (r_ < 0) return r_; } while (0)
+
+
+static const uint64_t in_root = CLINUX_RESOLVE_IN_ROOT | CLINUX_RESOLVE_NO_MAGICLINKS;
+void clinux_child_join_text(struct child *child, const char *a, const char *b);
+void clinux_child_tell(int socket, uint32_t kind, int error, uint32_t index, const char *text, int fd);
+// Below the root, by openat2; descriptors with O_PATH.
+int clinux_child_folder_in_root(struct child *child, const char *path, uint64_t resolve);
+int clinux_child_parent_in_root(struct child *child, const char *path, const char **name);
+int clinux_child_target_in_root(struct child *child, const char *path, int folder);
+int clinux_child_plain_folder(struct child *child, const char *path);
+int clinux_child_attach(int mount, int target);
+int clinux_child_bind_onto(struct child *child, int source, const char *source_path, int target, uint64_t attributes, int recursive);
+// "/proc/self/fd/N".
+void clinux_child_fd_path(char path[40], int fd);
+// Operations of OCI bundles (clinux_bundle.c); -ENOSYS for others.
+int clinux_child_bundle(struct child *child, uint32_t code, struct cursor *p);

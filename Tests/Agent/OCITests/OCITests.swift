@@ -1,0 +1,70 @@
+import Testing
+
+@testable import OCI
+
+private let good = """
+  {"ociVersion": "1.2.0", "process": {"cwd": "/", "args": ["sh"], "user": {"uid": 0, "gid": 0}}, "root": {"path": "rootfs"},
+   "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}]}, "somethingElse": 1}
+  """
+
+/// The good document with one text replaced.
+private func read(_ text: String = "", _ by: String = "") throws(OCIError) -> Config {
+  let replaced = text.isEmpty ? good : good.replacing(text, with: by)
+  let config = try Document.read(Config.self, Array(replaced.utf8))
+  try config.check()
+  return config
+}
+
+@Suite struct ConfigTests {
+  @Test("unknown keys are ignored")
+  func unknown() throws { #expect(try read().process?.args == ["sh"]) }
+
+  @Test(
+    "what is wrong or not supported is named by its path",
+    arguments: [
+      (#""uid": 0"#, #""uid": 4294967296"#, "process.user.uid"),
+      (#""uid": 0"#, #""uid": "root""#, "process.user.uid: is not an integer"),
+      (#""cwd": "/""#, #""cwd": "here""#, "process.cwd: must be an absolute path"),
+      (#""args": ["sh"]"#, #""args": []"#, "process.args: must not be empty"),
+      (#""path": "rootfs""#, #""other": 1"#, "root.path: is required"),
+      ("1.2.0", "2.0.0", "ociVersion:"),
+      (#"{"type": "pid"}"#, #"{"type": "mount"}"#, #"linux.namespaces[1].type: "mount" is there twice"#),
+      (#"{"type": "pid"}"#, #"{"type": "pig"}"#, "linux.namespaces[1].type"),
+      (#""linux": {"#, #""linux": {"intelRdt": {}, "#, "linux.intelRdt: is not supported"),
+      (#""linux": {"#, #""linux": {"sysctl": {"kernel.panic": "1"}, "#, "linux.sysctl.kernel.panic: is not in a separate kernel namespace"),
+      (#""linux": {"#, #""linux": {"sysctl": {"net.ipv4.ip_forward": "1"}, "#, "linux.sysctl.net.ipv4.ip_forward: needs a network namespace"),
+      (#""linux": {"#, #""hostname": "x", "linux": {"#, "hostname: needs a uts namespace"),
+      (
+        #""linux": {"#, #""mounts": [{"destination": "/x", "type": "tmpfs", "options": ["ro", "idmap"]}], "linux": {"#,
+        #"mounts[0].options[1]: "idmap" is not supported"#
+      ),
+      (#""linux": {"#, #""mounts": [{"destination": "/a/../b", "type": "tmpfs"}], "linux": {"#, #"mounts[0].destination: contains "..""#),
+      (#""linux": {"#, #""hooks": {"poststop": [{"path": "x"}]}, "linux": {"#, "hooks.poststop[0].path: must be an absolute path"),
+      (#""cwd": "/""#, #""cwd": "/", "rlimits": [{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}]"#, "process.rlimits[0].soft: is above hard"),
+      (#""cwd": "/""#, #""cwd": "/", "scheduler": {"policy": "SCHED_FIFO"}"#, "process.scheduler: is not supported"),
+      (#""cwd": "/""#, #""cwd": "/"#, "is not JSON"),
+    ])
+  func refusals(_ text: String, _ by: String, _ wanted: String) {
+    do throws(OCIError) {
+      _ = try read(text, by)
+      Issue.record("accepted: \(by)")
+    } catch { #expect("\(error)".contains(wanted), "\(error)") }
+  }
+
+  @Test("the default configuration is what is supported, and survives writing and reading")
+  func standard() throws {
+    try Config.standard.check()
+    #expect(try Document.read(Config.self, Document.write(Config.standard, pretty: true)) == .standard)
+  }
+
+  @Test("mount options: later ones win, what is not known is the file system's")
+  func options() throws {
+    let options = try MountOptions(["rbind", "ro", "rw", "nosuid", "rslave", "rro", "size=1m", "tmpcopyup"], path: "")
+    #expect(options.flags == 4096 | 16384 | 2)
+    #expect(options.cleared == 1)
+    #expect(options.recursiveSet == 1)
+    #expect(options.propagation == 1 << 19 | 16384)
+    #expect(options.data == ["size=1m"])
+    #expect(options.copyUp)
+  }
+}
