@@ -19,6 +19,8 @@ for program in orch orch-manager orch-agent orch-init orch-runtime; do install -
 install -m 644 "$here"/systemd/*.service "$dest/lib/systemd/system/"
 "$from/orch" completion bash > "$dest/usr/share/bash-completion/completions/orch"
 "$from/orch" completion zsh > "$dest/usr/share/zsh/vendor-completions/_orch"
+"$from/orch-runtime" --generate-completion-script bash > "$dest/usr/share/bash-completion/completions/orch-runtime"
+"$from/orch-runtime" --generate-completion-script zsh > "$dest/usr/share/zsh/vendor-completions/_orch-runtime"
 if [ -z "$dest" ] && [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 cat <<'MSG'
 Installed. Next:

@@ -33,7 +33,7 @@ public struct BundleEvent: Encodable, Sendable {
 
 extension Bundles {
   public func usage(_ id: String) throws(BundleError) -> BundleEvent {
-    let folder = try BundleFolder.open(root: root, id)
+    let folder = try BundleFolder.open(root: root, id, locked: false)
     let stored = try folder.stored()
     guard let process = process(stored), !process.hasEnded else { throw BundleError("container not running") }
     guard let group = try cgroup(stored) else { throw BundleError("the container has no cgroup to count in") }
@@ -50,7 +50,7 @@ extension Bundles {
 
   /// Tells usage every `interval`, and the OOM kills between, until the container ends.
   public func events(_ id: String, every interval: Duration, _ tell: (BundleEvent) -> Void) throws(BundleError) {
-    let stored = try BundleFolder.open(root: root, id).stored()
+    let stored = try BundleFolder.open(root: root, id, locked: false).stored()
     guard let process = process(stored), let group = try cgroup(stored) else { throw BundleError("container not running") }
     var kills = clinux_oom_kills(group.oomFile)
     var entry = pollfd(fd: process.rawValue, events: Int16(POLLIN), revents: 0)

@@ -16,7 +16,7 @@ extension Bundles {
 
   /// What a process that names nothing else gets: the container's own.
   public func process(of id: String) throws(BundleError) -> ConfigProcess {
-    let config = try BundleFolder.open(root: root, id).config()
+    let config = try BundleFolder.open(root: root, id, locked: false).config()
     guard var process = config.process else { throw BundleError("the container has no process") }
     (process.terminal, process.consoleSize) = (nil, nil)
     return process

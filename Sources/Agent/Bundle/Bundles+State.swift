@@ -14,7 +14,7 @@ extension Bundles {
   func process(_ stored: StoredBundle) -> PidDescriptor? { ProcessIdentity(pid: stored.pid, startTime: stored.startTime).open() }
 
   public func state(_ id: String) throws(BundleError) -> State {
-    let folder = try BundleFolder.open(root: root, id)
+    let folder = try BundleFolder.open(root: root, id, locked: false)
     return state(try folder.stored(), folder)
   }
   private func state(_ stored: StoredBundle, _ folder: borrowing BundleFolder) -> State {
@@ -101,7 +101,7 @@ extension Bundles {
 
   /// As the host counts.
   public func processes(_ id: String) throws(BundleError) -> [Int32] {
-    let folder = try BundleFolder.open(root: root, id)
+    let folder = try BundleFolder.open(root: root, id, locked: false)
     let stored = try folder.stored()
     guard let process = process(stored), !process.hasEnded else { throw BundleError("container not running") }
     return try cgroup(stored)?.processes() ?? [stored.pid]

@@ -42,13 +42,14 @@ struct BundleFolder: ~Copyable {
     }
   }
 
-  /// Waits for whoever holds it; no such container when it was deleted meanwhile.
-  static func open(root: String, _ id: String) throws(BundleError) -> BundleFolder {
+  /// Waits for whoever holds it; no such container when it was deleted meanwhile. Who only reads does without the lock (its files are replaced
+  /// whole), so that a hook may ask for the state of the container that is being made.
+  static func open(root: String, _ id: String, locked: Bool = true) throws(BundleError) -> BundleFolder {
     try checkID(id)
     let path = "\(root)/\(id)"
     do throws(SystemError) {
       let folder = BundleFolder(path: path, lock: try OwnedDescriptor.open(path, O_RDONLY | O_DIRECTORY))
-      while flock(folder.lock.rawValue, LOCK_EX) < 0 { if Errno.current != .interrupted { throw SystemError("lock", path, .current) } }
+      while locked, flock(folder.lock.rawValue, LOCK_EX) < 0 { if Errno.current != .interrupted { throw SystemError("lock", path, .current) } }
       var (held, named) = (stat(), stat())
       try check(fstat(folder.lock.rawValue, &held), "look at", path)
       try check(lstat(path, &named), "look at", path)

@@ -115,6 +115,11 @@ import Testing
     #expect(try Files.text(world.bundle + "/rootfs/start").contains("\"status\":\"created\""))
     #expect(try world.call(["delete", "-f", "one"]).code == 0)
     #expect(try Files.text(log) == created + "poststart \"status\":\"running\"\npoststop \"status\":\"stopped\"\n")
+    // A hook may look at the container that is being made.
+    let look = "\(world.program) --root \(world.folder)/root state three > \(world.folder)/seen"
+    try world.configure(["true"]) { $0.object("hooks") { $0["createRuntime"] = [["path": "/bin/sh", "args": ["sh", "-c", look], "timeout": 10]] } }
+    #expect(try world.call(["run", "--bundle", world.bundle, "three"]).code == 0)
+    #expect(try Files.text(world.folder + "/seen").contains("creating"))
     try world.configure(["true"]) { $0.object("hooks") { $0["createContainer"] = [["path": "/bin/false"]] } }
     let failed = try world.call(["create", "--bundle", world.bundle, "two"])
     #expect(failed.code == 1 && failed.err.contains("createContainer hook /bin/false"))
