@@ -27,6 +27,9 @@ struct Scenario {
   var cachedBytesMax: Int
   var snapshotEvery: UInt64
   var keptEntries: UInt64
+  /// That rows of what is applied wait at most.
+  var rowTicks: Int
+  var tellsCommitsLate: Bool
   var diskMicrosecondsMax: Int
   var usesLeases: Bool
   var ratePermille: Int
@@ -59,6 +62,10 @@ struct Scenario {
     usesLeases = !misfortunes.contains(.pauseManager) && random.chance(permille: 400)
     ratePermille = random.pick([0, 5, 20])
     clockSkew = random.pick([0, 200, 3_000])
+    // Of a sequence of their own.
+    var later = Random(seed: ~seed)
+    rowTicks = later.pick([1, 10, 100])
+    tellsCommitsLate = later.chance(permille: 700)
     if managers == 1 { misfortunes.removeAll { $0 == .loseDisk || $0 == .corruptEntry } }
     guard managers > 1, agents < 60, random.chance(permille: 500) else { return }
     ambushes = Ambush.allCases.filter { _ in random.chance(permille: 600) }
@@ -70,7 +77,8 @@ struct Scenario {
     "\(managers) managers, \(agents) agents, \(services) services, \(clients) clients, \(faultsFor / 1_000_000) s of faults; loss \(lossPermille)‰, doubles \(doublePermille)‰, "
       + "delay to \(delayMax) us; a misfortune every \(misfortuneEvery) ms of \(misfortunes.map(\.rawValue).joined(separator: " ")); "
       + (ambushes.isEmpty ? "" : "ambushes: \(ambushes.map(\.rawValue).joined(separator: " ")); ")
-      + "in flight \(inflightMessagesMax), message \(messageBytesMax) bytes, snapshot every \(snapshotEvery) keeping \(keptEntries), \(usesLeases ? "leases" : "quorum reads")"
+      + "in flight \(inflightMessagesMax), message \(messageBytesMax) bytes, snapshot every \(snapshotEvery) keeping \(keptEntries), rows within \(rowTicks) ticks, "
+      + "commits told \(tellsCommitsLate ? "late" : "at once"), \(usesLeases ? "leases" : "quorum reads")"
   }
 }
 

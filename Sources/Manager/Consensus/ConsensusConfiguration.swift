@@ -14,6 +14,9 @@ public struct ConsensusConfiguration: Sendable {
   public var keptEntries: UInt64
   /// Data of the log in bytes; over it the log is cut to its last quarter, however few entries that leaves.
   public var logBytesMax: Int
+  /// How long the rows of applied changes wait for more of them, and how many may; whoever asks in SQL has them written at once.
+  public var rowsDelay: Duration
+  public var rowsMax: Int
   /// Of one command; it has to fit into one message between managers.
   public var commandBytesMax: Int
   /// Of proposals that wait for the thread.
@@ -41,6 +44,8 @@ public struct ConsensusConfiguration: Sendable {
     snapshotEvery = 10_000
     keptEntries = 500
     logBytesMax = 256 << 20
+    rowsDelay = .seconds(5)
+    rowsMax = 4_000
     commandBytesMax = 3 << 20
     waitingBytesMax = 32 << 20
     watcherBatchesMax = 256
@@ -54,7 +59,9 @@ public struct ConsensusConfiguration: Sendable {
 
   var replica: ReplicaConfig {
     ReplicaConfig(
-      raft: RaftConfig(id: RaftID(1), electionTicks: electionTicks, heartbeatTicks: heartbeatTicks, seed: seed), snapshotEvery: snapshotEvery,
-      keptEntries: keptEntries, logBytesMax: logBytesMax, readTicks: Int(readTimeout / tick))
+      raft: RaftConfig(id: RaftID(1), electionTicks: electionTicks, heartbeatTicks: heartbeatTicks, tellsCommitsLate: true, seed: seed),
+      snapshotEvery: snapshotEvery,
+      keptEntries: keptEntries, logBytesMax: logBytesMax, rowTicks: max(1, Int(rowsDelay / tick)), rowsMax: rowsMax,
+      readTicks: Int(readTimeout / tick))
   }
 }

@@ -13,6 +13,9 @@ public struct RaftConfig: Hashable, Sendable {
   /// a tick lasts equally long everywhere, within one tick in an election timeout, and while no member's ticks stand still: a process or
   /// machine that was paused must be given the ticks it missed before it is asked anything. Off: such reads are confirmed like the others.
   public var leaseReads: Bool
+  /// That the commit index rose is told with the next entries, else at the next tick (Raft section 5.3), not by messages of its own at
+  /// once: a lone client's changes then cost half as many messages, and others apply them up to a tick later.
+  public var tellsCommitsLate: Bool
   /// Of one append message; one entry always fits.
   public var maxMessageBytes: Int
   /// Append messages on their way to one peer.
@@ -31,7 +34,8 @@ public struct RaftConfig: Hashable, Sendable {
 
   public init(
     id: RaftID, electionTicks: Int = 10, heartbeatTicks: Int = 1, preVote: Bool = true, checkQuorum: Bool = true, leaseReads: Bool = false,
-    maxMessageBytes: Int = 1 << 20, maxInflightMessages: Int = 256, maxInflightBytes: Int = 16 << 20, maxUncommittedBytes: Int = 64 << 20,
+    tellsCommitsLate: Bool = false, maxMessageBytes: Int = 1 << 20, maxInflightMessages: Int = 256, maxInflightBytes: Int = 16 << 20,
+    maxUncommittedBytes: Int = 64 << 20,
     maxCommittedBytes: Int = 4 << 20,
     maxCachedBytes: Int = 16 << 20, maxPendingReads: Int = 4096, seed: UInt64
   ) {
@@ -41,6 +45,7 @@ public struct RaftConfig: Hashable, Sendable {
     self.preVote = preVote
     self.checkQuorum = checkQuorum
     self.leaseReads = leaseReads
+    self.tellsCommitsLate = tellsCommitsLate
     self.maxMessageBytes = maxMessageBytes
     self.maxInflightMessages = maxInflightMessages
     self.maxInflightBytes = maxInflightBytes

@@ -20,6 +20,14 @@ extension RaftCore {
       if confState.isVoter(id) { leaveJointIfDue() } else { handOverToHeir() }
     }
     if heartbeatElapsed >= config.heartbeatTicks { broadcastHeartbeat() }
+    if isCommitUntold { broadcast(.evenIfEmpty) }
+    isCommitUntold = false
+  }
+
+  /// A change of the members at once: whoever is removed by it hears nothing more afterwards.
+  mutating func tellCommit() {
+    isCommitUntold = config.tellsCommitsLate && !log.hasUnappliedConfiguration
+    broadcast(isCommitUntold ? .ifNew : .evenIfEmpty)
   }
 
   mutating func broadcastHeartbeat() {
@@ -42,6 +50,7 @@ extension RaftCore {
     let first = log.lastIndex + 1
     for item in data { log.append(Entry(term: term, index: log.lastIndex + 1, kind: kind, data: item)) }
     broadcast(.ifNew)
+    isCommitUntold = false
     return ProposalPosition(term: term, first: first, last: log.lastIndex)
   }
 
@@ -87,7 +96,8 @@ extension RaftCore {
       members[position].inflights.free(upTo: index)
       members[position].isPaused = false
     }
-    if advanceCommit() { broadcast(.evenIfEmpty) } else { request(wasSilent ? .evenIfEmpty : .ifNew, position) }
+    if advanceCommit() { tellCommit() }
+    request(wasSilent ? .evenIfEmpty : .ifNew, position)
     handOverIfDue(to: position)
   }
 

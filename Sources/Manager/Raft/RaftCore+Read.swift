@@ -107,6 +107,8 @@ extension RaftCore {
       readStates.append(ReadState(context: read.context, index: read.index))
     } else {
       send(.readIndexResponse(index: read.index, context: read.context), to: read.from)
+      // It answers once it has applied that.
+      if isCommitUntold, let position = position(of: read.from) { request(.evenIfEmpty, position) }
     }
   }
 }

@@ -38,6 +38,8 @@ public struct RaftCore: Sendable {
   /// A change of the members may be in the log up to here; the next one waits until it is applied.
   var pendingConfigurationIndex: LogIndex = 0
   var uncommittedBytes = 0
+  /// The next tick tells of it.
+  var isCommitUntold = false
   var reads = PendingReads()
 
   // What the next `ready` hands out.
@@ -79,6 +81,8 @@ public struct RaftCore: Sendable {
   public var firstIndex: LogIndex { log.compactedIndex + 1 }
   /// Nil: compacted away or beyond the end. Never reads storage.
   public func term(at index: LogIndex) -> Term? { log.term(at: index) }
+  /// What a peer lacks is no longer in memory: `ready` may read storage.
+  public var needsStorage: Bool { role == .leader && members.contains { $0.id != id && !log.isCached($0.next) } }
   var hardState: HardState { HardState(term: term, vote: vote, commit: log.committed) }
   var softState: SoftState { SoftState(role: role, leader: leader) }
 
@@ -165,7 +169,7 @@ public struct RaftCore: Sendable {
     }
     guard role == .leader, let own = position(of: id), members[own].matched(upTo: log.stable) else { return }
     members[own].next = log.lastIndex + 1
-    if advanceCommit() { broadcast(.evenIfEmpty) }
+    if advanceCommit() { tellCommit() }
   }
 
   /// The state machine holds (durably) the effect of every entry up to here.
@@ -224,6 +228,7 @@ public struct RaftCore: Sendable {
     transferee = nil
     pendingConfigurationIndex = 0
     uncommittedBytes = 0
+    isCommitUntold = false
     reads = PendingReads()
     for position in members.indices {
       members[position].reset(next: log.lastIndex + 1, match: members[position].id == id ? log.stable : 0)

@@ -65,6 +65,7 @@ struct RaftLog: Sendable {
   }
 
   var lastIndex: LogIndex { cacheFirst + LogIndex(cache.count) - 1 }
+  func isCached(_ index: LogIndex) -> Bool { index >= cacheFirst }
   var lastTerm: Term { starts.last?.term ?? compactedTerm }
 
   /// Nil: compacted away or beyond the end. Never reads storage.

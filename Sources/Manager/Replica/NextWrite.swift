@@ -6,9 +6,9 @@ struct NextWrite {
   var hardState: StoredHardState?
   var entries: [StoredEntry] = []
   var snapshot: IncomingSnapshot?
-  var changes: [StateChange] = []
+  var rows = ChangedRows()
   var hasMembership = false
-  /// Something is promised upon it: it goes out as soon as the disk is free. Otherwise it may wait for a tick.
+  /// Something is promised upon it: it goes out as soon as the disk is free.
   var isDue = false
   /// The last `Ready` it covers; 0: none.
   var ready: UInt64 = 0

@@ -9,18 +9,24 @@ public struct ReplicaConfig: Sendable {
   public var keptEntries: UInt64
   /// Data of the log in bytes; over it all but the last quarter is forgotten, however few entries that leaves.
   public var logBytesMax: Int
+  /// How many ticks rows wait for more of them before they are written, and how many may wait; `snapshotEvery` bounds the entries that
+  /// they may be behind.
+  public var rowTicks: Int
+  public var rowsMax: Int
   /// How many ticks a read waits for a majority.
   public var readTicks: Int
   public var readMode: ReadMode
 
   public init(
-    raft: RaftConfig, snapshotEvery: UInt64 = 10_000, keptEntries: UInt64 = 500, logBytesMax: Int = 256 << 20, readTicks: Int = 40,
-    readMode: ReadMode = .quorum
+    raft: RaftConfig, snapshotEvery: UInt64 = 10_000, keptEntries: UInt64 = 500, logBytesMax: Int = 256 << 20, rowTicks: Int = 100,
+    rowsMax: Int = 4_000, readTicks: Int = 40, readMode: ReadMode = .quorum
   ) {
     self.raft = raft
     self.snapshotEvery = snapshotEvery
     self.keptEntries = keptEntries
     self.logBytesMax = logBytesMax
+    self.rowTicks = rowTicks
+    self.rowsMax = rowsMax
     self.readTicks = readTicks
     self.readMode = readMode
   }

@@ -24,7 +24,7 @@ extension ReplicaCore {
         }
       answers.append(.answer(waiter.request, answer))
     }
-    next.changes += changes
+    next.rows.insert(changes)
     reader.metadata = SnapshotMetadata(index: state.index, term: appliedTerm, confState: core.confState)
     core.applied(upTo: state.index)
     if began { outputs.append(.note(.leading(term: core.term))) }

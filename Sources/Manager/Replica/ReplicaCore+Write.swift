@@ -64,7 +64,7 @@ extension ReplicaCore {
       next.snapshot = snapshot
       // It replaces the log, and the state that these belong to.
       next.entries = []
-      next.changes = []
+      next.rows = ChangedRows()
       next.hasMembership = false
       logSizes.restart(after: metadata.index)
     }
@@ -91,38 +91,57 @@ extension ReplicaCore {
   /// On the disk when the write that is under way is.
   private var appliedIndexAfterWrite: UInt64 { underWay?.appliedIndex ?? writtenIndex }
 
+  /// Rows may wait: what they stand for is in the durable log. The longer they do, the more changes share a row, a page and a transaction,
+  /// and the more entries a restart applies again.
+  private var areRowsDue: Bool {
+    if stopping { return hasUnwritten }
+    guard writtenIndex < state.index else { return false }
+    return next.hasMembership || !flushes.isEmpty || ticksSinceRows >= config.rowTicks || next.rows.keys.count >= config.rowsMax
+      || state.index - writtenIndex >= config.snapshotEvery || logSizes.bytes > config.logBytesMax
+  }
+
   /// One at a time; what comes meanwhile waits for the next.
   mutating func startWrite() {
-    guard underWay == nil, next.isDue || isFlushDue || stopping else { return }
-    // Rows wait for a tick, so that many changes share their pages: what they stand for is in the durable log already.
-    let bringsRows = isFlushDue || stopping || next.hasMembership || next.changes.count >= Self.rowsMax
-    isFlushDue = false
-    guard hasUnwritten else { return }
+    guard underWay == nil else { return }
+    let bringsRows = areRowsDue
+    guard next.isDue || bringsRows || (next.hardState != nil && ticksSinceWrite > 1) else { return }
     var write = next
     next = NextWrite()
     lastWrite += 1
     write.number = lastWrite
     var batch = WriteBatch()
-    batch.hardState = write.hardState
     batch.entries = write.entries
     if let snapshot = write.snapshot, let metadata = snapshot.metadata {
       batch.snapshot = .init(point: SnapshotPoint(index: metadata.index, term: metadata.term), state: snapshot.state)
       batch.membership = snapshot.membership
       write.appliedIndex = metadata.index
+      ticksSinceRows = 0
     } else {
       write.appliedIndex = writtenIndex
       if bringsRows {
-        if writtenIndex < state.index { batch.applied = .init(changes: write.changes, state: state) }
+        if writtenIndex < state.index { batch.applied = .init(rows: write.rows.keys, state: state) }
         if write.hasMembership { batch.membership = membership }
         write.appliedIndex = state.index
         batch.compact = compaction()
         write.compact = batch.compact
+        ticksSinceRows = 0
       } else {
-        next.changes = write.changes
+        next.rows = write.rows
+        next.hasMembership = write.hasMembership
       }
     }
+    // How far the log is committed costs a page: it goes with one write of each tick, or when there is none.
+    if let hard = write.hardState {
+      if bringsRows || batch.snapshot != nil || ticksSinceWrite > 0 || hard.term != promised.term || hard.vote != promised.vote {
+        batch.hardState = hard
+        promised = hard
+      } else {
+        next.hardState = hard
+      }
+    }
+    ticksSinceWrite = 0
     write.entries = []
-    write.changes = []
+    write.rows = ChangedRows()
     underWay = write
     outputs.append(.write(batch, number: write.number))
   }
@@ -163,7 +182,6 @@ extension ReplicaCore {
       outputs.append(.answer(first.request, .done))
       flushes.removeFirst()
     }
-    if !flushes.isEmpty { isFlushDue = true }
   }
 
   private mutating func install(_ snapshot: IncomingSnapshot) {

@@ -8,7 +8,8 @@
 // - At most one write is under way, and writes are made in order. A promise (vote, acknowledgement) leaves only when the write it rests
 //   upon, and every earlier one, is durable.
 // - A proposal is answered when its entry is committed and applied here. Its rows follow with a later write, in the transaction that
-//   moves the applied index; a restart applies it again from the durable log. So a lone change costs one fsync, not two.
+//   moves the applied index, when enough of them wait, when they have waited long enough, or when somebody asks (`flush`); a restart
+//   applies what they lack again from the durable log. So a change costs one fsync, and a row that changes often is written once.
 // - After a write that failed nothing is promised any more: the member ends, and another is made from what the disk then really holds.
 //
 // It refuses to know: threads, clocks, SQLite, sockets, and how a command is encoded (`ReplicaDecoder`).
@@ -40,8 +41,11 @@ public struct ReplicaCore {
   var lastWrite: UInt64 = 0
   /// The applied index that is on the disk.
   var writtenIndex: UInt64
-  /// Rows that nothing else brings to the disk go now.
-  var isFlushDue = false
+  /// Ticks that applied entries have waited for their rows.
+  var ticksSinceRows = 0
+  var ticksSinceWrite = 0
+  /// As last handed to the disk; `commit` may be behind.
+  var promised: StoredHardState
   /// Arrived whole, not handed to the disk yet.
   var arrived: IncomingSnapshot?
 
@@ -64,9 +68,6 @@ public struct ReplicaCore {
 
   /// One change of the members at a time: so many wait for the one before.
   public static let waitingChangesMax = 64
-
-  /// Changes that wait for a tick at most before they are written.
-  static let rowsMax = 2_000
 
   struct Waiter {
     var term: UInt64
@@ -95,6 +96,7 @@ public struct ReplicaCore {
     membership = loaded.membership
     compacted = loaded.compacted
     writtenIndex = loaded.state.index
+    promised = loaded.hardState
     appliedTerm =
       loaded.state.index == loaded.compacted.index
       ? loaded.compacted.term : loaded.entries[Int(loaded.state.index - loaded.compacted.index) - 1].term
@@ -170,7 +172,8 @@ public struct ReplicaCore {
     guard ticks > 0 else { return }
     for _ in 0..<ticks { core.tick() }
     if wasRemoved { silentTicks += ticks }
-    isFlushDue = true
+    ticksSinceRows = writtenIndex < state.index ? ticksSinceRows + ticks : 0
+    ticksSinceWrite += ticks
     expireReads(ticks)
     retryChanges()
     promoteLearners()
@@ -241,6 +244,18 @@ public struct ReplicaCore {
   /// As Raft has it now.
   public var configuration: ConfState { core.confState }
   public var status: ConsensusStatus { ConsensusStatus(core.status, membership: membership, compacted: compacted.index) }
+
+  /// How much the next step may have to do.
+  public enum Load: Sendable { case idle, little, much }
+
+  /// `much` whenever a step might read the disk.
+  public var load: Load {
+    let owed = waiters.count + reads.count
+    guard owed <= 1, next.entries.isEmpty, core.lastIndex - core.appliedIndex <= 64, !core.needsStorage else { return .much }
+    return owed == 0 && underWay == nil ? .idle : .little
+  }
+  public var isWriting: Bool { underWay != nil }
+  public var isLeader: Bool { core.role == .leader }
 
   mutating func publish(_ batch: ChangeBatch?, resync: Bool) { outputs.append(.publish(view, batch, resync: resync)) }
 }

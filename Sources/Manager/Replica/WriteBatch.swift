@@ -16,14 +16,16 @@ public struct WriteBatch: Sendable {
   /// Forget entries up to and including this one, whose index must not be over the applied index.
   public var compact: SnapshotPoint?
 
-  /// The rows that `changes` name are written as they are in `state`; `state.index` becomes the applied index.
+  /// The named rows are written as they are in `state`; `state.index` becomes the applied index.
   public struct Applied: Sendable {
-    public var changes: [StateChange]
+    /// Each once.
+    public var rows: [RowKey]
     public var state: ClusterState
-    public init(changes: [StateChange], state: ClusterState) {
-      self.changes = changes
+    init(rows: [RowKey], state: ClusterState) {
+      self.rows = rows
       self.state = state
     }
+    public init(changes: [StateChange], state: ClusterState) { self.init(rows: ChangedRows(changes).keys, state: state) }
   }
 
   public struct Snapshot: Sendable {

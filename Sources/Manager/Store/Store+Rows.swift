@@ -2,13 +2,8 @@ import Model
 
 /// Rows of the replicated state: written as they are in a given state, or deleted when they are not in it.
 extension Store {
-  /// A row that was changed several times in the batch is written once.
-  func putRows(of changes: [StateChange], in state: ClusterState) throws(StoreError) {
-    var written = Set<RowKey>()
-    for change in changes {
-      guard let key = RowKey(change), written.insert(key).inserted else { continue }
-      try putRow(key, in: state)
-    }
+  func putRows(_ keys: [RowKey], in state: ClusterState) throws(StoreError) {
+    for key in keys { try putRow(key, in: state) }
   }
 
   func putEverything(in state: ClusterState) throws(StoreError) {
@@ -134,33 +129,6 @@ extension Store {
       "INSERT OR REPLACE INTO stacks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", .text(stack.name), .integer(stack.revision), .text(stack.manifest),
       JSON.text(stack.services), JSON.text(stack.networks), JSON.text(stack.volumes), .integer(stack.createdAt.nanoseconds),
       .integer(stack.updatedAt.nanoseconds), .integer(stack.version))
-  }
-}
-
-/// Names a row of the replicated state.
-private enum RowKey: Hashable {
-  case cluster
-  case node(NodeID)
-  case service(ServiceID)
-  case revision(ServiceRevision.Key)
-  case task(TaskID)
-  case network(NetworkID)
-  case volume(String)
-  case stack(String)
-  case file(StoredFile.Kind, FileID)
-
-  init?(_ change: StateChange) {
-    switch change {
-    case .cluster: self = .cluster
-    case .revision(let key): self = .revision(key)
-    case .node(let old, let new): if let id = (new ?? old)?.id { self = .node(id) } else { return nil }
-    case .service(let old, let new): if let id = (new ?? old)?.id { self = .service(id) } else { return nil }
-    case .task(let old, let new): if let id = (new ?? old)?.id { self = .task(id) } else { return nil }
-    case .network(let old, let new): if let id = (new ?? old)?.id { self = .network(id) } else { return nil }
-    case .volume(let old, let new): if let name = (new ?? old)?.name { self = .volume(name) } else { return nil }
-    case .stack(let old, let new): if let name = (new ?? old)?.name { self = .stack(name) } else { return nil }
-    case .file(let old, let new): if let file = new ?? old { self = .file(file.kind, file.id) } else { return nil }
-    }
   }
 }
 

@@ -18,6 +18,7 @@ public final class Store {
   /// Held as long as this process uses the file; the kernel frees it however the process ends.
   private let lock: Int32
   private let checkpointer: Checkpointer
+  private var logRoom: LogRoom
   private var failure: StoreError?
   /// The log's last index, to know what an append has to truncate.
   var lastIndex: UInt64 = 0
@@ -36,6 +37,7 @@ public final class Store {
       throw error
     }
     checkpointer = Checkpointer(path: path)
+    logRoom = LogRoom(database: path)
     database.countLogPages()
   }
 
@@ -65,6 +67,7 @@ public final class Store {
       database.leaveAsIs()
       throw error
     }
+    logRoom.follow(pages: Int(database.logPages))
     // What is written stays acknowledged; the next write hears of it.
     do throws(StoreError) {
       if try checkpointer.committed(pages: database.logPages) { _ = try database.text("PRAGMA wal_checkpoint(PASSIVE)") }
@@ -94,7 +97,7 @@ public final class Store {
   private func put(_ applied: WriteBatch.Applied) throws(StoreError) {
     let index = applied.state.index
     precondition(index >= appliedIndex, "applied index \(index) is below \(appliedIndex)")
-    try putRows(of: applied.changes, in: applied.state)
+    try putRows(applied.rows, in: applied.state)
     try putMeta("applied_index", index)
     appliedIndex = index
   }

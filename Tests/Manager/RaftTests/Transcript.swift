@@ -138,7 +138,7 @@ struct Transcript {
     }
     let config = RaftConfig(
       id: id, electionTicks: 5, heartbeatTicks: 1, preVote: options["prevote"] == "true", checkQuorum: options["checkquorum"] == "true",
-      leaseReads: options["lease"] == "true", maxMessageBytes: Int(options["message"] ?? "1000000")!,
+      leaseReads: options["lease"] == "true", tellsCommitsLate: options["late"] == "true", maxMessageBytes: Int(options["message"] ?? "1000000")!,
       maxInflightMessages: Int(options["inflight"] ?? "256")!,
       maxInflightBytes: Int(options["inflight-bytes"] ?? "1000000")!, maxUncommittedBytes: Int(options["uncommitted"] ?? "1000000")!,
       maxCachedBytes: Int(options["cache"] ?? "1000000")!, maxPendingReads: Int(options["reads"] ?? "100")!, seed: id.rawValue)

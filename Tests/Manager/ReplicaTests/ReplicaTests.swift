@@ -1,7 +1,8 @@
 import Model
 import Raft
-import Replica
 import Testing
+
+@testable import Replica
 
 @Suite struct ReplicaTests {
   @Test("a lone member leads once its vote is durable, and answers a proposal once its entry is: not before")
@@ -26,13 +27,62 @@ import Testing
     outputs = member.step(.written(writes[0].number, failure: nil))
     #expect(outputs.answers == [1, 2])
     #expect(outputs.writes.count == 1 && outputs.writes[0].batch.entries.count == 1)
-    // The rows of what was just applied wait for a tick, with those that come until then.
+    // The rows of what was just applied wait for more of them.
     #expect(outputs.writes[0].batch.applied == nil)
     #expect(member.step(.tick).writes.isEmpty)
     outputs = member.step(.written(outputs.writes[0].number, failure: nil))
-    #expect(outputs.answers == [3])
+    #expect(outputs.answers == [3] && outputs.writes.isEmpty)
+    outputs = member.step(.stop)
     #expect(outputs.writes.count == 1 && outputs.writes[0].batch.entries.isEmpty)
     #expect(outputs.writes[0].batch.applied?.state.volumes.keys.sorted() == ["a", "b", "c"])
+  }
+
+  @Test("rows are written when so many wait, each once however often it changed, or when they have waited so long: not before")
+  func rows() throws {
+    var member = try Sample.leader {
+      $0.rowsMax = 3; $0.rowTicks = 10
+    }
+    var request: UInt64 = 0
+    func put(_ name: String) -> [(batch: WriteBatch, number: UInt64)] {
+      request += 1
+      let entry = member.step(.propose(Sample.volume(name), request)).writes
+      #expect(entry.count == 1 && entry[0].batch.applied == nil)
+      return member.step(.written(entry[0].number, failure: nil)).writes
+    }
+    for name in ["a", "b", "a", "b", "a"] { #expect(put(name).isEmpty) }
+    let full = put("c")
+    #expect(full.count == 1 && full[0].batch.applied?.rows == [.volume("a"), .volume("b"), .volume("c")])
+    #expect(full[0].batch.applied?.state.index == member.state.index)
+    #expect(member.step(.written(full[0].number, failure: nil)).writes.isEmpty)
+
+    #expect(put("d").isEmpty)
+    var ticks = 1
+    var writes = member.step(.tick).writes
+    while writes.isEmpty || writes[0].batch.applied == nil {
+      // How far the log is committed goes alone, when nothing else does.
+      for write in writes {
+        #expect(write.batch.hardState?.committed == member.state.index && write.batch.entries.isEmpty)
+        _ = member.step(.written(write.number, failure: nil))
+      }
+      ticks += 1
+      writes = member.step(.tick).writes
+    }
+    #expect(ticks == 10 && writes[0].batch.applied?.rows == [.volume("d")])
+  }
+
+  @Test("rows are never further behind the log than the entries after which it is cut")
+  func rowsOfManyEntries() throws {
+    var member = try Sample.leader {
+      $0.snapshotEvery = 20; $0.keptEntries = 5
+    }
+    for request in 1...200 {
+      var writes = member.step(.propose(Sample.volume("a"), UInt64(request))).writes
+      while let write = writes.first {
+        #expect(member.state.index - member.writtenIndex <= 20)
+        writes = member.step(.written(write.number, failure: nil)).writes
+      }
+    }
+    #expect(member.compacted.index > 150)
   }
 
   @Test("a flush is answered once the rows of what was applied before it are durable: not by a write that left earlier")
@@ -84,10 +134,11 @@ import Testing
     var member = try Sample.leader()
     let change = ConfigurationChange([.addVoter(RaftID(2)), .addLearner(RaftID(1))], transition: .jointExplicit)
     let write = member.step(.changeMembers(change, force: true, 1)).writes[0]
-    #expect(member.step(.written(write.number, failure: nil)).answers == [1])
+    let outputs = member.step(.written(write.number, failure: nil))
+    #expect(outputs.answers == [1])
     #expect(member.membership.members[RaftID(1)]?.role == .learner && member.membership.members[RaftID(1)]?.isOutgoingVoter == true)
     // The membership is on its way to the disk; from there another life begins.
-    let stored = member.step(.tick).writes[0].batch
+    let stored = outputs.writes[0].batch
     #expect(stored.membership == member.membership)
     var loaded = Sample.loaded
     loaded.membership = stored.membership!
@@ -200,12 +251,14 @@ enum Sample {
       compacted: SnapshotPoint(index: 1, term: 1), state: state)
   }
 
-  static func member(_ loaded: LoadedState = loaded) throws -> ReplicaCore {
-    try ReplicaCore(config: ReplicaConfig(raft: RaftConfig(id: RaftID(1), seed: 1)), loaded: loaded, reader: NoLog(), decoder: decoder)
+  static func member(_ loaded: LoadedState = loaded, _ change: (inout ReplicaConfig) -> Void = { _ in }) throws -> ReplicaCore {
+    var config = ReplicaConfig(raft: RaftConfig(id: RaftID(1), seed: 1))
+    change(&config)
+    return try ReplicaCore(config: config, loaded: loaded, reader: NoLog(), decoder: decoder)
   }
 
-  static func leader() throws -> ReplicaCore {
-    var member = try member()
+  static func leader(_ change: (inout ReplicaConfig) -> Void = { _ in }) throws -> ReplicaCore {
+    var member = try member(loaded, change)
     var outputs = member.begin()
     while let write = outputs.writes.first { outputs = member.step(.written(write.number, failure: nil)) }
     return member

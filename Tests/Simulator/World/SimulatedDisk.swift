@@ -74,21 +74,20 @@ final class SimulatedDisk: ReplicaLog, @unchecked Sendable {
   private func put(_ applied: WriteBatch.Applied) {
     let state = applied.state
     precondition(state.index >= appliedIndex, "applied index \(state.index) is below \(appliedIndex)")
-    for change in applied.changes {
-      switch change {
+    for row in applied.rows {
+      switch row {
       case .cluster: cluster = state.cluster
-      case .node(let old, let new): nodes[(new ?? old)!.id] = state.nodes[(new ?? old)!.id]
-      case .service(let old, let new):
-        let id = (new ?? old)!.id
+      case .node(let id): nodes[id] = state.nodes[id]
+      case .service(let id):
         services[id] = state.services[id]
         // Their removal is implied by the service's.
         if services[id] == nil { for key in revisions.keys where key.service == id { revisions[key] = nil } }
       case .revision(let key): revisions[key] = state.revisions[key]
-      case .task(let old, let new): tasks[(new ?? old)!.id] = state.tasks[(new ?? old)!.id]
-      case .network(let old, let new): networks[(new ?? old)!.id] = state.networks[(new ?? old)!.id]
-      case .volume(let old, let new): volumes[(new ?? old)!.name] = state.volumes[(new ?? old)!.name]
-      case .stack(let old, let new): stacks[(new ?? old)!.name] = state.stacks[(new ?? old)!.name]
-      case .file(let old, let new): files[(new ?? old)!.id] = state.files[(new ?? old)!.id]
+      case .task(let id): tasks[id] = state.tasks[id]
+      case .network(let id): networks[id] = state.networks[id]
+      case .volume(let name): volumes[name] = state.volumes[name]
+      case .stack(let name): stacks[name] = state.stacks[name]
+      case .file(_, let id): files[id] = state.files[id]
       }
     }
     if fault == .appliedIndexLags, state.index > appliedIndex {

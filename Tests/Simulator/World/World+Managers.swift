@@ -20,10 +20,11 @@ extension World {
   func config(_ host: ManagerHost) -> ReplicaConfig {
     ReplicaConfig(
       raft: RaftConfig(
-        id: host.raftID, electionTicks: 10, heartbeatTicks: 2, leaseReads: usesLeases, maxMessageBytes: scenario.messageBytesMax,
+        id: host.raftID, electionTicks: 10, heartbeatTicks: 2, leaseReads: usesLeases, tellsCommitsLate: scenario.tellsCommitsLate,
+        maxMessageBytes: scenario.messageBytesMax,
         maxInflightMessages: fault == .inflightLimitForgotten ? .max : scenario.inflightMessagesMax,
         maxUncommittedBytes: scenario.uncommittedBytesMax, maxCachedBytes: scenario.cachedBytesMax, seed: coreChance.next()),
-      snapshotEvery: scenario.snapshotEvery, keptEntries: scenario.keptEntries, readMode: usesLeases ? .lease : .quorum)
+      snapshotEvery: scenario.snapshotEvery, keptEntries: scenario.keptEntries, rowTicks: scenario.rowTicks, readMode: usesLeases ? .lease : .quorum)
   }
 
   private var usesLeases: Bool {
