@@ -271,10 +271,8 @@ public final class Consensus: Sendable {
     if !address.isEmpty, let sender = messages.first?.from, membership.members[sender] == nil {
       _ = mailbox.put(.input(.contact(RaftPeer(id: sender, address: address))))
     }
-    for message in messages {
-      // Beyond the bound they are lost, as on any network.
-      _ = mailbox.put(.input(.message(message)), bytes: message.byteCount, bound: 2 * configuration.waitingBytesMax)
-    }
+    // Beyond the bound they are lost, as on any network.
+    _ = mailbox.put(messages.map { (.input(.message($0)), $0.byteCount) }, bound: 2 * configuration.waitingBytesMax, as: .message)
   }
 
   public func receive(_ snapshot: IncomingSnapshot) { _ = mailbox.put(.input(.snapshot(snapshot))) }
@@ -294,7 +292,7 @@ public final class Consensus: Sendable {
         guard let value = answer(given) else { preconditionFailure("a question was answered with \(given)") }
         continuation.resume(returning: value)
       }
-      switch mailbox.put(.ask(question), bytes: bytes, bound: bound) {
+      switch mailbox.put([(.ask(question), bytes)], bound: bound, as: .ask) {
       case .accepted: break
       case .full: continuation.resume(throwing: ConsensusError.busy("\(configuration.waitingBytesMax) bytes of changes wait already"))
       case .closed: continuation.resume(throwing: endReason)

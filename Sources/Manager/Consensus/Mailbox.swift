@@ -10,6 +10,12 @@ final class Mailbox<Item: Sendable>: @unchecked Sendable {
   private var items: [Item] = []
   private var bytes = 0
   private var closed = false
+  /// Somebody works off what was taken.
+  private var isTaken = false
+  /// The thread is to take the next turn, whether anything waits or not.
+  private var isCalled = false
+  private var admitted: Kinds = []
+  private var work: (([Item]) -> Void)?
 
   init() {
     pthread_mutex_init(mutex, nil)
@@ -33,11 +39,15 @@ final class Mailbox<Item: Sendable>: @unchecked Sendable {
   func put(_ item: Item, bytes count: Int = 0, bound: Int? = nil) -> Outcome {
     pthread_mutex_lock(mutex)
     defer { pthread_mutex_unlock(mutex) }
+    return add(item, bytes: count, bound: bound)
+  }
+
+  private func add(_ item: Item, bytes count: Int, bound: Int?) -> Outcome {
     if closed { return .closed }
     if let bound, bytes > 0, bytes + count > bound { return .full }
     items.append(item)
     bytes += count
-    if items.count == 1 { pthread_cond_signal(condition) }
+    if items.count == 1, !isTaken { pthread_cond_signal(condition) }
     return .accepted
   }
 
@@ -50,11 +60,73 @@ final class Mailbox<Item: Sendable>: @unchecked Sendable {
     return drain()
   }
 
+  // MARK: - Turns
+
+  /// As `take`, and the turn with it: nobody else works off anything until `endTurn`.
+  func takeTurn(until deadline: UInt64) -> [Item] {
+    var time = timespec(tv_sec: Int(deadline / 1_000_000_000), tv_nsec: Int(deadline % 1_000_000_000))
+    pthread_mutex_lock(mutex)
+    defer { pthread_mutex_unlock(mutex) }
+    while isTaken || (items.isEmpty && !isCalled) {
+      if isCalled {
+        pthread_cond_wait(condition, mutex)
+      } else if pthread_cond_timedwait(condition, mutex, &time) == ETIMEDOUT {
+        isCalled = true
+      }
+    }
+    (isTaken, isCalled) = (true, false)
+    return drain()
+  }
+
+  /// `admitted`: kinds of items that whoever brings them next may work off itself. `calls`: the thread has something to do without any.
+  func endTurn(admitted: Kinds = [], calls: Bool = false) {
+    pthread_mutex_lock(mutex)
+    defer { pthread_mutex_unlock(mutex) }
+    isTaken = false
+    self.admitted = admitted
+    if calls { isCalled = true }
+    if isCalled || !items.isEmpty { pthread_cond_signal(condition) }
+  }
+
+  /// How whoever has a turn works items off; it ends the turn. Until the mailbox is closed.
+  func onTurn(_ work: @escaping ([Item]) -> Void) {
+    pthread_mutex_lock(mutex)
+    defer { pthread_mutex_unlock(mutex) }
+    self.work = work
+  }
+
+  /// As `put`; but when these items are admitted and nobody has the turn the caller gets it and works them off itself, before it returns.
+  /// So it must hold no lock. That saves two changes of threads. What the bound would lose of several is lost.
+  func put(_ new: [(item: Item, bytes: Int)], bound: Int? = nil, as kind: Kinds) -> Outcome {
+    pthread_mutex_lock(mutex)
+    if !isTaken, !isCalled, items.isEmpty, admitted.contains(kind), new.reduce(0, { $0 + $1.bytes }) <= Self.turnBytesMax, let work {
+      isTaken = true
+      pthread_mutex_unlock(mutex)
+      work(new.map(\.item))
+      return .accepted
+    }
+    defer { pthread_mutex_unlock(mutex) }
+    var outcome = Outcome.accepted
+    for (item, bytes) in new { outcome = add(item, bytes: bytes, bound: bound) }
+    return outcome
+  }
+
+  struct Kinds: OptionSet {
+    let rawValue: Int
+    static var ask: Self { Self(rawValue: 1) }
+    static var message: Self { Self(rawValue: 2) }
+    static var written: Self { Self(rawValue: 4) }
+  }
+
+  /// More is the thread's own work: others have something else to do.
+  private static var turnBytesMax: Int { 64 << 10 }
+
   /// Nothing is accepted any more; what waited is returned.
   func close() -> [Item] {
     pthread_mutex_lock(mutex)
     defer { pthread_mutex_unlock(mutex) }
     closed = true
+    work = nil
     return drain()
   }
 

@@ -6,11 +6,13 @@ import Replica
 import Store
 
 /// The member's thread: takes what waits in the mailbox and the time that passed, steps the core, carries out what it says. The disk has
-/// a thread of its own, so a slow fsync holds up neither heartbeats nor answers.
+/// a thread of its own, so a slow fsync holds up neither heartbeats nor answers. While there is little to do, whoever brings an event (a
+/// connection's event loop, the disk's thread) steps the core itself: for a lone client a change of threads costs more than the work.
 ///
 /// When the disk fails the core is given up, and with it every promise not kept yet; until the disk takes writes again this manager says
 /// nothing to the others and refuses what is asked, by the reason (`DiskTrouble`). Then another core is made from what the disk holds.
-final class ReplicaDriver {
+final class ReplicaDriver: @unchecked Sendable {
+  // Its state belongs to whoever has the mailbox's turn.
   enum Event: Sendable {
     case input(ReplicaCore.Input)
     case ask(Question)
@@ -52,7 +54,10 @@ final class ReplicaDriver {
     self.mailbox = mailbox
     self.log = log
     self.publish = publish
-    disk = DiskThread(path: configuration.path) { _ = mailbox.put(.disk($0)) }
+    disk = DiskThread(path: configuration.path) { report in
+      if case .written = report { _ = mailbox.put([(.disk(report), 0)], as: .written) } else { _ = mailbox.put(.disk(report)) }
+    }
+    mailbox.onTurn { [unowned self] in work($0) }
     disk.open()
   }
 
@@ -64,17 +69,11 @@ final class ReplicaDriver {
     var events: ArraySlice<Event> = []
     // What comes while the database is being loaded waits.
     var inputs: [ReplicaCore.Input] = []
+    var deadline = UInt64.max
     while end == nil {
-      if events.isEmpty { events = mailbox.take(until: trouble.map(\.deadline) ?? (core == nil ? .max : tick))[...] }
+      if events.isEmpty { events = mailbox.takeTurn(until: deadline)[...] }
       inputs.reserveCapacity(Self.eventsMax + 1)
-      for event in events.prefix(Self.eventsMax) {
-        switch event {
-        case .input(let input): inputs.append(input)
-        case .ask(let question): inputs.append(number(question))
-        case .disk(.written(let number, let failure)): inputs.append(.written(number, failure: failure))
-        case .disk(.opened(let result)): opened(result)
-        }
-      }
+      for event in events.prefix(Self.eventsMax) { if let input = input(event) { inputs.append(input) } }
       events = events.dropFirst(Self.eventsMax)
       let now = MonotonicClock.now
       if trouble != nil {
@@ -92,6 +91,9 @@ final class ReplicaDriver {
         isStarted = true
         started(.success(core.id))
       }
+      guard events.isEmpty, end == nil else { continue }
+      deadline = trouble.map(\.deadline) ?? (core == nil ? .max : tick)
+      mailbox.endTurn(admitted: admitted)
     }
     let reason = end ?? .stopped
     core = nil
@@ -101,6 +103,33 @@ final class ReplicaDriver {
     for reply in replies.values { reply(.failed(reason)) }
     replies = [:]
     return reason
+  }
+
+  /// By whoever has the turn, instead of the thread.
+  private func work(_ events: [Event]) {
+    if core != nil { carryOut(core!.step(events.compactMap(input))) }
+    mailbox.endTurn(admitted: admitted, calls: end != nil || trouble != nil)
+  }
+
+  /// What may be worked off by whoever brings it: nothing that could read the disk or take long.
+  private var admitted: Mailbox<Event>.Kinds {
+    guard let core, trouble == nil, end == nil else { return [] }
+    return switch core.load {
+    case .idle: [.ask, .message, .written]
+    case .little: core.isWriting && !core.isLeader ? .written : [.message, .written]
+    case .much: []
+    }
+  }
+
+  private func input(_ event: Event) -> ReplicaCore.Input? {
+    switch event {
+    case .input(let input): return input
+    case .ask(let question): return number(question)
+    case .disk(.written(let number, let failure)): return .written(number, failure: failure)
+    case .disk(.opened(let result)):
+      opened(result)
+      return nil
+    }
   }
 
   func reply(_ request: RequestID, _ answer: ReplicaCore.Answer) { replies.removeValue(forKey: request)?(answer) }
