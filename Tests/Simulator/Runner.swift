@@ -101,8 +101,8 @@ struct Runner {
     var jobs: [Job] = []
     var outcomes: [Outcome] = []
     var isStopping = false
-    // Small portions, so that all are busy to the end; single seeds where the first that fails is asked for.
-    let portion = stopAtFailure ? 1 : max(1, min(10, seeds.count / (options.jobs * 4)))
+    // Small portions, so that all are busy to the end; single seeds where the first that fails is asked for, or time is short.
+    let portion = stopAtFailure || options.secondsMax != nil ? 1 : max(1, min(10, seeds.count / (options.jobs * 4)))
     while true {
       if let limit = options.secondsMax, seconds() - began >= limit { isStopping = true }
       while jobs.count < options.jobs, !waiting.isEmpty, !isStopping {
