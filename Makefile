@@ -6,6 +6,8 @@ DEBIAN := libsqlite3-dev libseccomp-dev libcap-dev zlib1g-dev libnftables-dev nf
 # Counterparts of some tests, which are skipped where they are not installed.
 TEST_DEBIAN := docker-registry skopeo runc
 SEEDS ?= 1..1000
+# Tests at a time, of 475 that would else all begin at once and wait for each other beyond their bounds.
+export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH ?= 6
 
 TARGET ?= all
 SECONDS_EACH ?= 60

@@ -105,8 +105,9 @@ extension ReplicaCore {
     }
     if after.isSuperset(of: before) { return nil }
     if after.isEmpty { return "it is the only manager with a vote, and a cluster needs one; add another first (orch manager add)" }
-    // The leader is one of the peers of its own status, and always active there.
-    let active = core.status.peers.count { after.contains($0.id) && $0.isRecentlyActive }
+    // The leader is one of the peers of its own status, and always active there. Of the others it believes that for a while after its
+    // election: only who has answered since counts.
+    let active = core.status.peers.count { after.contains($0.id) && $0.isRecentlyActive && ($0.id == id || $0.match > 0) }
     let needed = after.count / 2 + 1
     if active >= needed { return nil }
     return

@@ -203,6 +203,40 @@ import Testing
     }
   }
 
+  @Test("a manager that has not answered since the election is not counted when another one is to be removed")
+  func removalAfterElection() throws {
+    var loaded = Sample.loaded
+    loaded.membership = Membership([1, 2, 3].map { .init(raftID: RaftID($0), node: nil, address: "m\($0):1", role: .voter) })
+    var member = try Sample.member(loaded)
+    func step(_ input: ReplicaCore.Input) -> [ReplicaCore.Output] {
+      var outputs = member.step(input)
+      var all = outputs
+      while let write = outputs.writes.first {
+        outputs = member.step(.written(write.number, failure: nil))
+        all += outputs
+      }
+      return all
+    }
+    func hear(_ body: Message.Body, from sender: UInt64) -> [ReplicaCore.Output] {
+      step(.message(Message(from: RaftID(sender), to: RaftID(1), term: 2, body: body)))
+    }
+    func remove(_ request: RequestID) -> String? {
+      for case .answer(request, .failed(.membership(let reason))) in step(
+        .changeMembers(ConfigurationChange([.remove(RaftID(2))]), force: false, request))
+      { return reason }
+      return nil
+    }
+    _ = member.begin()
+    _ = step(.campaign)
+    _ = hear(.preVoteResponse(.granted), from: 2)
+    _ = hear(.voteResponse(.granted), from: 2)
+    _ = hear(.appended(upTo: 2), from: 2)
+    #expect(member.view.leadership == .leader(term: 2))
+    #expect(remove(1)?.hasPrefix("without its vote only 1 of 2 managers would be reachable") == true)
+    _ = hear(.appended(upTo: 2), from: 3)
+    #expect(remove(2) == nil)
+  }
+
   @Test("whoever asks in the very moment of the failure is told, too")
   func failedWriteAmongRequests() throws {
     var member = try Sample.leader()

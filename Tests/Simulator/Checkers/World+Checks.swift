@@ -23,11 +23,12 @@ extension World {
     }
   }
 
-  /// Raft section 5.4.3: whoever leads has all that was ever committed.
+  /// Raft section 5.4.3: whoever leads has all that was committed in earlier terms.
   private func checkCompleteness(_ host: ManagerHost, _ term: UInt64) throws {
     var index = oracle.lastIndex
     while index > host.disk.compacted.index, let known = oracle.committed(index) {
-      guard logical(index, host)?.term == known.entry.term else {
+      // What a later leader has committed by now, this one need not know.
+      guard known.entry.term > term || logical(index, host)?.term == known.entry.term else {
         throw Violation(
           checker: "leader completeness", what: "\(host.address) leads term \(term) and lacks entry \(index) of term \(known.entry.term)")
       }

@@ -15,6 +15,7 @@ extension World {
   /// Voters whose disks are whole: more than a majority must never lose theirs, or losing data would be no fault.
   var mayLoseADisk: Bool {
     guard let leader = managers.first(where: { $0.isUp && $0.view.leadership.isLeader }) else { return false }
+    if let asked = users.removalAskedAt, now - asked < .seconds(5) { return false }
     let voters = leader.view.membership.ids(.voter)
     let hosts = voters.compactMap { id in managers.first { $0.raftID == id } }
     // Everyone agrees who the voters are, and nobody is missing: the last loss is repaired.

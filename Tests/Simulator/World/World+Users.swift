@@ -7,6 +7,7 @@ struct Users {
   var stacks: [String] = []
   var networks: [String] = []
   var made = 0
+  var removalAskedAt: Time?
 }
 
 extension World {
@@ -90,6 +91,10 @@ extension World {
     }
     guard live.count > max(3, scenario.managers - 1) else { return nil }
     let leaving = userChance.pick(live)
+    // Two voters less at once would be an administrator's mistake, which a leader that has just heard of both cannot see.
+    let leader = managers.first { $0.isUp && $0.view.leadership.isLeader }
+    guard let leader, !managers.contains(where: { $0.isGone && leader.view.membership.members[$0.raftID]?.role == .voter }) else { return nil }
+    users.removalAskedAt = now
     return .removeMember(leaving.raftID.rawValue)
   }
 
