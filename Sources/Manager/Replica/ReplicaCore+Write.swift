@@ -96,8 +96,15 @@ extension ReplicaCore {
   private var areRowsDue: Bool {
     if stopping { return hasUnwritten }
     guard writtenIndex < state.index else { return false }
-    return next.hasMembership || !flushes.isEmpty || ticksSinceRows >= config.rowTicks || next.rows.keys.count >= config.rowsMax
+    return next.hasMembership || !flushes.isEmpty || ticksSinceRows >= config.rowTicks || next.rows.keys.count >= rowsBound
       || state.index - writtenIndex >= config.snapshotEvery || logSizes.bytes > config.logBytesMax
+  }
+
+  /// `rowsMax`, or down to half of it: members that wrote the same rows in the same moment would all hold up entries at once, and the
+  /// others' disks could not make up for one.
+  private var rowsBound: Int {
+    let spread = UInt64(max(1, config.rowsMax / 2))
+    return config.rowsMax - Int((((id.rawValue &+ rowWrites) &* 0x9E37_79B9_7F4A_7C15) >> 33) % spread)
   }
 
   /// One at a time; what comes meanwhile waits for the next.
@@ -119,6 +126,7 @@ extension ReplicaCore {
     } else {
       write.appliedIndex = writtenIndex
       if bringsRows {
+        rowWrites &+= 1
         if writtenIndex < state.index { batch.applied = .init(rows: write.rows.keys, state: state) }
         if write.hasMembership { batch.membership = membership }
         write.appliedIndex = state.index

@@ -43,6 +43,8 @@ public struct ReplicaCore {
   var writtenIndex: UInt64
   /// Ticks that applied entries have waited for their rows.
   var ticksSinceRows = 0
+  /// How often rows were written.
+  var rowWrites: UInt64 = 0
   var ticksSinceWrite = 0
   /// As last handed to the disk; `commit` may be behind.
   var promised: StoredHardState
