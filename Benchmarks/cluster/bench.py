@@ -241,6 +241,9 @@ class Cluster:
         def ask():
             try:
                 members = self.managers[self.leader()].get("/orch/v1/managers")
+                # A manager that was just started votes before its API's socket is there.
+                for manager in self.managers.values():
+                    manager.get("/version")
             except (OSError, Failed):
                 return False
             if not all(m["Leader"] or m["Reachability"] == "reachable" for m in members):

@@ -16,6 +16,8 @@ final class Mailbox<Item: Sendable>: @unchecked Sendable {
   private var isCalled = false
   private var admitted: Kinds = []
   private var work: (([Item]) -> Void)?
+  /// Whoever unlocks next wakes the one who waits.
+  private var wakes = false
 
   init() {
     pthread_mutex_init(mutex, nil)
@@ -38,8 +40,9 @@ final class Mailbox<Item: Sendable>: @unchecked Sendable {
   /// `bound`: of bytes that may wait (nil: always accepted); the first always fits.
   func put(_ item: Item, bytes count: Int = 0, bound: Int? = nil) -> Outcome {
     pthread_mutex_lock(mutex)
-    defer { pthread_mutex_unlock(mutex) }
-    return add(item, bytes: count, bound: bound)
+    let outcome = add(item, bytes: count, bound: bound)
+    unlockAndWake()
+    return outcome
   }
 
   private func add(_ item: Item, bytes count: Int, bound: Int?) -> Outcome {
@@ -47,8 +50,16 @@ final class Mailbox<Item: Sendable>: @unchecked Sendable {
     if let bound, bytes > 0, bytes + count > bound { return .full }
     items.append(item)
     bytes += count
-    if items.count == 1, !isTaken { pthread_cond_signal(condition) }
+    if items.count == 1, !isTaken { wakes = true }
     return .accepted
+  }
+
+  /// Who is woken while the lock is held wakes to wait for it.
+  private func unlockAndWake() {
+    let wakes = wakes
+    self.wakes = false
+    pthread_mutex_unlock(mutex)
+    if wakes { pthread_cond_signal(condition) }
   }
 
   /// What waits; empty when the deadline (CLOCK_MONOTONIC, in nanoseconds) passed first.
@@ -81,11 +92,11 @@ final class Mailbox<Item: Sendable>: @unchecked Sendable {
   /// `admitted`: kinds of items that whoever brings them next may work off itself. `calls`: the thread has something to do without any.
   func endTurn(admitted: Kinds = [], calls: Bool = false) {
     pthread_mutex_lock(mutex)
-    defer { pthread_mutex_unlock(mutex) }
     isTaken = false
     self.admitted = admitted
     if calls { isCalled = true }
-    if isCalled || !items.isEmpty { pthread_cond_signal(condition) }
+    wakes = isCalled || !items.isEmpty
+    unlockAndWake()
   }
 
   /// How whoever has a turn works items off; it ends the turn. Until the mailbox is closed.
@@ -105,9 +116,9 @@ final class Mailbox<Item: Sendable>: @unchecked Sendable {
       work(new.map(\.item))
       return .accepted
     }
-    defer { pthread_mutex_unlock(mutex) }
     var outcome = Outcome.accepted
     for (item, bytes) in new { outcome = add(item, bytes: bytes, bound: bound) }
+    unlockAndWake()
     return outcome
   }
 

@@ -42,7 +42,10 @@ extension Backend {
       if member.raftID == consensus.id {
         throw APIError(409, "manager \(name(node)) leads the cluster: hand over first (orch manager transfer-leadership)")
       }
-      try await changing(node, "removed") { try await consensus.removeMember(member.raftID, force: force) }
+      do { try await changing(node, "removed") { try await consensus.removeMember(member.raftID, force: force) } } catch {
+        // The same request, sent again when its answer was lost with the old leader, or another one was faster.
+        if let role = consensus.membership.members[member.raftID]?.role, [.voter, .learner].contains(role) { throw error }
+      }
     }
   }
 
