@@ -48,10 +48,9 @@ extension MainJobTests {
       // Its daemons find nothing to run with; the host itself is on.
       _ = try cluster.dev("start", worker)
       let token = try cluster.must(cluster.orch("join-token", "-q", "worker")).output.trimmingCharacters(in: .whitespacesAndNewlines)
-      try cluster.must(
-        cluster.on(
-          worker, "sh", "-c",
-          "setsid \(LocalCluster.programs)/orch-agent join --token \(token) 192.168.77.1:2377 >/run/orch/join.log 2>&1 </dev/null &"))
+      // Its containers belong to the host's cgroup, as `dev start` would have it, or `dev down` could not find them.
+      let join = "orch-agent join --token \(token) --cgroup-parent orch-dev-\(cluster.name)/\(worker)/containers 192.168.77.1:2377"
+      try cluster.must(cluster.on(worker, "sh", "-c", "setsid \(LocalCluster.programs)/\(join) >/run/orch/join.log 2>&1 </dev/null &"))
       try await eventually("the node is ready") {
         let nodes = try cluster.orch("nodes", "--format", "json").rows
         return (nodes.contains { $0["Hostname"] == worker && $0["Status"] == "Ready" }, "\(nodes)")
