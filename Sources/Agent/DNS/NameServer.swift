@@ -20,7 +20,7 @@ public final class NameServer: Sendable {
   deinit { loop.push(.finish) }
 
   /// From the next question on.
-  public func update(_ zone: Zone) { loop.push(.zone(zone)) }
+  public func update(_ zone: Zone) { loop.update(zone) }
 
   /// Opens the sockets in the namespace at `path` and answers on them until `stop`. A task that is served already is served anew;
   /// after a restart of the agent this is called again. Throws SystemError when the address is in use there.

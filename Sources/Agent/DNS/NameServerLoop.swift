@@ -5,10 +5,9 @@ import Logging
 import Model
 import Synchronization
 
-/// The thread of the name server: epoll(7) over all sockets. Everything but the inbox belongs to that thread alone.
+/// The thread of the name server: epoll(7) over all sockets. Everything but the inbox and the zone belongs to that thread alone.
 final class NameServerLoop: @unchecked Sendable {
   enum Command {
-    case zone(Zone)
     case add(TaskID, datagrams: Int32, listener: Int32, DNSClient)
     case remove(TaskID)
     /// An answer that was fetched over TCP, for the connection with this number; nil: nobody answered.
@@ -48,7 +47,8 @@ final class NameServerLoop: @unchecked Sendable {
   private let epoll: Int32
   private let fixedUpstreams: [Upstream]?
   private let log: Logger
-  private var zone = Zone()
+  /// Not by way of the inbox: a question that comes after an update may be read in the round that the one before it began.
+  private let zone = Mutex(Zone())
   private var sources: [Int32: Source] = [:]
   private var served: [TaskID: Served] = [:]
   private var connections: [Int32: Connection] = [:]
@@ -66,6 +66,8 @@ final class NameServerLoop: @unchecked Sendable {
     guard wake >= 0, epoll >= 0 else { throw SystemError("open", "event loop", Errno(errno)) }
     watch(wake, .inbox)
   }
+
+  func update(_ new: Zone) { zone.withLock { $0 = new } }
 
   func push(_ command: Command) {
     inbox.withLock { $0.append(command) }
@@ -139,7 +141,6 @@ final class NameServerLoop: @unchecked Sendable {
     }
     for command in commands {
       switch command {
-      case .zone(let zone): self.zone = zone
       case .add(let task, let datagrams, let listener, let client):
         remove(task)
         served[task] = Served(datagrams: datagrams, listener: listener, client: client)
@@ -181,6 +182,7 @@ final class NameServerLoop: @unchecked Sendable {
         continue
       }
       turn &+= 1
+      let zone = zone.withLock { $0 }
       switch zone.resolve(query, from: client, turn: turn & 0xffff) {
       case .ignore: break
       case .answer(let message):
@@ -278,6 +280,7 @@ final class NameServerLoop: @unchecked Sendable {
     for bytes in queries {
       guard let query = try? Message(bytes) else { return drop(descriptor) }
       turn &+= 1
+      let zone = zone.withLock { $0 }
       switch zone.resolve(query, from: client, turn: turn & 0xffff) {
       case .ignore: break
       case .answer(let message): reply(message.encoded(), to: descriptor)
