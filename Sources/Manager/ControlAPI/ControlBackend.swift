@@ -3,6 +3,7 @@
 import Model
 
 import struct API.BackupSummary
+import struct API.CertificateResponse
 
 /// What the public API needs of the daemon around it. ControlAPI knows no Raft, no store and no agent connection: the daemon
 /// implements this over Consensus and Transport, tests over a `ClusterState` in memory.
@@ -50,7 +51,7 @@ public protocol ControlBackend: Sendable {
   /// On the leader: hands over to the node's manager, or to the one with the most of the log; who leads then.
   func transferLeadership(to node: NodeID?) async throws -> NodeID
   /// Signs a user's key with the cluster's authority. Throws an ``APIError`` for a name, request or time that is not taken.
-  func issueCertificate(user: String, signingRequest: String, validity: Nanoseconds?) async throws -> UserCertificateRecord
+  func issueCertificate(user: String, signingRequest: String, validity: Nanoseconds?) async throws -> CertificateResponse
   /// This manager. Works without a leader.
   func info() async -> ManagerInfo
 }
@@ -184,18 +185,6 @@ public struct ManagerRecord: Hashable, Sendable {
     self.reachable = reachable
     self.matchIndex = matchIndex
     self.lag = lag
-  }
-}
-
-/// PEM of both, and when the user's ends.
-public struct UserCertificateRecord: Hashable, Sendable {
-  public var certificate: String
-  public var authority: String
-  public var notAfter: Timestamp
-  public init(certificate: String, authority: String, notAfter: Timestamp) {
-    self.certificate = certificate
-    self.authority = authority
-    self.notAfter = notAfter
   }
 }
 

@@ -48,8 +48,7 @@ extension ControlAPI {
       guard (1...10_000_000_000).contains(seconds) else { throw APIError(400, "a certificate cannot be valid for \(seconds) seconds") }
       return Nanoseconds(seconds &* 1_000_000_000)
     }
-    let record = try await backend.issueCertificate(user: wanted.name, signingRequest: wanted.signingRequest, validity: validity)
-    return .json(CertificateResponse(certificate: record.certificate, authority: record.authority, notAfter: record.notAfter), status: 201)
+    return .json(try await backend.issueCertificate(user: wanted.name, signingRequest: wanted.signingRequest, validity: validity), status: 201)
   }
 }
 

@@ -89,13 +89,10 @@ final class AgentSessions: Sendable {
   func send(_ message: AssignmentsMessage, to session: SessionID) {
     guard let queue = state.withLock({ $0.open[session]?.queue }) else { return }
     do {
-      var assignments = try WireAssignments(opened(message))
-      try assignments.updates.removeAll { item in
-        let weight = try item.weight()
-        if weight > Limits.message { log.error("an assignment for \(session) is left out: \(weight) bytes, at most \(Limits.message) can be sent") }
-        return weight > Limits.message
+      let parts = try WireAssignments(opened(message)).parts(itemMax: Limits.message) { weight in
+        log.error("an assignment for \(session) is left out: \(weight) bytes, at most \(Limits.message) can be sent")
       }
-      for part in try assignments.parts() {
+      for part in parts {
         var wrapped = WireManagerMessage()
         wrapped.assignments = part
         if case .dropped = queue.yield(wrapped) { return close(session, "it is \(Self.waitingMax) messages behind") }

@@ -28,7 +28,7 @@ extension Backend {
   func managers() async -> [ManagerRecord] {
     guard let status = try? await consensus.status() else { return [] }
     return status.members.compactMap { member in
-      guard [.voter, .learner].contains(member.member.role), let node = member.member.node else { return nil }
+      guard member.member.role.isMember, let node = member.member.node else { return nil }
       return ManagerRecord(
         raftID: member.member.raftID, node: node, hostname: consensus.snapshot.nodes[node]?.hostname ?? "", address: member.member.address,
         leader: member.member.raftID == status.leader,
@@ -38,20 +38,20 @@ extension Backend {
   }
 
   func removeManager(_ node: NodeID, force: Bool) async throws {
-    for member in consensus.membership.members.values where member.node == node && [.voter, .learner].contains(member.role) {
+    for member in consensus.membership.members.values where member.node == node && member.role.isMember {
       if member.raftID == consensus.id {
         throw APIError(409, "manager \(name(node)) leads the cluster: hand over first (orch manager transfer-leadership)")
       }
       do { try await changing(node, "removed") { try await consensus.removeMember(member.raftID, force: force) } } catch {
         // The same request, sent again when its answer was lost with the old leader, or another one was faster.
-        if let role = consensus.membership.members[member.raftID]?.role, [.voter, .learner].contains(role) { throw error }
+        if consensus.membership.members[member.raftID]?.role.isMember == true { throw error }
       }
     }
   }
 
   func setVote(_ node: NodeID, _ votes: Bool, force: Bool) async throws {
     let status = try await translated { try await consensus.status() }
-    guard let member = status.members.first(where: { $0.member.node == node && [.voter, .learner].contains($0.member.role) }) else {
+    guard let member = status.members.first(where: { $0.member.node == node && $0.member.role.isMember }) else {
       throw APIError(409, "node \(name(node)) is no manager: see orch managers")
     }
     if (member.member.role == .voter) == votes { return }
@@ -71,7 +71,7 @@ extension Backend {
     let target: ConsensusStatus.Member
     if let node {
       if node == self.node { return node }
-      guard let found = status.members.first(where: { $0.member.node == node && [.voter, .learner].contains($0.member.role) }) else {
+      guard let found = status.members.first(where: { $0.member.node == node && $0.member.role.isMember }) else {
         throw APIError(409, "node \(name(node)) is no manager: see orch managers")
       }
       guard found.member.role == .voter else {

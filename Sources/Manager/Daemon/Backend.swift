@@ -12,6 +12,8 @@ import Telemetry
 import Transport
 import Wire
 
+import struct API.CertificateResponse
+
 /// What the public API stands on: consensus here, agents through their sessions, the leader through a stream.
 struct Backend: ControlBackend {
   let consensus: Consensus
@@ -184,14 +186,14 @@ struct Backend: ControlBackend {
     }
   }
 
-  func issueCertificate(user: String, signingRequest: String, validity: Nanoseconds?) async throws -> UserCertificateRecord {
+  func issueCertificate(user: String, signingRequest: String, validity: Nanoseconds?) async throws -> CertificateResponse {
     let authority: CertificateAuthority
     do { authority = try joining.authority().1 } catch let error as StreamError { throw APIError(503, "\(error)") }
     let (now, validity) = (Timestamp.now, validity ?? UserCertificate.defaultValidity)
     do {
       let certificate = try authority.issue(signingRequest, user: user, validity: validity, now: now)
       joining.log.notice("certificate issued", metadata: ["user": "\(user)", "until": "\(now + validity)"])
-      return UserCertificateRecord(certificate: certificate, authority: authority.certificatePEM, notAfter: now + validity)
+      return CertificateResponse(certificate: certificate, authority: authority.certificatePEM, notAfter: now + validity)
     } catch {
       throw APIError(400, "\(error)")
     }

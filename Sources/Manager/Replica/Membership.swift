@@ -8,6 +8,7 @@ public struct Membership: Hashable, Sendable {
     case contact
     /// Kept so that its id is never used again and its messages are refused.
     case removed
+    public var isMember: Bool { self == .voter || self == .learner }
   }
   public struct Member: Hashable, Sendable {
     public var raftID: RaftID

@@ -7,8 +7,9 @@ extension WireAssignments {
   /// Of one part, about; a single item may exceed it.
   public static let partBytes = 1 << 20
 
-  /// In its own order, each part at most about `bytes` long or a single item; all but the last say that they go on.
-  public func parts(bytes: Int = partBytes) throws -> [WireAssignments] {
+  /// In its own order, each part at most about `bytes` long or a single item; all but the last say that they go on. An item whose weight
+  /// exceeds `itemMax` (bytes) is left out and told.
+  public func parts(bytes: Int = partBytes, itemMax: Int = .max, leftOut: (_ weight: Int) -> Void = { _ in }) throws -> [WireAssignments] {
     var part = self
     (part.updates, part.removals, part.continues) = ([], [], true)
     var parts = [part]
@@ -21,7 +22,12 @@ extension WireAssignments {
       size += weight
     }
     for item in updates {
-      room(for: try item.weight())
+      let weight = try item.weight()
+      guard weight <= itemMax else {
+        leftOut(weight)
+        continue
+      }
+      room(for: weight)
       parts[parts.count - 1].updates.append(item)
     }
     for key in removals {
@@ -38,7 +44,7 @@ extension WireItem {
   static let smallWeight = 160
 
   /// At least its bytes within a message.
-  public func weight() throws -> Int {
+  func weight() throws -> Int {
     switch kind {
     case .revision(let json), .network(let json), .service(let json): json.count + Self.smallWeight
     // Much the most numerous, and only ids and numbers.

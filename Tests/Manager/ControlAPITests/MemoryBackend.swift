@@ -218,8 +218,8 @@ final class MemoryBackend: ControlBackend {
   }
   static let summary = BackupSummary(
     cluster: "c", index: 7, takenAt: now, bytes: 15, checksum: 1, nodes: 3, stacks: 1, services: 2, tasks: 3, networks: 4, volumes: 5)
-  func issueCertificate(user: String, signingRequest: String, validity: Nanoseconds?) async throws -> UserCertificateRecord {
-    UserCertificateRecord(
+  func issueCertificate(user: String, signingRequest: String, validity: Nanoseconds?) async throws -> CertificateResponse {
+    CertificateResponse(
       certificate: "certificate of \(user) for \(signingRequest)", authority: "authority",
       notAfter: Self.now + (validity ?? .seconds(90 * 86_400)))
   }
