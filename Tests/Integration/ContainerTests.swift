@@ -30,7 +30,7 @@ extension MainJobTests {
       }
       let down = try cluster.must(cluster.orch("down", Self.stack, "--volumes"))
       #expect(down.errors.isEmpty, "\(down)")
-      try await eventually("every trace is gone", seconds: 5) {
+      try await eventually("every trace is gone") {
         let left = try remains(); return (left.isEmpty, left)
       }
     }
@@ -157,7 +157,7 @@ extension MainJobTests {
           polite:
             image: busybox:1
             stop_signal: SIGUSR1
-            stop_grace_period: 20s
+            stop_grace_period: 1m
             command: ["sh", "-c", "trap 'echo got USR1; exit 9' USR1; echo up; while :; do sleep 0.1; done"]
           stubborn:
             image: busybox:1
@@ -172,7 +172,7 @@ extension MainJobTests {
           }
           let began = ContinuousClock.now
           try cluster.must(cluster.orch("update", "box_\(service)", "--env-add", "NEW=1"))
-          #expect(ContinuousClock.now - began < .seconds(15))
+          #expect(ContinuousClock.now - began < .seconds(45), "less than the polite one's grace")
           #expect(try logs(service).contains(words))
           let inspect = try cluster.must(cluster.orch("inspect", task.id)).output
           #expect(inspect.contains("\"ExitCode\": \(code)"), "\(inspect)")
@@ -287,7 +287,7 @@ extension MainJobTests {
         """
       try await with(services) {
         let task = try await running("loud")
-        try await eventually("it has said all, each on its own stream", seconds: 30) {
+        try await eventually("it has said all, each on its own stream") {
           // Two pipes: which of the last lines was written first is not known.
           let log = try cluster.orch("logs", "box_loud", "--tail", "200")
           let holds = log.output.contains("the end") && log.errors.contains("complaint") && !log.output.contains("complaint")

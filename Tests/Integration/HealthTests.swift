@@ -36,7 +36,7 @@ extension MainJobTests {
           slow:
             image: web:1
             ports: ["8097:80"]
-            environment: {START_DELAY: "2"}
+            environment: {START_DELAY: "5"}
             stop_grace_period: 1s
             healthcheck: {test: [CMD, wget, -q, -O, /dev/null, "http://127.0.0.1/health"], interval: 1s, start_period: 20s, start_interval: 100ms}
         """
@@ -51,7 +51,7 @@ extension MainJobTests {
         let tasks = try cluster.running("slow")
         return (tasks.count == 1 && tasks[0]["CurrentState"]?.contains("(healthy)") == true, "\(try cluster.tasks("slow"))")
       }
-      for host in ["host1", "host2", "host3"] { try await eventually("\(host) answers", seconds: 2) { (try answer(host, 8097), "") } }
+      for host in ["host1", "host2", "host3"] { try await eventually("\(host) answers") { (try answer(host, 8097), "") } }
       let id = try #require(try cluster.running("slow").first?["ID"])
       let shown = try cluster.must(cluster.orch("inspect", id, on: "host2")).output.filter { $0 != " " }
       #expect(shown.contains("\"Status\":\"healthy\"") && shown.contains("\"ExitCode\":0"), "\(shown)")
@@ -80,8 +80,10 @@ extension MainJobTests {
       try cluster.must(cluster.dev("kill", "host3", "--agent"))
       try cluster.must(cluster.dev("start", "host3"))
       try await Task.sleep(for: .seconds(2))
-      let same = try cluster.running("patient")
-      #expect(same.map { $0["ID"] } == [first] && same[0]["CurrentState"]?.contains("(healthy)") == true, "\(same)")
+      try await eventually("the same one is healthy") {
+        let same = try cluster.running("patient")
+        return (same.map { $0["ID"] } == [first] && same[0]["CurrentState"]?.contains("(healthy)") == true, "\(same)")
+      }
       try cluster.must(cluster.orch("exec", first, "rm", "/tmp/ok"))
       try await eventually("another has taken its place") {
         let tasks = try cluster.running("patient")
@@ -175,7 +177,7 @@ extension MainJobTests {
               depends_on: {db: {condition: service_healthy}, migrate: {condition: service_completed_successfully}}
             db:
               image: busybox:1
-              command: [sh, -c, "sleep 1; touch /tmp/ok; exec sleep 1000"]
+              command: [sh, -c, "sleep 3; touch /tmp/ok; exec sleep 1000"]
               stop_grace_period: 0s
               healthcheck: {test: "test -f /tmp/ok", interval: 300ms, start_period: 10s, start_interval: 200ms}
             migrate:

@@ -66,7 +66,7 @@ extension MainJobTests {
       #expect(
         try cluster.must(cluster.on("host3", "timeout", "3", "busybox", "wget", "-qO-", "http://127.0.0.1:8096/")).output.contains("version: 1"))
       kill(pid, SIGKILL)
-      try await eventually("it is free and host2 answers", seconds: 5) {
+      try await eventually("it is free and host2 answers") {
         let shown = try cluster.orch("nodes")
         let answer = try cluster.on("host2", "timeout", "3", "busybox", "wget", "-qO-", "http://127.0.0.1:8096/")
         return (shown.errors.isEmpty && answer.output.contains("version: 1"), "\(shown) \(answer)")

@@ -118,7 +118,8 @@ import Testing
     // A hook may look at the container that is being made.
     let look = "\(world.program) --root \(world.folder)/root state three > \(world.folder)/seen"
     try world.configure(["true"]) { $0.object("hooks") { $0["createRuntime"] = [["path": "/bin/sh", "args": ["sh", "-c", look], "timeout": 10]] } }
-    #expect(try world.call(["run", "--bundle", world.bundle, "three"]).code == 0)
+    let three = try world.call(["run", "--bundle", world.bundle, "three"])
+    #expect(three.code == 0, "\(three)")
     #expect(try Files.text(world.folder + "/seen").contains("creating"))
     try world.configure(["true"]) { $0.object("hooks") { $0["createContainer"] = [["path": "/bin/false"]] } }
     let failed = try world.call(["create", "--bundle", world.bundle, "two"])

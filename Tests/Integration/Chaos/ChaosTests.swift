@@ -62,16 +62,16 @@ extension MainJobTests {
 
     /// Every manager's API writes and reads again.
     private func recovered(_ clients: ChaosClients) async throws {
-      let deadline = ContinuousClock.now + .seconds(10)
+      let deadline = ContinuousClock.now + .seconds(30)
       for host in hosts {
         while clients.readSet(100, host) == nil {
-          guard ContinuousClock.now < deadline else { throw LocalCluster.Failure("the API on \(host) does not work 10 s after the last fault") }
+          guard ContinuousClock.now < deadline else { throw LocalCluster.Failure("the API on \(host) does not work 30 s after the last fault") }
           try await Task.sleep(for: .milliseconds(50))
         }
       }
       let before = clients.totals.acknowledged
       while clients.totals.acknowledged < before + 10 {
-        guard ContinuousClock.now < deadline else { throw LocalCluster.Failure("no writes are acknowledged 10 s after the last fault") }
+        guard ContinuousClock.now < deadline else { throw LocalCluster.Failure("no writes are acknowledged 30 s after the last fault") }
         try await Task.sleep(for: .milliseconds(50))
       }
     }

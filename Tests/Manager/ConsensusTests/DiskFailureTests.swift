@@ -5,7 +5,7 @@ import Raft
 import Testing
 
 /// A real file system that is full, a real fsync that fails.
-@Suite(.timeLimit(.minutes(2))) struct DiskFailureTests {
+@Suite(.timeLimit(.minutes(5))) struct DiskFailureTests {
   static let big = String(repeating: "x", count: 4000)
 
   @Test("a lone manager whose disk is full acknowledges nothing, says why, answers reads, and goes on by itself when there is room")

@@ -170,7 +170,7 @@ let quiet: Logger = {
 struct TimedOut: Error { var what: String }
 
 func eventually(_ what: String, _ condition: () async throws -> Bool) async throws {
-  for _ in 0..<2000 {
+  for _ in 0..<9000 {
     if try await condition() { return }
     try await Task.sleep(for: .milliseconds(5))
   }

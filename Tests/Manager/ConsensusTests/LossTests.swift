@@ -6,7 +6,7 @@ import Surroundings
 import Testing
 
 /// A manager that lost its disk, a cluster that lost its majority, callers that ask for too much.
-@Suite(.timeLimit(.minutes(2))) struct LossTests {
+@Suite(.timeLimit(.minutes(5))) struct LossTests {
   @Test("a wiped manager does not vote as its old self: it starts only under a new id, and the old one is removed")
   func wiped() async throws {
     let group = Group()

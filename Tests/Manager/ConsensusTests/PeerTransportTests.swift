@@ -11,7 +11,7 @@ import Wire
 @testable import Consensus
 
 /// Three managers over loopback with mutual TLS.
-@Suite(.timeLimit(.minutes(2))) struct PeerTransportTests {
+@Suite(.timeLimit(.minutes(5))) struct PeerTransportTests {
   final class Manager: Sendable {
     let node: NodeID
     let raftID: RaftID
@@ -35,7 +35,7 @@ import Wire
         let parts = peer.address.split(separator: ":")
         return PeerLink(host: String(parts[0]), port: ways(Int(parts[1])!), credentials: credentials, log: quiet)
       }
-      var configuration = ConsensusConfiguration(path: path, tick: .milliseconds(20))
+      var configuration = ConsensusConfiguration(path: path, tick: .milliseconds(20), electionTicks: 60)
       configuration.seed = UInt64(number)
       consensus = Consensus(configuration: configuration, transport: transport, log: quiet)
       transport.attach(to: consensus, router: router)

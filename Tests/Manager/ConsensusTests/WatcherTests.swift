@@ -5,7 +5,7 @@ import Testing
 
 @testable import Consensus
 
-@Suite(.timeLimit(.minutes(1))) struct WatcherTests {
+@Suite(.timeLimit(.minutes(5))) struct WatcherTests {
   @Test("a watcher holds no lock while it asks for the state: whoever holds the state's may ask the watcher")
   func lockOrder() async throws {
     let asked = Mutex<Watcher?>(nil)

