@@ -146,3 +146,139 @@ private func node(_ authority: CertificateAuthority, _ role: NodeRole, hosts: [S
     }
   }
 }
+
+@Suite("join tokens") struct JoinTokenTests {
+  @Test("a token is read back as it was printed")
+  func roundTrip() throws {
+    let authority = try CertificateAuthority.make(cluster: .random(), now: noon)
+    let token = JoinToken.make(for: authority.digest)
+    #expect(token.description.hasPrefix("ORCHTKN-1-"))
+    #expect(token.description.utf8.count == 10 + 50 + 1 + 25)
+    let read = try JoinToken(parsing: token.description)
+    #expect(read == token)
+    #expect(read.authority == authority.digest)
+    #expect(JoinToken.make(for: authority.digest) != token)
+  }
+
+  static let digest = String(repeating: "0", count: 49) + "1"
+  static let secret = String(repeating: "0", count: 24) + "1"
+
+  @Test(
+    "a text that is no token is told what is wrong with it",
+    arguments: [
+      ("", "does not begin with ORCHTKN-1-"),
+      ("hello", "does not begin with ORCHTKN-1-"),
+      ("SWMTKN-1-\(digest)-\(secret)", "Docker Swarm"),
+      ("ORCHTKN-2-\(digest)-\(secret)", "version is not 1"),
+      ("ORCHTKN-1-\(digest)", "3 parts instead of 4"),
+      ("ORCHTKN-1-\(digest)-\(secret)-x", "5 parts instead of 4"),
+      ("ORCHTKN-1-\(digest.dropLast())-\(secret)", "third part"),
+      ("ORCHTKN-1-\(digest.dropLast())Z-\(secret)", "third part"),
+      ("ORCHTKN-1-\(String(repeating: "z", count: 50))-\(secret)", "third part"),
+      ("ORCHTKN-1-\(digest)-\(secret.dropLast())", "fourth part"),
+      ("ORCHTKN-1-\(digest)-\(String(repeating: "z", count: 25))", "fourth part"),
+    ])
+  func errors(text: String, reason: String) {
+    #expect { try JoinToken(parsing: text) } throws: { "\($0)".contains(reason) }
+    #expect(JoinToken(text) == nil)
+  }
+
+  @Test("the secret decides the role")
+  func roles() throws {
+    let authority = try CertificateAuthority.make(cluster: .random(), now: noon)
+    let (worker, manager) = (JoinToken.make(for: authority.digest), JoinToken.make(for: authority.digest))
+    #expect(JoinToken.role(ofSecret: worker.secret, worker: worker, manager: manager) == .worker)
+    #expect(JoinToken.role(ofSecret: manager.secret, worker: worker, manager: manager) == .manager)
+    #expect(JoinToken.role(ofSecret: "", worker: worker, manager: manager) == nil)
+    #expect(JoinToken.role(ofSecret: worker.secret + "0", worker: worker, manager: manager) == nil)
+  }
+
+  @Test("base 36 of known numbers")
+  func base36() {
+    #expect(Base36.encode([0x01, 0x00], digits: 3) == "074")
+    #expect(Base36.decode("074", bytes: 2) == [1, 0])
+    #expect(Base36.encode([UInt8](repeating: 0xff, count: 32), digits: 50) == "6dp5qcb22im238nr3wvp0ic7q99w035jmy2iw7i6n43d37jtof")
+    #expect(Base36.decode("6dp5qcb22im238nr3wvp0ic7q99w035jmy2iw7i6n43d37jtog", bytes: 32) == nil)
+  }
+
+  @Test("a joiner accepts only a chain of the token's authority")
+  func chain() async throws {
+    let now = Timestamp(nanoseconds: Int64(Date().timeIntervalSince1970 * 1e9))
+    let (authority, other) = (
+      try CertificateAuthority.make(cluster: .random(), now: now), try CertificateAuthority.make(cluster: .random(), now: now)
+    )
+    func der(_ pem: String) throws -> [UInt8] { try PEMDocument(pemString: pem).derBytes }
+    func leaf(_ issuer: CertificateAuthority, at time: Timestamp = now) throws -> [UInt8] {
+      try der(try issuer.issue(try NodeKey().signingRequest(), node: .random(), role: .manager, now: time))
+    }
+    let token = JoinToken.make(for: authority.digest)
+    let root = try der(authority.certificatePEM)
+    #expect(try await JoinCredentials.verify([leaf(authority), root], token).role == .manager)
+    await #expect { try await JoinCredentials.verify([leaf(other), der(other.certificatePEM)], token) } throws: {
+      "\($0)".contains("another cluster")
+    }
+    // The right root beside a leaf that it did not sign.
+    await #expect(throws: IdentityError.self) { try await JoinCredentials.verify([leaf(other), root], token) }
+    await #expect(throws: IdentityError.self) {
+      try await JoinCredentials.verify([leaf(authority, at: noon + .seconds(-400 * 86_400)), root], token)
+    }
+    await #expect(throws: IdentityError.self) { try await JoinCredentials.verify([root], token) }
+    await #expect(throws: IdentityError.self) { try await JoinCredentials.verify([], token) }
+  }
+}
+
+@Suite("secrets and files") struct SecretTests {
+  @Test("what is sealed opens with the same key and context only")
+  func sealing() throws {
+    let key = UnlockKey()
+    let sealed = try key.seal(Array("the key".utf8), context: "ca")
+    #expect(!sealed.contains(subsequence: Array("the key".utf8)))
+    #expect(try key.open(sealed, context: "ca") == Array("the key".utf8))
+    #expect(throws: IdentityError.self) { try key.open(sealed, context: "other") }
+    #expect(throws: IdentityError.self) { try UnlockKey().open(sealed, context: "ca") }
+    var damaged = sealed
+    damaged[damaged.count / 2] ^= 1
+    #expect(throws: IdentityError.self) { try key.open(damaged, context: "ca") }
+    #expect(throws: IdentityError.self) { try key.open([], context: "ca") }
+    #expect(try key.seal([], context: "ca") != key.seal([], context: "ca"))
+    #expect(throws: IdentityError.self) { try UnlockKey(bytes: [1]) }
+  }
+
+  @Test("comparison in constant time compares")
+  func equality() {
+    #expect(constantTimeEquals([1, 2], [1, 2]))
+    #expect(!constantTimeEquals([1, 2], [1, 3]))
+    #expect(!constantTimeEquals([1, 2], [1]))
+    #expect(constantTimeEquals([], []))
+  }
+
+  @Test("an identity is kept in a folder that only its owner may enter")
+  func files() throws {
+    let base = "/tmp/orch-identity-\(NodeID.random())"
+    let folder = base + "/a/b"
+    defer { try? FileManager.default.removeItem(atPath: base) }
+    #expect(try NodeIdentity.load(folder: folder) == nil)
+    let authority = try CertificateAuthority.make(cluster: .random(), now: noon)
+    let identity = try node(authority, .manager)
+    try identity.save(folder: folder)
+    let loaded = try #require(try NodeIdentity.load(folder: folder))
+    #expect(loaded.peer == identity.peer)
+    #expect(loaded.key.pem == identity.key.pem)
+    func mode(_ path: String) -> UInt32 {
+      var status = stat()
+      return lstat(path, &status) == 0 ? status.st_mode & 0o777 : 0
+    }
+    #expect(mode(folder) == 0o700)
+    for file in ["node.pem", "node.key", "ca.pem"] { #expect(mode("\(folder)/\(file)") == 0o600) }
+
+    unlink("\(folder)/node.key")
+    #expect { try NodeIdentity.load(folder: folder) } throws: { "\($0)".contains("join again") }
+  }
+}
+
+extension Array where Element: Equatable {
+  func contains(subsequence other: [Element]) -> Bool {
+    guard count >= other.count else { return false }
+    return (0...(count - other.count)).contains { Array(self[$0..<($0 + other.count)]) == other }
+  }
+}
