@@ -59,6 +59,21 @@ import Wire
       return try await TransportServer.bind(host: "127.0.0.1", port: port, credentials: credentials, router: router, log: quiet)
     }
 
+    /// A cluster of its own, until it leads that.
+    func found() async throws {
+      try Consensus.bootstrap(path: path, raftID: raftID, node: node, address: address)
+      try await consensus.start()
+      try await eventually("it leads") { self.consensus.isLeader }
+    }
+
+    /// The leader's cluster, until it votes there.
+    func join(_ leader: Manager) async throws {
+      try Consensus.prepareJoin(path: path, raftID: raftID, members: Array(leader.consensus.membership.members.values))
+      try await consensus.start()
+      try await leader.consensus.addMember(raftID, node: node, address: address)
+      try await eventually("it votes") { self.consensus.membership.ids(.voter).contains(self.raftID) }
+    }
+
     func stop() async {
       transport.close()
       await server.close()
@@ -83,18 +98,13 @@ import Wire
     let folder = temporaryFolder()
     defer { removeFolder(folder) }
     let first = try await Manager(world, 1, folder: folder)
-    try Consensus.bootstrap(path: first.path, raftID: first.raftID, node: first.node, address: first.address)
-    try await first.consensus.start()
-    try await eventually("it leads") { first.consensus.isLeader }
+    try await first.found()
     try await first.consensus.propose(Command(actions: [volume("early")]))
 
     var managers = [first]
     for number in 2...3 {
       let manager = try await Manager(world, number, folder: folder)
-      try Consensus.prepareJoin(path: manager.path, raftID: manager.raftID, members: Array(first.consensus.membership.members.values))
-      try await manager.consensus.start()
-      try await first.consensus.addMember(manager.raftID, node: manager.node, address: manager.address)
-      try await eventually("it votes") { manager.consensus.membership.ids(.voter).contains(manager.raftID) }
+      try await manager.join(first)
       #expect(manager.consensus.snapshot.volumes["early"] != nil)
       managers.append(manager)
     }
@@ -137,9 +147,7 @@ import Wire
     let folder = temporaryFolder()
     defer { removeFolder(folder) }
     let first = try await Manager(world, 1, folder: folder)
-    try Consensus.bootstrap(path: first.path, raftID: first.raftID, node: first.node, address: first.address)
-    try await first.consensus.start()
-    try await eventually("it leads") { first.consensus.isLeader }
+    try await first.found()
     let before = try await first.consensus.status()
 
     let newcomer = NodeID.random()
@@ -153,10 +161,12 @@ import Wire
       defer { connection.close() }
       let stream = try await connection.open(.raft)
       let message = Message(from: id, to: first.raftID, term: before.term + 100, body: .heartbeat(commit: 0, round: 0))
-      try await stream.send(WireRaftBatch([message]))
-      try await stream.send(WireRaftBatch([]))
-      stream.finish()
-      do { while try await stream.receive() != nil {} } catch let error as StreamError { return error }
+      do {
+        try await stream.send(WireRaftBatch([message]))
+        try await stream.send(WireRaftBatch([]))
+        stream.finish()
+        while try await stream.receive() != nil {}
+      } catch let error as StreamError { return error }
       return nil
     }
     let stranger = try await heard(RaftID(99), by: .random())
@@ -177,9 +187,7 @@ import Wire
     defer { removeFolder(folder) }
     let wire = BreakingWire()
     let first = try await Manager(world, 1, folder: folder) { wire.port(for: $0) }
-    try Consensus.bootstrap(path: first.path, raftID: first.raftID, node: first.node, address: first.address)
-    try await first.consensus.start()
-    try await eventually("it leads") { first.consensus.isLeader }
+    try await first.found()
     for number in 0..<20 {
       let volumes = (0..<100).map { volume("v\(number * 100 + $0)" + String(repeating: "x", count: 8000)) }
       try await first.consensus.propose(Command(actions: volumes))
@@ -187,10 +195,7 @@ import Wire
     let second = try await Manager(world, 2, folder: folder)
     // 16 MB; each of the first three connections breaks after 5.
     try wire.open(to: second.server.port, breakingAfter: 5 << 20, times: 3)
-    try Consensus.prepareJoin(path: second.path, raftID: second.raftID, members: Array(first.consensus.membership.members.values))
-    try await second.consensus.start()
-    try await first.consensus.addMember(second.raftID, node: second.node, address: second.address)
-    try await eventually("it votes") { second.consensus.membership.ids(.voter).contains(second.raftID) }
+    try await second.join(first)
     #expect(second.consensus.snapshot.volumes.count == 2000)
     #expect(wire.broken == 3)
     #expect(second.transport.inbox.resumedObjects > 500, "\(second.transport.inbox.resumedObjects) objects were not sent again")

@@ -203,14 +203,7 @@ func withServer<Result: Sendable>(
       (task.node, task.status.state, task.status.containerID) = (backend.nodes[0], .running, "c7")
       let late = task
       backend.world.withLock { $0.logs[late.id] = [LogRecord(stream: .stdout, timestamp: MemoryBackend.now, bytes: Array("late\n".utf8))] }
-      let reader = Task {
-        var parser = StreamFrame.Parser()
-        for try await part in try await client.stream("/services/web/logs", [("stdout", "1"), ("follow", "1")]) {
-          parser.append(part.readableBytesView)
-          if let frame = try parser.next() { return String(decoding: frame.payload, as: UTF8.self) }
-        }
-        return ""
-      }
+      let reader = Task { try await client.followed() }
       try await eventually { backend.world.withLock { $0.watchers.count } == 1 }
       let behind = backend.world.withLock { world in
         defer { world.watchers = [:] }
@@ -243,21 +236,23 @@ func withServer<Result: Sendable>(
       try await client.createWeb()
       let task = try await client.get("/tasks/web.1", as: TaskInspect.self)
       backend.world.withLock { $0.logs[TaskID(task.id)!] = [LogRecord(stream: .stdout, timestamp: MemoryBackend.now, bytes: Array("old\n".utf8))] }
-      let reader = Task {
-        var parser = StreamFrame.Parser()
-        for try await part in try await client.stream("/services/web/logs", [("stdout", "1"), ("follow", "1")]) {
-          parser.append(part.readableBytesView)
-          if let frame = try parser.next() { return String(decoding: frame.payload, as: UTF8.self) }
-        }
-        return ""
-      }
-      #expect(try await reader.value == "old\n")
+      #expect(try await client.followed() == "old\n")
       try await eventually { backend.world.withLock { $0.watchers.isEmpty } }
     }
   }
 }
 
 extension APIClient {
+  /// The first piece of the followed log.
+  func followed() async throws -> String {
+    var parser = StreamFrame.Parser()
+    for try await part in try await stream("/services/web/logs", [("stdout", "1"), ("follow", "1")]) {
+      parser.append(part.readableBytesView)
+      if let frame = try parser.next() { return String(decoding: frame.payload, as: UTF8.self) }
+    }
+    return ""
+  }
+
   func createWeb() async throws {
     let spec = ServiceSpec(name: "web", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "web:1")), mode: .replicated(1))
     _ = try await post("/services/create", [], spec, as: ServiceCreateResponse.self)
