@@ -16,9 +16,11 @@ public final class TransportServer: Sendable {
   private let accepted: Accepted
 
   private final class Accepted: Sendable {
-    let connections = Mutex<[ObjectIdentifier: Connection]>([:])
+    /// Nil once the server is closed.
+    let connections = Mutex<[ObjectIdentifier: Connection]?>([:])
     let count = Mutex(0)
   }
+  private static let stopping = "this daemon is stopping"
 
   /// Listens on `host` (an address or a name) and `port`.
   public static func bind(
@@ -40,8 +42,12 @@ public final class TransportServer: Sendable {
             dialled: false, cluster: credentials.identity.cluster, accepts: { _ in nil }, router: router, log: log,
             ready: { result in
               guard case .success(let connection) = result else { return }
-              accepted.connections.withLock { $0[ObjectIdentifier(connection)] = connection }
-              channel.closeFuture.whenComplete { _ in accepted.connections.withLock { $0[ObjectIdentifier(connection)] = nil } }
+              let isKept = accepted.connections.withLock {
+                $0?.updateValue(connection, forKey: ObjectIdentifier(connection)); return $0 != nil
+              }
+              // It shook hands while the server closed.
+              guard isKept else { return connection.close(stopping) }
+              channel.closeFuture.whenComplete { _ in accepted.connections.withLock { _ = $0?.removeValue(forKey: ObjectIdentifier(connection)) } }
             })
           let pipeline = channel.pipeline.syncOperations
           try pipeline.addHandler(NIOSSLServerHandler(context: credentials.server))
@@ -77,12 +83,16 @@ public final class TransportServer: Sendable {
   }
 
   /// Those that are open now.
-  public var connections: [Connection] { accepted.connections.withLock { Array($0.values) } }
+  public var connections: [Connection] { accepted.connections.withLock { Array(($0 ?? [:]).values) } }
 
   /// Accepts no more, and ends what is open.
   public func close() async {
     try? await channel.close()
-    for connection in connections { connection.close("this daemon is stopping") }
+    let open = accepted.connections.withLock { connections in
+      defer { connections = nil }
+      return connections ?? [:]
+    }
+    for connection in open.values { connection.close(Self.stopping) }
   }
 }
 

@@ -183,9 +183,23 @@ import Wire
       let renewed = try world.credentials(.manager).identity
       try credentials.update(renewed)
       let second = try await TransportClient.connect(host: "127.0.0.1", port: server.port, credentials: credentials, log: world.log)
-      #expect(Set(server.connections.compactMap(\.peer)).contains(renewed.peer))
+      // The side that dialled is ready first.
+      while !server.connections.contains(where: { $0.peer == renewed.peer }) { try await Task.sleep(for: .milliseconds(5)) }
       first.close()
       second.close()
+    }
+  }
+
+  @Test("what shakes hands while its server closes is closed, too")
+  func closing() async throws {
+    let (credentials, own, log) = (try world.credentials(.manager), try world.credentials(.worker), world.log)
+    for _ in 0..<30 {
+      let server = try await TransportServer.bind(host: "127.0.0.1", port: 0, credentials: credentials, router: echoRouter(), log: log)
+      let dials = (0..<4).map { _ in Task { try? await TransportClient.connect(host: "127.0.0.1", port: server.port, credentials: own, log: log) } }
+      // The first that is through; its server's side and the others are on their way.
+      _ = await dials[0].value
+      await server.close()
+      for dial in dials { while await dial.value?.isOpen == true { try await Task.sleep(for: .milliseconds(5)) } }
     }
   }
 

@@ -138,6 +138,8 @@ func echoRouter() -> Router {
   @Test("the side that accepted may open streams too")
   func reverse() async throws {
     try await world.with(.worker, clientRouter: echoRouter()) { _, server in
+      // The side that dialled is ready first.
+      while server.connections.isEmpty { try await Task.sleep(for: .milliseconds(5)) }
       let accepted = try #require(server.connections.first)
       #expect(accepted.peer?.role == .worker)
       var request = WireJoinMemberRequest()
