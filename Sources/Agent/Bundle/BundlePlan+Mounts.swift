@@ -82,7 +82,9 @@ extension BundlePlan {
     }
     for device in own {
       let kind: UInt32 = device.type == "b" ? 0o060_000 : device.type == "p" ? 0o010_000 : 0o020_000
-      node(device.path, kind | (device.fileMode ?? 0o666) & 0o7777, device.major ?? 0, device.minor ?? 0, device.uid ?? 0, device.gid ?? 0)
+      // "/dev/x/" is "/dev/x".
+      let path = "/" + device.path.split(separator: "/").joined(separator: "/")
+      node(path, kind | (device.fileMode ?? 0o666) & 0o7777, device.major ?? 0, device.minor ?? 0, device.uid ?? 0, device.gid ?? 0)
     }
     for (content, path) in [
       ("/proc/self/fd", "dev/fd"), ("/proc/self/fd/0", "dev/stdin"), ("/proc/self/fd/1", "dev/stdout"), ("/proc/self/fd/2", "dev/stderr"),

@@ -8,12 +8,22 @@ import Seccomp
 extension BundlePlan {
   /// From the resource limits to exec: the same for a container's first process and for every later one.
   static func process(
-    _ process: ConfigProcess, _ linux: Linux, start hooks: Config.Hooks, preserved: Int, waits: Bool, _ plan: inout PlanWriter
+    _ process: ConfigProcess, _ linux: Linux, start hooks: Config.Hooks, preserved: [Bool], waits: Bool, _ plan: inout PlanWriter
   ) throws(BundleError) {
     for limit in process.rlimits ?? [] {
       let resource = clinux_rlimit(String(limit.type.dropFirst("RLIMIT_".count)).lowercased())
       guard resource >= 0 else { throw BundleError("process.rlimits: \"\(limit.type)\" is no resource limit") }
       plan.add(CLINUX_OP_RLIMIT, "set \(limit.type)", [.number(UInt64(resource)), .number(limit.soft), .number(limit.hard)])
+    }
+    // Before the user changes: some need CAP_SYS_NICE or CAP_SYS_ADMIN.
+    if let priority = process.ioPriority { plan.add(CLINUX_OP_IO_PRIORITY, "set process.ioPriority", [.number(priority.value)]) }
+    if let scheduler = process.scheduler {
+      plan.add(
+        CLINUX_OP_SCHEDULER, "set process.scheduler",
+        [
+          .number(scheduler.policyNumber), .number(scheduler.flagBits), .number(UInt64(bitPattern: Int64(scheduler.nice ?? 0))),
+          .number(UInt64(scheduler.priority ?? 0)), .number(scheduler.runtime ?? 0), .number(scheduler.deadline ?? 0), .number(scheduler.period ?? 0),
+        ])
     }
     var filter: (bytes: [UInt8], flags: UInt64)?
     if let seccomp = linux.seccomp { filter = try Filters.compile(seccomp) }
@@ -31,7 +41,9 @@ extension BundlePlan {
     try capabilities(process.capabilities, &plan)
     plan.add(CLINUX_OP_UMASK, "set the umask", [.number(UInt64(user.umask ?? 0o022))])
     if confined { plan.add(CLINUX_OP_NO_NEW_PRIVS, "set no_new_privs") }
-    if preserved > 0 { plan.add(CLINUX_OP_PRESERVE, "keep descriptors", [.number(UInt64(preserved))]) }
+    if !preserved.isEmpty {
+      plan.add(CLINUX_OP_PRESERVE, "keep descriptors", [.number(UInt64(preserved.count))] + preserved.map { .number($0 ? 1 : 0) })
+    }
     let (args, env) = (process.args ?? [], process.env ?? [])
     let path = env.last { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? ""
     plan.add(CLINUX_OP_LOOKUP, programName, [.text(args.first ?? ""), .text(path)])

@@ -13,7 +13,8 @@ enum BundlePlan {
   struct Options: Hashable, Sendable {
     var noPivot = false
     var keepKeyring = false
-    var preserved = 0
+    /// For each descriptor from 3 on whether there is one.
+    var preserved: [Bool] = []
   }
 
   static func make(_ config: Config, rootfs: String, cgroup: Cgroup?, options: Options) throws(BundleError) -> PlanWriter {
@@ -40,7 +41,7 @@ enum BundlePlan {
     if options.noPivot { plan.add(CLINUX_OP_MOVE_ROOT, "move the root") } else { plan.add(CLINUX_OP_PIVOT, "change the root") }
     if process.terminal == true { terminal(process, console: true, &plan) }
     if propagation != 0 { plan.add(CLINUX_OP_PROPAGATION, "set linux.rootfsPropagation", ["/", .number(propagation)]) }
-    plan.add(CLINUX_OP_CWD, "enter working directory \(process.cwd)", [.text(process.cwd), 1])
+    plan.add(CLINUX_OP_CWD, "chdir to working directory \(process.cwd)", [.text(process.cwd), 1])
     if config.root?.readonly == true { plan.add(CLINUX_OP_ROOT_READONLY, "make the root read-only") }
     if let name = config.hostname { plan.add(CLINUX_OP_HOSTNAME, "set hostname \(name)", [.text(name)]) }
     if let name = config.domainname { plan.add(CLINUX_OP_DOMAINNAME, "set domainname \(name)", [.text(name)]) }
@@ -50,7 +51,7 @@ enum BundlePlan {
   }
 
   /// One more process in a running container: `process` is its own, the rest is the container's.
-  static func makeExec(_ config: Config, _ process: ConfigProcess, cgroup: Cgroup?, preserved: Int) throws(BundleError) -> PlanWriter {
+  static func makeExec(_ config: Config, _ process: ConfigProcess, cgroup: Cgroup?, preserved: [Bool]) throws(BundleError) -> PlanWriter {
     let linux = config.linux ?? Linux.empty
     var plan = PlanWriter()
     let kinds = (linux.namespaces ?? []).reduce(UInt64(0)) { $0 | $1.type.flag }
@@ -59,7 +60,7 @@ enum BundlePlan {
     plan.add(CLINUX_OP_DETACHED, "outlive the runtime", [1])
     oomScore(process, &plan)
     if process.terminal == true { terminal(process, console: false, &plan) }
-    plan.add(CLINUX_OP_CWD, "enter working directory \(process.cwd)", [.text(process.cwd), 0])
+    plan.add(CLINUX_OP_CWD, "chdir to working directory \(process.cwd)", [.text(process.cwd), 0])
     if linux.personality?.domain == "LINUX32" { plan.add(CLINUX_OP_PERSONALITY, "set the personality", [8]) }
     try self.process(process, linux, start: Config.Hooks.empty, preserved: preserved, waits: false, &plan)
     return plan
@@ -88,7 +89,7 @@ enum BundlePlan {
   private static func join(_ cgroup: Cgroup?, _ plan: inout PlanWriter) {
     guard let cgroup else { return }
     if let directory = cgroup.cloneDirectory { plan.add(CLINUX_OP_CGROUP, "join cgroup", [.text(directory)]) }
-    for list in cgroup.processLists { plan.add(CLINUX_OP_CGROUP_PROCS, "join cgroup", [.text(list)]) }
+    for file in cgroup.joinFiles { plan.add(CLINUX_OP_CGROUP_TASKS, "join cgroup", [.text(file)]) }
   }
   private static func oomScore(_ process: ConfigProcess, _ plan: inout PlanWriter) {
     guard let score = process.oomScoreAdj else { return }
@@ -106,10 +107,10 @@ enum BundlePlan {
     let before = (hooks.prestart ?? []) + (hooks.createRuntime ?? [])
     guard !before.isEmpty || !(hooks.createContainer ?? []).isEmpty else { return }
     plan.add(CLINUX_OP_HOOKS, "run createRuntime hooks")
-    for hook in hooks.createContainer ?? [] { add(hook, "createContainer", &plan) }
+    for hook in hooks.createContainer ?? [] { add(hook, "createContainer", environment: Hooks.environment(), &plan) }
   }
-  static func add(_ hook: Config.Hook, _ kind: String, _ plan: inout PlanWriter) {
-    let (args, env) = (hook.args ?? [hook.path], hook.env ?? [])
+  static func add(_ hook: Config.Hook, _ kind: String, environment: [String] = [], _ plan: inout PlanWriter) {
+    let (args, env) = (hook.args ?? [hook.path], hook.env ?? environment)
     plan.add(
       CLINUX_OP_HOOK, "run \(kind) hook \(hook.path)",
       [.text(hook.path), .number(UInt64(hook.timeout ?? 0)), .number(UInt64(args.count))] + args.map(Value.text) + [.number(UInt64(env.count))]

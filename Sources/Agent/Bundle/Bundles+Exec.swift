@@ -9,7 +9,7 @@ extension Bundles {
   public struct ExecOptions: Hashable, Sendable {
     public var pidFile: String?
     public var consoleSocket: String?
-    public var preserved = 0
+    public var preserved: [Int32?] = []
     public var ignorePaused = false
     public init() {}
   }
@@ -33,11 +33,11 @@ extension Bundles {
     }
     do throws(OCIError) { try process.check("process") } catch { throw BundleError("exec", error) }
     guard let first = self.process(stored) else { throw BundleError("cannot exec in a stopped container") }
-    let plan = try BundlePlan.makeExec(folder.config(), process, cgroup: cgroup(stored), preserved: options.preserved)
+    let plan = try BundlePlan.makeExec(folder.config(), process, cgroup: cgroup(stored), preserved: options.preserved.map { $0 != nil })
     let launched: Launcher.Launched
     do {
       launched = try Launcher(initPath: initPath).launch(
-        plan, name: id, stdio: (0, 1, 2), fifth: first.rawValue, kept: (0..<options.preserved).map { 3 + Int32($0) })
+        plan, name: id, stdio: (0, 1, 2), fifth: first.rawValue, kept: options.preserved)
     } catch let failure as Launcher.Failure {
       throw BundleError("exec failed", failure, plan.names, program: process.args?.first ?? "")
     } catch { throw (error as? SystemError).map { BundleError("exec failed", $0) } ?? BundleError("exec failed: \(error)") }
@@ -58,12 +58,25 @@ extension Bundles {
     do throws(OCIError) { try resources.check() } catch { throw BundleError("update", error) }
     if resources.devices != nil { throw BundleError("update: devices cannot be changed") }
     let folder = try BundleFolder.open(root: root, id)
-    let stored = try folder.stored()
+    var stored = try folder.stored()
     if status(stored, folder) == .stopped { throw BundleError("container not running") }
-    guard let group = try cgroup(stored) else { throw BundleError("cannot update a container without a cgroup") }
+    guard var group = try cgroup(stored) else { throw BundleError("cannot update a container without a cgroup") }
     let writes = try ResourceWrites(resources, v2: group.isV2)
-    for controller in writes.controllers where group.path(controller: controller) == nil {
-      throw BundleError("update: the container was made without \(controller) limits and is not in that hierarchy (cgroup v1)")
+    let missing = writes.controllers.filter { group.path(controller: $0) == nil }
+    if !missing.isEmpty {
+      // v1: it was made without them; its processes join the hierarchies now.
+      stored.controllers += missing
+      guard let wider = try cgroup(stored), missing.allSatisfy({ wider.path(controller: $0) != nil }) else {
+        throw BundleError("update: this host has no cgroup hierarchy for \(missing.joined(separator: ", "))")
+      }
+      let processes = group.processes()
+      group = wider
+      do throws(SystemError) {
+        try group.create(CgroupLimits())
+        if missing.contains("cpuset") { try group.inheritCpuset() }
+        for controller in missing { try group.join(controller: controller, processes) }
+      } catch { throw BundleError("update", error) }
+      try folder.save(stored)
     }
     try writes.apply(to: group)
   }

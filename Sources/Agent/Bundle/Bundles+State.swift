@@ -72,12 +72,11 @@ extension Bundles {
       group.killAll()
       do throws(SystemError) { try group.remove() } catch { throw BundleError("delete container \(id)", error) }
     }
-    let config = try? folder.config()
     try folder.remove()
     let state = State(id: id, pid: 0, status: .stopped, bundle: stored.bundle, annotations: stored.annotations)
     var warnings: [String] = []
     // Each is tried: the specification has failures logged and the rest go on.
-    for hook in config?.hooks?.poststop ?? [] {
+    for hook in stored.poststop ?? [] {
       do throws(BundleError) { try Hooks.run([hook], "poststop", state) } catch { warnings.append(error.description) }
     }
     return warnings

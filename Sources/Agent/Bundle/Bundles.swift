@@ -28,8 +28,8 @@ public struct Bundles: Sendable {
     public var consoleSocket: String?
     public var noPivot = false
     public var noNewKeyring = false
-    /// Descriptors from 3 on that the container keeps.
-    public var preserved = 0
+    /// Of this process, for the container's descriptors from 3 on; nil: none at that place.
+    public var preserved: [Int32?] = []
     /// The terminal is handed back by `create` instead of to a socket.
     public var returnsTerminal = false
     public init() {}
@@ -49,7 +49,9 @@ public struct Bundles: Sendable {
     guard geteuid() == 0 else {
       throw BundleError("create container: permission denied: orch-runtime needs root; rootless containers are not supported")
     }
-    var config = try BundleFolder.readConfig(configFile.hasPrefix("/") ? configFile : "\(bundle)/\(configFile)")
+    let file = configFile.hasPrefix("/") ? configFile : "\(bundle)/\(configFile)"
+    let document = try BundleFolder.readBytes(file)
+    var config = try BundleFolder.config(document, file)
     if config.process?.terminal == true, options.consoleSocket == nil, !options.returnsTerminal {
       throw BundleError("cannot allocate a terminal for a detached container without --console-socket")
     }
@@ -63,13 +65,14 @@ public struct Bundles: Sendable {
     defer { free(rootfs) }
     Self.listenDescriptors(&config)
     var stored = StoredBundle(
-      id: id, bundle: bundle, rootfs: String(cString: rootfs), created: Self.now(), owner: "root", annotations: config.annotations)
+      id: id, bundle: bundle, rootfs: String(cString: rootfs), created: Self.now(), owner: "root", annotations: config.annotations,
+      program: config.process?.args?.first ?? "", poststart: config.hooks?.poststart, poststop: config.hooks?.poststop)
     let folder = try BundleFolder.make(root: root, id)
     var group: Cgroup?
     do throws(BundleError) {
       group = try makeCgroup(config, id, &stored)
       try folder.save(stored)
-      do throws(SystemError) { try Files.writeAtomically(folder.path + "/config.json", Document.write(config), durable: false) } catch {
+      do throws(SystemError) { try Files.writeAtomically(folder.path + "/config.json", document, durable: false) } catch {
         throw BundleError("keep the configuration", error)
       }
       return try launch(config, folder, &stored, group, options)
@@ -87,7 +90,7 @@ public struct Bundles: Sendable {
   ) throws(BundleError) -> Created {
     let plan = try BundlePlan.make(
       config, rootfs: stored.rootfs, cgroup: group,
-      options: BundlePlan.Options(noPivot: options.noPivot, keepKeyring: options.noNewKeyring, preserved: options.preserved))
+      options: BundlePlan.Options(noPivot: options.noPivot, keepKeyring: options.noNewKeyring, preserved: options.preserved.map { $0 != nil }))
     // For `start`, which learns of a failure by the operation's number.
     try? Files.writeAtomically(
       "\(folder.path)/\(Self.operations)", plan.names.map { $0.replacing("\n", with: " ") }.joined(separator: "\n"), durable: false)
@@ -97,7 +100,7 @@ public struct Bundles: Sendable {
       let launcher = try Launcher(initPath: initPath)
       let listener = try StartSocket.listen(in: folder.lock.rawValue)
       launched = try launcher.launch(
-        plan, name: stored.id, stdio: (0, 1, 2), fifth: listener.rawValue, kept: (0..<options.preserved).map { 3 + Int32($0) },
+        plan, name: stored.id, stdio: (0, 1, 2), fifth: listener.rawValue, kept: options.preserved,
         hooks: { pid in
           state.pid = pid
           try Hooks.run(config.hooks?.prestart, "prestart", state)
@@ -105,7 +108,7 @@ public struct Bundles: Sendable {
           return try Hooks.input(state)
         })
     } catch let failure as Launcher.Failure {
-      throw BundleError("create container", failure, plan.names, program: config.process?.args?.first ?? "")
+      throw BundleError("create container", failure, plan.names, program: stored.program)
     } catch {
       throw (error as? BundleError) ?? (error as? SystemError).map { BundleError("create container", $0) }
         ?? BundleError("create container: \(error)")
@@ -134,7 +137,6 @@ public struct Bundles: Sendable {
     case .creating: throw BundleError("cannot start a container that is not created yet")
     case .running, .paused: throw BundleError("cannot start an already running container")
     }
-    let config = try folder.config()
     var state = State(id: id, pid: stored.pid, status: .created, bundle: stored.bundle, annotations: stored.annotations)
     var failure: BundleError?
     do throws(SystemError) {
@@ -149,14 +151,18 @@ public struct Bundles: Sendable {
         failure = BundleError(
           "start container", Launcher.Failure(index: Int(record.index), step: step, errno: Errno(record.error)),
           (try? Files.text(folder.path + "/" + Self.operations).split(separator: "\n").map(String.init)) ?? [],
-          program: config.process?.args?.first ?? "")
+          program: stored.program)
       }
       try? Files.removeTree(folder.path + "/" + StartSocket.name)
     } catch { throw BundleError("start container", error) }
     if let failure { throw failure }
     state.status = .running
-    // Later than this the container cannot be taken back: runc and crun warn, too.
-    do throws(BundleError) { try Hooks.run(config.hooks?.poststart, "poststart", state) } catch { return [error.description] }
+    do throws(BundleError) { try Hooks.run(stored.poststart, "poststart", state) } catch {
+      // An error, and the end of the container (runtime-spec 1.2.1, runtime.md, "Lifecycle", step 9).
+      _ = consume folder
+      let warnings = (try? delete(id, force: true)) ?? []
+      throw BundleError(([error.description] + warnings).joined(separator: "; "))
+    }
     return []
   }
 }

@@ -21,13 +21,13 @@ enum Hooks {
 
   private static func run(_ hook: Config.Hook, _ kind: String, _ state: State) throws(BundleError) {
     let what = "\(kind) hook \(hook.path)"
-    do throws(SystemError) {
+    do {
       let input = try input(state)
       let pid = try spawn(hook, input.rawValue, what)
       let process = try PidDescriptor(pid: pid)
       var entry = pollfd(fd: process.rawValue, events: Int16(POLLIN), revents: 0)
       var timedOut = false
-      let milliseconds = hook.timeout.map { Int32(clamping: $0 * 1000) } ?? -1
+      let milliseconds = hook.timeout.map { Int32(min($0, 2_000_000)) * 1000 } ?? -1
       while true {
         let count = poll(&entry, 1, milliseconds)
         if count < 0, Errno.current == .interrupted { continue }
@@ -37,12 +37,24 @@ enum Hooks {
       if timedOut { try? process.send(SIGKILL) }
       var status: Int32 = 0
       while waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {}
-      if timedOut { throw SystemError("run \(what), killed at its timeout", "", Errno(ETIMEDOUT)) }
-      if status != 0 {
-        throw SystemError(
-          "run \(what)", status & 0x7f == 0 ? "(exit status \(status >> 8 & 0xff))" : "(signal \(status & 0x7f))", Errno(ECANCELED))
-      }
-    } catch { throw BundleError("\(error.operation)\(error.object.isEmpty ? "" : " " + error.object): \(error.errno.message.lowercased())") }
+      let ended =
+        timedOut
+        ? "was killed at its timeout" : status & 0x7f == 0 ? "failed with exit code \(status >> 8 & 0xff)" : "was ended by signal \(status & 0x7f)"
+      if timedOut || status != 0 { throw BundleError("\(kind) hook \(ended): \(hook.path)") }
+    } catch let error as BundleError { throw error } catch let error as SystemError { throw BundleError(BundleError.text(error)) } catch {
+      throw BundleError("\(what): \(error)")
+    }
+  }
+
+  /// This process's, NAME=VALUE.
+  static func environment() -> [String] {
+    var list: [String] = []
+    var entry = environ
+    while let text = entry.pointee {
+      list.append(String(cString: text))
+      entry += 1
+    }
+    return list
   }
 
   private static func spawn(_ hook: Config.Hook, _ input: Int32, _ what: String) throws(SystemError) -> Int32 {
@@ -52,7 +64,8 @@ enum Hooks {
     posix_spawn_file_actions_adddup2(&actions, input, 0)
     _ = clinux_spawn_closefrom(&actions, 3)
     var arguments = (hook.args ?? [hook.path]).map { strdup($0) } + [nil]
-    var environment = (hook.env ?? []).map { strdup($0) } + [nil]
+    // None of its own: ours, as with runc and crun.
+    var environment = (hook.env ?? environment()).map { strdup($0) } + [nil]
     defer { for text in arguments + environment { free(text) } }
     var pid: pid_t = 0
     let result = posix_spawn(&pid, hook.path, &actions, nil, &arguments, &environment)

@@ -20,6 +20,10 @@ struct StoredBundle: Codable, Hashable, Sendable {
   /// v1: what it is in beside the usual ones.
   var controllers: [String] = []
   var annotations: [String: String]?
+  /// Of the configuration, so that `start` and `delete` need not read it.
+  var program = ""
+  var poststart: [Config.Hook]?
+  var poststop: [Config.Hook]?
 }
 
 /// One container's folder, held by an exclusive lock (flock(2)) as long as this value lives.
@@ -81,13 +85,17 @@ struct BundleFolder: ~Copyable {
     }
     do throws(OCIError) { return try Document.read(StoredBundle.self, bytes) } catch { throw BundleError("\(path)/container.json", error) }
   }
-  func config() throws(BundleError) -> Config { try Self.readConfig(path + "/config.json") }
+  func config() throws(BundleError) -> Config {
+    let file = path + "/config.json"
+    return try Self.config(Self.readBytes(file), file)
+  }
 
-  static func readConfig(_ path: String) throws(BundleError) -> Config {
-    let bytes: [UInt8]
-    do throws(SystemError) { bytes = try Files.read(path) } catch { throw BundleError("read the configuration", error) }
+  static func readBytes(_ path: String) throws(BundleError) -> [UInt8] {
+    do throws(SystemError) { return try Files.read(path) } catch { throw BundleError("read the configuration", error) }
+  }
+  static func config(_ document: [UInt8], _ path: String) throws(BundleError) -> Config {
     do throws(OCIError) {
-      let config = try Document.read(Config.self, bytes)
+      let config = try Document.read(Config.self, document)
       try config.check()
       return config
     } catch { throw BundleError(path, error) }

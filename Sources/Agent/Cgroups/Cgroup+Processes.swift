@@ -19,14 +19,18 @@ extension Cgroup {
     func below(_ folder: String, _ depth: Int) -> [Int32] {
       let here = ((try? Files.text(folder + "/cgroup.procs")) ?? "").split(separator: "\n").compactMap { Int32($0) }
       guard depth < 32 else { return here }
-      var status = stat()
-      return ((try? Files.list(folder)) ?? []).filter { stat("\(folder)/\($0)", &status) == 0 && status.st_mode & S_IFMT == S_IFDIR }.reduce(
-        into: here
-      ) {
-        $0 += below("\(folder)/\($1)", depth + 1)
-      }
+      return Self.folders(folder).reduce(into: here) { $0 += below($1, depth + 1) }
     }
     return Array(Set(below(list, 0))).sorted()
+  }
+
+  /// v1: moves whole processes into this group of one hierarchy; one that has ended meanwhile is passed over.
+  public func join(controller: String, _ processes: [Int32]) throws(SystemError) {
+    for process in processes {
+      do throws(SystemError) { try write(controller: controller, file: "cgroup.procs", "\(process)") } catch {
+        if error.errno != Errno(ESRCH) { throw error }
+      }
+    }
   }
 
   /// Stops or continues everything in it; returns when it is so. Needs a v2 tree (a hybrid host's, too).

@@ -96,12 +96,14 @@ public struct Cgroup: Hashable, Sendable {
     case .v1(_, let unified): unified.map(path)
     }
   }
-  /// On v1 the files a process writes 0 to.
-  public var processLists: [String] {
+  /// On v1 the files that a process with one thread writes 0 to. Not cgroup.procs: for whole processes the kernel first waits until no CPU is in
+  /// an RCU section, 7 to 15 ms (kernel/cgroup/cgroup.c, cgroup_procs_write_start); a thread that moves itself needs no such lock.
+  public var joinFiles: [String] { v1Directories.map { $0 + "/tasks" } }
+  /// On v1 the files with its processes.
+  var processLists: [String] { v1Directories.map { $0 + "/cgroup.procs" } }
+  private var v1Directories: [String] {
     guard case .v1(let hierarchies, _) = host.version else { return [] }
-    var seen: [String] = []
-    for hierarchy in hierarchies where !seen.contains(path(hierarchy.root)) { seen.append(path(hierarchy.root)) }
-    return seen.map { $0 + "/cgroup.procs" }
+    return hierarchies.reduce(into: []) { if !$0.contains(path($1.root)) { $0.append(path($1.root)) } }
   }
   /// The file with the counter `oom_kill`.
   public var oomFile: String {
@@ -111,7 +113,7 @@ public struct Cgroup: Hashable, Sendable {
     }
   }
 
-  private var directories: [String] {
+  var directories: [String] {
     switch host.version {
     case .v2(let root): [path(root)]
     case .v1(let hierarchies, let unified):
@@ -177,6 +179,7 @@ public struct Cgroup: Hashable, Sendable {
   /// SIGKILL to every process in it. cgroup.kill where there is one, else one by one until none is left.
   public func killAll() {
     if let directory = cloneDirectory, (try? Files.writeExisting(directory + "/cgroup.kill", "1")) != nil { return }
+    for pid in processes() where pid > 1 { kill(pid, SIGKILL) }
     for list in processLists + (cloneDirectory.map { [$0 + "/cgroup.procs"] } ?? []) {
       for line in ((try? Files.text(list)) ?? "").split(separator: "\n") {
         if let pid = Int32(line), pid > 1 { kill(pid, SIGKILL) }
@@ -194,13 +197,28 @@ public struct Cgroup: Hashable, Sendable {
         if error == .noEntry { break }
         if error == .notEmpty || error == .busy, attempts < 200 {
           attempts += 1
-          for child in (try? Files.list(directory)) ?? [] { rmdir(directory + "/" + child) }
+          Self.removeBelow(directory, 32)
           usleep(attempts < 20 ? 200 : 5000)
           continue
         }
         throw SystemError("remove cgroup", directory, error)
       }
     }
+  }
+
+  /// What a container made for itself; a group's files are no folders, rmdir(2) passes over them.
+  private static func removeBelow(_ directory: String, _ depth: Int) {
+    guard depth > 0 else { return }
+    for child in folders(directory) {
+      removeBelow(child, depth - 1)
+      rmdir(child)
+    }
+  }
+  static func folders(_ directory: String) -> [String] {
+    var status = stat()
+    // Two links and one a folder: most groups have none, and dozens of files.
+    guard lstat(directory, &status) == 0, status.st_nlink > 2 else { return [] }
+    return ((try? Files.list(directory)) ?? []).map { "\(directory)/\($0)" }.filter { lstat($0, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR }
   }
 
   public func usage() throws(SystemError) -> CgroupUsage {

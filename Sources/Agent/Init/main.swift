@@ -29,27 +29,27 @@ func send(_ kind: UInt32, pid: pid_t, terminal: Int32) {
 /// As a shell has it: the code, or 128 + signal. `status` is waitpid's.
 func exitCode(_ status: Int32) -> Int32 { status & 0x7f == 0 ? status >> 8 & 0xff : 128 + (status & 0x7f) }
 
-/// An OCI container or exec: the child is our sibling, so its parent is whoever started us, and we are no longer needed.
-func runDetached() -> Never {
-  var stdio: (Int32, Int32, Int32) = (0, 1, 2)
+/// Makes the child; ends where it could not, which CLinux has then reported.
+func start(_ stdio: (Int32, Int32, Int32)) -> (pid: pid_t, pidfd: Int32, terminal: Int32) {
+  var stdio = stdio
   var pidfd: Int32 = -1
   var terminal: Int32 = -1
   let pid = withUnsafePointer(to: &stdio) {
     $0.withMemoryRebound(to: Int32.self, capacity: 3) { clinux_launch(&plan, &launch, $0, 4, &pidfd, &terminal) }
   }
   if pid < 0 { fail(127) }
+  return (pid, pidfd, terminal)
+}
+
+/// An OCI container or exec: the child is our sibling, so its parent is whoever started us, and we are no longer needed.
+func runDetached() -> Never {
+  let (pid, _, terminal) = start((0, 1, 2))
   send(UInt32(CLINUX_REPORT_STARTED), pid: pid, terminal: terminal)
   fail(0)
 }
 
 func runExec() -> Never {
-  var stdio: (Int32, Int32, Int32) = (0, 1, 2)
-  var pidfd: Int32 = -1
-  var terminal: Int32 = -1
-  let pid = withUnsafePointer(to: &stdio) {
-    $0.withMemoryRebound(to: Int32.self, capacity: 3) { clinux_launch(&plan, &launch, $0, 4, &pidfd, &terminal) }
-  }
-  if pid < 0 { fail(127) }
+  let (pid, pidfd, terminal) = start((0, 1, 2))
   send(UInt32(CLINUX_REPORT_STARTED), pid: pid, terminal: terminal)
   // Our copies go, so that the reader sees the end when the last process inside is gone.
   for fd: Int32 in 0...5 { close(fd) }
@@ -70,12 +70,7 @@ func runContainer() -> Never {
     stdio = (0, out.1, err.1)
   }
   var log = Log(path: launch.log, limit: launch.log_size, files: Int(launch.log_files))
-  var pidfd: Int32 = -1
-  var terminal: Int32 = -1
-  let pid = withUnsafePointer(to: &stdio) {
-    $0.withMemoryRebound(to: Int32.self, capacity: 3) { clinux_launch(&plan, &launch, $0, 4, &pidfd, &terminal) }
-  }
-  if pid < 0 { fail(127) }
+  let (pid, pidfd, terminal) = start(stdio)
   if launch.tty == 0 {
     close(out.1)
     close(err.1)

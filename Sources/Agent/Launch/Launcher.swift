@@ -13,8 +13,8 @@ package final class Launcher: Sendable {
   private let null: SharedDescriptor
 
   package init(initPath: String) throws(SystemError) {
-    let bytes = try Files.read(initPath)
-    image = SharedDescriptor(owning: try checkResult(clinux_memfd("orch-init", bytes, bytes.count), "copy into memory", initPath))
+    let program = try OwnedDescriptor.open(initPath, O_RDONLY)
+    image = SharedDescriptor(owning: try checkResult(clinux_memfd_copy("orch-init", program.rawValue), "copy into memory", initPath))
     null = SharedDescriptor(try OwnedDescriptor.open("/dev/null", O_RDWR))
   }
 
@@ -36,10 +36,10 @@ package final class Launcher: Sendable {
   }
 
   /// Blocks until the program inside has been executed, or waits for its start. stdio: descriptors for the child, nil for /dev/null.
-  /// `fifth`: descriptor 5, the process to join or the socket of the start; `kept`: those that PRESERVE hands on. `hooks` is called with the
+  /// `fifth`: descriptor 5, the process to join or the socket of the start; `kept`: those that PRESERVE hands on, nil for a place without one. `hooks` is called with the
   /// child's pid when the plan says HOOKS, and returns the file that the child's hooks read.
   package func launch(
-    _ plan: PlanWriter, name: String, stdio: (Int32?, Int32?, Int32?) = (nil, nil, nil), fifth: Int32? = nil, kept: [Int32] = [],
+    _ plan: PlanWriter, name: String, stdio: (Int32?, Int32?, Int32?) = (nil, nil, nil), fifth: Int32? = nil, kept: [Int32?] = [],
     spawned: (Int32) -> Void = { _ in }, hooks: (Int32) throws -> SharedDescriptor? = { _ in nil }
   ) throws -> Launched {
     let planFile = OwnedDescriptor(owning: try checkResult(clinux_memfd("plan", plan.bytes, plan.bytes.count), "write the plan of", name))
@@ -104,21 +104,29 @@ package final class Launcher: Sendable {
   }
 
   private func spawn(
-    _ name: String, plan: Int32, report: Int32, stdio: (Int32?, Int32?, Int32?), fifth: Int32?, kept: [Int32]
+    _ name: String, plan: Int32, report: Int32, stdio: (Int32?, Int32?, Int32?), fifth: Int32?, kept: [Int32?]
   ) throws(SystemError) -> Int32 {
     // Sources are moved above all targets, so that no dup2 overwrites one that is still needed.
-    var sources: [Int32] = []
-    defer { for source in sources { close(source) } }
+    var sources: [Int32?] = []
+    defer { for case let source? in sources { close(source) } }
     let wanted: [Int32?] =
       [
         stdio.0 ?? null.rawValue, stdio.1 ?? null.rawValue, stdio.2 ?? null.rawValue, plan, report, fifth ?? null.rawValue, image.rawValue,
-      ] + kept.map { $0 }
-    for descriptor in wanted { sources.append(try check(fcntl(descriptor!, F_DUPFD_CLOEXEC, 16), "duplicate a descriptor for", name)) }
+      ] + kept
+    for descriptor in wanted {
+      guard let descriptor else {
+        sources.append(nil)
+        continue
+      }
+      sources.append(try check(fcntl(descriptor, F_DUPFD_CLOEXEC, 16 + Int32(kept.count)), "duplicate a descriptor for", name))
+    }
 
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }
-    for (target, source) in sources.enumerated() { posix_spawn_file_actions_adddup2(&actions, source, Int32(target)) }
+    for (target, source) in sources.enumerated() {
+      if let source { posix_spawn_file_actions_adddup2(&actions, source, Int32(target)) }
+    }
     _ = clinux_spawn_closefrom(&actions, Int32(sources.count))
 
     var attributes = posix_spawnattr_t()

@@ -22,6 +22,11 @@ extension Config {
     if hostname != nil || domainname != nil, !has(.uts) {
       throw OCIError(hostname == nil ? "domainname" : "hostname", "needs a uts namespace in linux.namespaces")
     }
+    for (name, value, key) in [("hostname", hostname, "kernel.hostname"), ("domainname", domainname, "kernel.domainname")] {
+      if let value, let other = linux?.sysctl?[key], other != value {
+        throw OCIError("linux.sysctl.\(key)", "is \"\(other)\", and \(name) \"\(value)\"")
+      }
+    }
     if !has(.mount) { throw OCIError("linux.namespaces", "a container without a mount namespace of its own is not supported") }
   }
 
@@ -47,8 +52,8 @@ extension ConfigProcess {
     if let score = oomScoreAdj, !(-1000...1000).contains(score) { throw OCIError(path + ".oomScoreAdj", "is not from -1000 to 1000") }
     if !(apparmorProfile ?? "").isEmpty { throw OCIError(path + ".apparmorProfile", "AppArmor is not supported") }
     if !(selinuxLabel ?? "").isEmpty { throw OCIError(path + ".selinuxLabel", "SELinux is not supported") }
-    if scheduler != nil { throw OCIError(path + ".scheduler", "is not supported") }
-    if ioPriority != nil { throw OCIError(path + ".ioPriority", "is not supported") }
+    try scheduler?.check(path + ".scheduler")
+    try ioPriority?.check(path + ".ioPriority")
     if execCPUAffinity != nil { throw OCIError(path + ".execCPUAffinity", "is not supported") }
   }
 }

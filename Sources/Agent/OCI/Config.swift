@@ -66,8 +66,8 @@ public struct ConfigProcess: Codable, Hashable, Sendable {
   public var apparmorProfile: String?
   public var selinuxLabel: String?
   public var oomScoreAdj: Int?
-  public var scheduler: Anything?
-  public var ioPriority: Anything?
+  public var scheduler: Scheduler?
+  public var ioPriority: IOPriority?
   public var execCPUAffinity: Anything?
 
   public struct ConsoleSize: Codable, Hashable, Sendable {

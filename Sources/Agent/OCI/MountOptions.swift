@@ -13,7 +13,6 @@ public struct MountOptions: Hashable, Sendable {
   public var data: [String] = []
   public var copyUp = false
   public var isBind: Bool { flags & Self.bind != 0 }
-  public var isRecursive: Bool { flags & Self.recursive != 0 }
 
   public static let readOnly: UInt64 = 1
   public static let bind: UInt64 = 4096

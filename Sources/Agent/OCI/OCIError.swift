@@ -48,9 +48,23 @@ public struct OCIError: Error, Hashable, Sendable, CustomStringConvertible {
 /// JSON to values and back, for this room's documents.
 public enum Document {
   public static func read<Value: Decodable>(_ type: Value.Type, _ bytes: [UInt8]) throws(OCIError) -> Value {
+    if holdsNUL(bytes) { throw OCIError("", "holds a NUL character (\\u0000), at which the kernel would cut a name off") }
     do { return try JSONDecoder().decode(type, from: Data(bytes)) } catch let error as DecodingError { throw OCIError(error) } catch {
       throw OCIError("", "is not JSON: \(error)")
     }
+  }
+  /// As JSON must write it: an escape, after an even number of backslashes.
+  private static func holdsNUL(_ bytes: [UInt8]) -> Bool {
+    let escape = Array("u0000".utf8)
+    var index = 0
+    while index < bytes.count {
+      if bytes[index] == 0x5c {
+        if bytes[(index + 1)...].starts(with: escape) { return true }
+        index += 1
+      }
+      index += 1
+    }
+    return false
   }
   /// With sorted keys; `pretty`: indented, with a newline at the end.
   public static func write(_ value: some Encodable, pretty: Bool = false) -> [UInt8] {

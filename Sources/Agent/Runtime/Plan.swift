@@ -132,7 +132,7 @@ enum Plan {
     if config.network == .new { namespaces |= CLINUX_CLONE_NEWNET }
     plan.add(CLINUX_OP_NAMESPACES, "make namespaces", [.number(UInt64(namespaces))])
     if let directory = cgroup.cloneDirectory { plan.add(CLINUX_OP_CGROUP, "join cgroup", [.text(directory)]) }
-    for list in cgroup.processLists { plan.add(CLINUX_OP_CGROUP_PROCS, "join cgroup", [.text(list)]) }
+    for file in cgroup.joinFiles { plan.add(CLINUX_OP_CGROUP_TASKS, "join cgroup", [.text(file)]) }
     if case .path(let path) = config.network {
       plan.add(CLINUX_OP_SETNS, "join network namespace", [.number(UInt64(CLINUX_CLONE_NEWNET)), .text(path)])
     }
@@ -247,7 +247,7 @@ enum Plan {
       CLINUX_CLONE_NEWNS | CLINUX_CLONE_NEWPID | CLINUX_CLONE_NEWIPC | CLINUX_CLONE_NEWUTS | CLINUX_CLONE_NEWNET | CLINUX_CLONE_NEWCGROUP
     plan.add(CLINUX_OP_JOIN, "enter the container", [.number(UInt64(kinds))])
     if let directory = cgroup.cloneDirectory { plan.add(CLINUX_OP_CGROUP, "join cgroup", [.text(directory)]) }
-    for list in cgroup.processLists { plan.add(CLINUX_OP_CGROUP_PROCS, "join cgroup", [.text(list)]) }
+    for file in cgroup.joinFiles { plan.add(CLINUX_OP_CGROUP_TASKS, "join cgroup", [.text(file)]) }
     if let score = stored.oomScoreAdj {
       plan.add(CLINUX_OP_OOM_SCORE, "set oom_score_adj \(score)", [.number(UInt64(min(1000, max(-1000, score)) + 1000))])
     }

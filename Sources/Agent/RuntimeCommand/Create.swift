@@ -17,7 +17,7 @@ struct CreateArguments: ParsableArguments {
   var options: Bundles.CreateOptions {
     var options = Bundles.CreateOptions()
     (options.pidFile, options.consoleSocket, options.noPivot, options.noNewKeyring) = (pidFile, consoleSocket, noPivot, noNewKeyring)
-    options.preserved = preserve + (getenv("LISTEN_FDS").flatMap { Int(String(cString: $0)) } ?? 0)
+    options.preserved = Inherited.descriptors(preserve + (getenv("LISTEN_FDS").flatMap { Int(String(cString: $0)) } ?? 0))
     return options
   }
   /// Hooks and relative paths see the bundle as their working directory, as with runc.
@@ -28,15 +28,12 @@ struct CreateArguments: ParsableArguments {
     return String(cString: path)
   }
   func validate() throws {
-    guard (0...1024).contains(preserve) else { throw ValidationError("--preserve-fds \(preserve): from 0 to 1024") }
-    for number in 0..<preserve where fcntl(3 + Int32(number), F_GETFD) < 0 {
-      throw ValidationError("--preserve-fds \(preserve): descriptor \(3 + number) is not open")
-    }
+    guard (0...Inherited.limit).contains(preserve) else { throw ValidationError("--preserve-fds \(preserve): from 0 to \(Inherited.limit)") }
   }
 }
 
 struct Create: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Make a container that waits for start.")
+  static let configuration = CommandConfiguration(commandName: "create", abstract: "Make a container that waits for start.")
   @ParentCommand var parent: OrchRuntime
   @OptionGroup var arguments: CreateArguments
 
@@ -51,14 +48,15 @@ struct Create: ParsableCommand {
 }
 
 struct Start: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Execute the program of a created container.")
+  static let configuration = CommandConfiguration(commandName: "start", abstract: "Execute the program of a created container.")
   @ParentCommand var parent: OrchRuntime
   @Argument var id: String
   func run() throws { for warning in try parent.bundles().start(id) { Log.warning(warning) } }
 }
 
 struct Run: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Create and start a container; wait for its end and delete it, unless --detach.")
+  static let configuration = CommandConfiguration(
+    commandName: "run", abstract: "Create and start a container; wait for its end and delete it, unless --detach.")
   @ParentCommand var parent: OrchRuntime
   @Flag(name: .shortAndLong, help: "Return when it is started.") var detach = false
   @Flag(help: "Do not delete it at its end.") var keep = false

@@ -5,7 +5,7 @@ import LinuxSystem
 import OCI
 
 struct Exec: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Run one more program in a running container.")
+  static let configuration = CommandConfiguration(commandName: "exec", abstract: "Run one more program in a running container.")
   @ParentCommand var parent: OrchRuntime
   @Option(name: .customLong("console-socket"), help: "Send the terminal's master to this Unix socket.") var consoleSocket: String?
   @Option(help: "Working directory in the container.") var cwd: String?
@@ -46,7 +46,8 @@ struct Exec: ParsableCommand {
       wanted.args = command
     }
     if let cwd { wanted.cwd = cwd }
-    wanted.env = (wanted.env ?? []) + env
+    let replaced = Set(env.map { $0.prefix { $0 != "=" } })
+    wanted.env = (wanted.env ?? []).filter { !replaced.contains($0.prefix { $0 != "=" }) } + env
     if tty { wanted.terminal = true }
     if noNewPrivs { wanted.noNewPrivileges = true }
     if let apparmor { wanted.apparmorProfile = apparmor }
@@ -57,6 +58,7 @@ struct Exec: ParsableCommand {
       wanted.user?.additionalGids = own + groups
     }
     if !cap.isEmpty {
+      if let unknown = cap.first(where: { CapabilitySet(name: $0) == nil }) { throw BundleError("--cap \(unknown): no such capability") }
       var sets = wanted.capabilities ?? .none
       // As runc: into every set that can hold it without being handed on.
       sets.bounding = (sets.bounding ?? []) + cap
@@ -68,7 +70,9 @@ struct Exec: ParsableCommand {
       throw BundleError("cannot allocate a terminal for a detached process without --console-socket")
     }
     var options = Bundles.ExecOptions()
-    (options.pidFile, options.consoleSocket, options.preserved, options.ignorePaused) = (pidFile, consoleSocket, preserve, ignorePaused)
+    (options.pidFile, options.consoleSocket, options.preserved, options.ignorePaused) = (
+      pidFile, consoleSocket, Inherited.descriptors(preserve), ignorePaused
+    )
     return try bundles.exec(id, wanted, options)
   }
 

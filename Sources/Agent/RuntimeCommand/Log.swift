@@ -13,9 +13,10 @@ enum Log {
   // Set once while the command line is read.
   nonisolated(unsafe) private static var file: (descriptor: Int32, json: Bool)?
 
-  static func open(_ path: String, json: Bool) {
+  static func open(_ path: String, json: Bool) -> Bool {
     let descriptor = Glibc.open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o644)
     if descriptor >= 0 { file = (descriptor, json) }
+    return descriptor >= 0
   }
   static func error(_ message: String) { write("error", message) }
   static func warning(_ message: String) { write("warning", message) }

@@ -10,10 +10,16 @@ import OCI
     commandName: "orch-runtime",
     abstract: "Run containers from OCI bundles, as runc and crun do (OCI runtime specification \(OCI.version)).",
     version: "orch-runtime version 0.1.0\nspec: \(OCI.version)",
-    subcommands: [
-      Create.self, Start.self, Run.self, Exec.self, StateCommand.self, Kill.self, Delete.self, ListCommand.self, Ps.self, Pause.self, Resume.self,
-      Update.self, Events.self, Spec.self, FeaturesCommand.self,
-    ])
+    subcommands: named.isEmpty ? all : named)
+  private static let all: [any ParsableCommand.Type] = [
+    Create.self, Start.self, Run.self, Exec.self, StateCommand.self, Kill.self, Delete.self, ListCommand.self, Ps.self, Pause.self, Resume.self,
+    Update.self, Events.self, Spec.self, FeaturesCommand.self,
+  ]
+  /// Those whose names are among the arguments: the parser looks into the types of all that it is given, which takes longer than to parse.
+  private static var named: [any ParsableCommand.Type] {
+    let words = Set(CommandLine.arguments.dropFirst())
+    return all.filter { words.contains($0.configuration.commandName ?? "") && !words.contains("help") && !words.contains("--help") }
+  }
 
   @OptionGroup var globals: Globals
 
@@ -25,6 +31,7 @@ import OCI
   }
 
   static func main() {
+    if getenv("LISTEN_FDS") != nil || CommandLine.arguments.contains(where: { $0.hasPrefix("--preserve-fds") }) { Inherited.remember() }
     // urfave/cli, which runc uses, takes long options with one dash as well; callers are few, so they are not understood here.
     do {
       var command = try parseAsRoot()
@@ -49,7 +56,7 @@ struct Globals: ParsableArguments {
   enum LogFormat: String, ExpressibleByArgument { case text, json }
 
   func validate() throws {
-    if let log { Log.open(log, json: logFormat == .json) }
+    if let log, !Log.open(log, json: logFormat == .json) { throw ValidationError("--log \(log): \(Errno.current.message.lowercased())") }
     if cgroupManager == "systemd" || systemdCgroup {
       throw ValidationError("cgroups by systemd are not supported: use --cgroup-manager cgroupfs")
     }
@@ -60,7 +67,7 @@ struct Globals: ParsableArguments {
 }
 
 struct Spec: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Write a config.json that runs a shell in ./rootfs.")
+  static let configuration = CommandConfiguration(commandName: "spec", abstract: "Write a config.json that runs a shell in ./rootfs.")
   @Option(name: .shortAndLong, help: "The bundle.") var bundle = "."
 
   func run() throws {

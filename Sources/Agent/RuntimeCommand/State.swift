@@ -38,7 +38,7 @@ struct ListCommand: ParsableCommand {
 }
 
 struct Kill: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Send a signal to a container's first process.")
+  static let configuration = CommandConfiguration(commandName: "kill", abstract: "Send a signal to a container's first process.")
   @ParentCommand var parent: OrchRuntime
   @Flag(name: .shortAndLong, help: "To every process of the container.") var all = false
   @Argument var id: String
@@ -50,7 +50,7 @@ struct Kill: ParsableCommand {
 }
 
 struct Delete: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Remove a stopped container.")
+  static let configuration = CommandConfiguration(commandName: "delete", abstract: "Remove a stopped container.")
   @ParentCommand var parent: OrchRuntime
   @Flag(name: .shortAndLong, help: "Kill it first where it runs; fine when there is none.") var force = false
   @Argument var id: String
@@ -58,21 +58,21 @@ struct Delete: ParsableCommand {
 }
 
 struct Pause: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Stop every process of a container until resume.")
+  static let configuration = CommandConfiguration(commandName: "pause", abstract: "Stop every process of a container until resume.")
   @ParentCommand var parent: OrchRuntime
   @Argument var id: String
   func run() throws { try parent.bundles().pause(id) }
 }
 
 struct Resume: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Let a paused container go on.")
+  static let configuration = CommandConfiguration(commandName: "resume", abstract: "Let a paused container go on.")
   @ParentCommand var parent: OrchRuntime
   @Argument var id: String
   func run() throws { try parent.bundles().resume(id) }
 }
 
 struct Ps: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Show the processes of a container.")
+  static let configuration = CommandConfiguration(commandName: "ps", abstract: "Show the processes of a container.")
   @ParentCommand var parent: OrchRuntime
   @Option(name: .shortAndLong, help: "table (by ps) or json (process ids).") var format: TableFormat = .table
   @Argument var id: String
@@ -94,7 +94,7 @@ struct Ps: ParsableCommand {
 }
 
 struct Events: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Print OOM kills and usage as JSON, a line each.")
+  static let configuration = CommandConfiguration(commandName: "events", abstract: "Print OOM kills and usage as JSON, a line each.")
   @ParentCommand var parent: OrchRuntime
   @Flag(help: "Print usage once.") var stats = false
   @Option(help: "Seconds between two lines of usage, as in 5s.") var interval = "5s"

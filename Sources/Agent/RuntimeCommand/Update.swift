@@ -4,7 +4,7 @@ import LinuxSystem
 import OCI
 
 struct Update: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Change a container's limits in place.")
+  static let configuration = CommandConfiguration(commandName: "update", abstract: "Change a container's limits in place.")
   @ParentCommand var parent: OrchRuntime
   @Option(name: [.short, .customLong("resources")], help: "A file in the shape of linux.resources, - for stdin; other options are then ignored.")
   var resources: String?

@@ -17,6 +17,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -60,26 +61,31 @@ int clinux_pidfd_wait(int pidfd, int nohang, int *status) {
 int clinux_setns(int fd, int flags) { return result(setns(fd, flags)); }
 int clinux_unshare(int flags) { return result(unshare(flags)); }
 int clinux_gettid(void) { return (int)syscall(SYS_gettid); }
-int clinux_memfd(const char *name, const void *bytes, size_t count) {
-  int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  if (fd < 0) return -errno;
-  for (size_t done = 0; done < count;) {
-    ssize_t n = write(fd, (const char *)bytes + done, count - done);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      int error = errno;
-      close(fd);
-      return -error;
-    }
-    done += (size_t)n;
-  }
-  if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0) {
-    int error = errno;
+static int sealed(int fd, int error) {
+  if (!error && fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) < 0) error = errno;
+  if (error) {
     close(fd);
     return -error;
   }
   lseek(fd, 0, SEEK_SET);
   return fd;
+}
+int clinux_memfd(const char *name, const void *bytes, size_t count) {
+  int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), error = 0;
+  if (fd < 0) return -errno;
+  for (size_t done = 0; !error && done < count;) {
+    ssize_t n = write(fd, (const char *)bytes + done, count - done);
+    if (n >= 0) done += (size_t)n; else if (errno != EINTR) error = errno;
+  }
+  return sealed(fd, error);
+}
+int clinux_memfd_copy(const char *name, int source) {
+  int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING), error = 0;
+  if (fd < 0) return -errno;
+  // sendfile(2): from one page cache into the other, without a buffer of ours.
+  for (ssize_t n = 1; !error && n > 0;)
+    if ((n = sendfile(fd, source, NULL, 1 << 30)) < 0) { if (errno == EINTR) n = 1; else error = errno; }
+  return sealed(fd, error);
 }
 int clinux_pipe(int ends[2], int flags) { return result(pipe2(ends, O_CLOEXEC | flags)); }
 int clinux_socketpair(int ends[2]) { return result(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends)); }

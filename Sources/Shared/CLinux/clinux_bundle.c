@@ -174,7 +174,7 @@ static int bind_host_node(struct child *child, const char *path, mode_t type, de
   TRY(fstat(source, &status));
   if ((status.st_mode & S_IFMT) != type || status.st_rdev != device) { close(source); return -EPERM; }
   int target = clinux_child_target_in_root(child, path, 0);
-  int r = target < 0 ? target : clinux_child_bind_onto(child, source, NULL, target, 0, 0);
+  int r = target < 0 ? target : clinux_child_bind_onto(child, source, NULL, target, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
   if (target >= 0) close(target);
   close(source);
   return r;
@@ -222,10 +222,7 @@ static int do_ids(struct child *child, struct cursor *p) {
   // For HOME alone; a broken /etc/passwd is none of our business.
   int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
   char text[24], what[64];
-  int k = 23;
-  text[k] = 0;
-  for (uint64_t v = uid; v || k == 23; v /= 10) text[--k] = (char)('0' + v % 10);
-  child->have_user = root >= 0 && clinux_resolve_user(root, text + k, NULL, 0, &child->user, what) == 0;
+  child->have_user = root >= 0 && clinux_resolve_user(root, clinux_child_digits(text, uid), NULL, 0, &child->user, what) == 0;
   if (root >= 0) close(root);
   STEP("own stdio");
   for (int fd = 0; fd < 3; fd++) {
@@ -242,6 +239,20 @@ static int do_ids(struct child *child, struct cursor *p) {
   TRY(syscall(SYS_setresuid, uid, uid, uid));
   return 0;
 }
+static int do_scheduler(struct cursor *p) {
+  // linux/sched/types.h, the first version: glibc 2.36 has neither the type nor the call.
+  struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority; uint64_t runtime, deadline, period; } wanted = {.size = 48};
+  wanted.policy = (uint32_t)number(p);
+  wanted.flags = number(p);
+  wanted.nice = (int32_t)number(p);
+  wanted.priority = (uint32_t)number(p);
+  wanted.runtime = number(p);
+  wanted.deadline = number(p);
+  wanted.period = number(p);
+  if (p->bad) return -EBADMSG;
+  TRY(syscall(SYS_sched_setattr, 0, &wanted, 0));
+  return 0;
+}
 static int do_preserve(struct child *child, struct cursor *p) {
   uint64_t count = number(p);
   if (count > 1024) return -E2BIG;
@@ -250,7 +261,10 @@ static int do_preserve(struct child *child, struct cursor *p) {
     if (*ours[i] >= 0) TRY(*ours[i] = fcntl(*ours[i], F_DUPFD_CLOEXEC, 7 + (int)count));
   // 5 is the socket that waits for start: out of the way, too.
   int listener = fcntl(5, F_DUPFD_CLOEXEC, 7 + (int)count);
-  for (int i = 0; i < (int)count; i++) TRY(dup2(7 + i, 3 + i));
+  // A place without one is closed: some descriptor of ours may have its number.
+  for (int i = 0; i < (int)count; i++)
+    if (number(p)) TRY(dup2(7 + i, 3 + i)); else close(3 + i);
+  if (p->bad) return -EBADMSG;
   child->preserve = (int)count;
   child->listener = listener;
   return 0;
@@ -369,6 +383,8 @@ int clinux_child_bundle(struct child *child, uint32_t code, struct cursor *p) {
     }
     case CLINUX_OP_PERSONALITY: TRY(personality((unsigned long)number(p))); return 0;
     case CLINUX_OP_UMASK: umask((mode_t)number(p)); return 0;
+    case CLINUX_OP_SCHEDULER: return do_scheduler(p);
+    case CLINUX_OP_IO_PRIORITY: TRY(syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, 0, (int)number(p))); return 0;
     case CLINUX_OP_IDS: return do_ids(child, p);
     case CLINUX_OP_PRESERVE: return do_preserve(child, p);
     case CLINUX_OP_HOOKS:

@@ -37,7 +37,6 @@ struct child {
 #define TRY(call) do { if ((call) < 0) return -errno; } while (0)
 #define TRYR(call) do { int r_ = (call); if (r_ < 0) return r_; } while (0)
 
-
 static const uint64_t in_root = CLINUX_RESOLVE_IN_ROOT | CLINUX_RESOLVE_NO_MAGICLINKS;
 void clinux_child_join_text(struct child *child, const char *a, const char *b);
 void clinux_child_tell(int socket, uint32_t kind, int error, uint32_t index, const char *text, int fd);
@@ -48,6 +47,13 @@ int clinux_child_target_in_root(struct child *child, const char *path, int folde
 int clinux_child_plain_folder(struct child *child, const char *path);
 int clinux_child_attach(int mount, int target);
 int clinux_child_bind_onto(struct child *child, int source, const char *source_path, int target, uint64_t attributes, int recursive);
+// The number in decimal, at the end of `text`.
+static inline char *clinux_child_digits(char text[24], uint64_t value) {
+  int k = 23;
+  text[k] = 0;
+  do text[--k] = (char)('0' + value % 10); while (value /= 10);
+  return text + k;
+}
 // "/proc/self/fd/N".
 void clinux_child_fd_path(char path[40], int fd);
 // Operations of OCI bundles (clinux_bundle.c); -ENOSYS for others.

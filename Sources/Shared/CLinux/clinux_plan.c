@@ -64,9 +64,9 @@ int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *lau
     switch (code) {
       case CLINUX_OP_NAMESPACES: launch->namespaces = number(&p); break;
       case CLINUX_OP_CGROUP: launch->cgroup = string(&p); break;
-      case CLINUX_OP_CGROUP_PROCS:
-        if (launch->procs_count == 16) return -E2BIG;
-        launch->procs[launch->procs_count++] = string(&p);
+      case CLINUX_OP_CGROUP_TASKS:
+        if (launch->tasks_count == 16) return -E2BIG;
+        launch->tasks[launch->tasks_count++] = string(&p);
         break;
       case CLINUX_OP_SETNS:
         if (launch->joined_count == 8) return -E2BIG;
@@ -101,11 +101,8 @@ void clinux_child_tell(int socket, uint32_t kind, int error, uint32_t index, con
 // MARK: the child
 
 void clinux_child_fd_path(char path[40], int fd) {
-  char digits[12];
-  int k = 11;
-  digits[k] = 0;
-  for (int v = fd; v || k == 11; v /= 10) digits[--k] = (char)('0' + v % 10);
-  strcat(strcpy(path, "/proc/self/fd/"), digits + k);
+  char digits[24];
+  strcat(strcpy(path, "/proc/self/fd/"), clinux_child_digits(digits, (uint64_t)fd));
 }
 void clinux_child_join_text(struct child *child, const char *a, const char *b) {
   size_t n = strlen(a);
@@ -751,7 +748,7 @@ static int in_user_namespace(const struct clinux_launch *launch) {
   return ((launch->namespaces | launch->join) & CLONE_NEWUSER) != 0;
 }
 static _Noreturn void run_child(const struct clinux_plan *plan, const struct clinux_launch *launch, const int stdio[3], int report, const int *joined,
-                                const int *procs) {
+                                const int *tasks) {
   static struct child state;
   struct child *child = &state;
   *child = (struct child){.report = report, .root = -1, .proc = -1, .null = -1, .state_fd = -1, .listener = -1, .start = launch->detached, .step = ""};
@@ -761,9 +758,9 @@ static _Noreturn void run_child(const struct clinux_plan *plan, const struct cli
   sigprocmask(SIG_SETMASK, &none, NULL);
   umask(022);
   // First into the cgroups: whatever is used from here on counts as the container's.
-  for (int i = 0; i < launch->procs_count; i++)
-    if (write(procs[i], "0", 1) < 0) {
-      clinux_child_join_text(child, "join cgroup ", launch->procs[i]);
+  for (int i = 0; i < launch->tasks_count; i++)
+    if (write(tasks[i], "0", 1) < 0) {
+      clinux_child_join_text(child, "join cgroup ", launch->tasks[i]);
       r = -errno;
       goto fail;
     }
@@ -810,11 +807,8 @@ fail:
 }
 
 uint64_t clinux_start_time(pid_t pid) {
-  char path[32] = "/proc/", digits[12], text[1024];
-  int k = 11;
-  digits[k] = 0;
-  for (unsigned v = (unsigned)pid; v || k == 11; v /= 10) digits[--k] = (char)('0' + v % 10);
-  strcat(strcat(path, digits + k), "/stat");
+  char path[40] = "/proc/", digits[24], text[1024];
+  strcat(strcat(path, clinux_child_digits(digits, (uint64_t)pid)), "/stat");
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return 0;
   ssize_t n = read(fd, text, sizeof text - 1);
@@ -838,24 +832,22 @@ static int write_to(const char *path, const char *text) {
 }
 // user_namespaces(7): by a process outside, before the child does anything in it.
 static int write_maps(const struct clinux_launch *launch, pid_t pid) {
-  char path[40], digits[12];
-  int k = 11;
-  digits[k] = 0;
-  for (unsigned v = (unsigned)pid; v || k == 11; v /= 10) digits[--k] = (char)('0' + v % 10);
-  if (write_to(strcat(strcat(strcpy(path, "/proc/"), digits + k), "/gid_map"), launch->gid_map) < 0) return -1;
-  return write_to(strcat(strcat(strcpy(path, "/proc/"), digits + k), "/uid_map"), launch->uid_map);
+  char path[48], text[24];
+  const char *digits = clinux_child_digits(text, (uint64_t)pid);
+  if (write_to(strcat(strcat(strcpy(path, "/proc/"), digits), "/gid_map"), launch->gid_map) < 0) return -1;
+  return write_to(strcat(strcat(strcpy(path, "/proc/"), digits), "/uid_map"), launch->uid_map);
 }
 
 pid_t clinux_launch(const struct clinux_plan *plan, const struct clinux_launch *launch, const int stdio[3], int report, int *pidfd, int *terminal) {
-  int channel[2], cgroup = -1, procs[16], joined[8];
+  int channel[2], cgroup = -1, tasks[16], joined[8];
   *pidfd = *terminal = -1;
 #define GIVE_UP(text) do { clinux_child_tell(report, CLINUX_REPORT_FAILED, errno, ~0U, text, -1); return -1; } while (0)
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0) GIVE_UP("make the error channel");
   for (int i = 0; i < launch->joined_count; i++)
     if ((joined[i] = open(launch->joined[i].path, O_RDONLY | O_CLOEXEC)) < 0) GIVE_UP("open a namespace");
   if (*launch->cgroup && (cgroup = open(launch->cgroup, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0) GIVE_UP("open the cgroup");
-  for (int i = 0; i < launch->procs_count; i++)
-    if ((procs[i] = open(launch->procs[i], O_WRONLY | O_CLOEXEC)) < 0) GIVE_UP("open the cgroup's process list");
+  for (int i = 0; i < launch->tasks_count; i++)
+    if ((tasks[i] = open(launch->tasks[i], O_WRONLY | O_CLOEXEC)) < 0) GIVE_UP("open the cgroup's tasks");
   // Nobody inside may look into this process or its copies before exec (ptrace(2), /proc/PID/exe).
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   if (launch->join || launch->detached) {
@@ -891,13 +883,13 @@ pid_t clinux_launch(const struct clinux_plan *plan, const struct clinux_launch *
   if (pid < 0) GIVE_UP("clone");
   if (pid == 0) {
     close(channel[0]);
-    run_child(plan, launch, stdio, channel[1], joined, procs);
+    run_child(plan, launch, stdio, channel[1], joined, tasks);
   }
   close(channel[1]);
   for (int i = 0; i < launch->joined_count; i++)
     if (joined[i] >= 0) close(joined[i]);
   if (cgroup >= 0) close(cgroup);
-  for (int i = 0; i < launch->procs_count; i++) close(procs[i]);
+  for (int i = 0; i < launch->tasks_count; i++) close(tasks[i]);
   if (*launch->uid_map) {
     if (write_maps(launch, pid) < 0) {
       int error = errno;

@@ -66,6 +66,7 @@ import Testing
     let denied = try world.call(["create", "--bundle", world.bundle, "x"])
     #expect(denied.code == 126 && denied.err.contains("permission denied"))
     try world.configure(["true"]) { $0.object("linux") { $0["intelRdt"] = [String: Any]() } }
+    #expect(try world.call(["--log", "/nowhere/log", "list"]).code != 0)
     let refused = try world.call(["run", "--bundle", world.bundle, "x"])
     #expect(refused.code == 1 && refused.err.contains("linux.intelRdt: is not supported"))
     #expect(try Files.list(world.folder + "/root").isEmpty)
@@ -82,6 +83,10 @@ import Testing
     #expect(
       try world.call(["exec", "--cwd", "/etc", "--env", "A=b c", "one", "sh", "-c", "pwd; echo $A; hostname"]).out == "/etc\nb c\norch-runtime\n")
     #expect(try world.call(["exec", "one", "cat", "/proc/1/comm"]).out == "sleep\n")
+    // One of a name, the later.
+    #expect(
+      try world.call(["exec", "-e", "TERM=x", "-e", "B=c", "one", "env"]).out.split(separator: "\n").filter { $0.hasPrefix("TERM=") } == ["TERM=x"])
+    #expect(try world.call(["exec", "--cap", "CAP_NONE", "one", "true"]).err.contains("no such capability"))
     let missing = try world.call(["exec", "one", "nope"])
     #expect(missing.code == 127 && missing.err.contains("executable file not found in $PATH"))
     let pids = try JSONDecoder().decode([Int].self, from: Data(world.call(["ps", "-f", "json", "one"]).out.utf8))
@@ -90,6 +95,11 @@ import Testing
     #expect(try world.call(["events", "--stats", "one"]).out.contains("\"type\":\"stats\""))
     #expect(try world.call(["update", "--pids-limit", "33", "--memory", "67108864", "one"]).code == 0)
     #expect(try world.call(["exec", "one", "sh", "-c", "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null"]).out == "33\n")
+    // On v1 it was made outside of this hierarchy.
+    let pinned = try world.call(["update", "--cpuset-cpus", "0", "one"])
+    #expect(pinned.code == 0, "\(pinned.err)")
+    #expect(try world.call(["exec", "one", "grep", "Cpus_allowed_list", "/proc/1/status"]).out == "Cpus_allowed_list:\t0\n")
+    #expect(try world.call(["exec", "one", "grep", "Cpus_allowed_list", "/proc/self/status"]).out == "Cpus_allowed_list:\t0\n")
     #expect(try world.call(["delete", "-f", "one"]).code == 0)
   }
 
@@ -121,6 +131,20 @@ import Testing
     let three = try world.call(["run", "--bundle", world.bundle, "three"])
     #expect(three.code == 0, "\(three)")
     #expect(try Files.text(world.folder + "/seen").contains("creating"))
+    // A poststart hook that fails is the end of the container.
+    try world.configure(["sleep", "100"]) { config in
+      config.object("hooks") {
+        $0["poststart"] = [["path": "/bin/false"]]; $0["poststop"] = [["path": "/bin/sh", "args": ["sh", "-c", "exit 4"]]]
+      }
+    }
+    #expect(try world.call(["create", "--bundle", world.bundle, "four"]).code == 0)
+    let late = try world.call(["start", "four"])
+    #expect(late.code == 1 && late.err.contains("poststart hook failed with exit code 1: /bin/false"), "\(late.err)")
+    #expect(late.err.contains("poststop hook failed with exit code 4: /bin/sh"))
+    #expect(try world.call(["state", "four"]).err.contains("does not exist"))
+    // A hook without an environment has ours.
+    try world.configure(["true"]) { $0.object("hooks") { $0["createRuntime"] = [["path": "/bin/sh", "args": ["sh", "-c", "test -n \"$PATH\""]]] } }
+    #expect(try world.call(["run", "--bundle", world.bundle, "five"]).code == 0)
     try world.configure(["true"]) { $0.object("hooks") { $0["createContainer"] = [["path": "/bin/false"]] } }
     let failed = try world.call(["create", "--bundle", world.bundle, "two"])
     #expect(failed.code == 1 && failed.err.contains("createContainer hook /bin/false"))

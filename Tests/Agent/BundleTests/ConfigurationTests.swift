@@ -31,6 +31,32 @@ import Testing
       ], "\(result.out)\(result.err)")
   }
 
+  @Test("scheduler and io priority are the configuration's, for exec as well")
+  func priorities() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    let look = "cut -d' ' -f19,41 /proc/self/stat; ionice"
+    try world.configure(["sh", "-c", "\(look); sleep 100"]) { config in
+      config.object("process") {
+        $0["scheduler"] = ["policy": "SCHED_BATCH", "nice": 5]
+        $0["ioPriority"] = ["class": "IOPRIO_CLASS_BE", "priority": 6]
+      }
+    }
+    #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
+    #expect(try world.call(["exec", "one", "sh", "-c", look]).out == "5 3\nbest-effort: prio 6\n")
+    #expect(try world.call(["delete", "-f", "one"]).code == 0)
+  }
+
+  @Test("a container keeps no descriptor that its caller had not open, whatever number is asked for")
+  func inherited() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    try world.configure(["ls", "/proc/self/fd"])
+    let result = try world.call(["run", "--preserve-fds", "12", "--bundle", world.bundle, "one"])
+    // 3 is the folder that ls reads.
+    #expect(result.out == "0\n1\n2\n3\n", "\(result.out)\(result.err)")
+  }
+
   @Test("seccomp rules look at arguments, and answer with their errno")
   func seccomp() throws {
     let world = try BundleWorld()

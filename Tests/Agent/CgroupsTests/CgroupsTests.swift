@@ -20,8 +20,8 @@ import Testing
     #expect(group.cloneDirectory == "/sys/fs/cgroup/unified/orch/x")
     // One join for two controllers of one hierarchy.
     #expect(
-      group.processLists == [
-        "/sys/fs/cgroup/memory/orch/x/cgroup.procs", "/sys/fs/cgroup/cpu,cpuacct/orch/x/cgroup.procs", "/sys/fs/cgroup/pids/orch/x/cgroup.procs",
+      group.joinFiles == [
+        "/sys/fs/cgroup/memory/orch/x/tasks", "/sys/fs/cgroup/cpu,cpuacct/orch/x/tasks", "/sys/fs/cgroup/pids/orch/x/tasks",
       ])
     #expect(group.oomFile == "/sys/fs/cgroup/memory/orch/x/memory.oom_control")
     #expect(throws: SystemError.self) { try CgroupHost.parse(mountinfo: "") }
@@ -43,6 +43,8 @@ import Testing
     let usage = try group.usage()
     #expect(usage.memoryLimit == 32 << 20)
     #expect(usage.pids == 0)
+    // What a container made below its own goes with it.
+    for directory in group.directories { try Files.makeDirectories(directory + "/made/inside") }
     try group.remove()
     try group.remove()
     #expect(throws: SystemError.self) { try group.usage() }

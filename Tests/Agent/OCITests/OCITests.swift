@@ -41,8 +41,21 @@ private func read(_ text: String = "", _ by: String = "") throws(OCIError) -> Co
       (#""linux": {"#, #""mounts": [{"destination": "/a/../b", "type": "tmpfs"}], "linux": {"#, #"mounts[0].destination: contains "..""#),
       (#""linux": {"#, #""hooks": {"poststop": [{"path": "x"}]}, "linux": {"#, "hooks.poststop[0].path: must be an absolute path"),
       (#""cwd": "/""#, #""cwd": "/", "rlimits": [{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}]"#, "process.rlimits[0].soft: is above hard"),
-      (#""cwd": "/""#, #""cwd": "/", "scheduler": {"policy": "SCHED_FIFO"}"#, "process.scheduler: is not supported"),
+      (#""cwd": "/""#, #""cwd": "/", "scheduler": {"policy": "SCHED_ISO"}"#, #"process.scheduler.policy: "SCHED_ISO" is none of"#),
+      (#""cwd": "/""#, #""cwd": "/", "scheduler": {"policy": "SCHED_RR", "flags": ["X"]}"#, "process.scheduler.flags[0]"),
+      (#""cwd": "/""#, #""cwd": "/", "scheduler": {"policy": "SCHED_DEADLINE", "deadline": 9000}"#, "process.scheduler.runtime"),
+      (
+        #""cwd": "/""#, #""cwd": "/", "scheduler": {"policy": "SCHED_DEADLINE", "runtime": 9000, "deadline": 8000}"#, "process.scheduler.deadline"
+      ),
+      (#""cwd": "/""#, #""cwd": "/", "ioPriority": {"class": "IOPRIO_CLASS_NONE"}"#, "process.ioPriority.class"),
+      (#""cwd": "/""#, #""cwd": "/", "ioPriority": {"class": "IOPRIO_CLASS_RT", "priority": 8}"#, "process.ioPriority.priority"),
+      (
+        #""linux": {"namespaces": [{"type": "mount"}"#,
+        #""hostname": "a", "linux": {"sysctl": {"kernel.hostname": "b"}, "namespaces": [{"type": "mount"}, {"type": "uts"}"#,
+        #"linux.sysctl.kernel.hostname: is "b", and hostname "a""#
+      ),
       (#""cwd": "/""#, #""cwd": "/"#, "is not JSON"),
+      (#""path": "rootfs""#, #""path": "/etc\u0000rootfs""#, "holds a NUL character"),
     ])
   func refusals(_ text: String, _ by: String, _ wanted: String) {
     do throws(OCIError) {
@@ -50,6 +63,9 @@ private func read(_ text: String = "", _ by: String = "") throws(OCIError) -> Co
       Issue.record("accepted: \(by)")
     } catch { #expect("\(error)".contains(wanted), "\(error)") }
   }
+
+  @Test("a backslash before u0000 is no NUL")
+  func backslash() throws { #expect(try read("rootfs", #"\\u0000"#).root?.path == #"\u0000"#) }
 
   @Test("the default configuration is what is supported, and survives writing and reading")
   func standard() throws {

@@ -32,6 +32,7 @@ int clinux_setns(int fd, int flags);
 int clinux_unshare(int flags);
 int clinux_gettid(void);
 int clinux_memfd(const char *name, const void *bytes, size_t count);  // sealed against every change
+int clinux_memfd_copy(const char *name, int source);  // a file's content from where it stands to its end, sealed
 int clinux_pipe(int ends[2], int flags);         // pipe2 with O_CLOEXEC and `flags`
 int clinux_socketpair(int ends[2]);               // a connected pair of Unix stream sockets, close-on-exec
 int clinux_memory_file(const char *name);           // memfd, writable

@@ -12,7 +12,7 @@ enum clinux_op {
   // For the parent, before the clone.
   CLINUX_OP_NAMESPACES = 1,   // flags of clone3
   CLINUX_OP_CGROUP = 2,       // directory of a v2 cgroup: CLONE_INTO_CGROUP
-  CLINUX_OP_CGROUP_PROCS = 3, // cgroup.procs of a v1 cgroup: the child writes 0 to it
+  CLINUX_OP_CGROUP_TASKS = 3, // tasks of a v1 cgroup: the child, which has one thread, writes 0 to it
   CLINUX_OP_SETNS = 4,        // kind (CLONE_NEW*), path of a namespace
   CLINUX_OP_JOIN = 5,         // exec: kinds; enter those namespaces of the process whose pidfd is descriptor 5
   CLINUX_OP_STATE = 6,        // state folder, oom counter file ("" none)
@@ -58,10 +58,12 @@ enum clinux_op {
   CLINUX_OP_PERSONALITY = 55, // persona
   CLINUX_OP_UMASK = 56,       // mask
   CLINUX_OP_IDS = 57,         // uid, gid, count, group...
-  CLINUX_OP_PRESERVE = 58,    // count: descriptors from 7 become those from 3
+  CLINUX_OP_PRESERVE = 58,    // count, for each 1 or 0: descriptors from 7 become those from 3, or there is none
   CLINUX_OP_HOOKS = 59,       // report, wait for the container's state
   CLINUX_OP_HOOK = 60,        // path, timeout in seconds (0: none), argc, args..., envc, env...
   CLINUX_OP_LOOKUP = 61,      // program, PATH: find what EXEC will execute
+  CLINUX_OP_SCHEDULER = 63,   // policy, flags, nice, priority, runtime, deadline, period: sched_setattr(2)
+  CLINUX_OP_IO_PRIORITY = 64, // class and priority: ioprio_set(2)
   CLINUX_OP_WAIT = 62,        // report READY; a connection to the socket that is descriptor 5 starts
 };
 enum { CLINUX_BIND_READONLY = 1, CLINUX_BIND_RECURSIVE = 2, CLINUX_BIND_DEVICES = 4 };
@@ -102,8 +104,8 @@ struct clinux_launch {
   uint64_t log_size, log_files, join;
   int tty, detached, keep_keyring;
   uint64_t rows, columns;
-  const char *procs[16];
-  int procs_count;
+  const char *tasks[16];
+  int tasks_count;
 };
 int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *launch);
 // Clones the child and lets it carry out the plan. stdio: three descriptors of the child (ignored with a terminal).
