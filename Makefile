@@ -55,6 +55,7 @@ test-vm: deps ## tests of containers and cgroups in Debian's kernel with cgroup 
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 	swift build --product orchPackageTests $(FLAGS)
 	swift build --product orch-init $(FLAGS)
+	swift build --product orch-runtime $(FLAGS)
 	ORCH_SCRATCH=$(SCRATCH) scripts/test-vm.sh
 format: ## format every source in place
 	swift format -i -r -p Sources Tests Package.swift

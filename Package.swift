@@ -141,7 +141,8 @@ let testTargets: [Target] = [
     path: "Tests/Simulator", exclude: ["regressions.txt"], swiftSettings: strict + [.define("PLANTED", .when(configuration: .debug))]),
   // Parsers of outside bytes (docs/development.md): a debug build lets it in.
   .executableTarget(
-    name: "fuzz", dependencies: ["Model", "API", "Manifest", "Identity", "Wire", "Transport", "DNS", "AgentImage", "ControlAPI", protobuf],
+    name: "fuzz",
+    dependencies: ["Model", "API", "Manifest", "Identity", "Wire", "Transport", "DNS", "AgentImage", "ControlAPI", "OCI", "Bundle", protobuf],
     path: "Tests/Fuzz", exclude: ["Corpus"], swiftSettings: strict),
   tests("Model", "Shared"),
   tests("Manifest", "Shared", ["Model"]),

@@ -2,10 +2,10 @@
 # test-vm.sh [FILTER]: runs tests inside Debian's own kernel, in a virtual machine whose only cgroups are v2.
 # For hosts that have v1, or a kernel that Debian has not. Needs no KVM: ORCH_VM_ACCEL=kvm uses it where it works.
 # The machine sees this host's files read-only (9p) below an overlay in its memory, so it runs what `make test-vm`
-# built (the test bundle and orch-init) in ORCH_SCRATCH (default .build). Nothing of this host is changed; the kernel and the ramdisk stay in ORCH_SCRATCH/vm.
+# built (the test bundle, orch-init and orch-runtime) in ORCH_SCRATCH (default .build). Nothing of this host is changed; the kernel and the ramdisk stay in ORCH_SCRATCH/vm.
 # Also: ORCH_VM_MEMORY (MiB, 2048), ORCH_VM_SECONDS (900).
 set -euo pipefail
-filter=${1:-RuntimeTests|CgroupsTests}
+filter=${1:-RuntimeTests|CgroupsTests|BundleTests}
 cd "$(dirname "$0")/.."
 repository=$PWD
 scratch=$(realpath "${ORCH_SCRATCH:-.build}")

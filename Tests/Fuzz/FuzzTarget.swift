@@ -1,7 +1,7 @@
 import Model
 
 enum FuzzTarget: String, CaseIterable, CustomStringConvertible {
-  case manifest, tar, dns, frame, command, challenge, word
+  case manifest, tar, dns, frame, command, challenge, word, bundle
   case environmentFile = "environment-file"
   case imageDocument = "image-document"
   case apiRequest = "api-request"
@@ -21,6 +21,7 @@ enum FuzzTarget: String, CaseIterable, CustomStringConvertible {
       case .command: feedCommand(bytes)
       case .apiRequest: feedAPIRequest(bytes)
       case .word: feedWord(bytes)
+      case .bundle: feedBundle(bytes)
       }
     #else
       fatalError("a release build does not let tests in: build fuzz for debug")

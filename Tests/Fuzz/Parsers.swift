@@ -2,10 +2,12 @@
   @testable import AgentImage
   @testable import ControlAPI
   import API
+  @testable import Bundle
   @testable import DNS
   import Identity
   import Manifest
   import Model
+  import OCI
   import SwiftProtobuf
   @testable import Transport
   import Wire
@@ -121,6 +123,21 @@
     _ = try? JSON.parse(NodeSpec.self, parts[1])
     _ = try? JSON.parse(NetworkSpec.self, parts[1])
     _ = try? JSON.parse(FileSpec.self, parts[1])
+  }
+
+  /// A config.json, and a file of `update --resources`: what is accepted survives writing, and becomes a plan or an error.
+  func feedBundle(_ bytes: [UInt8]) {
+    if let config = try? Document.read(Config.self, bytes), (try? config.check()) != nil {
+      // Values that are only looked at for being there are written as empty objects.
+      promise((try? Document.read(Config.self, Document.write(config))) == config, "a configuration reads otherwise after it was written")
+      _ = try? BundlePlan.make(config, rootfs: "/rootfs", cgroup: nil, options: BundlePlan.Options())
+      if let process = config.process { _ = try? BundlePlan.makeExec(config, process, cgroup: nil, preserved: []) }
+      _ = DeviceRules.all(config.linux ?? Linux.empty)
+    }
+    if let resources = try? Document.read(Resources.self, bytes), (try? resources.check()) != nil {
+      for v2 in [false, true] { _ = try? ResourceWrites(resources, v2: v2) }
+    }
+    if let process = try? Document.read(ConfigProcess.self, bytes) { try? process.check("process") }
   }
 
   /// Whatever users and registries name in a word.
