@@ -3,7 +3,7 @@
 # For hosts that have v1, or a kernel that Debian has not. Needs no KVM: ORCH_VM_ACCEL=kvm uses it where it works.
 # The machine sees this host's files read-only (9p) below an overlay in its memory, so it runs what `make test-vm`
 # built (the test bundle, orch-init and orch-runtime) in ORCH_SCRATCH (default .build). Nothing of this host is changed; the kernel and the ramdisk stay in ORCH_SCRATCH/vm.
-# Also: ORCH_VM_MEMORY (MiB, 2048), ORCH_VM_SECONDS (900).
+# Also: ORCH_VM_MEMORY (MiB, 2048), ORCH_VM_SECONDS (1800).
 set -euo pipefail
 filter=${1:-RuntimeTests|CgroupsTests|BundleTests}
 cd "$(dirname "$0")/.."
@@ -86,7 +86,7 @@ chmod +x "$disk/init"
 
 # no_timer_check: on a busy host an emulated timer is late, and the kernel would take it for broken.
 echo "test-vm.sh: booting (emulated: a minute or two)"
-timeout "${ORCH_VM_SECONDS:-900}" qemu-system-x86_64 -accel "${ORCH_VM_ACCEL:-tcg,thread=multi}" -cpu max -smp 2 -m "${ORCH_VM_MEMORY:-2048}" \
+timeout "${ORCH_VM_SECONDS:-1800}" qemu-system-x86_64 -accel "${ORCH_VM_ACCEL:-tcg,thread=multi}" -cpu max -smp 2 -m "${ORCH_VM_MEMORY:-2048}" \
   -nodefaults -nographic -no-reboot -serial stdio -kernel "$kernel/vmlinuz" -initrd "$work/ramdisk.gz" \
   -append "console=ttyS0 quiet panic=-1 no_timer_check" -device virtio-rng-pci \
   -fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap -device virtio-9p-pci,fsdev=host,mount_tag=host \
