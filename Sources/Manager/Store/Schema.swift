@@ -62,6 +62,8 @@ enum Schema {
     UPDATE cluster SET address_pool = json_extract(settings, '$.addressPool'), subnet_length = json_extract(settings, '$.subnetLength'),
       data_path_port = json_extract(settings, '$.dataPathPort'), task_history = json_extract(settings, '$.taskHistory');
     """,
+    // Of what this manager promised; NULL until it is written next.
+    "ALTER TABLE hard_state ADD COLUMN checksum INTEGER;",
   ]
 
   static let replicatedTables = [

@@ -54,9 +54,12 @@ extension Store {
 
   private func loadHardState() throws(StoreError) -> StoredHardState {
     var result = StoredHardState()
-    try rows("SELECT term, vote, committed FROM hard_state") { row in
+    try rows("SELECT term, vote, committed, checksum FROM hard_state") { row throws(StoreError) in
       let vote = row.unsigned(1)
       result = StoredHardState(term: row.unsigned(0), vote: vote == 0 ? nil : RaftID(vote), committed: row.unsigned(2))
+      guard row.isNull(3) || row.integer(3) == Int64(result.checksum) else {
+        throw .damaged(table: "hard_state", row: "1", reason: "checksum is \(result.checksum), \(row.integer(3)) was stored")
+      }
     }
     return result
   }

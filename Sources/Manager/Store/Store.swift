@@ -7,7 +7,8 @@ import Model
 /// Invariants:
 /// - `write` is one transaction and one fsync (WAL, synchronous=FULL): all of a batch is on the disk when it returns, or none of it.
 /// - The applied index is written in the transaction that writes the rows of that index.
-/// - A log entry's checksum is verified whenever it is read; damage is an error that names the row, never a shorter log.
+/// - A log entry's checksum is verified whenever it is read; damage is an error that names the row, never a shorter log. That goes for
+///   the write-ahead log, too, but for its last transaction (`WriteAheadLog`).
 /// - After a failed write or checkpoint the store accepts no other: nobody can mistake a lost write for a kept one.
 ///
 /// It refuses to know Raft's rules (Consensus does) and what may change (Model's `ClusterState.apply` does). It is confined to one
@@ -30,6 +31,7 @@ public final class Store {
     self.path = path
     lock = try Self.lock(path)
     do throws(StoreError) {
+      try WriteAheadLog.verify(database: path)
       database = try Database(path: path)
       try Self.prepare(database)
     } catch {
@@ -76,7 +78,8 @@ public final class Store {
 
   private func put(_ state: StoredHardState) throws(StoreError) {
     try database.run(
-      "INSERT OR REPLACE INTO hard_state VALUES (1, ?, ?, ?)", .integer(state.term), .integer(state.vote?.rawValue ?? 0), .integer(state.committed))
+      "INSERT OR REPLACE INTO hard_state (one, term, vote, committed, checksum) VALUES (1, ?, ?, ?, ?)", .integer(state.term),
+      .integer(state.vote?.rawValue ?? 0), .integer(state.committed), .integer(state.checksum))
   }
 
   private func append(_ entries: [StoredEntry]) throws(StoreError) {

@@ -11,3 +11,13 @@ extension StoredEntry {
     return crc.value
   }
 }
+
+extension StoredHardState {
+  var checksum: UInt32 {
+    var crc = CRC32C()
+    crc.add(term)
+    crc.add(vote?.rawValue ?? 0)
+    crc.add(committed)
+    return crc.value
+  }
+}

@@ -257,7 +257,10 @@ import Wire
         return "no error"
       } catch { return "\(error)" }
     }
-    damage("UPDATE hard_state SET term = 2")
+    damage("UPDATE hard_state SET vote = 7")
+    #expect(failure().contains("table hard_state, row 1: checksum is "))
+    // As an older format has it, without a checksum.
+    damage("UPDATE hard_state SET vote = 0, term = 2, checksum = NULL")
     #expect(failure().contains("table hard_state, row 1: term 2 is below the log's, 3"))
     damage("UPDATE hard_state SET term = 3, committed = 6")
     #expect(failure().contains("table hard_state, row 1: entry 6 is committed, the log ends at 5"))
@@ -351,5 +354,110 @@ import Wire
       #expect(loaded.entries.count == Int(loaded.state.index) && loaded.state.tasks.count == Int(loaded.state.index))
       #expect(loaded.hardState.committed == loaded.state.index)
     }
+  }
+
+  @Test("a bit that flips in the write-ahead log is damage that names the frame, not a shorter log, but for the last transaction")
+  func damagedWAL() throws {
+    let store = try open()
+    for index in 1...12 as ClosedRange<UInt64> {
+      var batch = appended(index...index)
+      // Some transactions have several frames.
+      if index % 3 == 0 { batch.entries[0].data = [UInt8](repeating: 7, count: 9000) }
+      try store.write(batch)
+    }
+    let frameBytes = 4096 + 24
+    let wal = try #require(bytes(of: folder.database + "-wal"))
+    let commits = frames(wal).filter(\.isCommit).map(\.number)
+    let last = try #require(commits.last)
+    #expect(commits.count >= 12 && last > commits.count)
+
+    func outcome(_ flipped: Int) throws -> String {
+      let copy = folder.copyDatabase(to: "flipped")
+      defer { for suffix in ["", "-wal", "-shm", ".lock"] { unlink(copy + suffix) } }
+      var wal = wal
+      wal[flipped] ^= 0x80
+      try write(wal, to: copy + "-wal")
+      do { return "\(try Store(path: copy).load().entries.count) entries" } catch {
+        guard case .damaged(copy, "flipped-wal", let row, _) = error else { throw error }
+        return row
+      }
+    }
+    for frame in 1...last {
+      let at = 32 + (frame - 1) * frameBytes
+      // Page number, commit's size, salt, checksum, page.
+      for offset in [0, 4, 8, 16, 24 + 2000] {
+        let found = try outcome(at + offset)
+        // Of the last transaction's frames those whose own head contradicts what comes before and after it.
+        if frame <= commits[commits.count - 2] || offset == 8 || ([4, 16].contains(offset) && frame < last) {
+          #expect(found == "frame \(frame)", "a bit of frame \(frame) of \(last) at \(offset)")
+        } else {
+          #expect(found == "11 entries")
+        }
+      }
+    }
+    for offset in [0, 4, 8, 16, 24] { #expect(try outcome(offset) == "header") }
+    // What an older log left behind its end counts for nothing.
+    #expect(try outcome(wal.count - 1) == "12 entries")
+  }
+
+  @Test("frames that a crash left behind a newer transaction are no damage")
+  func leftFrames() throws {
+    let frameBytes = 4096 + 24
+    /// As after a crash; then a bit of that frame flips.
+    func copy(_ source: String, _ name: String, flipped frame: Int) throws -> String {
+      let target = "\(folder.path)/\(name)"
+      try write(#require(bytes(of: source)), to: target)
+      var wal = try #require(bytes(of: source + "-wal"))
+      wal[32 + (frame - 1) * frameBytes + 100] ^= 1
+      try write(wal, to: target + "-wal")
+      return target
+    }
+    var large = appended(2...40)
+    for position in large.entries.indices { large.entries[position].data = [UInt8](repeating: 7, count: 3000) }
+    let store = try open()
+    try store.write(appended(1...1))
+    let before = try #require(bytes(of: folder.database + "-wal"))
+    let first = frames(before).count
+    try store.write(large)
+    // The large one was cut off. A restart writes smaller ones over its beginning; the last of them is cut off in its turn, and what is
+    // left of the large one follows its commit.
+    let torn = try copy(folder.database, "torn", flipped: first + 2)
+    let second = try Store(path: torn)
+    #expect(try second.load().entries.count == 1)
+    try second.write(appended(2...2))
+    let small = try #require(bytes(of: torn + "-wal"))
+    var last = appended(3...3)
+    last.entries[0].data = [UInt8](repeating: 8, count: 9000)
+    try second.write(last)
+    let after = try #require(bytes(of: torn + "-wal"))
+    func frame(_ wal: [UInt8], _ number: Int) -> ArraySlice<UInt8> { wal[(32 + number * frameBytes)..<(32 + (number + 1) * frameBytes)] }
+    let changed = try #require((0..<frames(small).count).first { frame(small, $0) != frame(after, $0) })
+    #expect(changed + 4 < first + 40)
+    let again = try copy(torn, "again", flipped: changed + 1)
+    #expect(try Store(path: again).load().entries.count == 2)
+  }
+
+  /// Those that were ever written, of pages of 4 KiB; from 1.
+  func frames(_ wal: [UInt8]) -> [(number: Int, isCommit: Bool)] {
+    var found: [(number: Int, isCommit: Bool)] = []
+    for at in stride(from: 32, through: wal.count - 24, by: 4096 + 24) where wal[at..<at + 4] != [0, 0, 0, 0] {
+      found.append((found.count + 1, wal[at + 4..<at + 8] != [0, 0, 0, 0]))
+    }
+    return found
+  }
+
+  func bytes(of path: String) -> [UInt8]? {
+    guard let file = fopen(path, "r") else { return nil }
+    defer { fclose(file) }
+    var result: [UInt8] = []
+    var buffer = [UInt8](repeating: 0, count: 65536)
+    while case let count = fread(&buffer, 1, buffer.count, file), count > 0 { result += buffer[..<count] }
+    return result
+  }
+
+  func write(_ bytes: [UInt8], to path: String) throws {
+    let file = try #require(fopen(path, "w"))
+    #expect(fwrite(bytes, 1, bytes.count, file) == bytes.count)
+    fclose(file)
   }
 }
