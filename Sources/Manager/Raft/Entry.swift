@@ -36,7 +36,9 @@ public struct Entry: Hashable, Sendable {
 public struct HardState: Hashable, Sendable {
   public var term: Term
   public var vote: RaftID?
-  /// May lag on disk: it is found again from the leader.
+  /// May lag on disk, since it is found again from the leader; but it goes to the disk with every entry of kind `configuration`. Members
+  /// count by the configuration that is applied, and nobody stands for election before it has applied what it knows to be committed: one
+  /// that forgot could restart two configurations back.
   public var commit: LogIndex
 
   public init(term: Term = 0, vote: RaftID? = nil, commit: LogIndex = 0) {

@@ -8,7 +8,7 @@ public struct Ready: Sendable {
   public var number: UInt64
   /// Set when it changed.
   public var softState: SoftState?
-  /// Set when it changed.
+  /// Set when it changed. Where `commit` alone did, it may be written later: with the next entry of kind `configuration` at the latest.
   public var hardState: HardState?
   /// To append. Whatever is stored at or after the first one's index is deleted first.
   public var entries: [Entry]

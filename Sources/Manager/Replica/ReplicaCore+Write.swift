@@ -138,9 +138,11 @@ extension ReplicaCore {
         next.hasMembership = write.hasMembership
       }
     }
-    // How far the log is committed costs a page: it goes with one write of each tick, or when there is none.
+    // How far the log is committed costs a page: it goes with one write of each tick, or when there is none. Always with a change of the
+    // members: the one before it is committed then, and a restart that did not know would count by the members before both.
     if let hard = write.hardState {
-      if bringsRows || batch.snapshot != nil || ticksSinceWrite > 0 || hard.term != promised.term || hard.vote != promised.vote {
+      let changesMembers = batch.entries.contains { $0.kind == Entry.Kind.configuration.rawValue }
+      if bringsRows || batch.snapshot != nil || changesMembers || ticksSinceWrite > 0 || hard.term != promised.term || hard.vote != promised.vote {
         batch.hardState = hard
         promised = hard
       } else {

@@ -237,6 +237,24 @@ import Testing
     #expect(remove(2) == nil)
   }
 
+  @Test("how far the log is committed goes to the disk with a change of the members: a restart is never two configurations back")
+  func commitWithConfiguration() throws {
+    var loaded = Sample.loaded
+    loaded.membership = Membership([1, 2, 3].map { .init(raftID: RaftID($0), node: nil, address: "m\($0):1", role: .voter) })
+    var member = try Sample.member(loaded)
+    func hear(commit: UInt64, _ entries: [Entry]) -> [(batch: WriteBatch, number: UInt64)] {
+      let append = Message.Append(previousIndex: 1, previousTerm: 1, commit: commit, entries: entries)
+      return member.step(.message(Message(from: RaftID(2), to: RaftID(1), term: 2, body: .append(append)))).writes
+    }
+    _ = member.begin()
+    // The term is durable before, and no tick passes.
+    for write in hear(commit: 1, []) { _ = member.step(.written(write.number, failure: nil)) }
+    let entries = [4, 5].map { Entry(term: 2, index: $0 - 2, kind: .configuration, data: ConfigurationChange([.addVoter(RaftID($0))]).encoded) }
+    let writes = hear(commit: 2, entries)
+    #expect(writes.count == 1 && writes.first?.batch.entries.count == 2)
+    #expect(writes.first?.batch.hardState?.committed == 2)
+  }
+
   @Test("whoever asks in the very moment of the failure is told, too")
   func failedWriteAmongRequests() throws {
     var member = try Sample.leader()
