@@ -94,7 +94,7 @@ public struct RaftCore: Sendable {
         ? []
         : members.map {
           RaftStatus.Peer(
-            id: $0.id, match: $0.match, next: $0.next, replication: $0.replication,
+            id: $0.id, match: $0.match, next: $0.next, replication: $0.replication, pendingSnapshot: $0.pendingSnapshotIndex,
             isRecentlyActive: $0.id == id || $0.isRecentlyActive || $0.wasRecentlyActive, isLearner: !$0.isVoter)
         })
   }

@@ -20,6 +20,8 @@ public struct RaftStatus: Hashable, Sendable {
     public var match: LogIndex
     public var next: LogIndex
     public var replication: Replication
+    /// Of the snapshot that is being sent to it; 0: none.
+    public var pendingSnapshot: LogIndex
     /// Heard from since the last check of the quorum.
     public var isRecentlyActive: Bool
     public var isLearner: Bool

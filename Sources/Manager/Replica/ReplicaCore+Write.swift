@@ -159,10 +159,27 @@ extension ReplicaCore {
   private func compaction() -> SnapshotPoint? {
     guard state.index > compacted.index else { return nil }
     var index = compacted.index
-    if state.index - compacted.index >= config.snapshotEvery + config.keptEntries { index = state.index - config.keptEntries }
+    if state.index - compacted.index >= config.snapshotEvery + config.keptEntries {
+      index = min(state.index - config.keptEntries, neededByOthers)
+    }
     if logSizes.bytes > config.logBytesMax { index = max(index, min(state.index, logSizes.first(within: config.logBytesMax / 4) - 1)) }
     guard index > compacted.index, let term = core.term(at: index) else { return nil }
     return SnapshotPoint(index: index, term: term)
+  }
+
+  /// The last entry that nobody who is here needs any more. Whoever is being sent a snapshot goes on from it with the entries after it: if
+  /// they were cut off meanwhile it needed another, and so on for as long as changes come fast. `logBytesMax` bounds what waits for it.
+  private var neededByOthers: UInt64 {
+    var index = UInt64.max
+    for peer in core.status.peers where peer.id != id {
+      switch peer.replication {
+      case .snapshot: index = min(index, max(peer.pendingSnapshot, peer.match))
+      case .probe where peer.isRecentlyActive: index = min(index, peer.next - 1)
+      case .replicate where peer.isRecentlyActive: index = min(index, peer.match)
+      case .probe, .replicate: break
+      }
+    }
+    return index
   }
 
   mutating func written(_ number: UInt64, _ failure: StoreError?) throws(ConsensusError) {

@@ -237,6 +237,67 @@ import Testing
     #expect(remove(2) == nil)
   }
 
+  @Test("entries after a snapshot wait for the one that it is sent to, unless the log becomes too large")
+  func snapshotUnderLoad() throws {
+    for bytesMax in [256 << 20, 4_000] {
+      var loaded = Sample.loaded
+      loaded.membership = Membership([1, 2, 3].map { .init(raftID: RaftID($0), node: nil, address: "m\($0):1", role: .voter) })
+      var member = try Sample.member(loaded) {
+        $0.snapshotEvery = 20; $0.keptEntries = 5; $0.logBytesMax = bytesMax
+      }
+      var snapshots: [UInt64] = []
+      var sent: [Message] = []
+      func step(_ input: ReplicaCore.Input) {
+        var outputs = member.step(input)
+        while true {
+          for case .sendSnapshot(let snapshot, _) in outputs { snapshots.append(snapshot.state.index) }
+          for case .send(let messages, _) in outputs { sent += messages }
+          guard let write = outputs.writes.first else { return }
+          outputs = member.step(.written(write.number, failure: nil))
+        }
+      }
+      func hear(_ body: Message.Body, from sender: UInt64) { step(.message(Message(from: RaftID(sender), to: RaftID(1), term: 2, body: body))) }
+      /// So many changes; the second member has all of them.
+      func change(_ count: Int) {
+        for _ in 0..<count {
+          step(.propose(Sample.volume("a"), 0))
+          hear(.appended(upTo: member.status.lastIndex), from: 2)
+        }
+      }
+      for write in member.begin().writes { step(.written(write.number, failure: nil)) }
+      step(.campaign)
+      hear(.preVoteResponse(.granted), from: 2)
+      hear(.voteResponse(.granted), from: 2)
+      hear(.appended(upTo: 2), from: 2)
+      // Just elected, it takes everybody for active.
+      for _ in 0..<40 {
+        step(.tick)
+        change(5)
+      }
+      #expect(member.compacted.index > 100 && snapshots.isEmpty)
+      // The third one has nothing.
+      hear(.appendRejected(.init(index: 1, hintIndex: 0, hintTerm: 0)), from: 3)
+      #expect(snapshots.count == 1)
+      let snapshot = try #require(snapshots.first)
+      change(200)
+      if bytesMax == 4_000 {
+        #expect(member.compacted.index > snapshot)
+        continue
+      }
+      #expect(member.compacted.index <= snapshot)
+      step(.snapshotSent(RaftID(3), succeeded: true))
+      change(100)
+      #expect(member.compacted.index <= snapshot)
+      sent = []
+      hear(.appended(upTo: snapshot), from: 3)
+      let next = sent.compactMap { if $0.to == RaftID(3), case .append(let append) = $0.body { append.previousIndex } else { nil } }.first
+      #expect(next == snapshot && snapshots.count == 1)
+      hear(.appended(upTo: member.status.lastIndex), from: 3)
+      change(30)
+      #expect(member.compacted.index > snapshot)
+    }
+  }
+
   @Test("how far the log is committed goes to the disk with a change of the members: a restart is never two configurations back")
   func commitWithConfiguration() throws {
     var loaded = Sample.loaded
