@@ -93,7 +93,7 @@ extension ReplicaCore {
     return force ? nil : objectionToLossOfVotes(change)
   }
 
-  /// Those who vote then must have a majority that is reachable: without one nothing could be changed any more, and this not be undone.
+  /// Those who vote then, one more perhaps, must have a majority that is reachable: without one nothing could be changed any more, and this not be undone.
   private func objectionToLossOfVotes(_ change: ConfigurationChange) -> String? {
     let before = Set(membership.ids(.voter))
     var after = before
@@ -103,16 +103,16 @@ extension ReplicaCore {
       case .addLearner(let id), .remove(let id): after.remove(id)
       }
     }
-    if after.isSuperset(of: before) { return nil }
+    if after == before { return nil }
     if after.isEmpty { return "it is the only manager with a vote, and a cluster needs one; add another first (orch manager add)" }
     // The leader is one of the peers of its own status, and always active there. Of the others it believes that for a while after its
     // election: only who has answered since counts.
     let active = core.status.peers.count { after.contains($0.id) && $0.isRecentlyActive && ($0.id == id || $0.match > 0) }
     let needed = after.count / 2 + 1
     if active >= needed { return nil }
-    return
-      "without its vote only \(active) of \(after.count) managers would be reachable, and \(needed) are needed: the cluster would take no more changes; "
-      + "start the others first (orch managers), or add one; --force does it nevertheless"
+    let found = "only \(active) of \(after.count) managers would be reachable, and \(needed) are needed: the cluster would take no more changes"
+    if after.isSuperset(of: before) { return "with its vote \(found); it has to be up first (orch managers)" }
+    return "without its vote \(found); start the others first (orch managers), or add one; --force does it nevertheless"
   }
 
   /// A learner becomes a voter once it has (nearly) everything; whoever leads sees to it.

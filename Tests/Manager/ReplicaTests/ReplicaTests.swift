@@ -237,6 +237,34 @@ import Testing
     #expect(remove(2) == nil)
   }
 
+  @Test("a manager that has not answered since the election gets no vote that the rest could not do without")
+  func voteAfterElection() throws {
+    var loaded = Sample.loaded
+    loaded.membership = Membership([
+      .init(raftID: RaftID(1), node: nil, address: "m1:1", role: .voter), .init(raftID: RaftID(2), node: nil, address: "m2:1", role: .learner),
+    ])
+    var member = try Sample.member(loaded)
+    var all = member.begin()
+    func step(_ input: ReplicaCore.Input) {
+      var outputs = member.step(input)
+      all = outputs
+      while let write = outputs.writes.first {
+        outputs = member.step(.written(write.number, failure: nil))
+        all += outputs
+      }
+    }
+    for write in all.writes { step(.written(write.number, failure: nil)) }
+    #expect(member.view.leadership == .leader(term: 2))
+    func promote(_ request: RequestID) -> String? {
+      step(.changeMembers(ConfigurationChange([.addVoter(RaftID(2))]), force: false, request))
+      for case .answer(request, .failed(.membership(let reason))) in all { return reason }
+      return nil
+    }
+    #expect(promote(1)?.hasPrefix("with its vote only 1 of 2 managers would be reachable") == true)
+    step(.message(Message(from: RaftID(2), to: RaftID(1), term: 2, body: .appended(upTo: 2))))
+    #expect(promote(2) == nil && member.membership.members[RaftID(2)]?.role == .voter)
+  }
+
   @Test("entries after a snapshot wait for the one that it is sent to, unless the log becomes too large")
   func snapshotUnderLoad() throws {
     for bytesMax in [256 << 20, 4_000] {
