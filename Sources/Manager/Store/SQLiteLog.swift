@@ -7,7 +7,8 @@ import Synchronization
 enum SQLiteLog {
   private static let last = Mutex<[pthread_t: String]>([:])
   private static let isInstalled: Bool =
-    csqlite_log_to { _, code, message in
+    MemoryBudget.install()
+    && csqlite_log_to { _, code, message in
       guard [SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN].contains(code & 0xff), let message else { return }
       let text = String(cString: message)
       SQLiteLog.last.withLock { $0[pthread_self()] = text }

@@ -190,13 +190,46 @@ private struct World {
     #expect(try rows.next(into: &line))
     usleep(150_000)
     #expect(throws: QueryError.tooSlow(seconds: 0.1)) { try rows.next(into: &line) }
-    var asked = 0
+    var (asked, isPrepared) = (0, false)
     let abandoned = try world.reader.prepare("\(endless) count(*) from n", limit: .seconds(10)) {
       asked += 1
-      return asked > 3
+      return isPrepared && asked > 3
     }
+    (asked, isPrepared) = (0, true)
     #expect(throws: QueryError.cancelled) { try abandoned.next(into: &line) }
     #expect(try world.ask("select 1") == ["[1]"])
+  }
+
+  @Test("a short statement that SQLite would write out to gigabytes is refused while it is prepared; a long one has room")
+  func memory() throws {
+    let world = try World()
+    let doubled = (1..<20).map { ", a\($0)(x) as (select (select x from a\($0 - 1)) + (select x from a\($0 - 1)))" }.joined()
+    let bomb = "with a0(x) as materialized (select 1)\(doubled) select x from a19"
+    #expect(bomb.utf8.count < 1_300)
+    #expect(world.refusal(bomb) == "the statement needs more than 128 MiB of memory: ask in simpler words, or for less at once")
+    #expect(throws: QueryError.tooSlow(seconds: 0.001)) { try world.ask(bomb, limit: .milliseconds(1)) }
+    let numbers = (0..<149_700).map { String(100_000 + $0) }.joined(separator: ",")
+    #expect(numbers.utf8.count > StateReader.statementBytesMax - 1_000)
+    #expect(try world.ask("select 7 in (\(numbers.dropLast(20))1)") == ["[0]"])
+    #expect(try world.ask("select count(*) from tasks") == ["[3]"])
+  }
+
+  @Test("a statement whose temporary files would fill their disk is stopped; what needs none is answered however little is free")
+  func temporaryFiles() throws {
+    let world = try World()
+    func ask(_ sql: String) throws(QueryError) -> Int {
+      let rows = try world.reader.prepare(sql, limit: .seconds(30), room: TemporaryRoom(bytesMin: .max, allowance: 32 << 20))
+      var count = 0
+      var line: [UInt8] = []
+      while try rows.next(into: &line) { (count, line) = (count + 1, []) }
+      return count
+    }
+    #expect(try ask("select * from tasks") == 3)
+    let endless = "with recursive n(i) as (select 1 union all select i + 1 from n where i < 4000) select i, randomblob(500000) z from n order by z"
+    do {
+      _ = try ask(endless)
+      Issue.record("2 GB of temporary files were written")
+    } catch { #expect(error.description.hasPrefix("the statement was stopped: its temporary files leave too little room in /"), "\(error)") }
   }
 
   @Test("a statement sees one snapshot while the store goes on writing, and later ones see what was written")

@@ -15,12 +15,15 @@ public final class StateReader {
   /// Longest text, blob or row in bytes; a manifest is at most 3 MiB.
   public static let valueBytesMax = 8 << 20
   static let statementBytesMax = 1 << 20
+  /// What SQLite may allocate for a statement, in bytes. One of 1 MiB that lists numbers takes a quarter of it.
+  static let memoryBytesMax = 128 << 20
 
   private let database: Database
   private let guardian: ReadGuard
   /// What the views read of the tables.
   var readable: Set<ReadGuard.Read> { guardian.readable }
   private let limit: Limit
+  private var memory = MemoryBudget(bytes: memoryBytesMax)
 
   /// Shared with the progress handler, which runs on the reader's thread.
   private final class Limit {
@@ -28,9 +31,19 @@ public final class StateReader {
     var isCancelled: () -> Bool = { false }
     var cause: QueryError?
     var seconds: Double = 0
+    var room: TemporaryRoom?
+    private var nextLook: UInt64 = 0
 
     func check() -> Bool {
-      if isCancelled() { cause = .cancelled } else if MonotonicClock.now >= deadline { cause = .tooSlow(seconds: seconds) }
+      let now = MonotonicClock.now
+      if isCancelled() { cause = .cancelled } else if now >= deadline { cause = .tooSlow(seconds: seconds) }
+      if cause == nil, now >= nextLook, let room {
+        // A disk takes a few megabytes in this time.
+        nextLook = now + 10_000_000
+        if room.isShort {
+          cause = .refused("the statement was stopped: its temporary files leave too little room in \(room.folder); sort or group less at once")
+        }
+      }
       return cause != nil
     }
   }
@@ -52,6 +65,7 @@ public final class StateReader {
       (SQLITE_LIMIT_COLUMN, 500), (SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000), (SQLITE_LIMIT_WORKER_THREADS, 0),
     ] { sqlite3_limit(handle, kind, Int32(bound)) }
     try learn()
+    guardian.isOver = { [limit] in limit.check() }
     sqlite3_progress_handler(
       handle, 1000, { Unmanaged<Limit>.fromOpaque($0!).takeUnretainedValue().check() ? 1 : 0 }, Unmanaged.passUnretained(limit).toOpaque())
   }
@@ -80,6 +94,14 @@ public final class StateReader {
   ///   - limit: wall-clock time for all of it, waiting of `row` included.
   ///   - isCancelled: asked now and then from within SQLite.
   public func prepare(_ sql: String, limit: Duration, isCancelled: @escaping () -> Bool = { false }) throws(QueryError) -> Rows {
+    try prepare(sql, limit: limit, room: TemporaryRoom(), isCancelled: isCancelled)
+  }
+
+  func prepare(
+    _ sql: String, limit: Duration, room: TemporaryRoom, isCancelled: @escaping () -> Bool = { false }
+  ) throws(QueryError) -> Rows {
+    self.limit.room = room
+    memory = MemoryBudget(bytes: Self.memoryBytesMax)
     self.limit.seconds = limit / .seconds(1)
     self.limit.deadline = MonotonicClock.now &+ UInt64(max(0, limit / .nanoseconds(1)))
     self.limit.isCancelled = isCancelled
@@ -91,7 +113,7 @@ public final class StateReader {
     var rest = ""
     let code = sql.withCString { text in
       var tail: UnsafePointer<CChar>?
-      let code = sqlite3_prepare_v3(database.handle, text, -1, 0, &pointer, &tail)
+      let code = memory.enforced { sqlite3_prepare_v3(database.handle, text, -1, 0, &pointer, &tail) }
       if let tail { rest = String(cString: tail) }
       return code
     }
@@ -110,7 +132,7 @@ public final class StateReader {
     var pointer: OpaquePointer?
     var tail: UnsafePointer<CChar>?
     return rest.withCString { text in
-      let code = sqlite3_prepare_v3(database.handle, text, -1, 0, &pointer, &tail)
+      let code = memory.enforced { sqlite3_prepare_v3(database.handle, text, -1, 0, &pointer, &tail) }
       sqlite3_finalize(pointer)
       guard code == SQLITE_OK, pointer == nil, let tail else { return false }
       // A lone semicolon ends an empty statement.
@@ -120,6 +142,9 @@ public final class StateReader {
 
   fileprivate func failure(_ code: Int32) -> QueryError {
     if let cause = limit.cause { return cause }
+    if memory.isSpent {
+      return .refused("the statement needs more than \(Self.memoryBytesMax >> 20) MiB of memory: ask in simpler words, or for less at once")
+    }
     if let refusal = guardian.refusal { return .refused(refusal) }
     let message = String(cString: sqlite3_errmsg(database.handle))
     switch code & 0xff {
@@ -152,7 +177,7 @@ public final class StateReader {
     public func next(into line: inout [UInt8]) throws(QueryError) -> Bool {
       // The progress handler does not run while the reader of the rows is slow.
       if reader.limit.check() { throw reader.limit.cause! }
-      switch sqlite3_step(pointer) {
+      switch reader.memory.enforced({ sqlite3_step(pointer) }) {
       case SQLITE_ROW:
         JSONLine.row(of: pointer, columns: Int32(columns.count), into: &line)
         return true
