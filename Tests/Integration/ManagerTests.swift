@@ -133,7 +133,7 @@ extension MainJobTests {
       }
     }
 
-    @Test("a demoted manager that lost its database has the state again by reseed, and still no vote")
+    @Test("a demoted manager that lost its database has the state again by reseed, and still no vote; one that lost its folder joins again")
     func reseedLearner() async throws {
       try await withCluster {
         let demoted = try #require(managers.first { $0 != (try? cluster.leader) })
@@ -149,6 +149,28 @@ extension MainJobTests {
         try await eventually("it answers as a learner") {
           let rows = try cluster.orch("managers", "--format", "json", on: demoted).rows
           return (rows.contains { $0["Hostname"] == demoted && $0["Role"] == "learner" }, "\(rows)")
+        }
+
+        // Its agent is the same node still, whose learner the leader knows to have the log.
+        func id() throws -> String {
+          try cluster.orch("sql", "--format", "csv", "select raft_id from managers where node = '\(demoted)'", on: other).output
+        }
+        let before = try id()
+        let token = try cluster.must(cluster.orch("join-token", "-q", "manager", on: other)).output.trimmingCharacters(in: .whitespacesAndNewlines)
+        try cluster.must(cluster.dev("kill", demoted, "--manager"))
+        let folder = "/var/lib/orch/dev/\(cluster.name)/\(demoted)/lib/manager"
+        try FileManager.default.removeItem(atPath: folder)
+        try await eventually("it has joined") {
+          let joined = try cluster.on(
+            demoted, "timeout", "-s", "INT", "5", "\(LocalCluster.programs)/orch-manager", "join", "--token", token, "--advertise-addr",
+            "192.168.77.\(demoted.dropFirst(4)):2377", "192.168.77.\(other.dropFirst(4)):2377")
+          return (FileManager.default.fileExists(atPath: "\(folder)/raft.db"), "\(joined)")
+        }
+        try cluster.must(cluster.dev("start", demoted))
+        try await eventually("it votes, under another Raft id") {
+          let rows = try cluster.orch("managers", "--format", "json", on: demoted).rows
+          let now = try id()
+          return (rows.contains { $0["Hostname"] == demoted && $0["Role"] == "voter" } && now != before, "\(rows) \(before) \(now)")
         }
       }
     }

@@ -93,7 +93,8 @@ struct JoinService: Sendable {
     return response(certificate, authority)
   }
 
-  /// Asking twice makes one member: the row keeps its Raft id.
+  /// Asking twice makes one member: the row keeps its Raft id, unless that one has had something of the log. Then it is lost, and the leader
+  /// would wait for ever for a log that agrees with what it was told.
   private func addMember(_ request: WireJoinMemberRequest, _ peer: PeerIdentity?) async throws -> WireJoinMemberResponse {
     guard let peer else { throw StreamError(.permissionDenied, "a member needs a certificate") }
     guard consensus.isLeader else { throw notLeader() }
@@ -121,8 +122,13 @@ struct JoinService: Sendable {
     }
     if request.reseed { try await forgetMembers(of: row) }
     // An id that was removed can never come back.
-    let kept = row.manager.map(\.raftID).flatMap { consensus.membership.members[$0]?.role == .removed ? nil : $0 }
-    let raftID = request.reseed ? consensus.newRaftID() : kept ?? consensus.newRaftID()
+    var kept = row.manager.map(\.raftID).flatMap { consensus.membership.members[$0]?.role == .removed ? nil : $0 }
+    if request.reseed { kept = nil }
+    if let id = kept, try await hasMatched(id) {
+      try await forget(id, of: row)
+      kept = nil
+    }
+    let raftID = kept ?? consensus.newRaftID()
     try await propose([.nodeManager(peer.node, ManagerStatus(raftID: raftID, address: request.address))])
     do { try await consensus.addMember(raftID, node: peer.node, address: request.address) } catch let error as ConsensusError {
       throw StreamError(error)
@@ -166,9 +172,19 @@ struct JoinService: Sendable {
     for member in consensus.membership.members.values where member.role != .removed {
       guard member.node == row.id || member.raftID == row.manager?.raftID else { continue }
       guard member.raftID != consensus.id else { throw StreamError(.failedPrecondition, "node \(row.id) leads the cluster: its state is not lost") }
-      do { try await consensus.removeMember(member.raftID) } catch let error as ConsensusError { throw StreamError(error) }
-      log.notice("manager lost its state", metadata: ["node": "\(row.id)", "raft": "\(member.raftID)"])
+      try await forget(member.raftID, of: row)
     }
+  }
+
+  private func forget(_ member: RaftID, of row: Node) async throws {
+    do { try await consensus.removeMember(member) } catch let error as ConsensusError { throw StreamError(error) }
+    log.notice("manager lost its state", metadata: ["node": "\(row.id)", "raft": "\(member)"])
+  }
+
+  private func hasMatched(_ member: RaftID) async throws -> Bool {
+    do { return try await consensus.status().members.contains { $0.member.raftID == member && ($0.match ?? 0) > 0 } } catch let error
+      as ConsensusError
+    { throw StreamError(error) }
   }
 
   func authority() throws -> (Cluster, CertificateAuthority) {
