@@ -4,7 +4,7 @@ enum Fault: String, CaseIterable {
   // Consensus
   case voteNotWritten, termNotWritten, secondVote, voteForShorterLog
   case olderTermCommittedByCounting, commitBeforeQuorum, heartbeatCommitsUnknown
-  case acknowledgedBeforeSync, failedSyncIgnored, damagedTailCut, checksumIgnored, tailNotCut
+  case acknowledgedBeforeSync, failedSyncIgnored, damagedTailCut, writeAheadLogCut, checksumIgnored, tailNotCut
   case appendWithoutMatch, learnerCounted, wipedMemberVotes, staleRead, readFromFollower, answeredBeforeCommit
   case leaseTooLong, leaseDespitePauses
   case inflightLimitForgotten
@@ -27,6 +27,7 @@ enum Fault: String, CaseIterable {
     case .acknowledgedBeforeSync: "a write is said to be durable before its fsync"
     case .failedSyncIgnored: "a failed fsync is taken for a success"
     case .damagedTailCut: "the log is silently cut at a damaged entry"
+    case .writeAheadLogCut: "the write-ahead log is taken to end at a damaged frame"
     case .checksumIgnored: "checksums of entries are not verified"
     case .tailNotCut: "conflicting entries after the new ones stay in the log"
     case .appendWithoutMatch: "a follower takes entries without looking whether the one before matches"

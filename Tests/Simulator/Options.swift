@@ -13,6 +13,8 @@ struct Options {
   var secondsMax: Int?
   /// Each seed twice, to see that it is the same run.
   var twice = false
+  /// Whose failures are to be kept.
+  var isFresh = false
 
   enum Wish {
     case usage(String?)
@@ -42,6 +44,7 @@ struct Options {
         guard let count = value().flatMap({ UInt64($0) }) else { return .usage("--fresh wants a number of seeds") }
         let first = UInt64.random(in: 1...UInt64(UInt32.max)) * 1_000
         options.seeds += first..<first + count
+        options.isFresh = true
       case "--file":
         guard let path = value(), let seeds = fileSeeds(path) else { return .usage("--file wants a file of seeds") }
         options.seeds += seeds

@@ -29,6 +29,10 @@ struct Runner {
       print("\nseed \(outcome.seed) failed: \(outcome.failure!.checker): \(outcome.failure!.what)")
       if outcome.failure!.checker != "trap", options.seeds.count > 0 { _ = replay(outcome.seed, showAll: false) }
       print("replay: simulator --seed \(outcome.seed)\(options.fault.map { " --fault \($0.rawValue)" } ?? "") --events")
+      if options.isFresh, options.fault == nil {
+        let what = outcome.failure!.what.split(separator: "\n").first ?? ""
+        print("to keep it, append to Tests/Simulator/regressions.txt (in your own words):\n\(outcome.seed) \(outcome.failure!.checker): \(what)")
+      }
     }
     let names = ["events", "entries", "elections", "crashes", "snapshots", "calls", "containers"]
     let sums = names.indices.map { place in "\(outcomes.reduce(0) { $0 + ($1.figures.count > place ? $1.figures[place] : 0) }) \(names[place])" }

@@ -28,6 +28,10 @@ final class SimulatedDisk: ReplicaLog, @unchecked Sendable {
   var isFull = false
   /// A bit rotted: it will be found out.
   private(set) var isCorrupt = false
+  /// As it was `writesSince` transactions ago: what a write-ahead log holds that ends there.
+  private var earlier: SimulatedDisk?
+  private(set) var writesSince = 0
+  private var isCutShort = false
   /// Planted faults change what a disk does.
   let fault: Fault?
 
@@ -43,6 +47,7 @@ final class SimulatedDisk: ReplicaLog, @unchecked Sendable {
   func holds(_ index: UInt64, term: UInt64) -> Bool { index <= compacted.index || entry(index)?.term == term }
 
   func write(_ batch: WriteBatch) {
+    writesSince += 1
     if let id = batch.raftID { raftID = id }
     if let snapshot = batch.snapshot { install(snapshot) }
     if var hard = batch.hardState {
@@ -117,6 +122,11 @@ final class SimulatedDisk: ReplicaLog, @unchecked Sendable {
 
   /// Verifies as the store does.
   func load() throws(StoreError) -> LoadedState {
+    if isCutShort {
+      guard fault == .writeAheadLogCut, let earlier else { throw .damaged(table: "raft.db-wal", row: "frame", reason: "checksum") }
+      take(earlier)
+      isCutShort = false
+    }
     var entries: [StoredEntry] = []
     for row in log {
       if row.checksum != row.entry.checksum {
@@ -182,7 +192,25 @@ final class SimulatedDisk: ReplicaLog, @unchecked Sendable {
     return true
   }
 
+  /// The transactions from here on are those that `cutShort` takes away.
+  func remember() {
+    let copy = SimulatedDisk(fault: fault)
+    copy.take(self)
+    (earlier, writesSince) = (copy, 0)
+  }
+
+  /// A bit rots in a frame of the write-ahead log; all that was written since `remember` lies behind it.
+  func cutShort() { (isCutShort, isCorrupt) = (true, true) }
+
+  private func take(_ other: SimulatedDisk) {
+    (raftID, hardState, membership, compacted, log, appliedIndex) =
+      (other.raftID, other.hardState, other.membership, other.compacted, other.log, other.appliedIndex)
+    (cluster, nodes, services, revisions, tasks) = (other.cluster, other.nodes, other.services, other.revisions, other.tasks)
+    (networks, volumes, stacks, files) = (other.networks, other.volumes, other.stacks, other.files)
+  }
+
   func wipe() {
+    (earlier, isCutShort) = (nil, false)
     (raftID, hardState, membership, compacted, log, appliedIndex) = (nil, .init(), .init(), .init(index: 0, term: 0), [], 0)
     (cluster, nodes, services, revisions, tasks, networks, volumes, stacks) = (nil, [:], [:], [:], [:], [:], [:], [:])
     files = [:]

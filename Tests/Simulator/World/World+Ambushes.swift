@@ -11,7 +11,7 @@ enum Ambush: String, CaseIterable {
   case shortReigns
   /// A manager crashes when it has just overwritten what another leader had given it.
   case overwriting
-  /// What a manager has just written rots, and it crashes.
+  /// What a manager has just written rots, and it crashes: an entry, or a frame of the write-ahead log with transactions behind it.
   case rottingTail
   /// The leader hears no other manager for a while (or its process stands still), and somebody asks it all the time whether it knows what
   /// others accept meanwhile.
@@ -23,6 +23,8 @@ struct Ambushes {
   var crashesVotersUntil: Time = 0
   var reignsUntil: Time = 0
   var rotsUntil: Time = 0
+  /// So many transactions behind the frame that rots; nil: an entry does.
+  var cutsWrites: Int?
   /// Appends that a leader may still send to each other manager; nil: as many as it wants.
   var appendsLeft: [Int: Int] = [:]
   /// Came down by an ambush, and come back when the next one does.
@@ -42,7 +44,10 @@ extension World {
       guard let leader = managers.first(where: { $0.isUp && $0.view.leadership.isLeader }) else { return }
       tell("fate", "reigns are short")
       fell(leader)
-    case .rottingTail?: ambushes.rotsUntil = now + .seconds(2)
+    case .rottingTail?:
+      ambushes.rotsUntil = now + .seconds(2)
+      ambushes.cutsWrites = walChance.chance(permille: 500) ? walChance.int(2...12) : nil
+      if ambushes.cutsWrites != nil { for host in managers { host.disk.remember() } }
     case .deafLeader?: deafen()
     case .overwriting?, nil: break
     }
@@ -148,9 +153,16 @@ extension World {
       return true
     }
     guard now < ambushes.rotsUntil, batch.entries.contains(where: { $0.kind == Entry.Kind.command.rawValue }), mayLoseADisk else { return false }
-    ambushes.rotsUntil = 0
-    guard host.disk.corruptTail() else { return false }
-    tell(host.address, "the last entry of its log rots; the log ends at \(host.disk.lastIndex)")
+    if let count = ambushes.cutsWrites {
+      guard host.disk.writesSince >= count else { return false }
+      ambushes.rotsUntil = 0
+      host.disk.cutShort()
+      tell(host.address, "a frame of its write-ahead log rots, \(host.disk.writesSince) transactions lie behind it")
+    } else {
+      ambushes.rotsUntil = 0
+      guard host.disk.corruptTail() else { return false }
+      tell(host.address, "the last entry of its log rots; the log ends at \(host.disk.lastIndex)")
+    }
     fell(host, downFor: .milliseconds(ambushChance.int(10...500)))
     return true
   }

@@ -79,6 +79,7 @@ final class World {
   var misfortuneChance: Random
   var coreChance: Random
   var ambushChance: Random
+  var walChance: Random
   var ambushes = Ambushes()
 
   var oracle: Oracle
@@ -103,6 +104,7 @@ final class World {
     coreChance = chance.fork()
     // Of its own: a seed without ambushes is what it was before there were any.
     ambushChance = Random(seed: ~seed)
+    walChance = Random(seed: seed &* 0xD134_2543_DE82_EF95 &+ 1)
     oracle = Oracle()
   }
 
