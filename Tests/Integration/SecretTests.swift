@@ -89,8 +89,12 @@ extension MainJobTests {
           LocalCluster.run("\(LocalCluster.programs)/orch", arguments, environment: ["ORCH_HOST": cluster.socket()]))
         #expect(!answer.output.contains(content) && !answer.output.contains(Data(content.utf8).base64EncodedString()))
       }
+      // The managers' databases and their write-ahead logs among them, and a backup.
       let places = try places()
       #expect(places.files.isEmpty, "\(places.files)")
+      try cluster.must(cluster.orch("backup", "-q", "\(folder)/backup.db"))
+      let backup = try Data(contentsOf: URL(fileURLWithPath: "\(folder)/backup.db"))
+      #expect(backup.range(of: Data("sec_key".utf8)) != nil && backup.range(of: Data(content.utf8)) == nil)
       #expect(places.processes.allSatisfy { $0.contains("host2") } && !places.processes.isEmpty, "\(places.processes)")
 
       let refused = try cluster.orch("secret", "rm", "sec_key")

@@ -65,7 +65,7 @@ final class ChaosFaults {
     case .kill(let target):
       for host in targets(target) { kill(host) }
       return targets(target).map { .start($0) }
-    case .power(let target):
+    case .killHost(let target):
       for host in targets(target) {
         expectAlive(host)
         pids[host] = nil
