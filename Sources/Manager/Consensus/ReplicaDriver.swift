@@ -149,6 +149,7 @@ final class ReplicaDriver: @unchecked Sendable {
       lives += 1
       var core = try ReplicaCore(config: config, loaded: opened.loaded, reader: opened.log, decoder: .wire)
       log[metadataKey: "raft"] = "\(core.id)"
+      log.info("database opened", metadata: ["sqlite": "\(Store.sqliteVersion)", "path": "\(configuration.path)"])
       if trouble != nil { overcame() }
       let first = core.begin()
       self.core = core

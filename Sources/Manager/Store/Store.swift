@@ -1,3 +1,4 @@
+import CSQLite
 import Glibc
 import Model
 @_exported import Replica
@@ -15,6 +16,8 @@ import Model
 /// thread, that of Consensus, since every call may block on the disk.
 public final class Store {
   public let path: String
+  /// Of the library that runs.
+  public static var sqliteVersion: String { String(cString: sqlite3_libversion()) }
   let database: Database
   /// Held as long as this process uses the file; the kernel frees it however the process ends.
   private let lock: Int32
