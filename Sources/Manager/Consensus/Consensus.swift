@@ -121,7 +121,7 @@ public final class Consensus: Sendable {
   public func propose(_ command: Command) async throws -> (index: UInt64, changes: [StateChange]) {
     let data = try command.serialized()
     guard data.count <= configuration.commandBytesMax else { throw ConsensusError.tooLarge(bytes: data.count, bound: configuration.commandBytesMax) }
-    return try await ask(bytes: data.count + 64, bound: configuration.waitingBytesMax) {
+    return try await ask(bytes: data.count + 64) {
       .propose(data, $0)
     } answer: {
       if case .applied(let index, let changes) = $0 { (index, changes) } else { nil }
@@ -283,7 +283,7 @@ public final class Consensus: Sendable {
   // MARK: - The thread
 
   private func ask<Value: Sendable>(
-    bytes: Int = 0, bound: Int? = nil, _ input: @escaping @Sendable (RequestID) -> ReplicaCore.Input,
+    bytes: Int = 64, _ input: @escaping @Sendable (RequestID) -> ReplicaCore.Input,
     answer: @escaping @Sendable (ReplicaCore.Answer) -> Value?
   ) async throws -> Value {
     try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Value, any Error>) in
@@ -292,9 +292,9 @@ public final class Consensus: Sendable {
         guard let value = answer(given) else { preconditionFailure("a question was answered with \(given)") }
         continuation.resume(returning: value)
       }
-      switch mailbox.put([(.ask(question), bytes)], bound: bound, as: .ask) {
+      switch mailbox.put([(.ask(question), bytes)], bound: configuration.waitingBytesMax, as: .ask) {
       case .accepted: break
-      case .full: continuation.resume(throwing: ConsensusError.busy("\(configuration.waitingBytesMax) bytes of changes wait already"))
+      case .full: continuation.resume(throwing: ConsensusError.busy("\(configuration.waitingBytesMax) bytes of changes and questions wait already"))
       case .closed: continuation.resume(throwing: endReason)
       }
     }

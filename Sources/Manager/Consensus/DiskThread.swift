@@ -32,7 +32,8 @@ final class DiskThread: Sendable {
               store = opened
             } catch { report(.opened(.failure(error))) }
           case .reopen(let room):
-            // All of the file's connections are closed before, so that it is read as after a restart.
+            // This manager's own connections are closed before, so that the file is read as after a restart. An `orch sql` that runs keeps
+            // its own, and with it the WAL's index: that names only what an fsync had answered for.
             store = nil
             do throws(StoreError) {
               let opened = try Store.reopen(path: path, room: room)

@@ -38,7 +38,8 @@ public final class PeerTransport: RaftTransport {
     router.on(.raft, allow: .manager, onEventLoop: true) { [weak consensus] peer, stream in
       while let batch = try await stream.receive(WireRaftBatch.self) {
         guard let consensus else { throw StreamError(.unavailable, "this manager is stopping") }
-        let messages = try batch.messages.map { try $0.model() }
+        // A snapshot without its state, which comes on a stream of its own, could only end this member.
+        let messages = try batch.messages.map { try $0.model() }.filter { if case .snapshot = $0.body { false } else { true } }
         for sender in Set(messages.map(\.from)) { try consensus.check(sender, node: peer?.node) }
         consensus.receive(messages, address: batch.senderAddress)
       }

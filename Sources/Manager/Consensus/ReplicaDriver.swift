@@ -70,8 +70,12 @@ final class ReplicaDriver: @unchecked Sendable {
     // What comes while the database is being loaded waits.
     var inputs: [ReplicaCore.Input] = []
     var deadline = UInt64.max
-    while end == nil {
-      if events.isEmpty { events = mailbox.takeTurn(until: deadline)[...] }
+    var hasTurn = false
+    while true {
+      if !hasTurn { events = mailbox.takeTurn(until: deadline)[...] }
+      hasTurn = true
+      // By whoever had the turn.
+      guard end == nil else { break }
       inputs.reserveCapacity(Self.eventsMax + 1)
       for event in events.prefix(Self.eventsMax) { if let input = input(event) { inputs.append(input) } }
       events = events.dropFirst(Self.eventsMax)
@@ -94,6 +98,7 @@ final class ReplicaDriver: @unchecked Sendable {
       guard events.isEmpty, end == nil else { continue }
       deadline = trouble.map(\.deadline) ?? (core == nil ? .max : tick)
       mailbox.endTurn(admitted: admitted)
+      hasTurn = false
     }
     let reason = end ?? .stopped
     core = nil

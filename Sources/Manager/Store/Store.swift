@@ -24,6 +24,8 @@ public final class Store {
   private let checkpointer: Checkpointer
   private var logRoom: LogRoom
   private var failure: StoreError?
+  /// Of a checkpoint: the next write hears of it as it was.
+  private var untold: StoreError?
   /// The log's last index, to know what an append has to truncate.
   var lastIndex: UInt64 = 0
   var compacted = SnapshotPoint(index: 0, term: 0)
@@ -53,6 +55,10 @@ public final class Store {
 
   /// One transaction. When it throws, nothing of the batch is kept and the store is done for.
   public func write(_ batch: WriteBatch) throws(StoreError) {
+    if let untold {
+      self.untold = nil
+      throw untold
+    }
     if let failure { throw .failed(earlier: "\(failure)") }
     guard !batch.isEmpty else { return }
     let (last, compacted, applied) = (lastIndex, compacted, appliedIndex)
@@ -76,7 +82,10 @@ public final class Store {
     // What is written stays acknowledged; the next write hears of it.
     do throws(StoreError) {
       if try checkpointer.committed(pages: database.logPages) { _ = try database.text("PRAGMA wal_checkpoint(PASSIVE)") }
-    } catch { failure = error }
+    } catch {
+      (failure, untold) = (error, error)
+      database.leaveAsIs()
+    }
   }
 
   private func put(_ state: StoredHardState) throws(StoreError) {

@@ -108,6 +108,10 @@ import Wire
       #expect(manager.consensus.snapshot.volumes["early"] != nil)
       managers.append(manager)
     }
+    // A snapshot among the other messages comes without its state: it is dropped.
+    let alone = SnapshotMetadata(index: 1_000_000, term: 9, confState: ConfState())
+    managers[1].transport.send(
+      [Message(from: managers[1].raftID, to: first.raftID, term: 9, body: .snapshot(alone))], to: RaftPeer(id: first.raftID, address: first.address))
     let clock = ContinuousClock()
     let started = clock.now
     for number in 0..<100 { try await first.consensus.propose(Command(actions: [volume("v\(number)")])) }
