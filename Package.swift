@@ -47,6 +47,7 @@ let shared: [Target] = [
   systemLibrary("CSeccomp", "libseccomp", "libseccomp-dev"),
   systemLibrary("CCap", "libcap", "libcap-dev"),
   systemLibrary("CZlib", "zlib", "zlib1g-dev"),
+  systemLibrary("CZstd", "libzstd", "libzstd-dev"),
   systemLibrary("CNFTables", "libnftables", "libnftables-dev"),
   .target(name: "CLinux", path: "Sources/Shared/CLinux"),
   room("Model", "Shared/Model", [trees]),
@@ -62,6 +63,7 @@ let shared: [Target] = [
   room("Telemetry", "Shared/Telemetry", [log]),
   room("LinuxSystem", "Shared/LinuxSystem", ["CLinux", "CCap"]),
   room("Netlink", "Shared/Netlink", ["LinuxSystem", "CLinux"]),
+  room("RegistryLogin", "Shared/RegistryLogin", ["LinuxSystem"]),
 ]
 
 let manager: [Target] = [
@@ -76,7 +78,7 @@ let manager: [Target] = [
   room("Consensus", "Manager/Consensus", ["Model", "Raft", "Replica", "Store", "Wire", "Transport", "LinuxSystem", protobuf, log, deque]),
   room(
     "ControlAPI", "Manager/ControlAPI",
-    ["Model", "Surroundings", "API", "Orchestrator", hummingbird, hummingbirdCore, hummingbirdTLS, nioSSL, log] + nio),
+    ["Model", "Surroundings", "RegistryLogin", "API", "Orchestrator", hummingbird, hummingbirdCore, hummingbirdTLS, nioSSL, log] + nio),
   .executableTarget(
     name: "orch-manager",
     dependencies: [
@@ -93,7 +95,9 @@ let agent: [Target] = [
   room("Runtime", "Agent/Runtime", ["Model", "Surroundings", "LinuxSystem", "CLinux", "Launch", "Seccomp", "Cgroups", log]),
   room("OCI", "Agent/OCI", []),
   room("Bundle", "Agent/Bundle", ["OCI", "LinuxSystem", "CLinux", "Launch", "Seccomp", "Cgroups"]),
-  room("AgentImage", "Agent/Image", ["Model", "LinuxSystem", "CLinux", "CZlib", crypto, httpClient, log] + nio),
+  room(
+    "AgentImage", "Agent/Image",
+    ["Model", "Surroundings", "LinuxSystem", "RegistryLogin", "CLinux", "CZlib", "CZstd", crypto, httpClient, log, nioSSL] + nio),
   room("DNS", "Agent/DNS", ["Model", "LinuxSystem", "CLinux", log]),
   room("AgentNetwork", "Agent/Network", ["Model", "LinuxSystem", "CLinux", "Netlink", "CNFTables", log]),
   room("AgentVolume", "Agent/Volume", ["Model", "LinuxSystem", "CLinux"]),
@@ -113,7 +117,8 @@ let agent: [Target] = [
   .executableTarget(
     name: "orch-agent",
     dependencies: [
-      "Model", "Surroundings", "Wire", "Worker", "Runtime", "Cgroups", "AgentImage", "AgentNetwork", "AgentVolume", "DNS", "LinuxSystem", "Identity",
+      "Model", "Surroundings", "Wire", "Worker", "Runtime", "Cgroups", "AgentImage", "AgentNetwork", "AgentVolume", "DNS", "LinuxSystem",
+      "RegistryLogin", "Identity",
       "Transport", "Telemetry", arguments, log, lifecycle, protobuf,
     ] + nio, path: "Sources/Agent/Daemon", swiftSettings: strict),
 ]
@@ -124,7 +129,7 @@ let cli: [Target] = [
   .executableTarget(
     name: "orch",
     dependencies: [
-      "Model", "Manifest", "API", "APIClient", "Identity", "Telemetry", "Surroundings", "DevCluster", arguments,
+      "Model", "Manifest", "API", "APIClient", "Identity", "RegistryLogin", "LinuxSystem", "Telemetry", "Surroundings", "DevCluster", arguments,
       .product(name: "NIOCore", package: "swift-nio"),
     ],
     path: "Sources/CLI/Command", swiftSettings: strict),
@@ -142,7 +147,9 @@ let testTargets: [Target] = [
   // Parsers of outside bytes (docs/development.md): a debug build lets it in.
   .executableTarget(
     name: "fuzz",
-    dependencies: ["Model", "API", "Manifest", "Identity", "Wire", "Transport", "DNS", "AgentImage", "ControlAPI", "OCI", "Bundle", protobuf],
+    dependencies: [
+      "Model", "API", "Manifest", "Identity", "Wire", "Transport", "DNS", "AgentImage", "LinuxSystem", "ControlAPI", "OCI", "Bundle", protobuf,
+    ],
     path: "Tests/Fuzz", exclude: ["Corpus"], swiftSettings: strict),
   tests("Model", "Shared"),
   tests("Manifest", "Shared", ["Model"]),
@@ -152,6 +159,7 @@ let testTargets: [Target] = [
   tests("Transport", "Shared", ["Model", "Surroundings", "Identity", "Wire", protobuf, log, nioSSL] + nio),
   tests("LinuxSystem", "Shared", ["CLinux"]),
   tests("Netlink", "Shared"),
+  tests("RegistryLogin", "Shared", ["LinuxSystem"]),
   tests("Raft", "Manager", ["Model"], exclude: ["testdata"]),
   tests("Replica", "Manager", ["Model", "Raft"]),
   tests("Store", "Manager", ["Model", "CSQLite", "Wire"]),
@@ -168,7 +176,7 @@ let testTargets: [Target] = [
   tests("OCI", "Agent"),
   tests("Bundle", "Agent", ["LinuxSystem", "CLinux"]),
   tests("Runtime", "Agent", ["LinuxSystem", "Cgroups", "Seccomp", "Model"]),
-  tests("AgentImage", "Agent", ["LinuxSystem", "CLinux", "CZlib", "Model"]),
+  tests("AgentImage", "Agent", ["LinuxSystem", "CLinux", "CZlib", "CZstd", "Model", crypto]),
   tests("DNS", "Agent", ["Model", "LinuxSystem", log]),
   tests("AgentNetwork", "Agent", ["Model", "Netlink", "LinuxSystem", log]),
   tests("AgentVolume", "Agent", ["LinuxSystem", "CLinux", "Model"]),

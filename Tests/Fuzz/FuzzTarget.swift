@@ -1,7 +1,7 @@
 import Model
 
 enum FuzzTarget: String, CaseIterable, CustomStringConvertible {
-  case manifest, tar, dns, frame, command, challenge, word, bundle
+  case manifest, tar, layer, dns, frame, command, challenge, word, bundle
   case environmentFile = "environment-file"
   case imageDocument = "image-document"
   case apiRequest = "api-request"
@@ -14,6 +14,7 @@ enum FuzzTarget: String, CaseIterable, CustomStringConvertible {
       case .manifest: feedManifest(bytes)
       case .environmentFile: feedEnvironmentFile(bytes)
       case .tar: feedTar(bytes)
+      case .layer: feedLayer(bytes)
       case .imageDocument: feedImageDocument(bytes)
       case .challenge: feedChallenge(bytes)
       case .dns: feedDNS(bytes)

@@ -4,7 +4,9 @@
   import API
   @testable import Bundle
   @testable import DNS
+  import Glibc
   import Identity
+  import LinuxSystem
   import Manifest
   import Model
   import OCI
@@ -58,6 +60,28 @@
     } catch {}
   }
 
+  /// Unpacked into a folder of its own: whatever happens, what is beside it stays as it was. Whiteouts need root.
+  func feedLayer(_ bytes: [UInt8]) {
+    let folder = "/tmp/orch-fuzz-\(getpid())"
+    let secret = folder + "/outside/secret"
+    do {
+      try Files.removeTree(folder)
+      try Files.makeDirectories(folder + "/layer", mode: 0o755)
+      try Files.makeDirectories(folder + "/outside", mode: 0o755)
+      try Files.writeAtomically(secret, "secret", durable: false)
+    } catch { fatalError("\(error)") }
+    defer { try? Files.removeTree(folder) }
+    if let source = try? InflatingSource(Bytes(bytes)),
+      let unpacker = try? LayerUnpacker(folder: folder + "/layer", maximumBytes: 1 << 20, maximumEntries: 200)
+    {
+      try? unpacker.unpack(TarReader(source))
+    }
+    promise((try? Files.list(folder)) == ["layer", "outside"] && (try? Files.list(folder + "/outside")) == ["secret"], "something was made outside")
+    promise((try? Files.text(secret)) == "secret", "something was written outside")
+    var status = stat()
+    promise(lstat(secret, &status) == 0 && status.st_nlink == 1 && status.st_mode & 0o7777 == 0o600, "a link or a mode outside")
+  }
+
   private final class Bytes: ByteSource {
     private var rest: ArraySlice<UInt8>
     init(_ bytes: [UInt8]) { rest = bytes[...] }
@@ -79,7 +103,16 @@
     if let index: IndexDocument = try? decode(bytes, "fuzz") { _ = index }
   }
 
-  func feedChallenge(_ bytes: [UInt8]) { _ = RegistryClient.parse(text(bytes)) }
+  /// What a registry says beside its documents: challenges, tokens, where to go.
+  func feedChallenge(_ bytes: [UInt8]) {
+    let lines = text(bytes).split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+    let challenges = Challenge.all(lines)
+    promise(challenges.allSatisfy { !$0.scheme.isEmpty }, "a challenge without a scheme")
+    if let answer = try? TokenAnswer(bytes, "fuzz") {
+      promise(answer.token.utf8.allSatisfy { (33...126).contains($0) } && (60...86_400).contains(answer.seconds), "a token that is no header's value")
+    }
+    for line in lines { _ = RegistryHost.origin(of: line) }
+  }
 
   /// What was read is written and read again; the zone answers or is silent.
   func feedDNS(_ bytes: [UInt8]) {

@@ -355,6 +355,34 @@ struct MainJobTests {
       #expect(try cluster.running("pull_pulled").count == 3)
       try cluster.must(cluster.orch("down", "pull"))
     }
+    try images(folder)
+  }
+
+  /// By hand: to all hosts, from one back to the registry, into a file and out of it, away again; docker's commands see the same.
+  private func images(_ folder: String) throws {
+    let (name, copy) = ("192.168.77.1:5000/team/web:two", "192.168.77.1:5000/copy/web:1")
+    let pulled = try cluster.must(cluster.orch("image", "pull", "--all-hosts", name))
+    for host in ["host1", "host2", "host3"] { #expect(pulled.output.contains("\(host): Status: Image is up to date for \(name)"), "\(pulled)") }
+    try cluster.must(cluster.orch("image", "tag", name, copy, "--node", "host2"))
+    let pushed = try cluster.must(cluster.orch("image", "push", copy, "--node", "host2"))
+    #expect(pushed.output.contains("1: digest: sha256:") && pushed.output.contains(": Mounted"), "\(pushed)")
+    try cluster.must(cluster.orch("image", "pull", "-q", copy, "--node", "host3"))
+    let inspected = try cluster.must(cluster.orch("image", "inspect", copy, "--node", "host3"))
+    #expect(inspected.output.contains("\"Host\": \"host3\"") && inspected.output.contains(copy), "\(inspected)")
+    let missing = try cluster.orch("image", "inspect", "192.168.77.1:5000/none:1")
+    #expect(missing.code == 1 && missing.errors.contains("No such image"), "\(missing)")
+    for format in ["docker", "oci"] {
+      try cluster.must(cluster.orch("image", "save", copy, "--node", "host3", "-o", "\(folder)/\(format).tar", "--format", format))
+      try cluster.must(cluster.orch("image", "rm", "--force", copy, "--node", "host2"))
+      try cluster.must(cluster.orch("image", "load", "\(folder)/\(format).tar", "--node", "host2"))
+      #expect(try cluster.must(cluster.orch("image", "ls", "--node", "host2")).output.contains("192.168.77.1:5000/copy/web"))
+    }
+    #expect(try !cluster.must(cluster.orch("image", "history", copy, "--node", "host2")).output.isEmpty)
+    #expect(try cluster.must(cluster.docker("pull", name)).output.contains("Digest: sha256:"))
+    #expect(try cluster.must(cluster.docker("images", "--format", "{{.Repository}}")).output.contains("192.168.77.1:5000/team/web"))
+    let removed = try cluster.must(cluster.orch("image", "rm", "--force", "--all-hosts", name, copy))
+    #expect(removed.output.contains("host2: Untagged: \(copy)"), "\(removed)")
+    #expect(try !cluster.must(cluster.orch("image", "ls")).output.contains("192.168.77.1:5000"))
   }
 
   @Test("5: limits, exit codes and out-of-memory kills are reported; a volume outlives its containers until it is removed")

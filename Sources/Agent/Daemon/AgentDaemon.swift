@@ -49,14 +49,12 @@ struct AgentDaemon {
     for folder in [options.stateDir, options.runDir] { try SecretFile.makeFolder(folder) }
     let program = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
     let initPath = URL(fileURLWithPath: program).deletingLastPathComponent().appendingPathComponent("orch-init").path
-    var images = ImageStoreConfiguration()
-    images.insecureRegistries = Set(options.insecureRegistries)
     return Rooms(
       runtime: try ContainerRuntime(
         configuration: RuntimeConfiguration(
           stateDirectory: "\(options.runDir)/containers", dataDirectory: "\(options.stateDir)/containers", cgroupParent: options.cgroupParent,
           initPath: initPath)),
-      images: try ImageStore(directory: "\(options.stateDir)/images", configuration: images),
+      images: try ImageStore(directory: "\(options.stateDir)/images", configuration: options.images()),
       volumes: try VolumeStore(directory: "\(options.stateDir)/volumes"),
       network: try OverlayNetwork(configuration: .init(underlayAddress: underlay, runDirectory: options.runDir), log: log),
       names: try NameServer(log: log), underlay: underlay, stateDirectory: options.stateDir, runDirectory: options.runDir, node: identity.node)
@@ -95,6 +93,8 @@ struct AgentDaemon {
     } catch {
       log.error("find networks again: \(error)")
     }
+    // Of tasks that are known but have no container yet, too: they may be about to get one.
+    await rooms.images.recover(users: Set(found.map(\.containerID)).union(tasks.keys.map(\.description)))
     if !found.isEmpty { log.info("found \(found.count) containers again") }
     await agent.input(.recovered(kept, found))
   }

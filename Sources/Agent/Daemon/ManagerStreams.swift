@@ -18,6 +18,7 @@ struct ManagerStreams: Sendable {
     router.on(.logs, allow: .manager) { _, stream in try await logs(stream) }
     router.on(.exec, allow: .manager) { _, stream in try await exec(stream) }
     router.on(.imageLoad, allow: .manager) { _, stream in try await load(stream) }
+    router.on(.imageCommand, allow: .manager) { _, stream in try await images(stream) }
     router.unary(.imageList, allow: .manager) { (_, _: WireEmpty) in list() }
     router.unary(.portCheck, allow: .manager) { (_, request: WirePortCheck) in
       var answer = WirePortConflicts()
@@ -208,6 +209,7 @@ struct ManagerStreams: Sendable {
       var entry = WireImage()
       entry.name = image.name ?? ""
       entry.id = image.id.description
+      entry.digest = image.digest.description
       entry.size = image.size
       entry.createdAt = image.createdAt.nanoseconds
       return entry

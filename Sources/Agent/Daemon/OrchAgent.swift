@@ -1,8 +1,10 @@
+import AgentImage
 import ArgumentParser
 import Foundation
 import Identity
 import Logging
 import Model
+import RegistryLogin
 import Telemetry
 import Transport
 import Wire
@@ -24,8 +26,38 @@ struct OrchAgent: AsyncParsableCommand {
     var advertiseAddr: String?
     @Option(help: "Below this cgroup containers get theirs.") var cgroupParent = "orch"
     @Option(name: .customLong("insecure-registry"), help: "HOST:PORT of a registry that speaks plain HTTP.") var insecureRegistries: [String] = []
+    @Option(
+      name: .customLong("registry-mirror"),
+      help: ArgumentHelp("Asked before the registry HOST, for pulls; repeatable. http:// declares plain HTTP.", valueName: "HOST=URL"))
+    var registryMirrors: [String] = []
+    @Option(help: "docker's config.json with this host's credentials for the images of tasks; default: $DOCKER_CONFIG or ~/.docker.")
+    var registryConfig: String?
+    @Option(help: "Percent of the disk that may be used before unused images that can be pulled again are removed; 100: never.")
+    var imageHighWater = 85
+    @Option(help: "Percent of the disk to come down to then.") var imageLowWater = 80
     @Option(help: "Folder of this host's manager, if it has one: both are one node then.") var managerStateDir = "/var/lib/orch/manager"
     @Option(help: "trace, debug, info, notice, warning or error; also ORCH_LOG.") var logLevel: String?
+
+    func validate() throws {
+      guard (1...100).contains(imageHighWater), (0...imageHighWater).contains(imageLowWater) else {
+        throw ValidationError("--image-high-water is 1 to 100, and --image-low-water at most as much")
+      }
+      for mirror in registryMirrors where !mirror.contains("=") || !mirror.contains("://") {
+        throw ValidationError("--registry-mirror takes HOST=URL, such as docker.io=https://mirror.example, not '\(mirror)'")
+      }
+    }
+
+    func images() -> ImageStoreConfiguration {
+      var images = ImageStoreConfiguration()
+      images.insecureRegistries = Set(insecureRegistries)
+      for mirror in registryMirrors {
+        let parts = mirror.split(separator: "=", maxSplits: 1).map(String.init)
+        images.mirrors[parts[0], default: []].append(parts[1])
+      }
+      images.credentialsFile = registryConfig ?? CredentialsFile.path { ProcessInfo.processInfo.environment[$0] } ?? "/root/.docker/config.json"
+      (images.highWater, images.lowWater) = (imageHighWater, imageLowWater)
+      return images
+    }
 
     func address() throws -> IPv4Address? {
       guard let advertiseAddr else { return nil }

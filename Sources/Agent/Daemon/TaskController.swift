@@ -109,6 +109,7 @@ actor TaskController {
   func remove() async {
     await release()
     do { try await rooms.runtime.delete(container) } catch { log.warning("task \(id): \(error)") }
+    await rooms.images.release(container)
     let directory = rooms.taskDirectory(id)
     try? await offPool { try FileManager.default.removeItem(atPath: directory) }
   }
@@ -119,6 +120,7 @@ actor TaskController {
     let spec = order.container
     let template = Template(order: order, node: rooms.node)
     let image = try await image(spec.image)
+    try await rooms.images.use(image, by: container)
 
     let args = (spec.command ?? image.config.entrypoint) + (spec.args ?? (spec.command == nil ? image.config.cmd : []))
     guard !args.isEmpty else { throw AgentError("image \(spec.image) names no command: give the service one (`command:`)") }

@@ -39,7 +39,12 @@ struct TarArchive: Archive {
       let name = Self.normalized(text(entry.name))
       guard members.count < 100_000 else { throw ImageError(.hostile, "read", "the archive", "it has more than 100000 members") }
       switch entry.kind {
-      case .file: members[name] = tar.position..<(tar.position + entry.size)
+      case .file:
+        // The largest sizes, added to a position, are no number any more.
+        let (end, overflow) = tar.position.addingReportingOverflow(entry.size)
+        guard !overflow else { throw ImageError(.corrupt, "read", "the archive", "'\(text(entry.name))' has an impossible size") }
+        // Of a sparse member there is no range with its content: it is none of ours.
+        if entry.segments == nil { members[name] = tar.position..<end }
       case .hardLink: links.append((name, Self.normalized(text(entry.linkName))))
       case .symbolicLink:
         let folder = name.lastIndex(of: "/").map { String(name[...$0]) } ?? ""

@@ -16,7 +16,7 @@ struct ArchiveLoader {
     try check(stat(path, &status), "open the archive", path)
     if status.st_mode & S_IFMT == S_IFDIR { return try load(FolderArchive(path: path), name) }
     if status.st_size == 0 { throw noArchive("it is empty") }
-    guard try isGzip(path) else { return try load(TarArchive(path), name) }
+    guard try isPacked(path) else { return try load(TarArchive(path), name) }
     let plain = content.temporary()
     defer { unlink(plain) }
     try inflate(path, plain)
@@ -44,16 +44,16 @@ struct ArchiveLoader {
   // MARK: - docker save
 
   private func saved(_ image: SavedImage, _ archive: some Archive) throws -> Loaded {
+    // What is wrong with the names is known before anything is unpacked.
+    let names = try (image.RepoTags ?? []).map { try ImageReference($0) }
     guard let config = try archive.document(image.Config) else { throw missing(image.Config) }
     let diffIDs = try (decode(config, image.Config) as ConfigDocument).diffIDs(image.Config)
     guard diffIDs.count == image.Layers.count else { throw layerCount(image.Layers.count, diffIDs.count) }
     var layers: [Descriptor] = []
     for (name, diffID) in zip(image.Layers, diffIDs) {
-      guard let source = try archive.source(name), let size = archive.size(name) else { throw missing(name) }
-      _ = try content.addLayer(source, diffID: diffID)
-      layers.append(Descriptor(mediaType: MediaType.ociLayer, digest: diffID.description, size: size))
+      guard let source = try archive.source(name) else { throw missing(name) }
+      layers.append(try content.addLayer(source, diffID: diffID).packing.descriptor)
     }
-    let names = try (image.RepoTags ?? []).map { try ImageReference($0) }
     return Loaded(names: names, manifest: try content.addImage(config: config, layers: layers))
   }
 
@@ -63,8 +63,8 @@ struct ArchiveLoader {
     var loaded: [Loaded] = []
     for descriptor in index.manifests ?? [] {
       if let platform = descriptor.platform, platform.os != "linux" || platform.architecture != hostArchitecture { continue }
-      let manifest = try resolve(descriptor, archive, depth: 0)
-      loaded.append(Loaded(names: try names(of: descriptor), manifest: manifest))
+      let names = try names(of: descriptor)
+      loaded.append(Loaded(names: names, manifest: try resolve(descriptor, archive, depth: 0)))
     }
     return loaded
   }
@@ -96,7 +96,7 @@ struct ArchiveLoader {
       let transferred = try layer.checkedDigest()
       let name = "blobs/sha256/\(transferred.hex)"
       guard let source = try archive.source(name) else {
-        if content.hasLayer(diffID) { continue }
+        if content.packing(diffID) != nil { continue }
         throw missing(name)
       }
       _ = try content.addLayer(source, diffID: diffID, transferred: transferred)
@@ -123,10 +123,11 @@ struct ArchiveLoader {
 
   // MARK: - Compression
 
-  private func isGzip(_ path: String) throws -> Bool {
-    var magic = [UInt8](repeating: 0, count: 2)
+  private func isPacked(_ path: String) throws -> Bool {
+    var magic = [UInt8](repeating: 0, count: 4)
     let source = try FileSource(path)
-    return try magic.withUnsafeMutableBytes { try source.read(into: $0) } == 2 && magic == [0x1f, 0x8b]
+    let count = try magic.withUnsafeMutableBytes { try source.read(into: $0) }
+    return try Compression(magic[..<count]) != .none
   }
 
   private func inflate(_ path: String, _ target: String) throws {
@@ -149,8 +150,7 @@ struct ArchiveLoader {
 extension Descriptor {
   func checkIsLayer() throws {
     guard let mediaType, MediaType.layers.contains(mediaType) else {
-      let hint = mediaType?.hasSuffix("zstd") == true ? "; push it with gzip layers" : ""
-      throw ImageError(.unsupported, "read", "layer \(digest)", "its media type is '\(mediaType ?? "")'\(hint)")
+      throw ImageError(.unsupported, "read", "layer \(digest)", "its media type is '\(mediaType ?? "")'")
     }
   }
 }

@@ -25,6 +25,12 @@ final class BlobWriter: Sendable {
       $0.count += Int64(bytes.count)
     }
   }
+  /// Forgets what was written.
+  func restart() throws {
+    try check(ftruncate(file.rawValue, 0), "empty", path)
+    try check(lseek(file.rawValue, 0, SEEK_SET), "rewind", path)
+    state.withLock { $0 = State() }
+  }
   var count: Int64 { state.withLock { $0.count } }
   var digest: Digest { state.withLock { Digest($0.hash.finalize()) } }
 }

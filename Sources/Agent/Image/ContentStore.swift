@@ -2,6 +2,22 @@ import Glibc
 import LinuxSystem
 import Model
 
+/// How a layer is packed: the blob of it that the store keeps.
+struct Packing: Hashable, Sendable, CustomStringConvertible {
+  var digest: Digest
+  var size: Int64
+  var mediaType: String
+
+  init(digest: Digest, size: Int64, mediaType: String) { (self.digest, self.size, self.mediaType) = (digest, size, mediaType) }
+  init?(_ text: String) {
+    let words = text.split(separator: " ")
+    guard words.count == 3, let digest = Digest(String(words[0])), let size = Int64(words[1]) else { return nil }
+    self.init(digest: digest, size: size, mediaType: String(words[2]))
+  }
+  var description: String { "\(digest) \(size) \(mediaType)" }
+  var descriptor: Descriptor { Descriptor(mediaType: mediaType, digest: digest.description, size: size) }
+}
+
 /// The folders on disk: what is there is whole. Blocking; safe from several threads, since everything becomes visible by a rename.
 struct ContentStore: Sendable {
   let directory: String
@@ -39,46 +55,79 @@ struct ContentStore: Sendable {
   // MARK: - Layers
 
   func layerFolder(_ diffID: Digest) -> String { "\(directory)/layers/\(diffID.hex)" }
-  /// The tree itself; beside it stands `size`.
+  /// The tree itself; beside it stand `size` and `blob`.
   func layerPath(_ diffID: Digest) -> String { layerFolder(diffID) + "/fs" }
   func hasLayer(_ diffID: Digest) -> Bool { Files.exists(layerFolder(diffID) + "/size") }
   func layerSize(_ diffID: Digest) -> Int64 { (try? Files.text(layerFolder(diffID) + "/size")).flatMap { Int64($0) } ?? 0 }
 
-  /// Unpacks a layer, gzip or plain, and makes it visible if it is what it should be. Nothing is left of it otherwise.
+  /// The packing of a layer that is kept as a blob: what push and save send. nil: an agent older than those unpacked it.
+  func packing(_ diffID: Digest) -> Packing? {
+    guard let text = try? Files.text(layerFolder(diffID) + "/blob"), let packing = Packing(text), Files.exists(blobPath(packing.digest)) else {
+      return nil
+    }
+    return packing
+  }
+
+  /// Unpacks a layer (gzip, zstd or plain) and makes it visible, with its blob, if it is what it should be. Nothing is left otherwise.
   /// - Parameters:
   ///   - diffID: of the plain tar; nil: whatever it is (import).
   ///   - transferred: digest of the bytes as they come; nil: not known.
-  func addLayer(_ source: any ByteSource, diffID: Digest?, transferred: Digest? = nil) throws -> Digest {
-    if let diffID, hasLayer(diffID) { return diffID }
+  ///   - file: where the source's bytes already are, in `ingest` and of no other use; nil: they are copied.
+  func addLayer(_ source: any ByteSource, diffID: Digest?, transferred: Digest? = nil, file: String? = nil) throws -> (
+    diffID: Digest, packing: Packing
+  ) {
+    if let diffID, hasLayer(diffID), let packing = packing(diffID) { return (diffID, packing) }
     let folder = temporary()
-    try Files.makeDirectories(folder + "/fs", mode: 0o755)
-    // Not the process's umask decides.
-    try check(chmod(folder + "/fs", 0o755), "set the mode of", folder)
+    let blob = file ?? temporary()
     do {
-      let outer = HashingSource(source)
-      let plain = HashingSource(try InflatingSource(outer))
+      try Files.makeDirectories(folder + "/fs", mode: 0o755)
+      // Not the process's umask decides.
+      try check(chmod(folder + "/fs", 0o755), "set the mode of", folder)
+      let outer =
+        if file == nil {
+          HashingSource(source, copy: SharedDescriptor(try OwnedDescriptor.open(blob, O_WRONLY | O_CREAT | O_EXCL, mode: 0o644)))
+        } else { HashingSource(source) }
+      let inflating = try InflatingSource(outer)
+      // Headers, padding and what follows the archive's end count too.
+      let overhead = min(Int64(maximumLayerEntries) * 4096, .max / 2)
+      let plain = HashingSource(inflating, limit: maximumLayerBytes > .max / 2 ? .max : maximumLayerBytes + overhead)
       let unpacker = try LayerUnpacker(folder: folder + "/fs", maximumBytes: maximumLayerBytes, maximumEntries: maximumLayerEntries)
       try unpacker.unpack(TarReader(plain))
+      // What is left of the packing: a decompressor may stop before its source ends.
+      try outer.drain()
       if let transferred, outer.digest != transferred {
         throw ImageError(.corrupt, "verify", "layer \(transferred)", "its bytes have the digest \(outer.digest)")
       }
       let digest = plain.digest
       if let diffID, digest != diffID { throw ImageError(.corrupt, "verify", "layer \(diffID)", "its tar has the digest \(digest)") }
+      let packing = Packing(digest: outer.digest, size: outer.count, mediaType: inflating.compression.mediaType)
+      try publish(blob: blob, packing.digest)
       try Files.writeAtomically(folder + "/size", String(unpacker.bytes), mode: 0o644)
+      try Files.writeAtomically(folder + "/blob", packing.description, mode: 0o644)
       try check(chmod(folder, 0o711), "set the mode of", folder)
-      try publish(folder, digest)
-      return digest
+      try publish(folder, digest, packing)
+      return (digest, packing)
     } catch {
       try? Files.removeTree(folder)
+      unlink(blob)
       throw error
     }
   }
 
-  private func publish(_ folder: String, _ digest: Digest) throws {
+  /// Before the layer that names it: a crash in between leaves a blob that nobody names, which the next sweep takes.
+  private func publish(blob: String, _ digest: Digest) throws {
+    let file = try OwnedDescriptor.open(blob, O_RDONLY)
+    try check(fsync(file.rawValue), "sync", blob)
+    try check(fchmod(file.rawValue, 0o644), "set the mode of", blob)
+    try check(rename(blob, blobPath(digest)), "rename \(blob) to", blobPath(digest))
+  }
+
+  private func publish(_ folder: String, _ digest: Digest, _ packing: Packing) throws {
     if rename(folder, layerFolder(digest)) < 0 {
       let error = Errno.current
-      // Another thread was faster with the same layer.
+      // Another thread was faster with the same layer, or it was there without its blob.
       guard error == .notEmpty || error == .exists, hasLayer(digest) else { throw SystemError("rename \(folder) to", layerFolder(digest), error) }
+      if self.packing(digest) == nil { try Files.writeAtomically(layerFolder(digest) + "/blob", packing.description, mode: 0o644) }
       try Files.removeTree(folder)
       return
     }

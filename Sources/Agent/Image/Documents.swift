@@ -3,6 +3,7 @@
 #else
   import Foundation
 #endif
+import LinuxSystem
 import Model
 
 // The JSON documents of an image: OCI image specification v1.1 (manifest.md, config.md, image-index.md), Docker image manifest v2
@@ -17,7 +18,8 @@ enum MediaType {
   static let ociLayer = "application/vnd.oci.image.layer.v1.tar"
   static let manifests = [ociManifest, ociIndex, dockerManifest, dockerList]
   static let layers = [
-    ociLayer, ociLayer + "+gzip", "application/vnd.docker.image.rootfs.diff.tar.gzip", "application/vnd.docker.image.rootfs.diff.tar",
+    ociLayer, ociLayer + "+gzip", ociLayer + "+zstd", "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip", "application/vnd.docker.image.rootfs.diff.tar",
   ]
   static let configs = [ociConfig, "application/vnd.docker.container.image.v1+json"]
 }
@@ -58,6 +60,12 @@ struct ManifestDocument: Codable {
     self.layers = layers
   }
 
+  init(index manifests: [Descriptor]) {
+    schemaVersion = 2
+    mediaType = MediaType.ociIndex
+    self.manifests = manifests
+  }
+
   init(_ bytes: [UInt8], _ object: String) throws {
     self = try decode(bytes, object)
     guard schemaVersion == 2 else { throw ImageError(.unsupported, "read", object, "it has schema version \(schemaVersion), only 2 is supported") }
@@ -70,13 +78,18 @@ struct ManifestDocument: Codable {
     }
   }
 
-  /// The one for this machine.
-  func choose(_ object: String) throws -> Descriptor {
+  /// The one for this machine: of the variants it can run the newest.
+  func choose(_ object: String, variants: [String] = hostVariants) throws -> Descriptor {
     let candidates = manifests ?? []
     let fitting = candidates.filter { $0.platform.map { $0.os == "linux" && $0.architecture == hostArchitecture } ?? false }
-    if let choice = fitting.first(where: { ["", "v8"].contains($0.platform?.variant ?? "") }) ?? fitting.first { return choice }
+    for variant in variants {
+      if let choice = fitting.first(where: { $0.platform?.variant ?? "" == variant }) { return choice }
+    }
     if candidates.count == 1, candidates[0].platform == nil { return candidates[0] }
-    let offered = candidates.compactMap { $0.platform.map { "\($0.os)/\($0.architecture)" } }.filter { !$0.hasPrefix("unknown") }
+    let offered = candidates.compactMap {
+      $0.platform.map { ["linux", $0.architecture, $0.variant].compactMap { $0 }.joined(separator: "/").replacing("linux", with: $0.os) }
+    }
+    .filter { !$0.hasPrefix("unknown") }.prefix(20)
     throw ImageError(.notFound, "choose from", object, "it has no image for linux/\(hostArchitecture), only for \(offered.joined(separator: ", "))")
   }
 }
@@ -89,8 +102,32 @@ struct ManifestDocument: Codable {
   let hostArchitecture = "unknown"
 #endif
 
+/// Best first. amd64's are the x86-64 psABI's levels, told by one flag of each that the levels below lack; an index without them means v1, as
+/// one without a variant of arm64 means v8.
+let hostVariants: [String] = {
+  guard hostArchitecture == "amd64" else { return hostArchitecture == "arm64" ? ["v8", ""] : [""] }
+  let text = (try? Files.text("/proc/cpuinfo")) ?? ""
+  let flags = Set(text.split(separator: "\n").first { $0.hasPrefix("flags") }?.split(separator: " ").map(String.init) ?? [])
+  var variants = ["", "v1"]
+  for (variant, needed) in [
+    ("v2", ["cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"]), ("v3", ["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"]),
+    ("v4", ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]),
+  ] {
+    guard flags.isSuperset(of: needed) else { break }
+    variants.insert(variant, at: 0)
+  }
+  return variants
+}()
+
 struct ConfigDocument: Codable {
   struct Nothing: Codable {}
+  struct History: Codable {
+    var created: String?
+    var created_by: String?
+    var author: String?
+    var comment: String?
+    var empty_layer: Bool?
+  }
   struct Health: Codable {
     var Test: [String]?
     var Interval: Int64?
@@ -118,8 +155,11 @@ struct ConfigDocument: Codable {
   var architecture: String?
   var os: String?
   var created: String?
+  var author: String?
+  var variant: String?
   var config: Settings?
   var rootfs: Root
+  var history: [History]?
 
   init(_ image: ImageConfig, diffIDs: [Digest]) {
     architecture = hostArchitecture
@@ -197,6 +237,10 @@ struct IndexDocument: Codable {
     var manifest: String
     /// What the name led to, when that was an index.
     var requested: String?
+    /// It came from a registry, and can be had there again.
+    var pulled: Bool?
+    /// Seconds since 1970 of the last container made of it, or of its coming.
+    var used: Int64?
   }
   var version = 1
   var images: [String: Entry] = [:]

@@ -1,3 +1,4 @@
+import Model
 import Synchronization
 
 /// One piece of work for all who want the same at the same time.
@@ -16,5 +17,27 @@ final class Flights: Sendable {
       return flight
     }
     try await flight.value
+  }
+}
+
+/// Who wants to hear of a layer: whoever waits for it, not only who began to fetch it.
+final class ProgressHub: Sendable {
+  private let listeners = Mutex<(next: Int, by: [Digest: [Int: @Sendable (PullProgress) -> Void]])>((0, [:]))
+
+  func listen(to layer: Digest, _ listener: @escaping @Sendable (PullProgress) -> Void) -> Int {
+    listeners.withLock {
+      $0.next += 1
+      $0.by[layer, default: [:]][$0.next] = listener
+      return $0.next
+    }
+  }
+  func leave(_ layer: Digest, _ listener: Int) {
+    listeners.withLock {
+      $0.by[layer]?[listener] = nil
+      if $0.by[layer]?.isEmpty == true { $0.by[layer] = nil }
+    }
+  }
+  func tell(_ progress: PullProgress) {
+    for listener in listeners.withLock({ Array(($0.by[progress.layer] ?? [:]).values) }) { listener(progress) }
   }
 }

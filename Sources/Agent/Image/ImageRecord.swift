@@ -1,4 +1,5 @@
 import Model
+@_exported import struct RegistryLogin.RegistryCredentials
 
 /// An image that is whole in the store: what a container needs to know of it.
 public struct ImageRecord: Hashable, Sendable {
@@ -45,18 +46,9 @@ public struct ImageSummary: Hashable, Sendable {
   public var createdAt: Timestamp
 }
 
-public struct RegistryCredentials: Hashable, Sendable {
-  public var username: String
-  public var password: String
-  public init(username: String, password: String) {
-    self.username = username
-    self.password = password
-  }
-}
-
-/// What a pull is doing, for each layer.
+/// What a pull or push is doing, for each layer.
 public struct PullProgress: Hashable, Sendable {
-  public enum Phase: Hashable, Sendable { case waiting, downloading, unpacking, done, alreadyThere }
+  public enum Phase: Hashable, Sendable { case waiting, downloading, unpacking, done, alreadyThere, uploading, mounted }
   public var layer: Digest
   public var phase: Phase
   /// Bytes as transferred.
@@ -64,13 +56,31 @@ public struct PullProgress: Hashable, Sendable {
   public var total: Int64
 }
 
-public struct ImageStoreConfiguration: Hashable, Sendable {
-  /// Hosts ("host:port") spoken to by plain HTTP; loopback always is.
+public struct ImageStoreConfiguration: Sendable {
+  /// Hosts ("host:port") spoken to by plain HTTP; loopback is when it does not speak TLS.
   public var insecureRegistries: Set<String> = []
-  /// Bytes of one layer's files, and their number.
+  /// For a registry's host other addresses that are asked first, each "https://HOST[:PORT]" (or http://, which declares it); pulls only.
+  public var mirrors: [String: [String]] = [:]
+  /// Folders as docker's /etc/docker/certs.d: HOST[:PORT]/*.crt are authorities, X.cert and X.key a client's certificate. First that has the host.
+  public var certificateFolders = ["/etc/orch/certs.d", "/etc/docker/certs.d"]
+  /// docker's configuration with the host's own credentials, for tasks; nil: none. Read anew for each pull.
+  public var credentialsFile: String?
+  /// Bytes of one layer's files, and their number; bytes of a layer as it travels; layers of one image.
   public var maximumLayerBytes: Int64 = 64 << 30
   public var maximumLayerEntries = 4_000_000
-  /// Layers downloaded at once by one pull.
+  public var maximumTransferBytes: Int64 = 64 << 30
+  public var maximumLayers = 1000
+  /// Layers that one pull or push transfers at once.
   public var concurrentDownloads = 3
+  /// Attempts for what the network or a busy registry is to blame for, the first included; the pause before the second, doubled for each more.
+  public var attempts = 5
+  public var firstPause = Duration.milliseconds(250)
+  /// Longest that a registry's Retry-After is obeyed.
+  public var longestPause = Duration.seconds(60)
+  /// A blob of more is pushed in chunks of this many bytes.
+  public var pushChunkBytes: Int64 = 64 << 20
+  /// Percent of the file system that may be used before images are taken that can be pulled again, and down to what; 100: never.
+  public var highWater = 85
+  public var lowWater = 80
   public init() {}
 }

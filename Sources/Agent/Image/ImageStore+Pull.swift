@@ -1,18 +1,33 @@
 import Glibc
 import LinuxSystem
 import Model
+import RegistryLogin
 
 extension ImageStore {
-  /// From a registry (OCI distribution specification), unless it is here already (`always` asks the registry nevertheless).
+  /// From a registry (OCI distribution specification) or one of its mirrors, unless it is here already (`always` asks the registry nevertheless).
   /// Several pulls of one image or of one layer share the work. A pull that fails leaves whole layers, but no image.
+  /// - Parameter credentials: nil: those of `configuration.credentialsFile`, if there are any.
   public func pull(
     _ reference: String, credentials: RegistryCredentials? = nil, always: Bool = false,
     progress: @escaping @Sendable (PullProgress) -> Void = { _ in }
   ) async throws -> ImageRecord {
     let name = try ImageReference(reference)
     if !always, let record = try resolve(name.description) { return record }
-    try await flights.join("image \(name) \(credentials?.username ?? "")") { [self] in
-      try await operation { [self] in try await fetch(name, credentials, progress) }
+    let credentials = try await self.credentials(credentials, for: name)
+    // Who gives other credentials asks for himself: nobody gets by another's password what he may not have.
+    try await flights.join("image \(name) \(credentials.hashValue)") { [self] in
+      try await makeRoom()
+      do { try await operation { [self] in try await fetch(name, credentials, progress) } } catch let error as SystemError
+        where error.errno == Errno(ENOSPC)
+      {
+        // Once, when there is something that can be pulled again.
+        guard try await makeRoom(down: configuration.lowWater) else { throw full(error) }
+        do { try await operation { [self] in try await fetch(name, credentials, progress) } } catch let error as SystemError
+          where error.errno == Errno(ENOSPC)
+        {
+          throw full(error)
+        }
+      }
     }
     guard let record = try resolve(name.description) else {
       throw ImageError(.notFound, "pull", name.familiar, "it was removed meanwhile; pull again")
@@ -20,10 +35,33 @@ extension ImageStore {
     return record
   }
 
+  func full(_ error: SystemError) -> ImageError {
+    ImageError(.system, "store", "an image", "\(error): make room on this host ('orch image prune --all' takes images that no container uses)")
+  }
+
+  func credentials(_ given: RegistryCredentials?, for name: ImageReference) async throws -> RegistryCredentials? {
+    guard given == nil, let file = configuration.credentialsFile else { return given }
+    return try await onOwnThread("orch-image") { try CredentialsFile.credentials(for: name.registry, in: file) }
+  }
+
+  /// Each mirror, then the registry: what one does not have, refuses, or has wrong, is asked of the next.
   private func fetch(_ name: ImageReference, _ credentials: RegistryCredentials?, _ progress: @escaping @Sendable (PullProgress) -> Void) async throws
   {
-    let client = RegistryClient(name, credentials, insecure: configuration.insecureRegistries)
-    let first = try await retrying { try await client.manifest(name.digest?.description ?? name.tag ?? "latest") }
+    let configuration = configuration
+    let hosts = try await onOwnThread("orch-image") { try RegistryHost.candidates(name, configuration) }
+    for host in hosts.dropLast() {
+      var hasty = configuration
+      hasty.attempts = min(2, configuration.attempts)
+      do { return try await fetch(RegistryClient(name, nil, host, hasty), progress) } catch let error as ImageError where error.kind != .hostile {
+        continue
+      }
+    }
+    try await fetch(RegistryClient(name, credentials, hosts[hosts.count - 1], configuration), progress)
+  }
+
+  private func fetch(_ client: RegistryClient, _ progress: @escaping @Sendable (PullProgress) -> Void) async throws {
+    let name = client.name
+    let first = try await client.manifest(name.digest?.description ?? name.tag ?? "latest")
     var (bytes, digest) = first
     var manifest = try ManifestDocument(bytes, "manifest of \(name)")
     var depth = 0
@@ -31,7 +69,7 @@ extension ImageStore {
       depth += 1
       guard depth <= 3 else { throw ImageError(.hostile, "pull", name.familiar, "indexes are nested more than 3 deep") }
       let choice = try manifest.choose(name.familiar).checkedDigest()
-      (bytes, digest) = try await retrying { try await client.manifest(choice.description) }
+      (bytes, digest) = try await client.manifest(choice.description)
       manifest = try ManifestDocument(bytes, "manifest of \(name)")
     }
     guard let configDescriptor = manifest.config, let layers = manifest.layers else {
@@ -40,8 +78,11 @@ extension ImageStore {
     guard configDescriptor.mediaType.map(MediaType.configs.contains) ?? true else {
       throw ImageError(.unsupported, "pull", name.familiar, "it is no container image, but '\(configDescriptor.mediaType ?? "")'")
     }
+    guard layers.count <= configuration.maximumLayers else {
+      throw ImageError(.hostile, "pull", name.familiar, "it has \(layers.count) layers, at most \(configuration.maximumLayers) are taken")
+    }
     for layer in layers { try layer.checkIsLayer() }
-    let config = try await retrying { try await client.document(configDescriptor) }
+    let config = try await client.document(configDescriptor)
     let diffIDs = try (decode(config, "config of \(name)") as ConfigDocument).diffIDs("config of \(name)")
     guard diffIDs.count == layers.count else {
       throw ImageError(.corrupt, "pull", name.familiar, "it has \(layers.count) layers and \(diffIDs.count) diff ids")
@@ -51,7 +92,7 @@ extension ImageStore {
     try await onOwnThread("orch-image") { [self] in
       try content.addBlob(config)
       try content.addBlob(manifestBytes)
-      try add(manifestDigest, names: [name.description], requested: requested)
+      try add(manifestDigest, names: [name.description], requested: requested, pulled: true)
     }
   }
 
@@ -59,42 +100,39 @@ extension ImageStore {
   private func fetch(
     _ layers: [(Descriptor, Digest)], _ client: RegistryClient, _ progress: @escaping @Sendable (PullProgress) -> Void
   ) async throws {
-    for (layer, diffID) in layers where !content.hasLayer(diffID) {
+    for (layer, diffID) in layers where content.packing(diffID) == nil || !content.hasLayer(diffID) {
       progress(PullProgress(layer: try layer.checkedDigest(), phase: .waiting, done: 0, total: layer.size))
     }
     try await withThrowingTaskGroup(of: Void.self) { group in
       for (index, (layer, diffID)) in layers.enumerated() {
         if index >= max(1, configuration.concurrentDownloads) { try await group.next() }
         group.addTask { [self] in
+          let digest = try layer.checkedDigest()
+          if content.hasLayer(diffID), content.packing(diffID) != nil {
+            return progress(PullProgress(layer: digest, phase: .alreadyThere, done: layer.size, total: layer.size))
+          }
+          let listener = hub.listen(to: digest, progress)
+          defer { hub.leave(digest, listener) }
           // The same diff id may come in several packings: then the first to come is taken.
-          try await flights.join("layer \(diffID)") { [self] in try await fetch(layer, diffID, client, progress) }
+          try await flights.join("layer \(diffID)") { [self] in try await fetch(layer, digest, diffID, client) }
+          progress(PullProgress(layer: digest, phase: .done, done: layer.size, total: layer.size))
         }
       }
       try await group.waitForAll()
     }
   }
 
-  private func fetch(
-    _ layer: Descriptor, _ diffID: Digest, _ client: RegistryClient, _ progress: @escaping @Sendable (PullProgress) -> Void
-  ) async throws {
-    let digest = try layer.checkedDigest()
-    let tell = { @Sendable (phase: PullProgress.Phase, done: Int64) in
-      progress(PullProgress(layer: digest, phase: phase, done: done, total: layer.size))
+  private func fetch(_ layer: Descriptor, _ digest: Digest, _ diffID: Digest, _ client: RegistryClient) async throws {
+    let tell = { @Sendable [hub] (phase: PullProgress.Phase, done: Int64) in
+      hub.tell(PullProgress(layer: digest, phase: phase, done: done, total: layer.size))
     }
-    if content.hasLayer(diffID) { return tell(.alreadyThere, layer.size) }
+    // Somebody else's pull has just ended with it.
+    if content.hasLayer(diffID), content.packing(diffID) != nil { return }
     let path = content.temporary()
     defer { unlink(path) }
-    try await retrying { try await client.download(layer, to: path) { tell(.downloading, $0) } }
+    tell(.downloading, 0)
+    try await client.download(layer, to: path) { tell(.downloading, $0) }
     tell(.unpacking, layer.size)
-    try await onOwnThread("orch-image") { [content] in _ = try content.addLayer(FileSource(path), diffID: diffID, transferred: digest) }
-    tell(.done, layer.size)
-  }
-
-  /// Three attempts when the network is to blame; anything else is final.
-  private func retrying<Result>(_ body: () async throws -> Result) async throws -> Result {
-    for pause in [Duration.milliseconds(200), .seconds(1)] {
-      do { return try await body() } catch let error as ImageError where error.kind == .network { try await Task.sleep(for: pause) }
-    }
-    return try await body()
+    try await onOwnThread("orch-image") { [content] in _ = try content.addLayer(FileSource(path), diffID: diffID, transferred: digest, file: path) }
   }
 }

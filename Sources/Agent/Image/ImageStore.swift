@@ -2,18 +2,21 @@
 //
 // On disk, below the agent's `images` directory:
 //   index.json            name:tag -> manifest digest; replaced as a whole
-//   blobs/sha256/HEX      manifests and configurations (layers are kept unpacked only)
-//   layers/HEX/fs         one unpacked layer, named by its diff id; there means whole
+//   blobs/sha256/HEX      manifests, configurations, and layers as they came: what push and save send
+//   layers/HEX/fs         one unpacked layer, named by its diff id; there means whole. Beside it `blob` names its packing
+//   uses/ID               manifest digest of the image that container ID is made of
 //   ingest/               what is being downloaded or unpacked; emptied at start
 // Invariants
 // - Content is verified before it is visible: digest and size of every download, diff id of every layer.
 // - A crash leaves a layer whole or not at all: a folder in `ingest`, synced, then renamed.
 // - Nothing of an archive reaches outside its layer's folder.
-// It refuses to know containers: who uses an image is told to it by `inUse`.
+// - What a container uses, and what is being added, is never collected.
+// It refuses to know containers: who uses an image tells it (`use`, `release`).
 
 import Glibc
 import LinuxSystem
 import Model
+import Surroundings
 import Synchronization
 
 /// The agent's images. Its methods block no thread of the cooperative pool.
@@ -22,23 +25,28 @@ public final class ImageStore: Sendable {
   public let configuration: ImageStoreConfiguration
   let content: ContentStore
   let flights = Flights()
+  let hub = ProgressHub()
 
   /// An image that is whole, without its names.
   struct Known: Sendable {
     var id: Digest
     var config: ImageConfig
     var layers: [Digest]
+    /// Of the layers as the manifest has them.
+    var packed: [Digest]
     var size: Int64
     var createdAt: Timestamp
   }
   struct State: Sendable {
     var index = IndexDocument()
     var images: [Digest: Known] = [:]
+    /// Containers, and the image each is made of.
+    var uses: [String: Digest] = [:]
     /// Loads, imports and pulls under way: what they brought is not named yet, so nothing may be swept.
     var operations = 0
     var needsSweep = false
   }
-  private let state = Mutex(State())
+  let state = Mutex(State())
   /// Held while index.json is written; readers need `state` alone.
   private let writer = Mutex(())
 
@@ -49,6 +57,11 @@ public final class ImageStore: Sendable {
     content = ContentStore(
       directory: directory, maximumLayerBytes: configuration.maximumLayerBytes, maximumLayerEntries: configuration.maximumLayerEntries)
     try content.prepare()
+    try Files.makeDirectories(directory + "/uses", mode: 0o700)
+    for id in try Files.list(directory + "/uses") {
+      guard let digest = Digest(try Files.text("\(directory)/uses/\(id)")) else { continue }
+      state.withLock { $0.uses[id] = digest }
+    }
     let path = directory + "/index.json"
     guard Files.exists(path) else { return }
     let index: IndexDocument = try decode(Files.read(path), path)
@@ -85,11 +98,11 @@ public final class ImageStore: Sendable {
     return nil
   }
 
-  private func find(_ digest: Digest, _ state: State) -> Digest? {
+  func find(_ digest: Digest, _ state: State) -> Digest? {
     state.images[digest] != nil ? digest : state.images.first { $0.value.id == digest }?.key
   }
 
-  private func record(_ digest: Digest, _ reference: String, _ state: State) -> ImageRecord {
+  func record(_ digest: Digest, _ reference: String, _ state: State) -> ImageRecord {
     let known = state.images[digest]!
     return ImageRecord(
       reference: reference, digest: digest, id: known.id, config: known.config, layerPaths: known.layers.map(content.layerPath), size: known.size,
@@ -108,28 +121,6 @@ public final class ImageStore: Sendable {
 
   // MARK: - Changes
 
-  /// Takes the name away (all names, if an id is given), and the layers that no other image has.
-  /// `inUse`: digests (of `ImageRecord`) that containers need; an image's last name is then refused.
-  public func remove(_ reference: String, inUse: Set<Digest> = []) async throws {
-    guard let record = try resolve(reference) else {
-      throw ImageError(.notFound, "remove", reference, "there is no such image; see 'orch image ls'")
-    }
-    try await onOwnThread("orch-image") { [self] in
-      try change { state in
-        let names = state.index.images.filter { $0.value.manifest == record.digest.description }.keys
-        let name = try? ImageReference(reference).description
-        let gone = name.flatMap { names.contains($0) ? [$0] : nil } ?? Array(names)
-        if gone.count == names.count, inUse.contains(record.digest) {
-          throw ImageError(.inUse, "remove", reference, "a container uses it; remove the service first")
-        }
-        for name in gone { state.index.images[name] = nil }
-        if gone.count == names.count { state.images[record.digest] = nil }
-        state.needsSweep = true
-      }
-      try sweep()
-    }
-  }
-
   /// `docker import`: a root file system's tar (gzip or plain) becomes a one-layer image.
   public func `import`(_ path: String, name: String, config: ImageConfig = .init()) async throws -> ImageRecord {
     let reference = try nameToGive(name)
@@ -137,9 +128,8 @@ public final class ImageStore: Sendable {
       try await onOwnThread("orch-image") { [self] in
         let source = try FileSource(path)
         if source.isEmpty { throw noArchive("it is empty") }
-        let diffID = try content.addLayer(source, diffID: nil)
-        let layer = Descriptor(mediaType: MediaType.ociLayer, digest: diffID.description, size: content.layerSize(diffID))
-        let manifest = try content.addImage(config: encode(ConfigDocument(config, diffIDs: [diffID])), layers: [layer])
+        let (diffID, packing) = try content.addLayer(source, diffID: nil)
+        let manifest = try content.addImage(config: encode(ConfigDocument(config, diffIDs: [diffID])), layers: [packing.descriptor])
         try add(manifest, names: [reference.description])
         return try resolve(reference.description)!
       }
@@ -156,7 +146,7 @@ public final class ImageStore: Sendable {
         var records: [ImageRecord] = []
         for image in loaded {
           let names = image.names.map(\.description)
-          try add(image.manifest, names: names.isEmpty ? [image.manifest.description] : names)
+          try add(image.manifest, names: names)
           if let record = try resolve(names.first ?? image.manifest.description) { records.append(record) }
         }
         return records
@@ -173,7 +163,7 @@ public final class ImageStore: Sendable {
     return try await load(path, name: name)
   }
 
-  private func nameToGive(_ name: String) throws -> ImageReference {
+  func nameToGive(_ name: String) throws -> ImageReference {
     let reference = try ImageReference(name)
     if reference.digest != nil { throw ImageError(.invalidReference, "name an image", "'\(name)'", "a digest cannot be given; write NAME:TAG") }
     return reference
@@ -181,24 +171,25 @@ public final class ImageStore: Sendable {
 
   // MARK: - State
 
-  /// Names a manifest whose blobs and layers are in place.
-  func add(_ manifest: Digest, names: [String], requested: Digest? = nil) throws {
+  /// Names a manifest whose blobs and layers are in place; without a name it is known by its digest.
+  func add(_ manifest: Digest, names: [String], requested: Digest? = nil, pulled: Bool = false, now: Timestamp = .now) throws {
     let known = try known(manifest)
     try change { state in
       state.images[manifest] = known
       for name in names {
-        let old = state.index.images[name].flatMap { Digest($0.manifest) }
-        state.index.images[name] = .init(manifest: manifest.description, requested: requested.flatMap { $0 == manifest ? nil : $0.description })
-        // An image that lost its last name stays under its digest: a container may run from it.
-        if let old, old != manifest, !state.index.images.values.contains(where: { $0.manifest == old.description }) {
-          state.index.images[old.description] = .init(manifest: old.description)
-        }
+        let entry = IndexDocument.Entry(
+          manifest: manifest.description, requested: requested.flatMap { $0 == manifest ? nil : $0.description }, pulled: pulled ? true : nil,
+          used: now.nanoseconds / 1_000_000_000)
+        state.name(name, entry)
+      }
+      if !state.isNamed(manifest) {
+        state.index.images[manifest.description] = .init(manifest: manifest.description, used: now.nanoseconds / 1_000_000_000)
       }
     }
   }
 
   /// Reads an image from disk; throws when it is not whole.
-  private func known(_ manifest: Digest) throws -> Known {
+  func known(_ manifest: Digest) throws -> Known {
     let document = try ManifestDocument(content.blob(manifest), "manifest \(manifest)")
     guard let descriptor = document.config else { throw ImageError(.corrupt, "read", "manifest \(manifest)", "it has no config") }
     let id = try descriptor.checkedDigest()
@@ -208,12 +199,13 @@ public final class ImageStore: Sendable {
       throw ImageError(.corrupt, "read", "image \(id)", "its layer \(missing) is missing; pull or load it again")
     }
     return Known(
-      id: id, config: config.imageConfig, layers: layers, size: layers.reduce(0) { $0 + content.layerSize($1) },
+      id: id, config: config.imageConfig, layers: layers, packed: (document.layers ?? []).compactMap { Digest($0.digest) },
+      size: layers.reduce(0) { $0 + content.layerSize($1) },
       createdAt: config.created.flatMap { Timestamp($0) } ?? .zero)
   }
 
   /// Changes memory and index.json together, or neither.
-  private func change(_ body: (inout State) throws -> Void) throws {
+  func change(_ body: (inout State) throws -> Void) throws {
     try writer.withLock { _ in
       var next = state.withLock { $0 }
       try body(&next)
@@ -236,14 +228,32 @@ public final class ImageStore: Sendable {
   }
 
   /// Removes layers and blobs of no image, unless something is being added just now: then later.
-  private func sweep() throws {
+  func sweep() throws {
     let hidden = try state.withLock { state throws -> [String] in
       guard state.operations == 0 else { return [] }
       state.needsSweep = false
-      var blobs = Set(state.images.values.map(\.id))
-      blobs.formUnion(state.images.keys)
-      return try content.hideAllBut(layers: Set(state.images.values.flatMap(\.layers)), blobs: blobs)
+      return try hide(state)
     }
     for path in hidden { try Files.removeTree(path) }
+  }
+
+  private func hide(_ state: State) throws -> [String] {
+    let layers = Set(state.images.values.flatMap(\.layers))
+    var blobs = Set(state.images.values.map(\.id))
+    blobs.formUnion(state.images.keys)
+    blobs.formUnion(state.images.values.flatMap(\.packed))
+    blobs.formUnion(layers.compactMap { content.packing($0)?.digest })
+    return try content.hideAllBut(layers: layers, blobs: blobs)
+  }
+}
+
+extension ImageStore.State {
+  func isNamed(_ manifest: Digest) -> Bool { index.images.values.contains { $0.manifest == manifest.description } }
+
+  /// An image that loses its last name by this stays under its digest: a container may run from it.
+  mutating func name(_ name: String, _ entry: IndexDocument.Entry) {
+    let old = index.images.updateValue(entry, forKey: name)
+    guard let old, old.manifest != entry.manifest, let digest = Digest(old.manifest), !isNamed(digest) else { return }
+    index.images[old.manifest] = .init(manifest: old.manifest, pulled: old.pulled, used: old.used)
   }
 }

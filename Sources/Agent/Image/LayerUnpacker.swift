@@ -78,15 +78,22 @@ final class LayerUnpacker {
   private func parent(_ parts: ArraySlice<[UInt8]>) throws -> SharedDescriptor {
     let path = Array(parts.joined(separator: [47]))
     if let last = lastParent, last.path == path { return last.descriptor }
-    var folder: SharedDescriptor
-    do {
-      folder = SharedDescriptor(try open(path, O_RDONLY | O_DIRECTORY))
-    } catch let error as SystemError where error.errno == .noEntry {
-      folder = try parent(parts.dropLast())
-      let made = withName(parts.last!) { mkdirat(folder.rawValue, $0, 0o755) }
-      if made < 0, Errno.current != .exists { throw SystemError("make directory", text(path), .current) }
-      folder = SharedDescriptor(try open(path, O_RDONLY | O_DIRECTORY))
-      try check(fchmod(folder.rawValue, 0o755), "set the mode of", text(path))
+    // From the deepest that is there downwards, in a loop: 2,000 levels of calls are more than a thread's stack holds.
+    var there = parts.count
+    var opened: SharedDescriptor?
+    while opened == nil {
+      do {
+        opened = SharedDescriptor(try open(Array(parts.prefix(there).joined(separator: [47])), O_RDONLY | O_DIRECTORY))
+      } catch let error as SystemError where error.errno == .noEntry && there > 0 { there -= 1 }
+    }
+    var folder = opened!
+    for name in parts.dropFirst(there) {
+      try check(withName(name) { mkdirat(folder.rawValue, $0, 0o755) }, "make directory", current)
+      let made = SharedDescriptor(
+        owning: try check(withName(name) { openat(folder.rawValue, $0, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) }, "open", current))
+      // Not the process's umask decides.
+      try check(fchmod(made.rawValue, 0o755), "set the mode of", current)
+      folder = made
     }
     lastParent = (path, folder)
     return folder
@@ -154,7 +161,20 @@ final class LayerUnpacker {
     try clear(name, folder)
     let file = OwnedDescriptor(
       owning: try check(withName(name) { openat(folder, $0, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600) }, "make file", current))
-    var left = entry.size
+    for segment in entry.segments ?? [0..<entry.size] {
+      if entry.segments != nil { try check(lseek(file.rawValue, off_t(segment.lowerBound), SEEK_SET), "seek in", current) }
+      try copy(tar, to: file.rawValue, segment.upperBound - segment.lowerBound)
+    }
+    if entry.segments != nil { try check(ftruncate(file.rawValue, off_t(entry.size)), "set the size of", current) }
+    // The owner first: chown takes set-id bits and capabilities away.
+    if isRoot { try check(fchown(file.rawValue, entry.uid, entry.gid), "change the owner of", current) }
+    try check(fchmod(file.rawValue, mode_t(entry.mode)), "set the mode of", current)
+    try setAttributes(file.rawValue, entry)
+    try setTimes(file.rawValue, nil, entry.modified)
+  }
+
+  private func copy(_ tar: TarReader, to file: Int32, _ count: Int64) throws {
+    var left = count
     while left > 0 {
       let count = try buffer.withUnsafeMutableBytes {
         try tar.read(into: UnsafeMutableRawBufferPointer(rebasing: $0[..<Int(min(left, Int64($0.count)))]))
@@ -163,16 +183,11 @@ final class LayerUnpacker {
       try buffer.withUnsafeBytes { bytes in
         var done = 0
         while done < count {
-          done += try check(Glibc.write(file.rawValue, bytes.baseAddress! + done, count - done), "write", current)
+          done += try check(Glibc.write(file, bytes.baseAddress! + done, count - done), "write", current)
         }
       }
       left -= Int64(count)
     }
-    // The owner first: chown takes set-id bits and capabilities away.
-    if isRoot { try check(fchown(file.rawValue, entry.uid, entry.gid), "change the owner of", current) }
-    try check(fchmod(file.rawValue, mode_t(entry.mode)), "set the mode of", current)
-    try setAttributes(file.rawValue, entry)
-    try setTimes(file.rawValue, nil, entry.modified)
   }
 
   /// Takes away what an earlier member of the same name left; links are not followed.
@@ -231,9 +246,9 @@ final class LayerUnpacker {
     try setTimes(folder, name, entry.modified)
   }
 
-  /// File capabilities only, and users' own: `trusted.` and `system.` would speak to overlayfs and to the host.
+  /// File capabilities only, and users' own: `trusted.`, `user.overlay.` and `system.` would speak to overlayfs and to the host.
   private func setAttributes(_ descriptor: Int32, _ entry: TarEntry) throws {
-    for (name, value) in entry.attributes where name == "security.capability" || name.hasPrefix("user.") {
+    for (name, value) in entry.attributes where name == "security.capability" || (name.hasPrefix("user.") && !name.hasPrefix("user.overlay.")) {
       guard name.utf8.count <= 255, value.count <= 65_536 else { throw hostile("an extended attribute is too long") }
       let result = clinux_fsetxattr(descriptor, name, value, value.count)
       if result < 0 {

@@ -1,4 +1,3 @@
-import CZlib
 import struct Crypto.SHA256
 import Glibc
 import LinuxSystem
@@ -40,17 +39,41 @@ final class FileSource: ByteSource {
   }
 }
 
-/// Passes bytes on and keeps their count and SHA-256.
+/// Passes bytes on and keeps their count and SHA-256; refuses to pass on more than `limit`.
 final class HashingSource: ByteSource {
   private let source: any ByteSource
+  private let limit: Int64
+  private let copy: SharedDescriptor?
   private var hash = SHA256()
   private(set) var count: Int64 = 0
-  init(_ source: any ByteSource) { self.source = source }
+  /// - Parameter copy: a file that gets the same bytes.
+  init(_ source: any ByteSource, limit: Int64 = .max, copy: SharedDescriptor? = nil) {
+    self.source = source
+    self.limit = limit
+    self.copy = copy
+  }
   func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
     let count = try source.read(into: buffer)
-    hash.update(bufferPointer: UnsafeRawBufferPointer(rebasing: buffer[..<count]))
     self.count += Int64(count)
+    guard self.count <= limit else { throw ImageError(.hostile, "unpack", "a layer", "it has more than \(limit) bytes") }
+    let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
+    hash.update(bufferPointer: bytes)
+    try write(bytes)
     return count
+  }
+  private func write(_ bytes: UnsafeRawBufferPointer) throws {
+    guard let file = copy?.rawValue else { return }
+    var done = 0
+    while done < bytes.count {
+      let count = Glibc.write(file, bytes.baseAddress! + done, bytes.count - done)
+      if count < 0, Errno.current == .interrupted { continue }
+      done += try check(count, "write", "a layer")
+    }
+  }
+  /// To the end of the source.
+  func drain() throws {
+    var chunk = [UInt8](repeating: 0, count: 128 << 10)
+    while try chunk.withUnsafeMutableBytes({ try read(into: $0) }) > 0 {}
   }
   var digest: Digest { Digest(hash.finalize()) }
 }
@@ -61,82 +84,4 @@ extension Digest {
     self.init(hex: String(decoding: digest.flatMap { [hexDigits[Int($0 >> 4)], hexDigits[Int($0 & 15)]] }, as: UTF8.self))!
   }
   init(of bytes: [UInt8]) { self.init(SHA256.hash(data: bytes)) }
-}
-
-/// Unpacks gzip (RFC 1952), several members in a row included; passes anything else on as it is. zstd, xz and bzip2 are refused by name.
-final class InflatingSource: ByteSource {
-  private let source: any ByteSource
-  private var input = [UInt8](repeating: 0, count: 128 << 10)
-  private var (start, end) = (0, 0)
-  private var stream = z_stream()
-  private var inflating = false
-  private var ended = false
-
-  init(_ source: any ByteSource) throws {
-    self.source = source
-    while end < 6 {
-      let count = try input.withUnsafeMutableBytes { try source.read(into: UnsafeMutableRawBufferPointer(rebasing: $0[end...])) }
-      if count == 0 { break }
-      end += count
-    }
-    let known: [([UInt8], String)] = [([0x28, 0xb5, 0x2f, 0xfd], "zstd"), ([0xfd, 0x37, 0x7a, 0x58], "xz"), ([0x42, 0x5a, 0x68], "bzip2")]
-    for (magic, format) in known where input[..<end].starts(with: magic) {
-      throw ImageError(.unsupported, "unpack", "a layer", "it is compressed with \(format); gzip and plain layers are supported")
-    }
-    if input[..<end].starts(with: [0x1f, 0x8b]) {
-      // 15 bits of window, +16: a gzip header.
-      guard inflateInit2_(&stream, 31, ZLIB_VERSION, Int32(MemoryLayout<z_stream>.size)) == Z_OK else {
-        throw ImageError(.system, "unpack", "a layer", "zlib cannot start")
-      }
-      inflating = true
-    }
-  }
-  deinit { if inflating { inflateEnd(&stream) } }
-
-  func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int {
-    guard inflating else {
-      if start == end { return try source.read(into: buffer) }
-      let count = min(buffer.count, end - start)
-      input.withUnsafeBytes { buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: $0[start..<start + count])) }
-      start += count
-      return count
-    }
-    guard !buffer.isEmpty, !ended else { return 0 }
-    while true {
-      if start == end {
-        (start, end) = (0, try input.withUnsafeMutableBytes { try source.read(into: $0) })
-        if end == 0 { throw ImageError(.corrupt, "unpack", "a layer", "its gzip stream ends too early") }
-      }
-      let (produced, consumed, code) = input.withUnsafeMutableBufferPointer { bytes in
-        stream.next_in = bytes.baseAddress! + start
-        stream.avail_in = UInt32(end - start)
-        stream.next_out = buffer.baseAddress!.assumingMemoryBound(to: UInt8.self)
-        stream.avail_out = UInt32(min(buffer.count, Int(Int32.max)))
-        let room = stream.avail_out
-        let code = inflate(&stream, Z_NO_FLUSH)
-        return (Int(room - stream.avail_out), end - start - Int(stream.avail_in), code)
-      }
-      start += consumed
-      switch code {
-      case Z_OK, Z_BUF_ERROR: break
-      case Z_STREAM_END: ended = try !nextMember()
-      default:
-        throw ImageError(.corrupt, "unpack", "a layer", "its gzip stream is damaged (\(stream.msg.map { String(cString: $0) } ?? "zlib \(code)"))")
-      }
-      if produced > 0 || ended { return produced }
-    }
-  }
-
-  /// Another gzip member follows, or the end; trailing zeros are padding.
-  private func nextMember() throws -> Bool {
-    if start == end { (start, end) = (0, try input.withUnsafeMutableBytes { try source.read(into: $0) }) }
-    guard end > start, input[start] == 0x1f else { return try drain() }
-    inflateReset(&stream)
-    return true
-  }
-  private func drain() throws -> Bool {
-    while end > 0 { end = try input.withUnsafeMutableBytes { try source.read(into: $0) } }
-    start = 0
-    return false
-  }
 }

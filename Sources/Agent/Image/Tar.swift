@@ -16,12 +16,14 @@ struct TarEntry {
   var gid: UInt32
   /// Seconds and nanoseconds since 1970.
   var modified: (seconds: Int, nanoseconds: Int)
+  /// Where the data of a sparse file lies, in order, the rest being holes; nil: all of `size` is data.
+  var segments: [Range<Int64>]?
   /// `security.capability` and the like, from `SCHILY.xattr.` records.
   var attributes: [(name: String, value: [UInt8])]
 }
 
 /// A streaming reader of POSIX ustar and pax archives with GNU long names (tar(5); POSIX pax). Reads forward only, keeps one block.
-/// Refuses: wrong checksums, truncation, sparse files, records over 1 MiB, sizes below zero.
+/// Sparse files of GNU tar are read in all their forms. Refuses: wrong checksums, truncation, records over 1 MiB, sizes below zero.
 final class TarReader {
   private let source: any ByteSource
   private var remaining: Int64 = 0
@@ -146,6 +148,7 @@ final class TarReader {
     let kind: TarEntry.Kind
     switch type {
     case 0, UInt8(ascii: "0"), UInt8(ascii: "7"): kind = endsInSlash ? .directory : .file
+    case UInt8(ascii: "S"): kind = .file
     case UInt8(ascii: "1"): kind = .hardLink
     case UInt8(ascii: "2"): kind = .symbolicLink
     case UInt8(ascii: "3"): kind = .characterDevice
@@ -154,19 +157,72 @@ final class TarReader {
     case UInt8(ascii: "6"): kind = .fifo
     default: throw ImageError(.unsupported, "read", "the archive", "member type '\(UnicodeScalar(type))' of '\(text(name))' is not supported")
     }
-    if long.sparse { throw ImageError(.unsupported, "read", "the archive", "'\(text(name))' is a sparse file") }
+    if let real = long.sparse.name { name = real }
     let size = long.size ?? headerSize
     guard size >= 0 else { throw ImageError(.corrupt, "read", "the archive", "'\(text(name))' has a size below zero") }
     // Only files carry data; some writers state a size for hard links that is not followed by any.
     remaining = kind == .file ? size : 0
     padding = (512 - remaining % 512) % 512
     if remaining > Int64.max - 1024 { throw ImageError(.corrupt, "read", "the archive", "'\(text(name))' has an impossible size") }
+    // The map may stand before the data, in which case less than `size` is left.
+    var sparse = long.sparse
+    if type == UInt8(ascii: "S") { try readOldMap(block, &sparse) }
+    if sparse.isVersion1 { try readMap(&sparse) }
+    let segments = kind == .file ? try sparse.segments(stored: remaining, name) : nil
     return TarEntry(
-      kind: kind, name: name, linkName: long.link ?? cString(Array(block[157..<257])), size: kind == .file ? size : 0,
+      kind: kind, name: name, linkName: long.link ?? cString(Array(block[157..<257])),
+      size: kind == .file ? (segments == nil ? size : sparse.size ?? 0) : 0,
       mode: UInt32(truncatingIfNeeded: try number(block, 100, 8, "mode")) & 0o7777,
-      uid: UInt32(truncatingIfNeeded: try long.uid ?? number(block, 108, 8, "uid")),
-      gid: UInt32(truncatingIfNeeded: try long.gid ?? number(block, 116, 8, "gid")),
-      modified: try long.modified ?? (Int(number(block, 136, 12, "mtime")), 0), attributes: long.attributes)
+      uid: try owner(long.uid ?? number(block, 108, 8, "uid"), "uid", name), gid: try owner(long.gid ?? number(block, 116, 8, "gid"), "gid", name),
+      modified: try long.modified ?? (Int(number(block, 136, 12, "mtime")), 0), segments: segments, attributes: long.attributes)
+  }
+
+  // MARK: - Sparse files (GNU tar manual, "Storing Sparse Files")
+
+  /// The old form: pairs in the header, and in blocks between it and the data.
+  private func readOldMap(_ header: [UInt8], _ sparse: inout SparseMap) throws {
+    func pairs(_ block: [UInt8], _ start: Int, _ count: Int) throws {
+      for index in 0..<count where block[start + index * 24 + 12] != 0 {
+        try sparse.add(number(block, start + index * 24, 12, "offset"), number(block, start + index * 24 + 12, 12, "length"))
+      }
+    }
+    try pairs(header, 386, 4)
+    sparse.size = try number(header, 483, 12, "size")
+    var isExtended = header[482] != 0
+    while isExtended {
+      var block = [UInt8](repeating: 0, count: 512)
+      guard try fill(&block) == 512 else { throw truncated }
+      try pairs(block, 0, 21)
+      isExtended = block[504] != 0
+    }
+  }
+
+  /// Version 1.0: decimal lines at the beginning of the data, filled up to a block.
+  private func readMap(_ sparse: inout SparseMap) throws {
+    var line: [UInt8] = []
+    var numbers: [Int64] = []
+    var wanted: Int64 = 1
+    while Int64(numbers.count) < wanted {
+      var block = [UInt8](repeating: 0, count: 512)
+      guard remaining >= 512, try fill(&block) == 512 else { throw truncated }
+      remaining -= 512
+      for byte in block {
+        guard Int64(numbers.count) < wanted else { break }
+        guard byte == 10 else {
+          line.append(byte)
+          if line.count > 20 { throw SparseMap.damaged }
+          continue
+        }
+        guard let number = Int64(String(decoding: line, as: UTF8.self)), number >= 0 else { throw SparseMap.damaged }
+        if numbers.isEmpty {
+          guard number <= SparseMap.maximum else { throw SparseMap.damaged }
+          wanted = 1 + 2 * number
+        }
+        numbers.append(number)
+        line = []
+      }
+    }
+    for index in stride(from: 1, to: numbers.count, by: 2) { try sparse.add(numbers[index], numbers[index + 1]) }
   }
 
   /// Octal text, or base 256 when the first bit is set (GNU).
@@ -192,6 +248,14 @@ final class TarReader {
     return value
   }
 
+  /// 2^32 would be root, and 2^32 - 1 tells chown(2) to leave root as it is.
+  private func owner(_ number: Int64, _ what: String, _ name: [UInt8]) throws -> UInt32 {
+    guard (0..<Int64(UInt32.max)).contains(number) else {
+      throw ImageError(.hostile, "read", "the archive", "'\(text(name))' has the \(what) \(number), which is nobody's")
+    }
+    return UInt32(number)
+  }
+
   private func cString(_ bytes: [UInt8]) -> [UInt8] { Array(bytes.prefix { $0 != 0 }) }
 }
 
@@ -206,7 +270,8 @@ private struct Extensions {
   var gid: Int64?
   var modified: (seconds: Int, nanoseconds: Int)?
   var attributes: [(name: String, value: [UInt8])] = []
-  var sparse = false
+  var attributeBytes = 0
+  var sparse = SparseMap()
 
   /// Records are "LENGTH KEY=VALUE\n" (POSIX pax, "pax Extended Header").
   mutating func merge(_ bytes: [UInt8]) throws {
@@ -239,8 +304,15 @@ private struct Extensions {
         gid = number
       case "mtime": modified = Self.instant(word)
       default:
-        if key.hasPrefix("SCHILY.xattr.") { attributes.append((String(key.dropFirst(13)), value)) }
-        if key.hasPrefix("GNU.sparse.") { sparse = true }
+        if key.hasPrefix("SCHILY.xattr.") {
+          // Records may come one after the other, each within its own bound.
+          attributeBytes += value.count
+          guard attributeBytes <= 1 << 20, attributes.count < 1000 else {
+            throw ImageError(.hostile, "read", "the archive", "a member has more than 1 MiB or 1000 extended attributes")
+          }
+          attributes.append((String(key.dropFirst(13)), value))
+        }
+        if key.hasPrefix("GNU.sparse.") { try sparse.record(String(key.dropFirst(11)), word, value) }
       }
     }
   }
@@ -254,6 +326,65 @@ private struct Extensions {
     var nanoseconds = fraction
     for _ in digits.count..<9 { nanoseconds *= 10 }
     return word.hasPrefix("-") && nanoseconds > 0 ? (seconds - 1, 1_000_000_000 - nanoseconds) : (seconds, nanoseconds)
+  }
+}
+
+/// Which parts of a file an archive has.
+struct SparseMap {
+  /// Pairs of one file.
+  static let maximum: Int64 = 1 << 20
+  static var damaged: ImageError { ImageError(.corrupt, "read", "the archive", "the map of a sparse file is damaged") }
+
+  /// Of the whole file, holes included.
+  var size: Int64?
+  var name: [UInt8]?
+  private var parts: [(offset: Int64, length: Int64)] = []
+  private var pending: Int64?
+  private var isSparse = false
+  private(set) var isVersion1 = false
+
+  mutating func add(_ offset: Int64, _ length: Int64) throws {
+    isSparse = true
+    let (end, overflow) = offset.addingReportingOverflow(length)
+    let last = parts.last.map { $0.offset + $0.length } ?? 0
+    guard offset >= last, length >= 0, !overflow, end >= 0, Int64(parts.count) < Self.maximum else { throw Self.damaged }
+    parts.append((offset, length))
+  }
+
+  /// One record of a pax header, without "GNU.sparse.": versions 0.0, 0.1 and 1.0.
+  mutating func record(_ key: String, _ word: String, _ value: [UInt8]) throws {
+    isSparse = true
+    switch key {
+    case "name":
+      guard !value.contains(0) else { throw Self.damaged }
+      name = value
+    case "size", "realsize":
+      guard let number = Int64(word), number >= 0 else { throw Self.damaged }
+      size = number
+    case "major": isVersion1 = word == "1"
+    case "offset": pending = Int64(word)
+    case "numbytes":
+      guard let offset = pending, let length = Int64(word) else { throw Self.damaged }
+      pending = nil
+      try add(offset, length)
+    case "map":
+      let numbers = word.split(separator: ",", omittingEmptySubsequences: false).map { Int64($0) }
+      guard numbers.count % 2 == 0 else { throw Self.damaged }
+      for index in stride(from: 0, to: numbers.count, by: 2) {
+        guard let offset = numbers[index], let length = numbers[index + 1] else { throw Self.damaged }
+        try add(offset, length)
+      }
+    default: break
+    }
+  }
+
+  /// nil: no sparse file. `stored`: bytes that follow.
+  func segments(stored: Int64, _ name: [UInt8]) throws -> [Range<Int64>]? {
+    guard isSparse else { return nil }
+    guard let size, parts.allSatisfy({ $0.offset + $0.length <= size }) else { throw Self.damaged }
+    // Each is within `size`, one after the other: no sum can overflow.
+    guard parts.reduce(0, { $0 + $1.length }) == stored else { throw Self.damaged }
+    return parts.filter { $0.length > 0 }.map { $0.offset..<($0.offset + $0.length) }
   }
 }
 

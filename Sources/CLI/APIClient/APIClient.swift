@@ -97,6 +97,11 @@ public struct APIClient: Sendable {
     try await open("POST", path, [], .bytes(ByteBuffer(bytes: JSONText.encode(body))), type: "application/json").body
   }
 
+  /// POST without a body, with headers of its own, that is answered with a stream.
+  public func stream(posting path: String, _ query: Query = [], headers: [(name: String, value: String)]) async throws -> HTTPClientResponse.Body {
+    try await open("POST", path, query, nil, type: nil, headers: headers).body
+  }
+
   /// POST of a stream; the answer comes when the manager gives it, maybe before the body has ended.
   public func upload<Source: AsyncSequence & Sendable>(
     _ path: String, _ query: Query = [], _ body: Source, length: Int64? = nil, type: String
@@ -104,9 +109,10 @@ public struct APIClient: Sendable {
     try await open("POST", path, query, .stream(body, length: length.map { .known($0) } ?? .unknown), type: type).body
   }
 
-  private func open(_ method: String, _ path: String, _ query: Query, _ body: HTTPClientRequest.Body?, type: String?) async throws
-    -> HTTPClientResponse
-  {
+  private func open(
+    _ method: String, _ path: String, _ query: Query, _ body: HTTPClientRequest.Body?, type: String?,
+    headers: [(name: String, value: String)] = []
+  ) async throws -> HTTPClientResponse {
     var uri = endpoint.base + path
     if !query.isEmpty { uri += "?" + query.map { "\(percentEncoded($0.name))=\(percentEncoded($0.value))" }.joined(separator: "&") }
     var request = HTTPClientRequest(url: uri)
@@ -114,6 +120,7 @@ public struct APIClient: Sendable {
     request.headers.add(name: "User-Agent", value: "orch")
     request.headers.add(name: "Host", value: "orch")
     if let type { request.headers.add(name: "Content-Type", value: type) }
+    for header in headers { request.headers.add(name: header.name, value: header.value) }
     request.body = body
     do { request.tlsConfiguration = try endpoint.tls() } catch {
       throw ClientError.usage("the certificates in ORCH_CERT_PATH cannot be read (\(error)): it needs ca.pem, cert.pem and key.pem")

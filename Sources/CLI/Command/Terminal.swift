@@ -119,6 +119,8 @@ struct FileChunks: AsyncSequence, Sendable {
   /// Bytes in all; nil for a pipe.
   let length: Int64?
 
+  init(descriptor: Int32, length: Int64?) { (self.descriptor, self.length) = (descriptor, length) }
+
   init(_ path: String) throws {
     if path == "-" {
       descriptor = 0

@@ -25,7 +25,7 @@ public struct ControlAPI: Sendable {
     case ("orch", 3) where ["sql", "backup"].contains(target.path[2]): return await respond(to: request)
     default: break
     }
-    var request = request
+    var request = await placed(request, target)
     let isRead = request.method == "GET"
     // No read has one, and a body of the server's can be read once only.
     if isRead { request.body = .empty }
@@ -134,7 +134,8 @@ public struct ControlAPI: Sendable {
       throw APIError(404, "the registry is asked by the hosts that run \(path[1..<(path.count - 1)].joined(separator: "/")), not by the manager")
     case (_, "secrets", _): return try await routeFiles(.secret, request, target)
     case (_, "configs", _): return try await routeFiles(.config, request, target)
-    case (_, "containers", _), (_, "images", _), (_, "exec", _), (_, "build", _), (_, "swarm", _), (_, "plugins", _), (_, "system", _),
+    case (_, "images", 2...): return try await routeImages(request, target)
+    case (_, "containers", _), (_, "exec", _), (_, "build", _), (_, "swarm", _), (_, "plugins", _), (_, "system", _),
       (_, "auth", _), (_, "session", _), (_, "commit", _):
       throw APIError(501, "orch does not serve \(method) /\(path.joined(separator: "/")) yet; see the list of what works in README")
     default: throw APIError(404, "page not found")
@@ -161,10 +162,10 @@ public struct ControlAPI: Sendable {
     case ("POST", "certificates", 1): return try await issueCertificate(request)
     case ("POST", "tasks", 3) where path[2] == "exec": return try await exec(path[1], request)
     case ("GET", "images", 1): return try await listImages()
-    case ("POST", "images", 2) where path[1] == "load": return try await loadImage(.archive, request)
+    case ("POST", "images", 2) where path[1] == "load": return try await loadImage(.archive, request, target)
     case ("POST", "images", 2) where path[1] == "import":
       guard let name = target["name"], !name.isEmpty else { throw APIError(400, "give the image's name: /orch/v1/images/import?name=NAME") }
-      return try await loadImage(.rootfs(name: name), request)
+      return try await loadImage(.rootfs(name: name), request, target)
     default: throw APIError(404, "page not found")
     }
   }

@@ -29,6 +29,8 @@ public protocol ControlBackend: Sendable {
   func exec(_ task: ClusterTask, _ request: ExecRequest, input: Pipe<ExecInput>) async throws -> AsyncThrowingStream<ExecOutput, any Error>
   /// Streams an archive to one agent; the names it now has. `body` is read once.
   func loadImage(_ load: ImageLoad, on node: NodeID, body: APIBody) async throws -> [String]
+  /// Does something with one agent's images. What is refused is thrown as an ``APIError``; the command is given up when the stream is.
+  func image(_ command: ImageCommand, on node: NodeID) async throws -> AsyncThrowingStream<ImageEvent, any Error>
   /// The images one agent holds.
   func images(on node: NodeID) async throws -> [ImageRecord]
   /// Which of these ports a process of that host has. Throws when the agent does not answer within a second.
@@ -144,10 +146,13 @@ public enum ImageLoad: Hashable, Sendable {
 public struct ImageRecord: Hashable, Sendable {
   public var name: String
   public var id: String
+  /// Of the manifest.
+  public var digest: String
   public var sizeBytes: Int64
   public var createdAt: Timestamp?
-  public init(name: String, id: String, sizeBytes: Int64, createdAt: Timestamp? = nil) {
+  public init(name: String, id: String, digest: String = "", sizeBytes: Int64, createdAt: Timestamp? = nil) {
     self.name = name
+    self.digest = digest
     self.id = id
     self.sizeBytes = sizeBytes
     self.createdAt = createdAt

@@ -3,9 +3,13 @@ import Model
 import NIOCore
 
 extension ControlAPI {
-  /// Streams the body to every ready host at once; the slowest paces. One JSON line a host; 500 when no host has it.
-  func loadImage(_ load: ImageLoad, _ request: APIRequest) async throws -> APIResponse {
-    let nodes = try await backend.state().nodes.values.filter { $0.status.state == .ready }.sorted { $0.hostname < $1.hostname }
+  /// Streams the body to every ready host at once, or to the one that `node` names; the slowest paces. One JSON line a host; 500 when no host
+  /// has it.
+  func loadImage(_ load: ImageLoad, _ request: APIRequest, _ target: Target) async throws -> APIResponse {
+    let nodes =
+      target["node"] != nil
+      ? [try await imageHost(target)]
+      : try await backend.state().nodes.values.filter { $0.status.state == .ready }.sorted { $0.hostname < $1.hostname }
     if nodes.isEmpty { throw APIError(503, "no host is ready to take the image: look at orch nodes") }
     let results: [ImageLoadResult] = try await withThrowingTaskGroup(of: ImageLoadResult?.self) { group in
       var pipes: [Pipe<ByteBuffer>] = []

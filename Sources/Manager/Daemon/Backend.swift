@@ -48,7 +48,7 @@ struct Backend: ControlBackend {
 
   // MARK: - Agents
 
-  private func agent(_ node: NodeID?) throws -> Connection {
+  func agent(_ node: NodeID?) throws -> Connection {
     guard let node else { throw APIError(409, "the task is not assigned to a node yet") }
     guard let connection = sessions.connection(to: node) else {
       let name = consensus.snapshot.nodes[node]?.hostname ?? "\(node)"
@@ -74,7 +74,7 @@ struct Backend: ControlBackend {
   }
 
   /// One element for each demand, so that a slow reader slows the agent and not this manager's memory.
-  private static func pulled<Element>(
+  static func pulled<Element>(
     _ stream: TransportStream, _ next: @escaping @Sendable () async throws -> Element?
   ) -> AsyncThrowingStream<Element, any Error> {
     AsyncThrowingStream {
@@ -165,7 +165,7 @@ struct Backend: ControlBackend {
     let list: WireImageList = try await agent(node).call(.imageList, WireEmpty())
     return list.images.map {
       ImageRecord(
-        name: $0.name, id: $0.id, sizeBytes: $0.size, createdAt: $0.createdAt == 0 ? nil : Timestamp(nanoseconds: $0.createdAt))
+        name: $0.name, id: $0.id, digest: $0.digest, sizeBytes: $0.size, createdAt: $0.createdAt == 0 ? nil : Timestamp(nanoseconds: $0.createdAt))
     }
   }
 

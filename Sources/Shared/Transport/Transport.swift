@@ -38,6 +38,7 @@ public struct Method: RawRepresentable, Hashable, Sendable, CustomStringConverti
   public static let exec = Method(rawValue: "exec")
   public static let logs = Method(rawValue: "logs")
   public static let imageLoad = Method(rawValue: "image.load")
+  public static let imageCommand = Method(rawValue: "image.command")
   public static let imageList = Method(rawValue: "image.list")
   public static let portCheck = Method(rawValue: "port.check")
   public static let volumeRemove = Method(rawValue: "volume.remove")

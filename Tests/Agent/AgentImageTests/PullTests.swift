@@ -5,64 +5,6 @@ import Testing
 
 @testable import AgentImage
 
-/// Debian's registry on a loopback port of its own, gone with the test.
-final class Registry: @unchecked Sendable {
-  // Written in init alone.
-  private var process: pid_t = 0
-  let folder = Folder()
-  let port: Int
-  var host: String { "127.0.0.1:\(port)" }
-  var blobs: String { folder.path + "/data/docker/registry/v2/blobs/sha256" }
-
-  init(wantsPassword: Bool = false) throws {
-    port = Int.random(in: 20_000..<30_000)
-    var auth = ""
-    if wantsPassword {
-      // bcrypt of "secret".
-      try folder.write("htpasswd", Array("user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n".utf8))
-      auth = "auth:\n  htpasswd:\n    realm: test\n    path: \(folder.path)/htpasswd\n"
-    }
-    let configuration = """
-      version: 0.1
-      log: {level: error}
-      storage: {filesystem: {rootdirectory: \(folder.path)/data}}
-      http: {addr: "127.0.0.1:\(port)"}
-      \(auth)
-      """
-    let path = try folder.write("config.yml", Array(configuration.utf8))
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
-    posix_spawn_file_actions_addopen(&actions, 2, folder.path + "/log", O_WRONLY | O_CREAT, 0o600)
-    var arguments: [UnsafeMutablePointer<CChar>?] = ["docker-registry", "serve", path].map { (word: String) in strdup(word) }
-    arguments.append(nil)
-    let result = posix_spawn(&process, "/usr/bin/docker-registry", &actions, nil, arguments, environ)
-    arguments.forEach { free($0) }
-    guard result == 0 else { throw SystemError("start", "docker-registry", Errno(result)) }
-    for _ in 0..<200 where !answers() { usleep(25_000) }
-  }
-  deinit {
-    kill(process, SIGKILL)
-    waitpid(process, nil, 0)
-  }
-  private func answers() -> Bool {
-    let fd = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-    defer { close(fd) }
-    var address = sockaddr_in()
-    address.sin_family = sa_family_t(AF_INET)
-    address.sin_port = in_port_t(UInt16(port).bigEndian)
-    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
-    return withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(fd, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
-    } == 0
-  }
-  func push(_ archive: String, _ name: String, credentials: String? = nil) -> (code: Int32, output: String) {
-    run(
-      ["skopeo", "copy", "--insecure-policy", "--dest-tls-verify=false"] + (credentials.map { ["--dest-creds", $0] } ?? [])
-        + ["docker-archive:" + archive, "docker://\(host)/\(name)"])
-  }
-}
-
 final class Counter: Sendable {
   let value = Mutex(0)
 }
@@ -158,7 +100,7 @@ final class Counter: Sendable {
 
   @Test("a registry with a password wants it")
   func credentials() async throws {
-    let registry = try Registry(wantsPassword: true)
+    let registry = try Registry(.password)
     let pushed = registry.push(try archive(), "web:1", credentials: "user:secret")
     #expect(pushed.code == 0, "\(pushed.output)")
     let store = try open()
@@ -169,12 +111,16 @@ final class Counter: Sendable {
     #expect(try await store.pull("\(registry.host)/web:1", credentials: .init(username: "user", password: "secret")).config.cmd == ["x"])
   }
 
-  @Test("challenges are read")
+  @Test("challenges are read, several in a header too")
   func challenges() {
-    let (scheme, parameters) = RegistryClient.parse("Bearer realm=\"https://a/t?x=1,2\", service=\"s\",scope=\"repository:a/b:pull,push\"")
-    #expect(scheme == "bearer")
-    #expect(parameters == ["realm": "https://a/t?x=1,2", "service": "s", "scope": "repository:a/b:pull,push"])
-    #expect(RegistryClient.parse("Basic realm=x").parameters == ["realm": "x"])
-    #expect(RegistryClient.parse("").scheme == "")
+    #expect(
+      Challenge.all(["Bearer realm=\"https://a/t?x=1,2\", service=\"s\",scope=\"repository:a/b:pull,push\""])
+        == [Challenge(scheme: "bearer", parameters: ["realm": "https://a/t?x=1,2", "service": "s", "scope": "repository:a/b:pull,push"])])
+    #expect(
+      Challenge.all(["Basic realm=x, Bearer realm=\"a\\\"b\"", "Negotiate"]) == [
+        Challenge(scheme: "basic", parameters: ["realm": "x"]), Challenge(scheme: "bearer", parameters: ["realm": "a\"b"]),
+        Challenge(scheme: "negotiate", parameters: [:]),
+      ])
+    #expect(Challenge.all(["", ",,", "=", "\""]).allSatisfy { $0.parameters.isEmpty })
   }
 }

@@ -57,8 +57,17 @@ import Testing
     _ = try await store.load(folder.write("two.tar", savedImage(layers: [shared, Self.layer([("b", "2")])], name: "two:1")))
     #expect(try Files.list(folder.path + "/images/layers").count == 2)
     let two = try #require(try store.resolve("two:1"))
-    await #expect(throws: ImageError.self) { try await store.remove("two:1", inUse: [two.digest]) }
-    try await store.remove("two:1")
+    try await store.use(two, by: "container1")
+    await #expect(throws: ImageError.self) { try await store.remove("two:1") }
+    #expect(try await store.prune(all: true).untagged == ["base:latest"])
+    _ = try await store.import(path, name: "base", config: config)
+    // Forced: the name goes, what the container is made of stays, until it is gone.
+    let forced = try await store.remove("two:1", force: true)
+    #expect(forced.untagged == ["two:1"] && forced.deleted.isEmpty)
+    #expect(try open().resolve(two.digest.description)?.layerPaths.allSatisfy { Files.exists($0) } == true)
+    #expect(try await store.prune().deleted.isEmpty)
+    await store.release("container1")
+    #expect(try await store.prune().deleted == [two.id])
     #expect(try Files.list(folder.path + "/images/layers").count == 1)
     #expect(try store.resolve("base") != nil)
     try await store.remove("base")

@@ -57,7 +57,7 @@ import Testing
     }
   }
 
-  @Test("bad pax records, sizes and sparse files are refused")
+  @Test("bad pax records, sizes and maps of sparse files are refused")
   func refusals() {
     for record in ["5 a=b\n", "x a=b\n", "99 a=b\n", "7 path=\n", "3 \n", "-5 a=b\n", "16 size=-12345\n\n"] {
       var tar = TarWriter()
@@ -66,19 +66,22 @@ import Testing
       if record.hasPrefix("7 path") { continue }
       #expect(throws: ImageError.self, "\(record)") { try members(tar.finished()) }
     }
-    var sparse = TarWriter()
-    sparse.pax([("GNU.sparse.major", [49])])
-    sparse.add("a", "b")
-    #expect(throws: ImageError.self) { try members(sparse.finished()) }
+    for map in ["5,3,1,1", "0,99999", "-1,1", "0", "0,x", "0,9223372036854775807,9223372036854775807,1"] {
+      var sparse = TarWriter()
+      sparse.pax([("GNU.sparse.map", Array(map.utf8)), ("GNU.sparse.size", Array("100".utf8))])
+      sparse.add("a", "b")
+      #expect(throws: ImageError.self, "\(map)") { try members(sparse.finished()) }
+    }
     var huge = TarWriter()
     huge.add("pax", type: "x", [], size: 0o77777777777)
     #expect(throws: ImageError.self) { try members(huge.finished()) }
   }
 
-  @Test("gzip is unpacked in any pieces, members in a row too; zstd is named")
-  func inflates() throws {
-    let content = (0..<100_000).map { UInt8(truncatingIfNeeded: $0 &* 7 ^ $0 >> 5) }
-    let packed = gzip(Array(content[..<50_000])) + gzip(Array(content[50_000...])) + [0, 0, 0]
+  @Test("gzip and zstd are unpacked in any pieces, members and frames in a row too", arguments: [false, true])
+  func inflates(zstandard: Bool) throws {
+    let content = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 &* 7 ^ $0 >> 5) }
+    let pack = zstandard ? zstd : gzip
+    let packed = pack(Array(content[..<50_000])) + pack(Array(content[50_000...])) + (zstandard ? [] : [0, 0, 0])
     for piece in [1, 100, 65_536] {
       let source = try InflatingSource(MemorySource(packed, piece: piece))
       var result: [UInt8] = []
@@ -90,9 +93,22 @@ import Testing
       }
       #expect(result == content)
     }
-    #expect(throws: ImageError.self) { try InflatingSource(MemorySource([0x28, 0xb5, 0x2f, 0xfd, 0, 0, 0])) }
     let cut = try InflatingSource(MemorySource(Array(packed[..<1000])))
     var chunk = [UInt8](repeating: 0, count: 200_000)
     #expect(throws: ImageError.self) { while try chunk.withUnsafeMutableBytes({ try cut.read(into: $0) }) > 0 {} }
+  }
+
+  @Test("xz and bzip2 are refused by name, a damaged zstd stream is told")
+  func formats() {
+    let xz = #expect(throws: ImageError.self) { try InflatingSource(MemorySource([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0])) }
+    #expect(xz?.cause.contains("xz") == true)
+    #expect(throws: ImageError.self) { try InflatingSource(MemorySource(Array("BZh9xx".utf8))) }
+    var bytes = zstd(Array("hello hello hello hello".utf8))
+    bytes[5] ^= 0xff
+    #expect(throws: ImageError.self) {
+      let source = try InflatingSource(MemorySource(bytes))
+      var chunk = [UInt8](repeating: 0, count: 100)
+      while try chunk.withUnsafeMutableBytes({ try source.read(into: $0) }) > 0 {}
+    }
   }
 }

@@ -1,4 +1,5 @@
 import CZlib
+import CZstd
 import Glibc
 
 @testable import AgentImage
@@ -66,6 +67,12 @@ func gzip(_ bytes: [UInt8]) -> [UInt8] {
       return target.count - Int(stream.avail_out)
     }
   }
+  return Array(output[..<count])
+}
+
+func zstd(_ bytes: [UInt8]) -> [UInt8] {
+  var output = [UInt8](repeating: 0, count: ZSTD_compressBound(bytes.count))
+  let count = ZSTD_compress(&output, output.count, bytes, bytes.count, 3)
   return Array(output[..<count])
 }
 

@@ -103,6 +103,29 @@ import Testing
     _ = folder
   }
 
+  @Test(
+    "sparse files of GNU tar keep their content, size and holes",
+    arguments: ["--format=gnu", "--format=pax --sparse-version=0.0", "--format=pax --sparse-version=0.1", "--format=pax --sparse-version=1.0"])
+  func sparse(format: String) throws {
+    let folder = Folder()
+    try Files.makeDirectories(folder.path + "/in")
+    try Files.makeDirectories(folder.path + "/layer", mode: 0o755)
+    // 40 pieces of data: more than the old form's header holds.
+    let file = open(folder.path + "/in/holes", O_RDWR | O_CREAT, 0o644)
+    for index in 0..<40 { pwrite(file, "piece \(index)", 8, off_t(index) << 20) }
+    ftruncate(file, 50 << 20)
+    close(file)
+    try folder.write("in/after", Array("after".utf8))
+    let made = run(["sh", "-c", "cd \(folder.path)/in && tar --sparse \(format) -cf ../a.tar holes after"])
+    #expect(made.code == 0, "\(made.output)")
+    #expect(status(folder.path + "/a.tar")!.st_size < 2 << 20)
+    try LayerUnpacker(folder: folder.path + "/layer").unpack(TarReader(FileSource(folder.path + "/a.tar")))
+    #expect(run(["cmp", folder.path + "/in/holes", folder.path + "/layer/holes"]).code == 0)
+    #expect(try Files.text(folder.path + "/layer/after") == "after")
+    let holes = status(folder.path + "/layer/holes")!
+    #expect(holes.st_size == 50 << 20 && holes.st_blocks * 512 < 5 << 20)
+  }
+
   static let hostile: [(String, [(String, Character, String)])] = [
     ("out of the layer", [("../x", "0", "")]),
     ("out of the layer", [("a/../../x", "0", "")]),

@@ -15,6 +15,8 @@ final class MemoryBackend: ControlBackend {
     var logs: [TaskID: [LogRecord]] = [:]
     var slowQueries = 0
     var loaded: [NodeID: Int] = [:]
+    var logins: [RegistryCredentials?] = []
+    var imageHosts: [NodeID] = []
     var removedVolumes: [String] = []
     var removedManagers: [NodeID] = []
     var members: [(number: Int, votes: Bool)] = [(1, true)]
@@ -161,6 +163,37 @@ final class MemoryBackend: ControlBackend {
     world.withLock { $0.loaded[node] = total }
     if case .rootfs(let name) = load { return [name] }
     return ["web:1"]
+  }
+  func image(_ command: ImageCommand, on node: NodeID) async throws -> AsyncThrowingStream<ImageEvent, any Error> {
+    let events: [ImageEvent]
+    switch command {
+    case .pull("gone:1", _), .inspect("gone:1"): throw APIError(404, "No such image: gone:1")
+    case .pull(_, let login), .push(_, let login):
+      world.withLock { $0.logins.append(login) }
+      events = [
+        .progress(layer: "sha256:0123456789abcdef", .downloading, done: 5, total: 10),
+        .progress(layer: "sha256:0123456789abcdef", .done, done: 10, total: 10),
+        .digest("sha256:feed"),
+      ]
+    case .tag: events = [.digest("")]
+    case .remove(let name, let force): events = [.removed(untagged: [name], deleted: force ? ["sha256:0123"] : [], bytes: 0)]
+    case .prune(let all, _): events = [.removed(untagged: all ? ["web:1"] : [], deleted: [], bytes: 7)]
+    case .inspect(let name):
+      let config =
+        #"{"architecture":"amd64","os":"linux","created":"2026-01-02T03:04:05Z","config":{"Cmd":["x"]},"rootfs":{"type":"layers","diff_ids":["sha256:a","sha256:b"]},"history":[{"created_by":"ADD"},{"created_by":"ENV","empty_layer":true},{"created_by":"RUN"}]}"#
+      events = [
+        .image(
+          ImageDetail(
+            names: [name], id: "sha256:0123456789abcdef", digest: "sha256:feed", config: Array(config.utf8), size: 12, layerSizes: [5, 7],
+            inUse: false))
+      ]
+    case .save(let names, let oci): events = [.data(Array("\(names) \(oci)".utf8)), .data([33])]
+    }
+    world.withLock { $0.imageHosts.append(node) }
+    return AsyncThrowingStream { continuation in
+      for event in events { continuation.yield(event) }
+      continuation.finish()
+    }
   }
   func images(on node: NodeID) async throws -> [ImageRecord] { [ImageRecord(name: "web:1", id: "sha256:0123456789abcdef", sizeBytes: 1_240_000)] }
   func removeVolume(_ name: String, on node: NodeID) async throws { world.withLock { $0.removedVolumes.append("\(name)@\(node.value)") } }

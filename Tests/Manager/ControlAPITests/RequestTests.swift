@@ -357,4 +357,49 @@ struct Caller {
     #expect(lines[2].error == "no space left on device")
     #expect(caller.backend.world.withLock { $0.loaded.values.sorted() } == [40_000, 40_000])
   }
+
+  @Test("docker's image requests go to the host that is named, or to the one that was asked; names keep their slashes")
+  func dockerImages() async throws {
+    let caller = Caller()
+    func hosts() -> [String] { caller.backend.world.withLock { world in world.imageHosts.map { "\($0.value)" } } }
+    let list: [ImageListItem] = try await caller.get("/v1.45/images/json")
+    #expect(list.map(\.repoTags) == [["web:1"]])
+    let found: ImageInspect = try await caller.get("/images/registry.example:5000/team/web:1/json?node=h2")
+    #expect(found.repoTags == ["registry.example:5000/team/web:1"] && found.config.Cmd == ["x"] && found.host == "h2")
+    #expect(found.repoDigests == ["registry.example:5000/team/web@sha256:feed"] && found.rootFS.layers == ["sha256:a", "sha256:b"])
+    let history: [ImageHistoryItem] = try await caller.get("/images/web:1/history")
+    #expect(history.map(\.createdBy) == ["RUN", "ENV", "ADD"] && history.map(\.size) == [7, 0, 5])
+    #expect(try await caller.send("GET", "/images/gone:1/json").status == 404)
+    #expect(try await caller.send("POST", "/images/web:1/tag?repo=other&tag=2&node=h1").status == 201)
+    #expect(try await caller.send("DELETE", "/images/team/web:1?force=1").text.contains(#"[{"Untagged":"team/web:1"},{"Deleted":"sha256:0123"}]"#))
+    #expect(
+      try await caller.send("POST", "/images/prune?filters=" + percentEncoded(#"{"dangling":["false"]}"#)).text.contains(#""SpaceReclaimed":7"#))
+    #expect(try await caller.send("POST", "/images/prune?filters=" + percentEncoded(#"{"until":["soon"]}"#)).status == 400)
+    #expect(try await caller.send("GET", "/images/get?names=a:1&names=b:1&format=oci").text == #"["a:1", "b:1"] true!"#)
+    #expect(try await caller.send("GET", "/images/json?node=nowhere").status == 404)
+    #expect(try await caller.send("GET", "/images/search?term=x").status == 501)
+    #expect(hosts() == ["2", "1", "1", "1", "1", "1"])
+  }
+
+  @Test("a pull is docker's lines; its credentials reach the host, and no answer")
+  func dockerPull() async throws {
+    let caller = Caller()
+    // {"username":"ann","password":"hunter2"}
+    let login = APIHeader("X-Registry-Auth", "eyJ1c2VybmFtZSI6ImFubiIsInBhc3N3b3JkIjoiaHVudGVyMiJ9")
+    let response = await caller.api.serve(APIRequest(method: "POST", uri: "/images/create?fromImage=team/web&tag=1", headers: [login]))
+    let text = String(buffer: try await response.body.collect(upTo: 1 << 20))
+    let lines = try text.split(whereSeparator: \.isNewline).map { try JSONText.decode(ImageMessage.self, Array($0.utf8)) }
+    #expect(
+      lines.map { $0.status ?? "" } == [
+        "Pulling from team/web", "Downloading", "Pull complete", "Digest: sha256:feed", "Status: Downloaded newer image for team/web:1",
+      ], "\(text)")
+    #expect(lines[1].id == "0123456789ab" && lines[1].progressDetail == .init(current: 5, total: 10))
+    #expect(caller.backend.world.withLock { $0.logins.first??.password } == "hunter2" && !text.contains("hunter2"))
+    // What fails before anything is said is a status.
+    #expect(try await caller.send("POST", "/images/create?fromImage=gone&tag=1").status == 404)
+    #expect(try await caller.send("POST", "/images/create?fromImage=Bad%20Name").status == 400)
+    let bad = await caller.api.serve(APIRequest(method: "POST", uri: "/images/create?fromImage=web", headers: [APIHeader("X-Registry-Auth", "!!!")]))
+    #expect(bad.status == 400)
+    #expect(try await caller.send("POST", "/images/team/web/push?tag=1").text.contains(#""Tag":"1""#))
+  }
 }

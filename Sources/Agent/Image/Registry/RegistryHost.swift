@@ -1,0 +1,112 @@
+import LinuxSystem
+import Model
+import NIOSSL
+
+/// Where a registry is, how it is spoken to, and whom to believe that it is it.
+struct RegistryHost: Sendable {
+  /// "https://host:port", lower case.
+  let base: String
+  let plain: Bool
+  let tls: TLSConfiguration?
+  /// Whether this is the registry that the name says; a mirror is another, gets no credentials, and is not pushed to.
+  let isMirror: Bool
+
+  /// The mirrors first, then the registry itself. Reads certificate folders: blocking.
+  static func candidates(_ name: ImageReference, _ configuration: ImageStoreConfiguration, mirrors: Bool = true) throws -> [RegistryHost] {
+    var hosts: [RegistryHost] = []
+    for mirror in mirrors ? configuration.mirrors[name.registry] ?? [] : [] {
+      let (scheme, authority) = try split(mirror)
+      let plain = scheme == "http"
+      hosts.append(try RegistryHost(authority: authority, plain: plain, isMirror: true, configuration.certificateFolders))
+    }
+    let authority = name.registry == "docker.io" ? "registry-1.docker.io" : name.registry
+    let folder = certificates(name.registry, configuration.certificateFolders)
+    // Loopback is the one place where nobody can listen in between: plain, unless certificates for it are given.
+    let plain = configuration.insecureRegistries.contains(name.registry) || (isLoopback(name.registry) && folder == nil)
+    hosts.append(try RegistryHost(authority: authority, plain: plain, isMirror: false, configuration.certificateFolders))
+    return hosts
+  }
+
+  private init(authority: String, plain: Bool, isMirror: Bool, _ folders: [String]) throws {
+    base = "\(plain ? "http" : "https")://\(authority.lowercased())"
+    self.plain = plain
+    self.isMirror = isMirror
+    tls = plain ? nil : try Self.certificates(authority, folders).map(Self.configuration)
+  }
+
+  private static func split(_ mirror: String) throws -> (scheme: String, authority: String) {
+    for scheme in ["https", "http"] where mirror.lowercased().hasPrefix(scheme + "://") {
+      let authority = mirror.dropFirst(scheme.count + 3).trimmingSlash
+      if !authority.isEmpty, !authority.contains("/"), !authority.contains("@") { return (scheme, authority) }
+    }
+    throw ImageError(.unsupported, "use mirror", "'\(mirror)'", "a mirror is https://HOST[:PORT], or http:// where that is meant")
+  }
+
+  static func isLoopback(_ registry: String) -> Bool {
+    if registry.hasPrefix("[::1]") { return true }
+    let host = registry.split(separator: ":").first.map(String.init) ?? ""
+    let parts = host.split(separator: ".", omittingEmptySubsequences: false)
+    return host == "localhost" || (parts.count == 4 && parts[0] == "127" && parts.allSatisfy { UInt8($0) != nil })
+  }
+
+  // MARK: - Certificates
+
+  private static func certificates(_ authority: String, _ folders: [String]) -> String? {
+    // The authority was checked to be one: no slash, no "..".
+    folders.map { "\($0)/\(authority)" }.first { !((try? Files.list($0)) ?? []).isEmpty }
+  }
+
+  /// As docker reads such a folder (docs.docker.com, "Verify repository client with certificates").
+  private static func configuration(_ folder: String) throws -> TLSConfiguration {
+    var configuration = TLSConfiguration.makeClientConfiguration()
+    let names = try Files.list(folder)
+    do {
+      let authorities = try names.filter { $0.hasSuffix(".crt") }.flatMap { try NIOSSLCertificate.fromPEMFile("\(folder)/\($0)") }
+      if !authorities.isEmpty { configuration.additionalTrustRoots = [.certificates(authorities)] }
+      if let certificate = names.first(where: { $0.hasSuffix(".cert") }) {
+        let key = certificate.dropLast(4) + "key"
+        configuration.certificateChain = try NIOSSLCertificate.fromPEMFile("\(folder)/\(certificate)").map { .certificate($0) }
+        configuration.privateKey = .privateKey(try NIOSSLPrivateKey(file: "\(folder)/\(key)", format: .pem))
+      }
+    } catch {
+      throw ImageError(
+        .system, "read certificates", folder, "\(error); it holds authorities as *.crt and a client's certificate as X.cert with X.key, all PEM")
+    }
+    return configuration
+  }
+
+  // MARK: - URLs
+
+  /// `https://host:port` of a URL in lower case; empty for anything else, such as one that names a user.
+  static func origin(of url: String) -> String {
+    guard let scheme = url.firstRange(of: "://") else { return "" }
+    let end = url[scheme.upperBound...].firstIndex { "/?#\\".contains($0) } ?? url.endIndex
+    let origin = url[..<end].lowercased()
+    return origin.contains("@") ? "" : origin
+  }
+
+  /// Where a Location leads, seen from `url`. Refuses to leave TLS.
+  func follow(_ location: String, from url: String, _ object: String) throws -> String {
+    let target: String
+    if location.hasPrefix("//") {
+      target = (plain ? "http:" : "https:") + location
+    } else if location.hasPrefix("/") {
+      target = Self.origin(of: url) + location
+    } else if location.contains("://") {
+      target = location
+    } else {
+      // Relative to the folder of the path (RFC 3986 5.2.3).
+      let path = url.prefix { $0 != "?" && $0 != "#" }
+      target = String(path[...(path.lastIndex(of: "/") ?? path.startIndex)]) + location
+    }
+    let origin = Self.origin(of: target)
+    guard origin.hasPrefix("https://") || (plain && origin.hasPrefix("http://")) else {
+      throw ImageError(.network, "ask", object, "the registry leads to '\(location.prefix(100))', which is not HTTPS")
+    }
+    return target
+  }
+}
+
+extension Substring {
+  fileprivate var trimmingSlash: String { String(hasSuffix("/") ? dropLast() : self) }
+}

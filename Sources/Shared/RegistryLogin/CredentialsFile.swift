@@ -1,0 +1,88 @@
+import LinuxSystem
+
+#if canImport(FoundationEssentials)
+  import FoundationEssentials
+#else
+  import Foundation
+#endif
+
+/// docker's config.json (docker/cli, "config/configfile"), as docker, podman and skopeo write it at login. Blocking; runs credential helpers.
+public enum CredentialsFile {
+  struct Document: Codable {
+    struct Entry: Codable {
+      var auth: String?
+      var username: String?
+      var password: String?
+      var identitytoken: String?
+    }
+    var auths: [String: Entry]?
+    var credsStore: String?
+    var credHelpers: [String: String]?
+  }
+
+  /// $DOCKER_CONFIG/config.json, ~/.docker/config.json; podman's $REGISTRY_AUTH_FILE before either.
+  public static func path(environment: (String) -> String?) -> String? {
+    if let file = environment("REGISTRY_AUTH_FILE") { return file }
+    if let folder = environment("DOCKER_CONFIG") { return folder + "/config.json" }
+    return environment("HOME").map { $0 + "/.docker/config.json" }
+  }
+
+  /// What the file, or a helper it names, has for the registry ("docker.io", "host:port"); nil: nothing, or there is no such file.
+  public static func credentials(for registry: String, in file: String) throws -> RegistryCredentials? {
+    guard Files.exists(file) else { return nil }
+    let document: Document
+    do { document = try JSONDecoder().decode(Document.self, from: Data(try Files.read(file, limit: 4 << 20))) } catch let error as SystemError {
+      throw LoginError("\(error)")
+    } catch {
+      throw LoginError("read \(file): it is not docker's config.json")
+    }
+    // docker.io's is kept under the address of its first version.
+    let keys = registry == "docker.io" ? ["https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io"] : [registry]
+    for key in keys {
+      if let helper = document.credHelpers?[key] { return try ask(helper, key, file) }
+    }
+    if let helper = document.credsStore, !helper.isEmpty {
+      for key in keys { if let found = try ask(helper, key, file) { return found } }
+    }
+    for (name, entry) in document.auths ?? [:] where keys.contains(name) || keys.contains(host(name)) {
+      if let found = credentials(entry) { return found }
+    }
+    return nil
+  }
+
+  /// "host:port" of "https://host:port/v1/".
+  static func host(_ name: String) -> String {
+    var rest = name[...]
+    for scheme in ["https://", "http://"] where rest.hasPrefix(scheme) { rest = rest.dropFirst(scheme.count) }
+    return String(rest.prefix { $0 != "/" })
+  }
+
+  private static func credentials(_ entry: Document.Entry) -> RegistryCredentials? {
+    var found = RegistryCredentials(username: entry.username ?? "", password: entry.password ?? "", identityToken: entry.identitytoken ?? "")
+    if let auth = entry.auth, let both = RegistryCredentials.pair(auth) { (found.username, found.password) = both }
+    return found.username.isEmpty && found.identityToken.isEmpty ? nil : found
+  }
+
+  /// `docker-credential-NAME get` (docker/docker-credential-helpers): the registry on stdin, JSON on stdout.
+  private static func ask(_ helper: String, _ registry: String, _ file: String) throws -> RegistryCredentials? {
+    guard !helper.isEmpty, helper.utf8.allSatisfy({ $0 != 47 && $0 > 32 && $0 < 127 }) else {
+      throw LoginError("read \(file): '\(helper)' is no credential helper's name")
+    }
+    let program = "docker-credential-\(helper)"
+    let (code, output) = try HelperProcess.run([program, "get"], input: Array((registry + "\n").utf8))
+    struct Answer: Codable {
+      var Username: String
+      var Secret: String
+    }
+    guard code == 0 else {
+      let said = String(decoding: output.prefix { $0 != 10 }.prefix(300), as: UTF8.self)
+      if said.contains("credentials not found") { return nil }
+      throw LoginError("ask \(program) for \(registry): it ended with \(code)\(said.isEmpty ? "" : " (\(said))")")
+    }
+    guard let answer = try? JSONDecoder().decode(Answer.self, from: Data(output)) else {
+      throw LoginError("ask \(program) for \(registry): its answer is not the JSON it should be")
+    }
+    if answer.Username == "<token>" { return RegistryCredentials(username: "", password: "", identityToken: answer.Secret) }
+    return answer.Username.isEmpty ? nil : RegistryCredentials(username: answer.Username, password: answer.Secret)
+  }
+}

@@ -1,0 +1,39 @@
+import Glibc
+import LinuxSystem
+
+/// A short program found in PATH, with bytes in and bytes out. Blocking.
+enum HelperProcess {
+  /// - Returns: its exit code (128 + signal when a signal ended it) and stdout, at most 1 MiB. Its stderr is ours.
+  static func run(_ arguments: [String], input: [UInt8]) throws(LoginError) -> (code: Int32, output: [UInt8]) {
+    func fail(_ error: Errno) -> LoginError {
+      LoginError("run \(arguments[0]): \(error == .noEntry ? "it is not in PATH: install it, or take it out of docker's config.json" : "\(error)")")
+    }
+    // The input is small: a file in memory needs no second thread, as a pipe that is full would.
+    let file: SharedDescriptor
+    let pipe: (read: Int32, write: Int32)
+    do throws(SystemError) {
+      file = SharedDescriptor(try .memoryFile("credentials"))
+      try Files.writeAll(file.rawValue, input, name: "credentials")
+      pipe = try OwnedDescriptor.pipe()
+    } catch { throw fail(error.errno) }
+    lseek(file.rawValue, 0, SEEK_SET)
+    let reader = SharedDescriptor(owning: pipe.read)
+    var actions = posix_spawn_file_actions_t()
+    posix_spawn_file_actions_init(&actions)
+    defer { posix_spawn_file_actions_destroy(&actions) }
+    posix_spawn_file_actions_adddup2(&actions, file.rawValue, 0)
+    posix_spawn_file_actions_adddup2(&actions, pipe.write, 1)
+    var words: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) }
+    words.append(nil)
+    defer { for word in words { free(word) } }
+    var process: pid_t = 0
+    let result = posix_spawnp(&process, arguments[0], &actions, nil, words, environ)
+    close(pipe.write)
+    guard result == 0 else { throw fail(Errno(result)) }
+    var output: [UInt8] = []
+    do { output = try Files.read(descriptor: reader.rawValue, name: arguments[0], limit: 1 << 20) } catch { kill(process, SIGKILL) }
+    var status: Int32 = 0
+    while waitpid(process, &status, 0) < 0, Errno.current == .interrupted {}
+    return (status & 0x7f == 0 ? status >> 8 & 0xff : 128 + status & 0x7f, output)
+  }
+}

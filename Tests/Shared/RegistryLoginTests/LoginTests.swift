@@ -1,0 +1,89 @@
+import Glibc
+import LinuxSystem
+import Testing
+
+@testable import RegistryLogin
+
+@Suite(.serialized) struct Logins {
+  /// A folder of the test's own, gone with `body`.
+  private func inFolder(_ body: (String) throws -> Void) throws {
+    var template = Array("/tmp/orch-login-XXXXXX".utf8CString)
+    let folder = String(cString: mkdtemp(&template)!)
+    defer { try? Files.removeTree(folder) }
+    try body(folder)
+  }
+
+  static let files: [(String, String, RegistryCredentials?)] = [
+    (#"{"auths":{"r.example:5000":{"auth":"YW5uOnNlY3JldDp4"}}}"#, "r.example:5000", .init(username: "ann", password: "secret:x")),
+    (#"{"auths":{"https://r.example/v2/":{"auth":"YW5uOnNlY3JldA=="}}}"#, "r.example", .init(username: "ann", password: "secret")),
+    (#"{"auths":{"https://index.docker.io/v1/":{"auth":"YW5uOnNlY3JldA=="}}}"#, "docker.io", .init(username: "ann", password: "secret")),
+    (#"{"auths":{"r.example":{"username":"ann","password":"p"}}}"#, "r.example", .init(username: "ann", password: "p")),
+    (#"{"auths":{"r.example":{"identitytoken":"t"}}}"#, "r.example", .init(username: "", password: "", identityToken: "t")),
+    (#"{"auths":{"r.example":{"auth":"YW5uOnNlY3JldA=="}}}"#, "other.example", nil),
+    (#"{"auths":{"r.example":{"auth":"YW5uOnNlY3JldA=="}}}"#, "r.example:5000", nil),
+    (#"{"auths":{"r.example":{}}}"#, "r.example", nil), (#"{}"#, "r.example", nil),
+  ]
+  @Test("docker's config.json is read as docker reads it", arguments: files)
+  func file(_ text: String, _ registry: String, _ expected: RegistryCredentials?) throws {
+    try inFolder { folder in
+      try Files.writeAtomically(folder + "/config.json", text)
+      #expect(try CredentialsFile.credentials(for: registry, in: folder + "/config.json") == expected)
+    }
+  }
+
+  @Test("a credential helper is asked; a missing one, a failing one and one that has nothing are told apart")
+  func helper() throws {
+    try inFolder { folder in
+      let script = """
+        #!/bin/sh
+        read registry
+        case "$registry" in
+        r.example) echo '{"ServerURL":"r.example","Username":"ann","Secret":"s"}';;
+        t.example) echo '{"ServerURL":"t.example","Username":"<token>","Secret":"tok"}';;
+        bad.example) echo locked; exit 3;;
+        *) echo "credentials not found in native keychain"; exit 1;;
+        esac
+        """
+      try Files.writeAtomically(folder + "/docker-credential-test", Array(script.utf8), mode: 0o755)
+      let path = String(cString: getenv("PATH"))
+      setenv("PATH", folder + ":" + path, 1)
+      defer { setenv("PATH", path, 1) }
+      let file = folder + "/config.json"
+      try Files.writeAtomically(file, #"{"credsStore":"test","credHelpers":{"gone.example":"nosuch"},"auths":{"f.example":{"auth":"YTpi"}}}"#)
+      #expect(try CredentialsFile.credentials(for: "r.example", in: file) == .init(username: "ann", password: "s"))
+      #expect(try CredentialsFile.credentials(for: "t.example", in: file)?.identityToken == "tok")
+      #expect(try CredentialsFile.credentials(for: "x.example", in: file) == nil)
+      #expect(try CredentialsFile.credentials(for: "f.example", in: file) == .init(username: "a", password: "b"))
+      let locked = #expect(throws: LoginError.self) { try CredentialsFile.credentials(for: "bad.example", in: file) }
+      #expect(locked?.description.contains("locked") == true)
+      let gone = #expect(throws: LoginError.self) { try CredentialsFile.credentials(for: "gone.example", in: file) }
+      #expect(gone?.description.contains("docker-credential-nosuch") == true && gone?.description.contains("PATH") == true)
+      try Files.writeAtomically(file, #"{"credsStore":"../evil"}"#)
+      #expect(throws: LoginError.self) { try CredentialsFile.credentials(for: "r.example", in: file) }
+      try Files.writeAtomically(file, "no json")
+      #expect(throws: LoginError.self) { try CredentialsFile.credentials(for: "r.example", in: file) }
+      #expect(try CredentialsFile.credentials(for: "r.example", in: folder + "/none") == nil)
+    }
+  }
+
+  @Test("X-Registry-Auth is read as it was written, docker's own too")
+  func header() throws {
+    let ann = RegistryCredentials(username: "ann", password: "ü?>~secret")
+    let header = try ann.header(for: "r.example")
+    #expect(!header.contains("+") && !header.contains("/"))
+    #expect(try RegistryCredentials(header: header) == ann)
+    // docker sends "{}" when it has nothing.
+    #expect(try RegistryCredentials(header: "e30=") == nil)
+    #expect(try RegistryCredentials(header: "e30") == nil)
+    #expect(try RegistryCredentials(header: "") == nil)
+    for bad in ["!!!", "bm8ganNvbg=="] { #expect(throws: LoginError.self) { try RegistryCredentials(header: bad) } }
+  }
+
+  @Test("a password is in no text that is made of credentials")
+  func silence() {
+    let ann = RegistryCredentials(username: "ann", password: "hunter2", identityToken: "hunter3")
+    var dumped = ""
+    dump(Optional(ann), to: &dumped)
+    for text in ["\(ann)", "\([ann])", String(reflecting: ann), "\(Optional(ann) as Any)", dumped] { #expect(!text.contains("hunter")) }
+  }
+}
