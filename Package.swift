@@ -162,7 +162,7 @@ let testTargets: [Target] = [
   tests("RegistryLogin", "Shared", ["LinuxSystem"]),
   tests("Raft", "Manager", ["Model"], exclude: ["testdata"]),
   tests("Replica", "Manager", ["Model", "Raft"]),
-  tests("Store", "Manager", ["Model", "CSQLite", "Wire"]),
+  tests("Store", "Manager", ["Model", "Raft", "Replica", "CSQLite", "Wire"]),
   tests("Scheduler", "Manager"),
   tests("Allocator", "Manager"),
   tests("Orchestrator", "Manager"),

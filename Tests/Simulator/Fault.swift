@@ -9,11 +9,11 @@ enum Fault: String, CaseIterable {
   case leaseTooLong, leaseDespitePauses
   case inflightLimitForgotten
   // Store
-  case appliedIndexLags, snapshotOfOlderState, snapshotWithoutMembership, entrySkipped, versionCheckSkipped
+  case appliedIndexLags, slicesKept, snapshotOfOlderState, snapshotWithoutMembership, entrySkipped, versionCheckSkipped
   // Orchestration
   case addressReused, portReused, decisionsOverlap, placedTwice, changeDropped, stateGoesBack, managerWritesAgentsState
   // Agents
-  case drainNotAwaited, containerStartedAgain, reportLost, stopForgotten, silentNodeKept
+  case drainNotAwaited, containerStartedAgain, reportLost, stopForgotten, silentNodeKept, sessionUnconfirmed
 
   var meaning: String {
     switch self {
@@ -40,6 +40,7 @@ enum Fault: String, CaseIterable {
     case .answeredBeforeCommit: "a proposal is answered when it is appended"
     case .inflightLimitForgotten: "no bound on what is on its way to one follower"
     case .appliedIndexLags: "the applied index is written behind the rows: an entry is applied twice after a crash"
+    case .slicesKept: "a start leaves rows of a flush that did not become whole"
     case .snapshotOfOlderState: "a snapshot claims a newer index than its state has"
     case .snapshotWithoutMembership: "a snapshot comes with the members of the first day"
     case .entrySkipped: "a restart skips an entry that was not applied"
@@ -56,6 +57,7 @@ enum Fault: String, CaseIterable {
     case .reportLost: "one report in ten is lost between session and state"
     case .stopForgotten: "an agent forgets one stop in five"
     case .silentNodeKept: "a silent node is never said to be down"
+    case .sessionUnconfirmed: "whoever believes to lead tells a new session everything at once"
     }
   }
 }

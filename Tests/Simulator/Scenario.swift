@@ -29,6 +29,9 @@ struct Scenario {
   var keptEntries: UInt64
   /// That rows of what is applied wait at most.
   var rowTicks: Int
+  /// Rows that wait at most, and that come with one write.
+  var rowsMax: Int
+  var rowsSlice: Int
   var tellsCommitsLate: Bool
   var diskMicrosecondsMax: Int
   var usesLeases: Bool
@@ -66,6 +69,8 @@ struct Scenario {
     var later = Random(seed: ~seed)
     rowTicks = later.pick([1, 10, 100])
     tellsCommitsLate = later.chance(permille: 700)
+    rowsMax = later.pick([20, 4_000])
+    rowsSlice = later.pick([1, 3, 10, 250])
     if managers == 1 { misfortunes.removeAll { $0 == .loseDisk || $0 == .corruptEntry } }
     guard managers > 1, agents < 60, random.chance(permille: 500) else { return }
     ambushes = Ambush.allCases.filter { _ in random.chance(permille: 600) }
@@ -77,8 +82,8 @@ struct Scenario {
     "\(managers) managers, \(agents) agents, \(services) services, \(clients) clients, \(faultsFor / 1_000_000) s of faults; loss \(lossPermille)‰, doubles \(doublePermille)‰, "
       + "delay to \(delayMax) us; a misfortune every \(misfortuneEvery) ms of \(misfortunes.map(\.rawValue).joined(separator: " ")); "
       + (ambushes.isEmpty ? "" : "ambushes: \(ambushes.map(\.rawValue).joined(separator: " ")); ")
-      + "in flight \(inflightMessagesMax), message \(messageBytesMax) bytes, snapshot every \(snapshotEvery) keeping \(keptEntries), rows within \(rowTicks) ticks, "
-      + "commits told \(tellsCommitsLate ? "late" : "at once"), \(usesLeases ? "leases" : "quorum reads")"
+      + "in flight \(inflightMessagesMax), message \(messageBytesMax) bytes, snapshot every \(snapshotEvery) keeping \(keptEntries), rows within \(rowTicks) ticks, \(rowsMax) at most, "
+      + "\(rowsSlice) a write, commits told \(tellsCommitsLate ? "late" : "at once"), \(usesLeases ? "leases" : "quorum reads")"
   }
 }
 

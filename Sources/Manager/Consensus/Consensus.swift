@@ -24,6 +24,8 @@ public final class Consensus: Sendable {
   private let transport: any RaftTransport
   private let log: Logger
   private let mailbox = Mailbox<ReplicaDriver.Event>()
+  /// For whoever reads the database's rows.
+  let gate = RowGate()
   private let shared: Mutex<Shared>
 
   private struct Shared {
@@ -57,7 +59,7 @@ public final class Consensus: Sendable {
     try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
       startThread("raft") { [self] in
         let driver = ReplicaDriver(
-          configuration: configuration, transport: transport, mailbox: mailbox, log: log, publish: { self.publish($0, $1, $2) })
+          configuration: configuration, gate: gate, transport: transport, mailbox: mailbox, log: log, publish: { self.publish($0, $1, $2) })
         let reason = driver.run { result in
           if case .success(let id) = result {
             shared.withLock { shared in

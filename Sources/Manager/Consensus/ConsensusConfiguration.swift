@@ -17,6 +17,8 @@ public struct ConsensusConfiguration: Sendable {
   /// How long the rows of applied changes wait for more of them, and how many may; whoever asks in SQL has them written at once.
   public var rowsDelay: Duration
   public var rowsMax: Int
+  /// Rows that come with one write; entries wait for so many.
+  public var rowsSlice: Int
   /// Of one command; it has to fit into one message between managers.
   public var commandBytesMax: Int
   /// Of proposals that wait for the thread.
@@ -45,7 +47,8 @@ public struct ConsensusConfiguration: Sendable {
     keptEntries = 500
     logBytesMax = 256 << 20
     rowsDelay = .seconds(5)
-    rowsMax = 4_000
+    rowsMax = 8_000
+    rowsSlice = 250
     commandBytesMax = 3 << 20
     waitingBytesMax = 32 << 20
     watcherBatchesMax = 256
@@ -62,6 +65,7 @@ public struct ConsensusConfiguration: Sendable {
       raft: RaftConfig(id: RaftID(1), electionTicks: electionTicks, heartbeatTicks: heartbeatTicks, tellsCommitsLate: true, seed: seed),
       snapshotEvery: snapshotEvery,
       keptEntries: keptEntries, logBytesMax: logBytesMax, rowTicks: max(1, Int(rowsDelay / tick)), rowsMax: rowsMax,
+      rowsSlice: rowsSlice,
       readTicks: Int(readTimeout / tick))
   }
 }

@@ -18,7 +18,7 @@ final class DiskThread: Sendable {
 
   private let requests = Mailbox<Request>()
 
-  init(path: String, report: @escaping @Sendable (Report) -> Void) {
+  init(path: String, gate: RowGate, report: @escaping @Sendable (Report) -> Void) {
     let requests = requests
     startThread("raft-disk") {
       var store: Store?
@@ -27,7 +27,7 @@ final class DiskThread: Sendable {
           switch request {
           case .open:
             do throws(StoreError) {
-              let opened = try Store(path: path)
+              let opened = try Store(path: path, gate: gate)
               report(.opened(.success(try OpenedStore(opened))))
               store = opened
             } catch { report(.opened(.failure(error))) }
@@ -36,7 +36,7 @@ final class DiskThread: Sendable {
             // its own, and with it the WAL's index: that names only what an fsync had answered for.
             store = nil
             do throws(StoreError) {
-              let opened = try Store.reopen(path: path, room: room)
+              let opened = try Store.reopen(path: path, room: room, gate: gate)
               let result = try OpenedStore(opened)
               try opened.proveWritable()
               store = opened

@@ -47,14 +47,15 @@ final class ReplicaDriver: @unchecked Sendable {
   var end: ConsensusError?
 
   init(
-    configuration: ConsensusConfiguration, transport: any RaftTransport, mailbox: Mailbox<Event>, log: Logger, publish: @escaping Publish
+    configuration: ConsensusConfiguration, gate: RowGate, transport: any RaftTransport, mailbox: Mailbox<Event>, log: Logger,
+    publish: @escaping Publish
   ) {
     self.configuration = configuration
     self.transport = transport
     self.mailbox = mailbox
     self.log = log
     self.publish = publish
-    disk = DiskThread(path: configuration.path) { report in
+    disk = DiskThread(path: configuration.path, gate: gate) { report in
       if case .written = report { _ = mailbox.put([(.disk(report), 0)], as: .written) } else { _ = mailbox.put(.disk(report)) }
     }
     mailbox.onTurn { [unowned self] in work($0) }

@@ -37,11 +37,11 @@ public final class StateQueries: Sendable {
       running.withLock { $0 -= 1 }
       throw error
     }
-    let path = consensus.configuration.path
+    let (path, gate) = (consensus.configuration.path, consensus.gate)
     let answer = QueryAnswer(limit: min(max(limit, .milliseconds(1)), Self.limitMax))
     try await withCheckedThrowingContinuation { (continuation: CheckedContinuation<Void, any Error>) in
       startThread("sql") { [self] in
-        answer.run(statement, path) { continuation.resume(with: $0) }
+        answer.run(statement, path, gate) { continuation.resume(with: $0) }
         running.withLock { $0 -= 1 }
       }
     }
@@ -73,11 +73,11 @@ public final class QueryAnswer: AsyncSequence, Sendable {
 
   // MARK: - The thread
 
-  fileprivate func run(_ statement: String, _ path: String, prepared: (Result<Void, any Error>) -> Void) {
+  fileprivate func run(_ statement: String, _ path: String, _ gate: RowGate, prepared: (Result<Void, any Error>) -> Void) {
     let deadline = DispatchTime.now() + limit / .seconds(1)
     let rows: StateReader.Rows
     do {
-      rows = try StateReader(path: path).prepare(statement, limit: limit) { [self] in isCancelled }
+      rows = try StateReader(path: path, gate: gate).prepare(statement, limit: limit) { [self] in isCancelled }
     } catch {
       return prepared(.failure((error as? StoreError).map { ConsensusError.storage($0) } ?? error))
     }

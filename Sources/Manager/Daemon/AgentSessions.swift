@@ -1,3 +1,4 @@
+import Consensus
 import Dispatcher
 import FoundationEssentials
 import Glibc
@@ -32,11 +33,14 @@ final class AgentSessions: Sendable {
   }
 
   /// Serves one agent's session until it ends. Throws `notLeader` with the leader's address at once when this manager does not lead.
-  func serve(_ peer: PeerIdentity, _ stream: TransportStream, loop: ControlLoop, leader: @Sendable () -> String) async throws {
-    guard await loop.isLeading else { throw StreamError(.notLeader, "another manager leads", detail: leader()) }
+  func serve(_ peer: PeerIdentity, _ stream: TransportStream, loop: ControlLoop, consensus: Consensus) async throws {
+    func refusal() -> StreamError { StreamError(.notLeader, "another manager leads", detail: consensus.leader?.address ?? "") }
+    guard await loop.isLeading else { throw refusal() }
     guard case .register(let register)? = try await stream.receive(WireAgentMessage.self)?.kind else {
       throw StreamError(.invalidArgument, "a session begins with a registration")
     }
+    // One that stood still may not know yet that another leads, and would have the agent stop what that one had it start.
+    guard (try? await consensus.linearizableState()) != nil, consensus.isLeader else { throw refusal() }
     let description: NodeDescription = try ModelJSON.decode(from: register.description_p)
     let (messages, queue) = AsyncStream.makeStream(of: WireManagerMessage.self, bufferingPolicy: .bufferingOldest(Self.waitingMax))
     let session = state.withLock { state in
@@ -50,7 +54,7 @@ final class AgentSessions: Sendable {
     // Leadership that ended meanwhile did not know of this session, and nobody would serve it.
     guard await loop.isLeading else {
       remove(session)
-      throw StreamError(.notLeader, "another manager leads", detail: leader())
+      throw refusal()
     }
     do {
       try await withThrowingTaskGroup(of: Void.self) { group in

@@ -141,7 +141,7 @@ struct ManagerDaemon {
     // A manager's host may run an agent under the manager's own certificate, as SwarmKit's nodes do.
     router.on(.session, allow: [.worker, .manager]) { peer, stream in
       guard let peer else { throw StreamError(.permissionDenied, "a session needs a certificate") }
-      try await sessions.serve(peer, stream, loop: loop) { consensus.leader?.address ?? "" }
+      try await sessions.serve(peer, stream, loop: loop, consensus: consensus)
     }
     router.on(.forwardAPI, allow: .manager) { _, stream in
       guard await consensus.leads(within: .seconds(1)) else { throw StreamError(ConsensusError.notLeader(leader: consensus.leader)) }

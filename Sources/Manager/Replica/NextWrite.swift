@@ -6,8 +6,6 @@ struct NextWrite {
   var hardState: StoredHardState?
   var entries: [StoredEntry] = []
   var snapshot: IncomingSnapshot?
-  var rows = ChangedRows()
-  var hasMembership = false
   /// Something is promised upon it: it goes out as soon as the disk is free.
   var isDue = false
   /// The last `Ready` it covers; 0: none.
@@ -17,7 +15,8 @@ struct NextWrite {
 
   /// As it went out.
   var number: UInt64 = 0
-  var appliedIndex: UInt64 = 0
+  /// What all rows are of once it is durable, when that changes.
+  var flushed: ClusterState?
   var compact: SnapshotPoint?
 
   /// In place of whatever was at the first one's index and after it.

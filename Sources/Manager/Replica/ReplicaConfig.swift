@@ -13,13 +13,15 @@ public struct ReplicaConfig: Sendable {
   /// they may be behind.
   public var rowTicks: Int
   public var rowsMax: Int
+  /// So many rows come with one write at most (more where writing one can remove another).
+  public var rowsSlice: Int
   /// How many ticks a read waits for a majority.
   public var readTicks: Int
   public var readMode: ReadMode
 
   public init(
     raft: RaftConfig, snapshotEvery: UInt64 = 10_000, keptEntries: UInt64 = 500, logBytesMax: Int = 256 << 20, rowTicks: Int = 100,
-    rowsMax: Int = 4_000, readTicks: Int = 40, readMode: ReadMode = .quorum
+    rowsMax: Int = 8_000, rowsSlice: Int = 250, readTicks: Int = 40, readMode: ReadMode = .quorum
   ) {
     self.raft = raft
     self.snapshotEvery = snapshotEvery
@@ -27,6 +29,7 @@ public struct ReplicaConfig: Sendable {
     self.logBytesMax = logBytesMax
     self.rowTicks = rowTicks
     self.rowsMax = rowsMax
+    self.rowsSlice = rowsSlice
     self.readTicks = readTicks
     self.readMode = readMode
   }

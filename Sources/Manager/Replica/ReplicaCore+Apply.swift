@@ -24,7 +24,7 @@ extension ReplicaCore {
         }
       answers.append(.answer(waiter.request, answer))
     }
-    next.rows.insert(changes)
+    changed.insert(changes)
     reader.metadata = SnapshotMetadata(index: state.index, term: appliedTerm, confState: core.confState)
     core.applied(upTo: state.index)
     if began { outputs.append(.note(.leading(term: core.term))) }
@@ -67,7 +67,7 @@ extension ReplicaCore {
     for id in membership.members.keys { membership.members[id]!.isOutgoingVoter = core.confState.votersOutgoing.contains(id) }
     membership.autoLeave = core.confState.autoLeave
     outputs.append(.note(.membersChanged(membership)))
-    next.hasMembership = true
+    isMembershipChanged = true
     outputs.append(.peersChanged(peers))
     wasRemoved = membership.members[id]?.isRemoved == true
   }

@@ -64,8 +64,9 @@ extension ReplicaCore {
       next.snapshot = snapshot
       // It replaces the log, and the state that these belong to.
       next.entries = []
-      next.rows = ChangedRows()
-      next.hasMembership = false
+      changed = ChangedRows()
+      isMembershipChanged = false
+      flushing = nil
       logSizes.restart(after: metadata.index)
     }
     next.append(ready.entries)
@@ -85,33 +86,33 @@ extension ReplicaCore {
   }
 
   var hasUnwritten: Bool {
-    next.hardState != nil || next.hasMembership || next.snapshot != nil || !next.entries.isEmpty || appliedIndexAfterWrite < state.index
+    next.hardState != nil || isMembershipChanged || next.snapshot != nil || !next.entries.isEmpty
+      || (underWay?.flushed?.index ?? writtenIndex) < state.index
   }
-
-  /// On the disk when the write that is under way is.
-  private var appliedIndexAfterWrite: UInt64 { underWay?.appliedIndex ?? writtenIndex }
 
   /// Rows may wait: what they stand for is in the durable log. The longer they do, the more changes share a row, a page and a transaction,
   /// and the more entries a restart applies again.
   private var areRowsDue: Bool {
-    if stopping { return hasUnwritten }
-    guard writtenIndex < state.index else { return false }
-    return next.hasMembership || !flushes.isEmpty || ticksSinceRows >= config.rowTicks || next.rows.keys.count >= rowsBound
+    guard flushing == nil, next.snapshot == nil, writtenIndex < state.index else { return false }
+    return stopping || isMembershipChanged || !flushes.isEmpty || ticksSinceRows >= config.rowTicks || changed.keys.count >= rowsBound
       || state.index - writtenIndex >= config.snapshotEvery || logSizes.bytes > config.logBytesMax
   }
 
-  /// `rowsMax`, or down to half of it: members that wrote the same rows in the same moment would all hold up entries at once, and the
-  /// others' disks could not make up for one.
-  private var rowsBound: Int {
-    let spread = UInt64(max(1, config.rowsMax / 2))
-    return config.rowsMax - Int((((id.rawValue &+ rowWrites) &* 0x9E37_79B9_7F4A_7C15) >> 33) % spread)
+  private mutating func beginFlush() {
+    flushing = RowFlush(changed, state: state, membership: isMembershipChanged ? membership : nil)
+    changed = ChangedRows()
+    isMembershipChanged = false
+    ticksSinceRows = 0
+    // Down to half of `rowsMax`: members that wrote the same rows in the same moment would all hold up entries at once, and the others'
+    // disks could not make up for one.
+    rowsBound = config.rowsMax - Int.random(in: 0...config.rowsMax / 2, using: &random)
   }
 
   /// One at a time; what comes meanwhile waits for the next.
   mutating func startWrite() {
     guard underWay == nil else { return }
-    let bringsRows = areRowsDue
-    guard next.isDue || bringsRows || (next.hardState != nil && ticksSinceWrite > 1) else { return }
+    if areRowsDue { beginFlush() }
+    guard next.isDue || flushing != nil || (next.hardState != nil && ticksSinceWrite > 1) || (stopping && hasUnwritten) else { return }
     var write = next
     next = NextWrite()
     lastWrite += 1
@@ -121,28 +122,20 @@ extension ReplicaCore {
     if let snapshot = write.snapshot, let metadata = snapshot.metadata {
       batch.snapshot = .init(point: SnapshotPoint(index: metadata.index, term: metadata.term), state: snapshot.state)
       batch.membership = snapshot.membership
-      write.appliedIndex = metadata.index
+      write.flushed = snapshot.state
       ticksSinceRows = 0
     } else {
-      write.appliedIndex = writtenIndex
-      if bringsRows {
-        rowWrites &+= 1
-        if writtenIndex < state.index { batch.applied = .init(rows: write.rows.keys, state: state) }
-        if write.hasMembership { batch.membership = membership }
-        write.appliedIndex = state.index
-        batch.compact = compaction()
-        write.compact = batch.compact
-        ticksSinceRows = 0
-      } else {
-        next.rows = write.rows
-        next.hasMembership = write.hasMembership
-      }
+      if flushing != nil { bring(&batch, &write) }
+      batch.compact = compaction(entries: batch.entries.count)
+      write.compact = batch.compact
     }
     // How far the log is committed costs a page: it goes with one write of each tick, or when there is none. Always with a change of the
     // members: the one before it is committed then, and a restart that did not know would count by the members before both.
     if let hard = write.hardState {
       let changesMembers = batch.entries.contains { $0.kind == Entry.Kind.configuration.rawValue }
-      if bringsRows || batch.snapshot != nil || changesMembers || ticksSinceWrite > 0 || hard.term != promised.term || hard.vote != promised.vote {
+      if batch.applied != nil || batch.snapshot != nil || changesMembers || ticksSinceWrite > 0 || stopping || hard.term != promised.term
+        || hard.vote != promised.vote
+      {
         batch.hardState = hard
         promised = hard
       } else {
@@ -151,18 +144,34 @@ extension ReplicaCore {
     }
     ticksSinceWrite = 0
     write.entries = []
-    write.rows = ChangedRows()
     underWay = write
     outputs.append(.write(batch, number: write.number))
   }
 
-  private func compaction() -> SnapshotPoint? {
-    guard state.index > compacted.index else { return nil }
-    var index = compacted.index
-    if state.index - compacted.index >= config.snapshotEvery + config.keptEntries {
-      index = min(state.index - config.keptEntries, neededByOthers)
+  /// The next slice of the rows.
+  private mutating func bring(_ batch: inout WriteBatch, _ write: inout NextWrite) {
+    guard var flush = flushing else { return }
+    let rows = flush.slice(config.rowsSlice)
+    guard flush.rows.isEmpty else {
+      flushing = flush
+      batch.applied = .init(rows: rows, state: flush.state, before: written)
+      return
     }
-    if logSizes.bytes > config.logBytesMax { index = max(index, min(state.index, logSizes.first(within: config.logBytesMax / 4) - 1)) }
+    batch.applied = .init(rows: rows, state: flush.state)
+    batch.membership = flush.membership
+    write.flushed = flush.state
+    flushing = nil
+    let applied = flush.state.index
+    if applied >= compacted.index + config.snapshotEvery + config.keptEntries { forgettable = applied - config.keptEntries }
+    if logSizes.bytes > config.logBytesMax { forgotten = min(applied, logSizes.first(within: config.logBytesMax / 4) - 1) }
+  }
+
+  /// A few entries a write, for new ones wait as long as old ones are being deleted; but more than come with it, and none that others
+  /// need. All of a log that is too large.
+  private func compaction(entries: Int) -> SnapshotPoint? {
+    guard max(forgettable, forgotten) > compacted.index else { return nil }
+    let paced = compacted.index + UInt64(max(Self.forgottenMin, 2 * entries))
+    let index = max(min(forgettable, neededByOthers, paced), forgotten)
     guard index > compacted.index, let term = core.term(at: index) else { return nil }
     return SnapshotPoint(index: index, term: term)
   }
@@ -187,7 +196,7 @@ extension ReplicaCore {
     guard let write = underWay, write.number == number else { throw .inconsistent("write \(number) is done, which was not asked for") }
     underWay = nil
     if let snapshot = write.snapshot { install(snapshot) }
-    writtenIndex = max(writtenIndex, write.appliedIndex)
+    if let flushed = write.flushed { written = flushed }
     answerFlushes()
     if let point = write.compact {
       compacted = point

@@ -10,6 +10,7 @@
 // - A proposal is answered when its entry is committed and applied here. Its rows follow with a later write, in the transaction that
 //   moves the applied index, when enough of them wait, when they have waited long enough, or when somebody asks (`flush`); a restart
 //   applies what they lack again from the durable log. So a change costs one fsync, and a row that changes often is written once.
+//   Many rows come in slices, one a write, so that no entry waits for all of them; until the last one the disk can go back (`RowFlush`).
 // - After a write that failed nothing is promised any more: the member ends, and another is made from what the disk then really holds.
 //
 // It refuses to know: threads, clocks, SQLite, sockets, and how a command is encoded (`ReplicaDecoder`).
@@ -39,12 +40,24 @@ public struct ReplicaCore {
   var next = NextWrite()
   var underWay: NextWrite?
   var lastWrite: UInt64 = 0
-  /// The applied index that is on the disk.
-  var writtenIndex: UInt64
+  /// What the rows on the disk are of, but for those of slices that came since.
+  var written: ClusterState
+  /// Rows that are to come.
+  var changed = ChangedRows()
+  var isMembershipChanged = false
+  /// Slices of it are still to be handed to the disk.
+  var flushing: RowFlush?
   /// Ticks that applied entries have waited for their rows.
   var ticksSinceRows = 0
-  /// How often rows were written.
-  var rowWrites: UInt64 = 0
+  /// The log may be cut up to this index.
+  var forgettable: UInt64 = 0
+  /// It is, whoever needs it: it is too large.
+  var forgotten: UInt64 = 0
+  /// So many entries are forgotten with one write, or twice as many as it brings.
+  static let forgottenMin = 500
+  /// Rows that may wait this time.
+  var rowsBound: Int
+  var random: SplitMix64
   var ticksSinceWrite = 0
   /// As last handed to the disk; `commit` may be behind.
   var promised: StoredHardState
@@ -97,7 +110,9 @@ public struct ReplicaCore {
     state = loaded.state
     membership = loaded.membership
     compacted = loaded.compacted
-    writtenIndex = loaded.state.index
+    written = loaded.state
+    random = SplitMix64(seed: id.rawValue)
+    rowsBound = config.rowsMax
     promised = loaded.hardState
     appliedTerm =
       loaded.state.index == loaded.compacted.index
@@ -257,6 +272,8 @@ public struct ReplicaCore {
     return owed == 0 && underWay == nil ? .idle : .little
   }
   public var isWriting: Bool { underWay != nil }
+  /// The applied index that is on the disk.
+  var writtenIndex: UInt64 { written.index }
   public var isLeader: Bool { core.role == .leader }
 
   mutating func publish(_ batch: ChangeBatch?, resync: Bool) { outputs.append(.publish(view, batch, resync: resync)) }

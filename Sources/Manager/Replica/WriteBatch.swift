@@ -16,14 +16,18 @@ public struct WriteBatch: Sendable {
   /// Forget entries up to and including this one, whose index must not be over the applied index.
   public var compact: SnapshotPoint?
 
-  /// The named rows are written as they are in `state`; `state.index` becomes the applied index.
+  /// The named rows are written as they are in `state`; `state.index` becomes the applied index, unless more slices follow.
   public struct Applied: Sendable {
-    /// Each once.
+    /// Each once in all slices of a flush.
     public var rows: [RowKey]
     public var state: ClusterState
-    init(rows: [RowKey], state: ClusterState) {
+    /// Set in all slices but the last: the state that all rows were of before the first one, and that the applied index stays at. A start
+    /// finds the rows as they are in it, until the last slice is there.
+    public var before: ClusterState?
+    public init(rows: [RowKey], state: ClusterState, before: ClusterState? = nil) {
       self.rows = rows
       self.state = state
+      self.before = before
     }
     public init(changes: [StateChange], state: ClusterState) { self.init(rows: ChangedRows(changes).keys, state: state) }
   }

@@ -64,6 +64,8 @@ enum Schema {
     """,
     // Of what this manager promised; NULL until it is written next.
     "ALTER TABLE hard_state ADD COLUMN checksum INTEGER;",
+    // What rows were before slices of a flush that is not whole yet: serialised actions that make or remove them, each after its length.
+    "CREATE TABLE undo (slice INTEGER PRIMARY KEY, actions BLOB NOT NULL, checksum INTEGER NOT NULL);",
   ]
 
   static let replicatedTables = [

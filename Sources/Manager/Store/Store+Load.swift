@@ -11,6 +11,7 @@ extension Store {
     let check = try database.text("PRAGMA quick_check(1)")
     guard check == "ok" else { throw .damaged(table: "-", row: "-", reason: check) }
 
+    try takeBack()
     let meta = try loadMeta()
     compacted = SnapshotPoint(index: meta["compacted_index"] ?? 0, term: meta["compacted_term"] ?? 0)
     appliedIndex = meta["applied_index"] ?? 0

@@ -9,7 +9,7 @@ extension Store {
   ///
   /// After a failed fsync the kernel has dropped the pages' dirty mark, not the pages: they look written and are not (the "fsyncgate" of
   /// PostgreSQL, 2018). So the cached pages are given up first; what is read then comes from the disk.
-  public static func reopen(path: String, room: Int) throws(StoreError) -> Store {
+  public static func reopen(path: String, room: Int, gate: RowGate = RowGate()) throws(StoreError) -> Store {
     try findRoom(room, beside: path)
     for suffix in ["", "-wal"] {
       let descriptor = open(path + suffix, O_RDONLY | O_CLOEXEC)
@@ -17,7 +17,7 @@ extension Store {
       posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED)
       close(descriptor)
     }
-    return try Store(path: path)
+    return try Store(path: path, gate: gate)
   }
 
   /// Writes a row of its own and waits for the disk.

@@ -7,7 +7,8 @@ import Model
 ///
 /// Invariants:
 /// - `write` is one transaction and one fsync (WAL, synchronous=FULL): all of a batch is on the disk when it returns, or none of it.
-/// - The applied index is written in the transaction that writes the rows of that index.
+/// - The applied index is written in the transaction that writes the rows of that index, or the last slice of them; what the rows of earlier
+///   slices were is kept till then, and `load` puts it back.
 /// - A log entry's checksum is verified whenever it is read; damage is an error that names the row, never a shorter log. That goes for
 ///   the write-ahead log, too, but for its last transaction (`WriteAheadLog`).
 /// - After a failed write or checkpoint the store accepts no other: nobody can mistake a lost write for a kept one.
@@ -30,10 +31,14 @@ public final class Store {
   var lastIndex: UInt64 = 0
   var compacted = SnapshotPoint(index: 0, term: 0)
   var appliedIndex: UInt64 = 0
+  /// Slices are in the tables, and the last one is not.
+  var isFlushing = false
+  let gate: RowGate
 
   /// Opens the file or makes it (mode 0600), verifies WAL and synchronous=FULL, and brings an older format up to date.
-  public init(path: String) throws(StoreError) {
+  public init(path: String, gate: RowGate = RowGate()) throws(StoreError) {
     self.path = path
+    self.gate = gate
     lock = try Self.lock(path)
     do throws(StoreError) {
       try WriteAheadLog.verify(database: path)
@@ -61,7 +66,8 @@ public final class Store {
     }
     if let failure { throw .failed(earlier: "\(failure)") }
     guard !batch.isEmpty else { return }
-    let (last, compacted, applied) = (lastIndex, compacted, appliedIndex)
+    let (last, compacted, applied, wasFlushing) = (lastIndex, compacted, appliedIndex, isFlushing)
+    if batch.applied?.before != nil, !isFlushing { gate.close() }
     do throws(StoreError) {
       try database.transaction { () throws(StoreError) in
         if let id = batch.raftID { try putMeta("raft_id", id.rawValue) }
@@ -73,11 +79,13 @@ public final class Store {
         if let point = batch.compact { try compact(point) }
       }
     } catch {
-      (lastIndex, self.compacted, appliedIndex) = (last, compacted, applied)
+      (lastIndex, self.compacted, appliedIndex, isFlushing) = (last, compacted, applied, wasFlushing)
       failure = error
+      if isFlushing { gate.fail(error) } else { gate.open() }
       database.leaveAsIs()
       throw error
     }
+    if !isFlushing { gate.open() }
     logRoom.follow(pages: Int(database.logPages))
     // What is written stays acknowledged; the next write hears of it.
     do throws(StoreError) {
@@ -112,9 +120,16 @@ public final class Store {
   private func put(_ applied: WriteBatch.Applied) throws(StoreError) {
     let index = applied.state.index
     precondition(index >= appliedIndex, "applied index \(index) is below \(appliedIndex)")
-    try putRows(applied.rows, in: applied.state)
-    try putMeta("applied_index", index)
-    appliedIndex = index
+    if let before = applied.before {
+      try keep(applied.rows, in: before)
+      try putRows(applied.rows, in: applied.state)
+    } else {
+      try putRows(applied.rows, in: applied.state)
+      if isFlushing { try database.run("DELETE FROM undo") }
+      try putMeta("applied_index", index)
+      appliedIndex = index
+    }
+    isFlushing = applied.before != nil
   }
 
   private func put(_ membership: Membership) throws(StoreError) {
@@ -131,12 +146,13 @@ public final class Store {
   static let outgoingMark = "+outgoing"
 
   private func install(_ snapshot: WriteBatch.Snapshot) throws(StoreError) {
-    for table in Schema.replicatedTables + ["raft_log"] { try database.run("DELETE FROM \(table)") }
+    for table in Schema.replicatedTables + ["raft_log", "undo"] { try database.run("DELETE FROM \(table)") }
     try putEverything(in: snapshot.state)
     try putMeta("applied_index", snapshot.point.index)
     try putCompacted(snapshot.point)
     appliedIndex = snapshot.point.index
     lastIndex = snapshot.point.index
+    isFlushing = false
   }
 
   private func compact(_ point: SnapshotPoint) throws(StoreError) {

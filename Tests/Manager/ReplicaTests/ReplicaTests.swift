@@ -70,6 +70,95 @@ import Testing
     #expect(ticks == 10 && writes[0].batch.applied?.rows == [.volume("d")])
   }
 
+  @Test("old entries are forgotten a few with each write, and twice as many as come, until so many are kept")
+  func forgetting() throws {
+    var member = try Sample.leader {
+      $0.snapshotEvery = 4_000; $0.keptEntries = 10
+    }
+    var cuts: [UInt64] = []
+    var request: UInt64 = 0
+    for round in 0..<120 {
+      // One entry a write at first, then so many that 500 a write would never be enough.
+      let proposals = (0..<(round < 100 ? 50 : 900)).map { ReplicaCore.Input.propose(Sample.volume("v\($0 % 3)"), request + UInt64($0)) }
+      request += UInt64(proposals.count)
+      var writes = member.step(proposals).writes
+      while let write = writes.first {
+        if let point = write.batch.compact {
+          cuts.append(point.index - member.compacted.index)
+          #expect(point.index <= max(member.writtenIndex, write.batch.applied?.state.index ?? 0))
+        }
+        writes = member.step(.written(write.number, failure: nil)).writes
+      }
+    }
+    #expect(cuts.count > 10 && cuts.allSatisfy { $0 <= 1_800 } && cuts.contains(500), "\(cuts)")
+    #expect(member.state.index - member.compacted.index < 12_000, "\(member.state.index - member.compacted.index) entries")
+  }
+
+  @Test("many rows come in slices, one a write; entries come with them, and the applied index and the members with the last one")
+  func slices() throws {
+    var member = try Sample.leader {
+      $0.rowsMax = 10; $0.rowsSlice = 4
+    }
+    let before = member.writtenIndex
+    var write = member.step((1...10).map { .propose(Sample.volume("v\(9 - $0 % 10)"), UInt64($0)) }).writes[0]
+    write = member.step(.written(write.number, failure: nil)).writes[0]
+    let whole = member.state
+    #expect(write.batch.applied?.rows == ["v0", "v1", "v2", "v3"].map(RowKey.volume) && write.batch.applied?.before?.index == before)
+    // What changes meanwhile is of the next flush: all slices are of one state.
+    #expect(member.step([.propose(Sample.volume("v9"), 11), .flush(12)]).writes.isEmpty)
+    write = member.step(.written(write.number, failure: nil)).writes[0]
+    #expect(write.batch.entries.count == 1 && write.batch.applied?.rows == ["v4", "v5", "v6", "v7"].map(RowKey.volume))
+    #expect(write.batch.applied?.state.index == whole.index && write.batch.applied?.before?.index == before)
+    #expect(member.writtenIndex == before)
+    var outputs = member.step(.written(write.number, failure: nil))
+    #expect(outputs.answers == [11])
+    write = outputs.writes[0]
+    #expect(write.batch.applied?.rows == ["v8", "v9"].map(RowKey.volume) && write.batch.applied?.before == nil)
+    #expect(write.batch.applied?.state.index == whole.index && write.batch.applied?.state.volumes["v9"]?.version == whole.volumes["v9"]?.version)
+    outputs = member.step(.written(write.number, failure: nil))
+    #expect(member.writtenIndex == whole.index)
+    // Its row was already on the way when the flush was asked for with the state of before it.
+    #expect(outputs.done == [12])
+    outputs = member.step(.flush(13))
+    #expect(outputs.writes[0].batch.applied?.rows == [.volume("v9")] && outputs.writes[0].batch.applied?.before == nil)
+  }
+
+  @Test("rows that can take others along are in one slice, the first; a snapshot ends a flush")
+  func wholeSlices() throws {
+    let changes: [StateChange] = [
+      .task(old: nil, new: ClusterTask(id: TaskID(value: 2), service: ServiceID(value: 1), revision: 1, slot: 1, createdAt: .zero)),
+      .service(old: nil, new: Service(id: ServiceID(value: 9), name: "a", createdAt: .zero)), .revision(.init(ServiceID(value: 9), 1)),
+      .task(old: nil, new: ClusterTask(id: TaskID(value: 1), service: ServiceID(value: 1), revision: 1, slot: 1, createdAt: .zero)),
+      .service(old: nil, new: Service(id: ServiceID(value: 3), name: "b", createdAt: .zero)),
+    ]
+    var flush = RowFlush(ChangedRows(changes), state: ClusterState(), membership: nil)
+    #expect(flush.slice(1) == [.service(ServiceID(value: 9)), .revision(.init(ServiceID(value: 9), 1)), .service(ServiceID(value: 3))])
+    #expect(flush.slice(1) == [.task(TaskID(value: 1))] && !flush.rows.isEmpty)
+    #expect(flush.slice(1) == [.task(TaskID(value: 2))] && flush.rows.isEmpty)
+
+    var loaded = Sample.loaded
+    loaded.membership = Membership([1, 2].map { .init(raftID: RaftID($0), node: nil, address: "m\($0):1", role: .voter) })
+    var member = try Sample.member(loaded) {
+      $0.rowsMax = 4; $0.rowsSlice = 1
+    }
+    _ = member.begin()
+    let entries = (2...6).map { Entry(term: 2, index: $0, kind: .command, data: Sample.volume("v\($0)")) }
+    let append = Message.Append(previousIndex: 1, previousTerm: 1, commit: 6, entries: entries)
+    var outputs = member.step(.message(Message(from: RaftID(2), to: RaftID(1), term: 2, body: .append(append))))
+    while let write = outputs.writes.first, write.batch.applied == nil { outputs = member.step(.written(write.number, failure: nil)) }
+    let slice = try #require(outputs.writes.first)
+    #expect(slice.batch.applied?.before != nil)
+    var state = ClusterState()
+    state.skip(to: 50)
+    let message = Message(
+      from: RaftID(2), to: RaftID(1), term: 2, body: .snapshot(SnapshotMetadata(index: 50, term: 2, confState: member.configuration)))
+    outputs = member.step(.snapshot(IncomingSnapshot(message: message, membership: loaded.membership, state: state)))
+    outputs = member.step(.written(slice.number, failure: nil))
+    #expect(outputs.writes.first?.batch.snapshot?.point.index == 50 && outputs.writes.first?.batch.applied == nil)
+    _ = member.step(.written(outputs.writes[0].number, failure: nil))
+    #expect(member.writtenIndex == 50 && member.step(.tick).writes.allSatisfy { $0.batch.applied == nil })
+  }
+
   @Test("rows are never further behind the log than the entries after which it is cut")
   func rowsOfManyEntries() throws {
     var member = try Sample.leader {

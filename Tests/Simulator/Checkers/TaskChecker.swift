@@ -56,6 +56,8 @@ struct TaskChecker {
         try check(old, new, state)
         if let new {
           slots.insert(Slot(new))
+          // Decided before it was known that the node is lost.
+          if old?.node == nil, let node = new.node, state.nodes[node]?.status.state == .down { lost.insert(new.id) }
           // It may have gone further within the same command.
           if let now = state.tasks[new.id], !now.status.state.isTerminal {
             for attachment in new.attachments { try take(attachment, .task(new.id), state) }

@@ -53,6 +53,8 @@ final class ManagerHost {
     /// A user's operation waits for the state that it is made from.
     case operation(Request)
     case leader(ProposalNumber)
+    /// A dial waits until it is sure that this manager leads.
+    case session(AgentHost, life: Int, attempt: Int)
   }
   enum News {
     case changes(ChangeBatch)

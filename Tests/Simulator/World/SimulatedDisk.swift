@@ -15,15 +15,9 @@ final class SimulatedDisk: ReplicaLog, @unchecked Sendable {
   private(set) var compacted = SnapshotPoint(index: 0, term: 0)
   private(set) var log: [Row] = []
   private(set) var appliedIndex: UInt64 = 0
-  private var cluster: Cluster?
-  private var nodes: [NodeID: Node] = [:]
-  private var services: [ServiceID: Service] = [:]
-  private var revisions: [ServiceRevision.Key: ServiceRevision] = [:]
-  private var tasks: [TaskID: ClusterTask] = [:]
-  private var networks: [NetworkID: Network] = [:]
-  private var volumes: [String: Volume] = [:]
-  private var stacks: [String: Stack] = [:]
-  private var files: [FileID: StoredFile] = [:]
+  private var rows = SimulatedRows()
+  /// Rows of slices whose flush is not whole, and what they were in the state before.
+  private var undo: [(rows: [RowKey], before: ClusterState)] = []
 
   var isFull = false
   /// A bit rotted: it will be found out.
@@ -79,22 +73,14 @@ final class SimulatedDisk: ReplicaLog, @unchecked Sendable {
   private func put(_ applied: WriteBatch.Applied) {
     let state = applied.state
     precondition(state.index >= appliedIndex, "applied index \(state.index) is below \(appliedIndex)")
-    for row in applied.rows {
-      switch row {
-      case .cluster: cluster = state.cluster
-      case .node(let id): nodes[id] = state.nodes[id]
-      case .service(let id):
-        services[id] = state.services[id]
-        // Their removal is implied by the service's.
-        if services[id] == nil { for key in revisions.keys where key.service == id { revisions[key] = nil } }
-      case .revision(let key): revisions[key] = state.revisions[key]
-      case .task(let id): tasks[id] = state.tasks[id]
-      case .network(let id): networks[id] = state.networks[id]
-      case .volume(let name): volumes[name] = state.volumes[name]
-      case .stack(let name): stacks[name] = state.stacks[name]
-      case .file(_, let id): files[id] = state.files[id]
-      }
+    if let before = applied.before {
+      precondition(before.index == appliedIndex, "rows of before are of \(before.index), those on the disk of \(appliedIndex)")
+      undo.append((applied.rows, before))
+      rows.put(applied.rows, in: state)
+      return
     }
+    rows.put(applied.rows, in: state)
+    undo = []
     if fault == .appliedIndexLags, state.index > appliedIndex {
       appliedIndex = max(appliedIndex, state.index - 1)
     } else {
@@ -104,15 +90,8 @@ final class SimulatedDisk: ReplicaLog, @unchecked Sendable {
 
   private func install(_ snapshot: WriteBatch.Snapshot) {
     let state = snapshot.state
-    cluster = state.cluster
-    nodes = Dictionary(uniqueKeysWithValues: state.nodes.map { ($0.key, $0.value) })
-    services = Dictionary(uniqueKeysWithValues: state.services.map { ($0.key, $0.value) })
-    revisions = Dictionary(uniqueKeysWithValues: state.revisions.map { ($0.key, $0.value) })
-    tasks = Dictionary(uniqueKeysWithValues: state.tasks.map { ($0.key, $0.value) })
-    networks = Dictionary(uniqueKeysWithValues: state.networks.map { ($0.key, $0.value) })
-    volumes = Dictionary(uniqueKeysWithValues: state.volumes.map { ($0.key, $0.value) })
-    stacks = Dictionary(uniqueKeysWithValues: state.stacks.map { ($0.key, $0.value) })
-    files = Dictionary(uniqueKeysWithValues: state.files.map { ($0.key, $0.value) })
+    rows = SimulatedRows(state)
+    undo = []
     log = []
     compacted = snapshot.point
     appliedIndex = snapshot.point.index
@@ -139,18 +118,10 @@ final class SimulatedDisk: ReplicaLog, @unchecked Sendable {
       }
       entries.append(row.entry)
     }
+    if fault != .slicesKept { for slice in undo { rows.takeBack(slice.rows, to: slice.before) } }
+    undo = []
     var state = ClusterState()
-    var actions: [Action] = []
-    if let cluster { actions.append(.putCluster(cluster)) }
-    actions += nodes.values.sorted { $0.id < $1.id }.map { .putNode($0) }
-    actions += services.values.sorted { $0.id < $1.id }.map { .putService($0) }
-    actions += revisions.values.sorted { $0.key < $1.key }.map { .putRevision($0) }
-    actions += tasks.values.sorted { $0.id < $1.id }.map { .createTask($0) }
-    actions += networks.values.sorted { $0.id < $1.id }.map { .putNetwork($0) }
-    actions += volumes.values.sorted { $0.name < $1.name }.map { .putVolume($0) }
-    actions += stacks.values.sorted { $0.name < $1.name }.map { .putStack($0) }
-    actions += files.values.sorted { $0.id < $1.id }.map { .putFile($0) }
-    state.restore(index: appliedIndex, actions: actions)
+    state.restore(index: appliedIndex, actions: rows.actions)
     return LoadedState(raftID: raftID, hardState: hardState, membership: membership, compacted: compacted, entries: entries, state: state)
   }
 
@@ -205,15 +176,13 @@ final class SimulatedDisk: ReplicaLog, @unchecked Sendable {
   private func take(_ other: SimulatedDisk) {
     (raftID, hardState, membership, compacted, log, appliedIndex) =
       (other.raftID, other.hardState, other.membership, other.compacted, other.log, other.appliedIndex)
-    (cluster, nodes, services, revisions, tasks) = (other.cluster, other.nodes, other.services, other.revisions, other.tasks)
-    (networks, volumes, stacks, files) = (other.networks, other.volumes, other.stacks, other.files)
+    (rows, undo) = (other.rows, other.undo)
   }
 
   func wipe() {
     (earlier, isCutShort) = (nil, false)
     (raftID, hardState, membership, compacted, log, appliedIndex) = (nil, .init(), .init(), .init(index: 0, term: 0), [], 0)
-    (cluster, nodes, services, revisions, tasks, networks, volumes, stacks) = (nil, [:], [:], [:], [:], [:], [:], [:])
-    files = [:]
+    (rows, undo) = (SimulatedRows(), [])
   }
 }
 

@@ -175,6 +175,8 @@ extension World {
         default: LeaderAnswer(number: number, answer: .failed("?"))
         }
       after(Time(chance.skewed(1...2_000)), .leaderAnswer(host.number, life: host.life, answer))
+    case .session(let agent, let life, let attempt):
+      if case .state = answer { try connect(host, agent, life, attempt) } else { refuse(agent, attempt, by: host) }
     }
   }
 }

@@ -112,10 +112,18 @@ extension World {
 
   func dialled(_ host: ManagerHost, by agent: AgentHost, _ life: Int, _ attempt: Int) throws {
     guard host.isUp else { return }
-    guard host.leader.isLeading else {
-      let leader = host.view.leader.flatMap { Int($0.address.dropFirst()) }
-      return transmit(Packet(from: .manager(host.number), to: .agent(agent.number), body: .refused(attempt: attempt, leader: leader)))
-    }
+    guard host.leader.isLeading else { return refuse(agent, attempt, by: host) }
+    if fault == .sessionUnconfirmed { return try connect(host, agent, life, attempt) }
+    try input(.read(host.nextRequest(.session(agent, life: life, attempt: attempt))), to: host)
+  }
+
+  func refuse(_ agent: AgentHost, _ attempt: Int, by host: ManagerHost) {
+    let leader = host.view.leader.flatMap { Int($0.address.dropFirst()) }
+    transmit(Packet(from: .manager(host.number), to: .agent(agent.number), body: .refused(attempt: attempt, leader: leader)))
+  }
+
+  func connect(_ host: ManagerHost, _ agent: AgentHost, _ life: Int, _ attempt: Int) throws {
+    guard host.leader.isLeading, host.view.leadership.isLeader || fault == .sessionUnconfirmed else { return refuse(agent, attempt, by: host) }
     connections += 1
     let connection = Connection(
       number: connections, agent: agent.number, agentLife: life, manager: host.number, managerLife: host.life, openedAt: now)

@@ -24,7 +24,8 @@ extension World {
         maxMessageBytes: scenario.messageBytesMax,
         maxInflightMessages: fault == .inflightLimitForgotten ? .max : scenario.inflightMessagesMax,
         maxUncommittedBytes: scenario.uncommittedBytesMax, maxCachedBytes: scenario.cachedBytesMax, seed: coreChance.next()),
-      snapshotEvery: scenario.snapshotEvery, keptEntries: scenario.keptEntries, rowTicks: scenario.rowTicks, readMode: usesLeases ? .lease : .quorum)
+      snapshotEvery: scenario.snapshotEvery, keptEntries: scenario.keptEntries, rowTicks: scenario.rowTicks, rowsMax: scenario.rowsMax,
+      rowsSlice: scenario.rowsSlice, readMode: usesLeases ? .lease : .quorum)
   }
 
   private var usesLeases: Bool {

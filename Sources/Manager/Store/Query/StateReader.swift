@@ -48,8 +48,9 @@ public final class StateReader {
     }
   }
 
-  /// Opens the file and makes the views, in the connection's own TEMP schema: about a millisecond.
-  public init(path: String) throws(StoreError) {
+  /// Opens the file and makes the views, in the connection's own TEMP schema: about a millisecond. With a gate all that it reads is of one
+  /// state, the one that the rows have when it opens.
+  public init(path: String, gate: RowGate? = nil) throws(StoreError) {
     database = try Database(path: path, readOnly: true)
     guardian = ReadGuard()
     limit = Limit()
@@ -64,6 +65,10 @@ public final class StateReader {
       (SQLITE_LIMIT_LENGTH, Self.valueBytesMax), (SQLITE_LIMIT_SQL_LENGTH, Self.statementBytesMax), (SQLITE_LIMIT_ATTACHED, 0),
       (SQLITE_LIMIT_COLUMN, 500), (SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000), (SQLITE_LIMIT_WORKER_THREADS, 0),
     ] { sqlite3_limit(handle, kind, Int32(bound)) }
+    try gate?.pass { () throws(StoreError) in
+      try database.execute("BEGIN")
+      _ = try database.text("SELECT count(*) FROM meta")
+    }
     try learn()
     guardian.isOver = { [limit] in limit.check() }
     sqlite3_progress_handler(
