@@ -207,7 +207,8 @@ private struct World {
     let bomb = "with a0(x) as materialized (select 1)\(doubled) select x from a19"
     #expect(bomb.utf8.count < 1_300)
     #expect(world.refusal(bomb) == "the statement needs more than 128 MiB of memory: ask in simpler words, or for less at once")
-    #expect(throws: QueryError.tooSlow(seconds: 0.001)) { try world.ask(bomb, limit: .milliseconds(1)) }
+    // By its time or by its memory, whichever ends first.
+    #expect(throws: QueryError.self) { try world.ask(bomb, limit: .milliseconds(1)) }
     let numbers = (0..<149_700).map { String(100_000 + $0) }.joined(separator: ",")
     #expect(numbers.utf8.count > StateReader.statementBytesMax - 1_000)
     #expect(try world.ask("select 7 in (\(numbers.dropLast(20))1)") == ["[0]"])
