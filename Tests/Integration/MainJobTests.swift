@@ -365,7 +365,8 @@ struct MainJobTests {
     for host in ["host1", "host2", "host3"] { #expect(pulled.output.contains("\(host): Status: Image is up to date for \(name)"), "\(pulled)") }
     try cluster.must(cluster.orch("image", "tag", name, copy, "--node", "host2"))
     let pushed = try cluster.must(cluster.orch("image", "push", copy, "--node", "host2"))
-    #expect(pushed.output.contains("1: digest: sha256:") && pushed.output.contains(": Mounted"), "\(pushed)")
+    // Its layers are as they were loaded: the registry has them in another packing, so that they cannot be mounted.
+    #expect(pushed.output.contains("1: digest: sha256:"), "\(pushed)")
     try cluster.must(cluster.orch("image", "pull", "-q", copy, "--node", "host3"))
     let inspected = try cluster.must(cluster.orch("image", "inspect", copy, "--node", "host3"))
     #expect(inspected.output.contains("\"Host\": \"host3\"") && inspected.output.contains(copy), "\(inspected)")
