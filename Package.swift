@@ -53,6 +53,7 @@ let shared: [Target] = [
   room("Model", "Shared/Model", [trees]),
   room("Surroundings", "Shared/Surroundings", ["Model"]),
   room("Manifest", "Shared/Manifest", ["Model", yams]),
+  room("Dockerfile", "Shared/Dockerfile", []),
   .target(
     name: "Wire", dependencies: ["Model", protobuf], path: "Sources/Shared/Wire", exclude: ["Protos"], swiftSettings: strict),
   room("API", "Shared/API", ["Model"]),
@@ -148,11 +149,13 @@ let testTargets: [Target] = [
   .executableTarget(
     name: "fuzz",
     dependencies: [
-      "Model", "API", "Manifest", "Identity", "Wire", "Transport", "DNS", "AgentImage", "LinuxSystem", "ControlAPI", "OCI", "Bundle", protobuf,
+      "Model", "API", "Manifest", "Identity", "Wire", "Transport", "DNS", "AgentImage", "LinuxSystem", "ControlAPI", "Dockerfile", "OCI", "Bundle",
+      protobuf,
     ],
     path: "Tests/Fuzz", exclude: ["Corpus"], swiftSettings: strict),
   tests("Model", "Shared"),
   tests("Manifest", "Shared", ["Model"]),
+  tests("Dockerfile", "Shared"),
   tests("Wire", "Shared", ["Model", "Surroundings"]),
   tests("API", "Shared", ["Model"]),
   tests("Identity", "Shared", ["Model", "Surroundings", crypto, x509, asn1]),

@@ -5,6 +5,8 @@ enum FuzzTarget: String, CaseIterable, CustomStringConvertible {
   case environmentFile = "environment-file"
   case imageDocument = "image-document"
   case apiRequest = "api-request"
+  case dockerfile
+  case ignoreRules = "ignore-rules"
 
   var description: String { rawValue }
 
@@ -23,6 +25,8 @@ enum FuzzTarget: String, CaseIterable, CustomStringConvertible {
       case .apiRequest: feedAPIRequest(bytes)
       case .word: feedWord(bytes)
       case .bundle: feedBundle(bytes)
+      case .dockerfile: feedDockerfile(bytes)
+      case .ignoreRules: feedIgnoreRules(bytes)
       }
     #else
       fatalError("a release build does not let tests in: build fuzz for debug")

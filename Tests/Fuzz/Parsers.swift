@@ -4,6 +4,7 @@
   import API
   @testable import Bundle
   @testable import DNS
+  import Dockerfile
   import Glibc
   import Identity
   import LinuxSystem
@@ -36,6 +37,35 @@
         promise(diagnostic.line >= 1 && diagnostic.line <= lines && diagnostic.column >= 1, "a place outside the text: \(diagnostic)")
       }
     }
+  }
+
+  /// Errors stand in the text; what is accepted can be planned and evaluated to its end, or refused with a line.
+  func feedDockerfile(_ bytes: [UInt8]) {
+    let text = text(bytes)
+    let lines = text.utf8.count { $0 == 10 } + 1
+    let dockerfile: Dockerfile
+    do { dockerfile = try Dockerfile(text) } catch {
+      return promise((1...lines).contains(error.line) && !error.message.isEmpty, "a place outside the text: \(error)")
+    }
+    guard let plan = try? BuildPlan(dockerfile, target: nil, arguments: ["A": "b"], platform: BuildPlatform(architecture: "amd64")) else { return }
+    promise(!plan.items.isEmpty, "nothing to build")
+    for item in plan.items {
+      var stage = BuildStage(ImageSettings(), arguments: plan.arguments, escape: dockerfile.escape)
+      for instruction in item.stage.instructions {
+        guard let step = try? stage.step(instruction) else { break }
+        if case .copy(let copy) = step.action { promise(copy.target.hasPrefix("/"), "a target that is not absolute: \(copy.target)") }
+        if case .folder(let path) = step.action { promise(path.hasPrefix("/") && !path.contains("/../"), "a folder outside: \(path)") }
+      }
+    }
+  }
+
+  /// First line: a path; the rest: the rules. A folder that is left out leaves out what is below, unless something is taken back.
+  func feedIgnoreRules(_ bytes: [UInt8]) {
+    let parts = bytes.split(separator: 10, maxSplits: 1, omittingEmptySubsequences: false).map(Array.init)
+    guard parts.count == 2, let rules = try? IgnoreRules(text(parts[1])) else { return }
+    let path = text(parts[0])
+    if rules.excludes(path), !rules.takesSomethingBack { promise(rules.excludes(path + "/x"), "'\(path)/x' is in, its folder is not") }
+    _ = Glob(path)?.matches(path)
   }
 
   func feedEnvironmentFile(_ bytes: [UInt8]) { _ = try? EnvironmentFile.parse(text(bytes), environment: ["A": "b"]) }

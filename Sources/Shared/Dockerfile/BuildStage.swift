@@ -1,0 +1,243 @@
+/// One stage while it is built: instructions in, steps out. What a step needs beside its own is what all before it have set.
+public struct BuildStage: Sendable {
+  public private(set) var settings: ImageSettings
+  /// Shared by all stages of a build: hand it on.
+  public private(set) var arguments: BuildArguments
+  private var values: [String: String]
+  private var hasCommand = false
+  private let words: Words
+
+  /// What a step does, and what decides its result beside the step before it (and the digests of what is copied).
+  public struct Step: Hashable, Sendable {
+    public enum Action: Hashable, Sendable {
+      /// Nothing but settings change.
+      case none
+      case run(RunAction)
+      case copy(CopyAction)
+      /// WORKDIR: is made when it is missing.
+      case folder(String)
+    }
+    public var action: Action
+    /// Empty: it decides nothing by itself (ARG).
+    public var fingerprint: String
+  }
+  public struct RunAction: Hashable, Sendable {
+    public var arguments: [String]
+    public var env: [String]
+    public var workingDir: String
+    public var user: String
+    public var network: Instruction.Run.Network
+  }
+  public struct CopyAction: Hashable, Sendable {
+    public var sources: [String]
+    /// Absolute; a trailing slash says that it is a folder.
+    public var target: String
+    public var from: String?
+    public var owner: String?
+    public var mode: UInt32?
+    /// Names and contents of heredocs.
+    public var files: [File]
+    public var unpacks: Bool
+    public struct File: Hashable, Sendable {
+      public var name: String
+      public var content: String
+    }
+  }
+
+  /// - Parameters:
+  ///   - base: of the image or stage below.
+  ///   - parent: the stage below, whose arguments go on.
+  public init(_ base: ImageSettings, arguments: BuildArguments, parent: BuildStage? = nil, escape: Character) {
+    settings = base
+    settings.onbuild = []
+    self.arguments = arguments
+    values = parent?.values ?? [:]
+    words = Words(escape: escape)
+  }
+
+  /// Variables as they are now.
+  private func variable(_ name: String) -> String? { settings.variable(name) ?? values[name] }
+
+  public mutating func step(_ instruction: Instruction) throws(DockerfileError) -> Step {
+    do throws(Words.Problem) { return try carry(instruction) } catch {
+      throw DockerfileError(instruction.line, "\(instruction.text.prefix { !$0.isWhitespace }): \(error.message)")
+    }
+  }
+
+  private func expand(_ text: String) throws(Words.Problem) -> String { try words.expand(text, variable) }
+
+  private mutating func carry(_ instruction: Instruction) throws(Words.Problem) -> Step {
+    switch instruction.kind {
+    case .from, .maintainer: break
+    case .run(let run): return try runStep(run)
+    case .copy(let copy): return try copyStep(copy)
+    case .workdir(let text):
+      let path = try expand(text)
+      if path.isEmpty { throw .init(message: "the path is empty") }
+      settings.workingDir = absolute(path)
+      return Step(action: .folder(settings.workingDir), fingerprint: fingerprint("WORKDIR", [settings.workingDir, settings.user]))
+    case .env(let pairs):
+      // All of one instruction see what was before it.
+      var changes: [(String, String)] = []
+      for pair in pairs { changes.append((try expand(pair.name), try expand(pair.value))) }
+      for (name, value) in changes { settings.set(name, value) }
+      return Step(action: .none, fingerprint: fingerprint("ENV", changes.map { "\($0)=\($1)" }))
+    case .label(let pairs):
+      var shown: [String] = []
+      for pair in pairs {
+        let (name, value) = (try expand(pair.name), try expand(pair.value))
+        settings.labels[name] = value
+        shown.append("\(name)=\(value)")
+      }
+      return Step(action: .none, fingerprint: fingerprint("LABEL", shown))
+    case .arg(let list):
+      for argument in list {
+        let value: String? = if let text = argument.value { try expand(text) } else { nil }
+        values[argument.name] = arguments.value(of: argument.name, default: value)
+      }
+      return Step(action: .none, fingerprint: "")
+    case .user(let text):
+      settings.user = try expand(text)
+      return Step(action: .none, fingerprint: fingerprint("USER", [settings.user]))
+    case .expose(let ports):
+      var all = Set(settings.exposedPorts)
+      for port in ports { all.formUnion(try Self.ports(expand(port))) }
+      settings.exposedPorts = all.sorted()
+      return Step(action: .none, fingerprint: fingerprint("EXPOSE", settings.exposedPorts))
+    case .volume(let paths):
+      var all = Set(settings.volumes)
+      for path in paths { all.insert(try expand(path)) }
+      settings.volumes = all.sorted()
+      return Step(action: .none, fingerprint: fingerprint("VOLUME", settings.volumes))
+    case .cmd(let command):
+      settings.cmd = list(command)
+      hasCommand = true
+      return Step(action: .none, fingerprint: fingerprint("CMD", settings.cmd))
+    case .entrypoint(let command):
+      settings.entrypoint = list(command)
+      // The image's below was meant for another program.
+      if !hasCommand { settings.cmd = [] }
+      return Step(action: .none, fingerprint: fingerprint("ENTRYPOINT", settings.entrypoint))
+    case .healthcheck(let health):
+      var result = ImageSettings.Health(test: ["NONE"])
+      if let health {
+        switch health.command {
+        case .shell(let line): result.test = ["CMD-SHELL", line]
+        case .exec(let words): result.test = ["CMD"] + words
+        }
+        (result.interval, result.timeout, result.retries) = (health.interval, health.timeout, health.retries)
+        (result.startPeriod, result.startInterval) = (health.startPeriod, health.startInterval)
+      }
+      settings.health = result
+      return Step(action: .none, fingerprint: fingerprint("HEALTHCHECK", ["\(result)"]))
+    case .shell(let shell):
+      settings.shell = shell
+      return Step(action: .none, fingerprint: fingerprint("SHELL", shell))
+    case .stopSignal(let text):
+      settings.stopSignal = try expand(text)
+      return Step(action: .none, fingerprint: fingerprint("STOPSIGNAL", [settings.stopSignal ?? ""]))
+    case .onbuild(let text):
+      settings.onbuild.append(text)
+      return Step(action: .none, fingerprint: fingerprint("ONBUILD", [text]))
+    }
+    if case .maintainer(let author) = instruction.kind { settings.author = author }
+    return Step(action: .none, fingerprint: fingerprint("MAINTAINER", [settings.author ?? ""]))
+  }
+
+  // MARK: - RUN and COPY
+
+  private func runStep(_ run: Instruction.Run) throws(Words.Problem) -> Step {
+    var arguments: [String]
+    switch run.command {
+    case .exec(let words): arguments = words
+    case .shell(let line):
+      var script = line
+      if let first = run.heredocs.first, run.heredocs.count == 1, LogicalLines.markers(line).count == 1, Words.isMarkerAlone(line) {
+        if first.content.hasPrefix("#!") {
+          throw .init(message: "a heredoc that begins with #! is not supported: name its interpreter, RUN python3 <<\(first.name)")
+        }
+        script = first.content
+      } else {
+        for heredoc in run.heredocs { script += "\n\(heredoc.content)\(heredoc.name)" }
+        if !run.heredocs.isEmpty { script += "\n" }
+      }
+      arguments = shell + [script]
+    }
+    // ENV stands over ARG of the same name.
+    let own = values.filter { settings.variable($0.key) == nil }.map { "\($0.key)=\($0.value)" }.sorted()
+    let proxies = self.arguments.proxies.filter { settings.variable($0.key) == nil && values[$0.key] == nil }
+    let action = RunAction(
+      arguments: arguments, env: settings.env + own + proxies.map { "\($0.key)=\($0.value)" }.sorted(),
+      workingDir: settings.workingDir.isEmpty ? "/" : settings.workingDir, user: settings.user, network: run.network)
+    let decisive = own.filter { entry in !BuildArguments.predefined.contains(String(entry.prefix { $0 != "=" })) }
+    return Step(action: .run(action), fingerprint: fingerprint("RUN", [run.network.rawValue, "\(decisive.count)"] + decisive + arguments))
+  }
+
+  private func copyStep(_ copy: Instruction.Copy) throws(Words.Problem) -> Step {
+    var action = CopyAction(sources: [], target: "", from: copy.from, files: [], unpacks: copy.unpacks)
+    for source in copy.sources { action.sources.append(try expand(source)) }
+    let target = try expand(copy.target)
+    if target.isEmpty { throw .init(message: "the target is empty") }
+    action.target = absolute(target)
+    let isFolder = target.hasSuffix("/") || target == "." || target.hasSuffix("/.") || target == ".." || target.hasSuffix("/..")
+    if isFolder, !action.target.hasSuffix("/") { action.target += "/" }
+    if action.sources.count + copy.heredocs.count > 1, !isFolder {
+      throw .init(message: "with several sources the target is a folder: write \(target)/")
+    }
+    action.owner = try copy.owner.map { (text) throws(Words.Problem) in try expand(text) }
+    if let text = copy.mode {
+      let digits = try expand(text)
+      guard let mode = UInt32(digits, radix: 8), mode <= 0o7777 else { throw .init(message: "--chmod=\(digits): expected an octal mode such as 755") }
+      action.mode = mode
+    }
+    for heredoc in copy.heredocs {
+      let content = heredoc.expands ? try words.expandVariables(heredoc.content, variable) : heredoc.content
+      action.files.append(.init(name: heredoc.name, content: content))
+    }
+    let mode = action.mode.map { String($0, radix: 8) } ?? ""
+    return Step(
+      action: .copy(action),
+      fingerprint: fingerprint(
+        copy.unpacks ? "ADD" : "COPY", [action.target, action.owner ?? "", mode] + action.files.flatMap { [$0.name, $0.content] }))
+  }
+
+  private var shell: [String] { settings.shell.isEmpty ? ["/bin/sh", "-c"] : settings.shell }
+
+  private func list(_ command: Instruction.Command) -> [String] {
+    switch command {
+    case .exec(let words): words
+    case .shell(let line): shell + [line]
+    }
+  }
+
+  /// Lengths part the fields: no two lists look alike.
+  private func fingerprint(_ keyword: String, _ fields: [String]) -> String {
+    keyword + fields.map { " \($0.utf8.count):\($0)" }.joined()
+  }
+
+  private func absolute(_ path: String) -> String {
+    let whole = path.hasPrefix("/") ? path : "\(settings.workingDir.isEmpty ? "/" : settings.workingDir)/\(path)"
+    var parts: [Substring] = []
+    for part in whole.split(separator: "/") where part != "." {
+      if part == ".." { _ = parts.popLast() } else { parts.append(part) }
+    }
+    return "/" + parts.joined(separator: "/")
+  }
+
+  /// "80", "53/udp", "8000-8002/tcp".
+  private static func ports(_ text: String) throws(Words.Problem) -> [String] {
+    let parts = text.split(separator: "/", omittingEmptySubsequences: false)
+    let ends = (parts.first ?? "").split(separator: "-", omittingEmptySubsequences: false).map { UInt16($0) }
+    let protocolName = parts.count == 2 ? parts[1].lowercased() : "tcp"
+    guard parts.count <= 2, ["tcp", "udp", "sctp"].contains(protocolName), (1...2).contains(ends.count), let first = ends[0],
+      let last = ends.last ?? nil,
+      first <= last
+    else { throw .init(message: "'\(text)' is no port: write 80, 53/udp or 8000-8002") }
+    return (first...last).map { "\($0)/\(protocolName)" }
+  }
+}
+
+extension Words {
+  /// The line is a heredoc's marker and nothing else.
+  static func isMarkerAlone(_ line: String) -> Bool { line.hasPrefix("<<") && !line.contains { $0.isWhitespace } }
+}
