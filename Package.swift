@@ -64,6 +64,7 @@ let shared: [Target] = [
   room("Telemetry", "Shared/Telemetry", [log]),
   room("LinuxSystem", "Shared/LinuxSystem", ["CLinux", "CCap"]),
   room("Netlink", "Shared/Netlink", ["LinuxSystem", "CLinux"]),
+  room("TreeArchive", "Shared/TreeArchive", ["LinuxSystem", "CLinux"]),
   room("RegistryLogin", "Shared/RegistryLogin", ["LinuxSystem"]),
 ]
 
@@ -98,7 +99,8 @@ let agent: [Target] = [
   room("Bundle", "Agent/Bundle", ["OCI", "LinuxSystem", "CLinux", "Launch", "Seccomp", "Cgroups"]),
   room(
     "AgentImage", "Agent/Image",
-    ["Model", "Surroundings", "LinuxSystem", "RegistryLogin", "CLinux", "CZlib", "CZstd", crypto, httpClient, log, nioSSL] + nio),
+    ["Model", "Surroundings", "LinuxSystem", "RegistryLogin", "TreeArchive", "CLinux", "CZlib", "CZstd", crypto, httpClient, log, nioSSL] + nio),
+  room("Build", "Agent/Build", ["Model", "Surroundings", "Dockerfile", "AgentImage", "Runtime", "TreeArchive", "LinuxSystem", "CLinux", log]),
   room("DNS", "Agent/DNS", ["Model", "LinuxSystem", "CLinux", log]),
   room("AgentNetwork", "Agent/Network", ["Model", "LinuxSystem", "CLinux", "Netlink", "CNFTables", log]),
   room("AgentVolume", "Agent/Volume", ["Model", "LinuxSystem", "CLinux"]),
@@ -118,7 +120,7 @@ let agent: [Target] = [
   .executableTarget(
     name: "orch-agent",
     dependencies: [
-      "Model", "Surroundings", "Wire", "Worker", "Runtime", "Cgroups", "AgentImage", "AgentNetwork", "AgentVolume", "DNS", "LinuxSystem",
+      "Model", "Surroundings", "Wire", "Worker", "Runtime", "Cgroups", "AgentImage", "Build", "AgentNetwork", "AgentVolume", "DNS", "LinuxSystem",
       "RegistryLogin", "Identity",
       "Transport", "Telemetry", arguments, log, lifecycle, protobuf,
     ] + nio, path: "Sources/Agent/Daemon", swiftSettings: strict),
@@ -130,7 +132,8 @@ let cli: [Target] = [
   .executableTarget(
     name: "orch",
     dependencies: [
-      "Model", "Manifest", "API", "APIClient", "Identity", "RegistryLogin", "LinuxSystem", "Telemetry", "Surroundings", "DevCluster", arguments,
+      "Model", "Manifest", "API", "APIClient", "Identity", "RegistryLogin", "Telemetry", "Surroundings", "DevCluster", "Dockerfile", "TreeArchive",
+      "LinuxSystem", arguments,
       .product(name: "NIOCore", package: "swift-nio"),
     ],
     path: "Sources/CLI/Command", swiftSettings: strict),
@@ -180,6 +183,7 @@ let testTargets: [Target] = [
   tests("Bundle", "Agent", ["LinuxSystem", "CLinux"]),
   tests("Runtime", "Agent", ["LinuxSystem", "Cgroups", "Seccomp", "Model"]),
   tests("AgentImage", "Agent", ["LinuxSystem", "CLinux", "CZlib", "CZstd", "Model", crypto]),
+  tests("Build", "Agent", ["LinuxSystem", "Model", "AgentImage", "Runtime", "Cgroups", "TreeArchive", log]),
   tests("DNS", "Agent", ["Model", "LinuxSystem", log]),
   tests("AgentNetwork", "Agent", ["Model", "Netlink", "LinuxSystem", log]),
   tests("AgentVolume", "Agent", ["LinuxSystem", "CLinux", "Model"]),

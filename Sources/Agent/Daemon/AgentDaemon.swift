@@ -1,6 +1,7 @@
 import AgentImage
 import AgentNetwork
 import AgentVolume
+import Build
 import DNS
 import Foundation
 import Identity
@@ -49,12 +50,14 @@ struct AgentDaemon {
     for folder in [options.stateDir, options.runDir] { try SecretFile.makeFolder(folder) }
     let program = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
     let initPath = URL(fileURLWithPath: program).deletingLastPathComponent().appendingPathComponent("orch-init").path
+    let runtime = try ContainerRuntime(
+      configuration: RuntimeConfiguration(
+        stateDirectory: "\(options.runDir)/containers", dataDirectory: "\(options.stateDir)/containers", cgroupParent: options.cgroupParent,
+        initPath: initPath))
+    let store = try ImageStore(directory: "\(options.stateDir)/images", configuration: options.images())
     return Rooms(
-      runtime: try ContainerRuntime(
-        configuration: RuntimeConfiguration(
-          stateDirectory: "\(options.runDir)/containers", dataDirectory: "\(options.stateDir)/containers", cgroupParent: options.cgroupParent,
-          initPath: initPath)),
-      images: try ImageStore(directory: "\(options.stateDir)/images", configuration: options.images()),
+      runtime: runtime, images: store,
+      builder: Builder(store: store, runtime: runtime, cacheFile: "\(options.stateDir)/build-cache", log: log),
       volumes: try VolumeStore(directory: "\(options.stateDir)/volumes"),
       network: try OverlayNetwork(configuration: .init(underlayAddress: underlay, runDirectory: options.runDir), log: log),
       names: try NameServer(log: log), underlay: underlay, stateDirectory: options.stateDir, runDirectory: options.runDir, node: identity.node)
@@ -72,7 +75,9 @@ struct AgentDaemon {
     }
     var found: [RecoveredTask] = []
     var networks: [TaskNetwork] = []
-    for container in await rooms.runtime.recover() {
+    let containers = await rooms.runtime.recover()
+    await rooms.builder.removeLeftovers(containers.map(\.id))
+    for container in containers {
       guard let id = TaskID(container.id) else { continue }
       switch container.state {
       case .running(let running):

@@ -1,6 +1,7 @@
 import AgentImage
 import AgentNetwork
 import AgentVolume
+import Build
 import DNS
 import Foundation
 import LinuxSystem
@@ -13,6 +14,7 @@ import Wire
 struct Rooms: Sendable {
   let runtime: ContainerRuntime
   let images: ImageStore
+  let builder: Builder
   let volumes: VolumeStore
   let network: OverlayNetwork
   let names: NameServer

@@ -147,6 +147,8 @@ struct ConfigDocument: Codable {
     var Labels: [String: String]?
     var StopSignal: String?
     var Healthcheck: Health?
+    var Shell: [String]?
+    var OnBuild: [String]?
   }
   struct Root: Codable {
     var type: String
@@ -160,6 +162,13 @@ struct ConfigDocument: Codable {
   var config: Settings?
   var rootfs: Root
   var history: [History]?
+
+  init(_ built: BuiltImage) {
+    self.init(built.config, diffIDs: built.layers)
+    created = built.created.description
+    author = built.author
+    history = built.history.map { History(created: $0.created.description, created_by: $0.text, empty_layer: $0.isEmpty ? true : nil) }
+  }
 
   init(_ image: ImageConfig, diffIDs: [Digest]) {
     architecture = hostArchitecture
@@ -176,6 +185,8 @@ struct ConfigDocument: Codable {
     settings.WorkingDir = image.workingDir.isEmpty ? nil : image.workingDir
     settings.Labels = image.labels.isEmpty ? nil : image.labels
     settings.StopSignal = image.stopSignal
+    settings.Shell = image.shell.isEmpty ? nil : image.shell
+    settings.OnBuild = image.onbuild.isEmpty ? nil : image.onbuild
     if let health = image.healthcheck {
       settings.Healthcheck = Health(
         Test: health.test, Interval: health.interval?.rawValue, Timeout: health.timeout?.rawValue, StartPeriod: health.startPeriod?.rawValue,
@@ -196,6 +207,8 @@ struct ConfigDocument: Codable {
     image.workingDir = config.WorkingDir ?? ""
     image.labels = config.Labels ?? [:]
     image.stopSignal = config.StopSignal
+    image.shell = config.Shell ?? []
+    image.onbuild = config.OnBuild ?? []
     if let health = config.Healthcheck {
       var check = HealthConfig()
       check.test = health.Test

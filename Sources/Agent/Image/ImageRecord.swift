@@ -33,6 +33,10 @@ public struct ImageConfig: Hashable, Sendable {
   /// Mount points that get an anonymous volume; sorted.
   public var volumes: [String] = []
   public var healthcheck: HealthConfig?
+  /// What shell forms of a build on top of it run in; empty: /bin/sh -c.
+  public var shell: [String] = []
+  /// Instructions for builds on top of it.
+  public var onbuild: [String] = []
   public init() {}
 }
 

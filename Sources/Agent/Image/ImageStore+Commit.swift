@@ -9,6 +9,8 @@ public struct StoredLayer: Hashable, Sendable {
   public var digest: Digest
   public var size: Int64
   public var mediaType: String
+  /// Bytes of its files.
+  public var unpackedSize: Int64
   /// The unpacked tree, in overlayfs' form. Never write to it.
   public var path: String
 }
@@ -62,6 +64,8 @@ extension ImageStore {
   public func layers(of record: ImageRecord) -> [Digest] { state.withLock { $0.images[record.digest]?.layers ?? [] } }
 
   private func stored(_ diffID: Digest, _ packing: Packing) -> StoredLayer {
-    StoredLayer(diffID: diffID, digest: packing.digest, size: packing.size, mediaType: packing.mediaType, path: content.layerPath(diffID))
+    StoredLayer(
+      diffID: diffID, digest: packing.digest, size: packing.size, mediaType: packing.mediaType, unpackedSize: content.layerSize(diffID),
+      path: content.layerPath(diffID))
   }
 }

@@ -20,6 +20,8 @@ extension ImageStore {
   @discardableResult
   func makeRoom(down target: Int? = nil) async throws -> Bool {
     if target == nil, configuration.highWater >= 100 { return false }
+    // Nothing is swept during a pull, load or build: images would lose their names and free nothing.
+    if state.withLock({ $0.operations > 0 }) { return false }
     return try await onOwnThread("orch-image") { [self] in
       if target == nil, usedPercent() <= configuration.highWater { return false }
       var taken = false

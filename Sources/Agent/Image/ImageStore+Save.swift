@@ -1,6 +1,7 @@
 import Glibc
 import LinuxSystem
 import Model
+import TreeArchive
 
 /// How images are written into one file.
 public enum ArchiveFormat: String, Hashable, Sendable, CaseIterable {
@@ -124,7 +125,7 @@ final class ArchiveWriter {
 
   private func member(_ name: String, _ bytes: [UInt8]) throws {
     guard written.insert(name).inserted else { return }
-    try write(TarHeader.file(name, size: Int64(bytes.count)) + bytes + padding(Int64(bytes.count)))
+    try write(TreeArchive.header(file: name, size: Int64(bytes.count)) + bytes + padding(Int64(bytes.count)))
   }
 
   private func member(_ name: String, blob: Packing, plain: Bool) throws {
@@ -142,7 +143,7 @@ final class ArchiveWriter {
       try check(stat(path, &status), "look at", path)
       size = Int64(status.st_size)
     }
-    try write(TarHeader.file(name, size: size))
+    try write(TreeArchive.header(file: name, size: size))
     let source = try open()
     var chunk = [UInt8](repeating: 0, count: 1 << 20)
     var left = size
@@ -158,36 +159,4 @@ final class ArchiveWriter {
   }
 
   private func padding(_ size: Int64) -> [UInt8] { [UInt8](repeating: 0, count: Int((512 - size % 512) % 512)) }
-}
-
-enum TarHeader {
-  /// A ustar header of a plain file (POSIX pax, "ustar Interchange Format"). Names are ours: at most 100 bytes.
-  static func file(_ name: String, size: Int64) -> [UInt8] {
-    var header = [UInt8](repeating: 0, count: 512)
-    func put(_ text: String, _ offset: Int) { for (index, byte) in text.utf8.enumerated() { header[offset + index] = byte } }
-    func octal(_ value: Int64, _ offset: Int, _ digits: Int) {
-      let text = String(value, radix: 8)
-      put(String(repeating: "0", count: digits - text.utf8.count) + text, offset)
-    }
-    precondition(name.utf8.count <= 100, "an archive's own names are short")
-    put(name, 0)
-    octal(0o644, 100, 7)
-    octal(0, 108, 7)
-    octal(0, 116, 7)
-    if size < 1 << 33 {
-      octal(size, 124, 11)
-    } else {
-      // Base 256 (GNU): 8 GiB and more.
-      header[124] = 0x80
-      for index in 0..<8 { header[128 + index] = UInt8(truncatingIfNeeded: size >> Int64(8 * (7 - index))) }
-    }
-    octal(0, 136, 11)
-    header[156] = UInt8(ascii: "0")
-    put("ustar", 257)
-    put("00", 263)
-    for index in 148..<156 { header[index] = 32 }
-    octal(Int64(header.reduce(0) { $0 + Int($1) }), 148, 6)
-    header[154] = 0
-    return header
-  }
 }

@@ -45,6 +45,8 @@ public final class ImageStore: Sendable {
     /// Loads, imports and pulls under way: what they brought is not named yet, so nothing may be swept.
     var operations = 0
     var needsSweep = false
+    /// Layers that a build's cache keeps.
+    var retained: Set<Digest> = []
   }
   let state = Mutex(State())
   /// Held while index.json is written; readers need `state` alone.
@@ -238,7 +240,7 @@ public final class ImageStore: Sendable {
   }
 
   private func hide(_ state: State) throws -> [String] {
-    let layers = Set(state.images.values.flatMap(\.layers))
+    let layers = state.retained.union(state.images.values.flatMap(\.layers))
     var blobs = Set(state.images.values.map(\.id))
     blobs.formUnion(state.images.keys)
     blobs.formUnion(state.images.values.flatMap(\.packed))

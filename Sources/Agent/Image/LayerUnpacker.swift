@@ -8,6 +8,7 @@ import LinuxSystem
 final class LayerUnpacker {
   private let root: OwnedDescriptor
   private let isRoot = geteuid() == 0
+  private let isLayer: Bool
   private let maximumBytes: Int64
   private let maximumEntries: Int
   private(set) var bytes: Int64 = 0
@@ -19,7 +20,9 @@ final class LayerUnpacker {
   private var buffer = [UInt8](repeating: 0, count: 256 << 10)
   private var current = ""
 
-  init(folder: String, maximumBytes: Int64 = .max, maximumEntries: Int = .max) throws {
+  /// - Parameter isLayer: false: a plain tree, in which a name that looks like a whiteout is a name.
+  init(folder: String, maximumBytes: Int64 = .max, maximumEntries: Int = .max, isLayer: Bool = true) throws {
+    self.isLayer = isLayer
     root = try OwnedDescriptor.open(folder, O_RDONLY | O_DIRECTORY)
     self.maximumBytes = maximumBytes
     self.maximumEntries = maximumEntries
@@ -108,9 +111,9 @@ final class LayerUnpacker {
       if entry.kind == .directory { try finish(folder: root.rawValue, entry, []) }
       return
     }
-    for part in parts.dropLast() where part.starts(with: Self.whiteoutPrefix) { throw hostile("a part of its path is a whiteout") }
+    for part in parts.dropLast() where isWhiteout(part) { throw hostile("a part of its path is a whiteout") }
     let folder = try parent(parts.dropLast())
-    if name.starts(with: Self.whiteoutPrefix) { return try whiteout(name, folder.rawValue) }
+    if isWhiteout(name) { return try whiteout(name, folder.rawValue) }
     switch entry.kind {
     case .directory: try directory(name, folder.rawValue, entry, Array(parts.joined(separator: [47])))
     case .file: try file(name, folder.rawValue, entry, tar)
@@ -123,7 +126,7 @@ final class LayerUnpacker {
       let target = try components(entry.linkName)
       guard let last = target.last else { throw hostile("it links to nothing") }
       if target == parts { return }
-      if target.contains(where: { $0.starts(with: Self.whiteoutPrefix) }) { throw hostile("it links to a whiteout") }
+      if target.contains(where: isWhiteout) { throw hostile("it links to a whiteout") }
       let from = SharedDescriptor(try open(Array(target.dropLast().joined(separator: [47])), O_RDONLY | O_DIRECTORY))
       try clear(name, folder.rawValue)
       // Without AT_SYMLINK_FOLLOW: a symbolic link is linked itself, never followed.
@@ -205,6 +208,7 @@ final class LayerUnpacker {
   // MARK: - Whiteouts
 
   private static let whiteoutPrefix = Array(".wh.".utf8)
+  private func isWhiteout(_ name: [UInt8]) -> Bool { isLayer && name.starts(with: Self.whiteoutPrefix) }
 
   private func whiteout(_ name: [UInt8], _ folder: Int32) throws {
     let hidden = Array(name.dropFirst(4))

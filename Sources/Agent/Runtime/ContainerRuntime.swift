@@ -247,6 +247,9 @@ public final class ContainerRuntime: Sendable {
     try Files.removeTree(record.paths.state)
   }
 
+  /// Where everything is that the container changed, in overlayfs' form; empty for one that was given a root folder.
+  public func upperFolder(_ id: String) throws(RuntimeError) -> String { try record(id).paths.upper }
+
   public func stats(_ id: String) async throws(RuntimeError) -> ContainerStats {
     let record = try record(id)
     return try await blocking { () throws(RuntimeError) in

@@ -57,6 +57,8 @@ public struct APIClient: Sendable {
 
   public init(endpoint: Endpoint) { self.endpoint = endpoint }
 
+  /// Of an answer; read once.
+  public typealias Body = HTTPClientResponse.Body
   public typealias Query = [(name: String, value: String)]
 
   // MARK: - Calls

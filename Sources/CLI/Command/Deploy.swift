@@ -38,6 +38,8 @@ struct Deploy: AsyncParsableCommand {
     name: [.customLong("name"), .customLong("stack")],
     help: ArgumentHelp("The stack's name; otherwise the manifest's, or its file's.", valueName: "stack"))
   var name: String?
+  @Flag(help: "Build the images of services that say how (build:) on one host, and bring them to all.") var build = false
+  @Option(help: ArgumentHelp("With --build: on this host; the manager's own otherwise.", valueName: "host")) var buildNode: String?
   @OptionGroup var waiting: WaitOptions
 
   func run() async throws {
@@ -62,6 +64,7 @@ struct Deploy: AsyncParsableCommand {
     for warning in stack.warnings { Terminal.warn(warning.description) }
     let client = try connection.client()
     try await checkExternals(stack, client)
+    if build { try await buildImages(stack, client) } else { try await checkBuilt(stack, client) }
     let request = StackDeployRequest(
       manifest: text, services: stack.services, networks: stack.networks,
       volumes: stack.volumes.map { VolumeSpec(name: $0.name, labels: $0.labels, driver: $0.driver, driverOptions: $0.driverOptions) },
@@ -80,6 +83,36 @@ struct Deploy: AsyncParsableCommand {
     // How an earlier update of a service ended is no news for one that this deploy left alone.
     let unchanged = Set(services.filter { result.unchanged.contains("service \($0.spec.name)") }.map(\.id))
     try await waiting.wait(client, services.filter { names.contains($0.spec.name) }.map(\.id), unchanged: unchanged)
+  }
+
+  private func buildImages(_ stack: StackSpec, _ client: APIClient) async throws {
+    if stack.builds.isEmpty { Terminal.warn("warning: no service of the manifest says how to build its image (build:)") }
+    for wanted in stack.builds {
+      if !waiting.quiet { Terminal.print("building   \(wanted.image) for service \(wanted.service)") }
+      var options = ImageBuild.Options(
+        context: wanted.context, dockerfile: wanted.dockerfile.map { $0.hasPrefix("/") ? $0 : "\(wanted.context)/\($0)" })
+      options.names = [wanted.image] + wanted.tags
+      (options.target, options.arguments, options.labels) = (wanted.target, wanted.arguments, wanted.labels)
+      (options.noCache, options.pull, options.network, options.node) = (wanted.noCache, wanted.pull, wanted.network, buildNode)
+      let building = ImageBuild(client: client, options: options)
+      let quiet = waiting.quiet
+      let made = try await building.run { if !quiet, let text = $0.stream { Terminal.write(1, Array(text.utf8)) } }
+      try await building.distribute(made, quiet: quiet)
+    }
+  }
+
+  /// An image that only a build makes is in no registry: better told now than by every task.
+  private func checkBuilt(_ stack: StackSpec, _ client: APIClient) async throws {
+    let own = stack.builds.filter(\.isUnnamed)
+    guard !own.isEmpty else { return }
+    let names = Set(try await client.get("/orch/v1/images", as: [ImageSummary].self).map(\.name))
+    for build in own {
+      let known = (try? ImageReference(build.image))?.familiar ?? build.image
+      guard !names.contains(known) else { continue }
+      throw ClientError.broken(
+        "service \(build.service): the image \(known) is on no host: build it with orch deploy --build, or orch build -t \(known) --all-hosts \(build.context)"
+      )
+    }
   }
 
   private func contents(_ kind: StoredFile.Kind, _ stack: StackSpec) throws -> [FileSpec] {

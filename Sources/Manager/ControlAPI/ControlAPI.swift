@@ -29,6 +29,11 @@ public struct ControlAPI: Sendable {
     let isRead = request.method == "GET"
     // No read has one, and a body of the server's can be read once only.
     if isRead { request.body = .empty }
+    // The host that was asked builds, whoever leads; its own stream goes on after the request.
+    let isBuild = target.path == ["build"]
+    if isBuild, request.header(Self.askedHeader) == nil {
+      request.headers.append(APIHeader(Self.askedHeader, (await backend.info()).node.description))
+    }
     let isRepeatable = Self.isRepeatable(request.method, target.path)
     if isRepeatable {
       do { request.body = APIBody(try await request.body.collect(upTo: JSON.bodyMax)) } catch {
@@ -40,7 +45,11 @@ public struct ControlAPI: Sendable {
       switch await backend.route() {
       case .local: return await respond(to: request)
       case .forward(let send):
-        do { return try await send(request) } catch let error as APIError { return .error(error.status, error.message) } catch {
+        do {
+          var response = try await send(request)
+          if isBuild { response.hasReadRequest = true }
+          return response
+        } catch let error as APIError { return .error(error.status, error.message) } catch {
           // A read is asked again of whoever leads now; only its sender knows whether a change may be made twice.
           if isRead || isRepeatable, !Task.isCancelled, ContinuousClock.now < deadline {
             if isRepeatable { request.headers.append(Self.again) }
@@ -132,10 +141,11 @@ public struct ControlAPI: Sendable {
     case ("GET", "distribution", 3...) where path.last == "json":
       // Clients warn and go on: agents resolve the image when they pull it.
       throw APIError(404, "the registry is asked by the hosts that run \(path[1..<(path.count - 1)].joined(separator: "/")), not by the manager")
+    case ("POST", "build", 1): return try await build(target, request)
     case (_, "secrets", _): return try await routeFiles(.secret, request, target)
     case (_, "configs", _): return try await routeFiles(.config, request, target)
     case (_, "images", 2...): return try await routeImages(request, target)
-    case (_, "containers", _), (_, "exec", _), (_, "build", _), (_, "swarm", _), (_, "plugins", _), (_, "system", _),
+    case (_, "containers", _), (_, "exec", _), (_, "swarm", _), (_, "plugins", _), (_, "system", _),
       (_, "auth", _), (_, "session", _), (_, "commit", _):
       throw APIError(501, "orch does not serve \(method) /\(path.joined(separator: "/")) yet; see the list of what works in README")
     default: throw APIError(404, "page not found")
@@ -163,6 +173,7 @@ public struct ControlAPI: Sendable {
     case ("POST", "tasks", 3) where path[2] == "exec": return try await exec(path[1], request)
     case ("GET", "images", 1): return try await listImages()
     case ("POST", "images", 2) where path[1] == "load": return try await loadImage(.archive, request, target)
+    case ("POST", "images", 2) where path[1] == "distribute": return try await distributeImage(target)
     case ("POST", "images", 2) where path[1] == "import":
       guard let name = target["name"], !name.isEmpty else { throw APIError(400, "give the image's name: /orch/v1/images/import?name=NAME") }
       return try await loadImage(.rootfs(name: name), request, target)

@@ -29,6 +29,8 @@ public protocol ControlBackend: Sendable {
   func exec(_ task: ClusterTask, _ request: ExecRequest, input: Pipe<ExecInput>) async throws -> AsyncThrowingStream<ExecOutput, any Error>
   /// Streams an archive to one agent; the names it now has. `body` is read once.
   func loadImage(_ load: ImageLoad, on node: NodeID, body: APIBody) async throws -> [String]
+  /// Hands the request to one host's agent, whose answer is the answer.
+  func ask(_ request: APIRequest, on node: NodeID) async throws -> APIResponse
   /// Does something with one agent's images. What is refused is thrown as an ``APIError``; the command is given up when the stream is.
   func image(_ command: ImageCommand, on node: NodeID) async throws -> AsyncThrowingStream<ImageEvent, any Error>
   /// The images one agent holds.

@@ -275,12 +275,15 @@ extension ControlAPI {
   private func saveImages(_ names: [String], _ target: Target) async throws -> APIResponse {
     let format = target["format"] ?? "docker"
     guard ["docker", "oci"].contains(format) else { throw APIError(400, "invalid format '\(format)': docker or oci") }
-    let node = try await imageHost(target)
-    let source = EventSource(try await backend.image(.save(names: names, oci: format == "oci"), on: node.id))
-    // What cannot be saved is told by the status.
+    let archive = try await savedImages(names, oci: format == "oci", on: imageHost(target))
+    return APIResponse(status: 200, headers: [APIHeader("Content-Type", "application/x-tar")], body: archive)
+  }
+
+  /// One archive of them. What cannot be saved is thrown before its first byte.
+  func savedImages(_ names: [String], oci: Bool, on node: Node) async throws -> APIBody {
+    let source = EventSource(try await backend.image(.save(names: names, oci: oci), on: node.id))
     guard case .data(let start)? = try await source.next() else { throw APIError(500, "host \(node.hostname) ended without an answer") }
-    let parts = AsyncThrowingStream<ByteBuffer, any Error> { try await source.data(start).map { ByteBuffer(bytes: $0) } }
-    return APIResponse(status: 200, headers: [APIHeader("Content-Type", "application/x-tar")], body: APIBody(stream: parts))
+    return APIBody(stream: AsyncThrowingStream { try await source.data(start).map { ByteBuffer(bytes: $0) } })
   }
 
   private func dockerLoad(_ request: APIRequest, _ target: Target) async throws -> APIResponse {

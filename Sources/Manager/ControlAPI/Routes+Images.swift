@@ -11,6 +11,11 @@ extension ControlAPI {
       ? [try await imageHost(target)]
       : try await backend.state().nodes.values.filter { $0.status.state == .ready }.sorted { $0.hostname < $1.hostname }
     if nodes.isEmpty { throw APIError(503, "no host is ready to take the image: look at orch nodes") }
+    return try await spread(load, request.body, to: nodes)
+  }
+
+  /// The same to these hosts.
+  func spread(_ load: ImageLoad, _ body: APIBody, to nodes: [Node]) async throws -> APIResponse {
     let results: [ImageLoadResult] = try await withThrowingTaskGroup(of: ImageLoadResult?.self) { group in
       var pipes: [Pipe<ByteBuffer>] = []
       for node in nodes {
@@ -29,7 +34,7 @@ extension ControlAPI {
       let copies = pipes
       group.addTask {
         do {
-          for try await part in request.body {
+          for try await part in body {
             var anyone = false
             for pipe in copies where await pipe.send(part) { anyone = true }
             if !anyone { return nil }

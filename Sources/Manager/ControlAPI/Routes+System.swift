@@ -8,7 +8,8 @@ extension ControlAPI {
       status: 200,
       headers: [
         APIHeader("Api-Version", APIVersion.current), APIHeader("Ostype", "linux"), APIHeader("Docker-Experimental", "false"),
-        APIHeader("Swarm", "active/manager"), APIHeader("Cache-Control", "no-cache, no-store, must-revalidate"), APIHeader("Pragma", "no-cache"),
+        APIHeader("Swarm", "active/manager"), APIHeader("Builder-Version", "1"), APIHeader("Cache-Control", "no-cache, no-store, must-revalidate"),
+        APIHeader("Pragma", "no-cache"),
         APIHeader("Content-Type", "text/plain; charset=utf-8"),
       ], body: request.method == "HEAD" ? .empty : APIBody(string: "OK"))
   }

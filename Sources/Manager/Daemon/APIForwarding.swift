@@ -9,9 +9,9 @@ import Wire
 enum APIForwarding {
   private static let chunkMax = 128 << 10
 
-  /// On the follower.
-  static func ask(_ connection: Connection, _ request: APIRequest) async throws -> APIResponse {
-    let stream = try await connection.open(.forwardAPI)
+  /// On the follower; on any manager that hands a host's own requests to its agent (`hostAPI`).
+  static func ask(_ connection: Connection, _ request: APIRequest, _ method: Method = .forwardAPI) async throws -> APIResponse {
+    let stream = try await connection.open(method)
     var head = WireAPIMessage()
     head.request.method = request.method
     head.request.uri = request.uri
@@ -25,15 +25,15 @@ enum APIForwarding {
         stream.cancel(StreamError(.cancelled, "the client went away"))
       }
     }
+    let exchange = Exchange(stream: stream, upload: upload)
     do {
       guard case .response(let answer)? = try await stream.receive(WireAPIMessage.self)?.kind else {
-        throw StreamError(.internalError, "the leader ended without an answer")
+        throw StreamError(.internalError, "it ended without an answer")
       }
-      let body = APIBody(stream: Inbound(stream: stream, upload: upload))
+      let body = APIBody(stream: Inbound(stream: stream, exchange: exchange))
       return APIResponse(status: Int(answer.status), headers: answer.headers.map { APIHeader($0.name, $0.value) }, body: body)
     } catch {
-      upload.cancel()
-      stream.cancel()
+      exchange.end()
       throw error
     }
   }
@@ -45,7 +45,7 @@ enum APIForwarding {
     }
     let request = APIRequest(
       method: head.method, uri: head.uri, headers: head.headers.map { APIHeader($0.name, $0.value) },
-      body: APIBody(stream: Inbound(stream: stream, upload: nil)))
+      body: APIBody(stream: Inbound(stream: stream, exchange: nil)))
     let response = await respond(request)
     var answer = WireAPIMessage()
     answer.response.status = UInt32(response.status)
@@ -70,10 +70,23 @@ enum APIForwarding {
     }
   }
 
+  /// What was asked, until its answer is read or nobody reads it any more: then the other side gives it up.
+  private final class Exchange: Sendable {
+    private let stream: TransportStream
+    private let upload: Task<Void, Never>
+    init(stream: TransportStream, upload: Task<Void, Never>) { (self.stream, self.upload) = (stream, upload) }
+    deinit { end() }
+    /// Harmless when both are over.
+    func end() {
+      upload.cancel()
+      stream.cancel()
+    }
+  }
+
   /// The rest of a stream as a body.
   private struct Inbound: AsyncSequence, Sendable {
     let stream: TransportStream
-    let upload: Task<Void, Never>?
+    let exchange: Exchange?
     struct AsyncIterator: AsyncIteratorProtocol {
       let inbound: Inbound
       func next() async throws -> ByteBuffer? {
@@ -81,10 +94,10 @@ enum APIForwarding {
           while let message = try await inbound.stream.receive(WireAPIMessage.self) {
             if case .data(let data)? = message.kind, !data.isEmpty { return ByteBuffer(bytes: data) }
           }
-          inbound.upload?.cancel()
+          inbound.exchange?.end()
           return nil
         } catch {
-          inbound.upload?.cancel()
+          inbound.exchange?.end()
           throw error
         }
       }

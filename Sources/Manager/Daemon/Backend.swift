@@ -161,6 +161,12 @@ struct Backend: ControlBackend {
     return result.names
   }
 
+  func ask(_ request: APIRequest, on node: NodeID) async throws -> APIResponse {
+    do { return try await APIForwarding.ask(agent(node), request, .hostAPI) } catch let error as StreamError {
+      throw APIError(error.code == .unimplemented ? 501 : 500, "\(error)")
+    }
+  }
+
   func images(on node: NodeID) async throws -> [ImageRecord] {
     let list: WireImageList = try await agent(node).call(.imageList, WireEmpty())
     return list.images.map {

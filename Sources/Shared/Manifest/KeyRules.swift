@@ -28,7 +28,6 @@ enum KeyRules {
     "blkio_config": .ignored("disks are not limited"), "device_cgroup_rules": .ignored("devices are not given to containers"),
     "storage_opt": .ignored("writable layers are not limited"),
 
-    "build": .unsupported("build the image first and name it in 'image' (orch image load)"),
     "network_mode": .unsupported("use 'networks'"),
     "links": .unsupported("services of one network find each other by name; give other names with networks.<name>.aliases"),
     "external_links": .unsupported("attach both services to one network"),
@@ -53,6 +52,15 @@ enum KeyRules {
   ]
 
   static let deploy: [String: KeyRule] = [:]
+  static let build: [String: KeyRule] = [
+    "cache_from": .ignored("the build's cache is the host's own"), "cache_to": .ignored("the build's cache is the host's own"),
+    "dockerfile_inline": .unsupported("write it into a file and name that in 'dockerfile'"),
+    "additional_contexts": .unsupported("put the files into the context, or use COPY --from=IMAGE"),
+    "secrets": .unsupported(later), "ssh": .unsupported(later), "extra_hosts": .unsupported(later), "shm_size": .unsupported(later),
+    "ulimits": .unsupported(later), "privileged": .unsupported("a build has a container's capabilities"), "entitlements": .unsupported(later),
+    "isolation": .unsupported("it is for Windows"), "platforms": .unsupported("an image is built for the host that builds it"),
+    "provenance": .unsupported(later), "sbom": .unsupported(later),
+  ]
   static let resources: [String: KeyRule] = [
     "devices": .unsupported("devices are not reserved yet; use placement.constraints"),
     "generic_resources": .unsupported("use placement.constraints on a node label"),

@@ -59,6 +59,8 @@ public struct StackSpec: Hashable, Sendable {
   public var externalFiles: [StoredFile.Name]
   public var externalNetworks: [String]
   public var externalVolumes: [String]
+  /// Images that services have built, in the order of the text.
+  public var builds: [StackBuild]
   public var warnings: [Diagnostic]
 }
 

@@ -12,7 +12,10 @@ extension Reader {
     checkName(fullName, of: "service", entry.position, entry.value.path)
     serviceKeys[fullName] = entry.key
 
-    let image = imageName(&fields, entry)
+    let building = fields.take("build")
+    let unnamed = "\(stack.name)-\(entry.key)"
+    let image = imageName(&fields, entry, default: building == nil ? nil : unnamed)
+    if let building, let build = build(building, service: fullName, image: image, isUnnamed: image == unnamed) { builds.append(build) }
     var container = ContainerSpec(image: image)
     container.labels = fields.take("labels").map { dictionary($0) } ?? [:]
     container.labels?[StackLabel.namespace] = stack.name
@@ -43,8 +46,9 @@ extension Reader {
     return spec
   }
 
-  private func imageName(_ fields: inout Fields, _ entry: Value.Entry) -> String {
+  private func imageName(_ fields: inout Fields, _ entry: Value.Entry, default name: String?) -> String {
     guard let value = fields.take("image") else {
+      if let name { return name }
       error(entry.position, entry.value.path, "the service has no image", "add 'image: NAME:TAG'")
       return ""
     }

@@ -26,7 +26,7 @@ extension Reader {
       files: stack.fileOrder.compactMap { stack.files[$0]?.file },
       externalFiles: stack.fileOrder.compactMap { key in stack.files[key].flatMap { $0.file == nil ? .init(key.kind, $0.name) : nil } },
       externalNetworks: stack.networks.values.filter(\.external).map(\.spec.name).sorted(),
-      externalVolumes: stack.volumes.values.filter(\.external).map(\.name).sorted(), warnings: [])
+      externalVolumes: stack.volumes.values.filter(\.external).map(\.name).sorted(), builds: builds, warnings: [])
   }
 
   /// A map's entries; nil, and told, when it is none.

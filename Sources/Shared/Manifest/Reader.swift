@@ -11,6 +11,8 @@ final class Reader {
   /// By the full name of the service that waits.
   var dependencies: [String: [DeclaredDependency]] = [:]
 
+  var builds: [StackBuild] = []
+
   /// Directory that relative paths of the manifest start from.
   let directory: String
 

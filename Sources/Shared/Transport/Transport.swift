@@ -42,6 +42,8 @@ public struct Method: RawRepresentable, Hashable, Sendable, CustomStringConverti
   public static let imageList = Method(rawValue: "image.list")
   public static let portCheck = Method(rawValue: "port.check")
   public static let volumeRemove = Method(rawValue: "volume.remove")
+  /// A request of the public API that concerns one host, as a manager was asked it.
+  public static let hostAPI = Method(rawValue: "host.api")
 }
 
 /// The bounds of every queue.

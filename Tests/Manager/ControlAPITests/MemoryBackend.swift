@@ -164,6 +164,11 @@ final class MemoryBackend: ControlBackend {
     if case .rootfs(let name) = load { return [name] }
     return ["web:1"]
   }
+  /// Tells whom it asked, and what.
+  func ask(_ request: APIRequest, on node: NodeID) async throws -> APIResponse {
+    let body = try await request.body.collect(upTo: 1 << 20)
+    return APIResponse(status: 200, body: APIBody(string: "\(request.method) \(request.uri) on \(node.value): \(body.readableBytes) bytes"))
+  }
   func image(_ command: ImageCommand, on node: NodeID) async throws -> AsyncThrowingStream<ImageEvent, any Error> {
     let events: [ImageEvent]
     switch command {

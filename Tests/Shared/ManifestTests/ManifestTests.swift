@@ -43,7 +43,6 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     ("imgae: x", "4:5 services.web.imgae: unknown key 'imgae'; did you mean 'image'?"),
     ("zzzzzz: x", "4:5 services.web.zzzzzz: unknown key 'zzzzzz'; remove it, or begin it with 'x-' if it is your own"),
     ("depends_on: [db]", "4:18 services.web.depends_on[0]: there is no service 'db'; declare it, or write 'required: false'"),
-    ("build: .", "4:5 services.web.build: 'build' is not supported; build the image first and name it in 'image' (orch image load)"),
     ("init: yes", "4:11 services.web.init: expected true or false, found text 'yes'; write true"),
     ("tty: off", "4:10 services.web.tty: expected true or false, found text 'off'; write false"),
     ("tty: 1", "4:10 services.web.tty: expected true or false, found 1"),

@@ -1,0 +1,132 @@
+import AgentImage
+import Dockerfile
+import Glibc
+import LinuxSystem
+import Model
+import TreeArchive
+
+/// What one COPY or ADD takes, found and digested; written when the cache does not know it. Blocking.
+struct Copying: Sendable {
+  private struct Item {
+    var tree: SourceTree
+    var found: SourceTree.Found
+    var isArchive: Bool
+  }
+  private var items: [Item] = []
+  /// Of names, modes and content; not of times.
+  private(set) var digests: [String] = []
+
+  init(_ copy: BuildStage.CopyAction, from source: SourceTree, line: Int) throws {
+    let keyword = copy.unpacks ? "ADD" : "COPY"
+    for word in copy.sources {
+      for found in try source.find(word, line: line, keyword: keyword) {
+        var isArchive = false
+        if copy.unpacks, !found.isFolder {
+          let file = try OwnedDescriptor.open(inRoot: source.root.rawValue, found.path, O_RDONLY)
+          isArchive = try ImageStore.isArchive("/proc/self/fd/\(file.rawValue)")
+        }
+        items.append(Item(tree: source, found: found, isArchive: isArchive))
+        let archive = try source.archive(found, as: found.name) { options in
+          options.timeless = true
+          if source.isContext { options.owner = (0, 0) }
+        }
+        digests.append("\(found.isFolder ? "folder" : found.name) \(try ImageStore.digest(archive))")
+      }
+    }
+    if let file = copy.files.first(where: { $0.name.contains("/") }) { throw DockerfileError(line, "the heredoc '\(file.name)' cannot name a file") }
+  }
+
+  func write(_ copy: BuildStage.CopyAction, into root: SharedDescriptor, line: Int) throws {
+    let owner = try copy.owner.map { try Target.owner($0, in: root, line: line) }
+    if items.count + copy.files.count > 1, !copy.target.hasSuffix("/") {
+      throw DockerfileError(line, "several files are copied, so the target is a folder: write \(copy.target)/")
+    }
+    for item in items {
+      let adapt: (inout TreeArchive.Options) -> Void = { options in
+        options.owner = owner ?? (item.tree.isContext ? (0, 0) : nil)
+        options.mode = copy.mode
+      }
+      if item.isArchive {
+        let file = try OwnedDescriptor.open(inRoot: item.tree.root.rawValue, item.found.path, O_RDONLY)
+        let folder = try Target.folder(copy.target, in: root, owner: owner)
+        try ImageStore.unpack(file: "/proc/self/fd/\(file.rawValue)", into: folder.rawValue)
+        continue
+      }
+      let (folder, name) = try Target.place(of: item.found, target: copy.target, in: root, owner: owner)
+      try ImageStore.unpack(item.tree.archive(item.found, as: name, adapt), into: folder.rawValue)
+    }
+    for file in copy.files {
+      let (folder, name) = try Target.place(of: .init(path: file.name, isFolder: false), target: copy.target, in: root, owner: owner)
+      var options = TreeArchive.Options()
+      options.owner = owner ?? (0, 0)
+      options.mode = copy.mode
+      try ImageStore.unpack(TreeArchive([.init(content: Array(file.content.utf8), as: name)], options), into: folder.rawValue)
+    }
+  }
+}
+
+/// Places below an image's root. Links are followed inside it, as the image's own programs would.
+enum Target {
+  /// Where something goes: a folder that is there now, and its name in it.
+  static func place(
+    of found: SourceTree.Found, target: String, in root: SharedDescriptor, owner: (uid: UInt32, gid: UInt32)?
+  ) throws -> (SharedDescriptor, String) {
+    if found.isFolder { return (try folder(target, in: root, owner: owner), "") }
+    if target.hasSuffix("/") || (try? OwnedDescriptor.open(inRoot: root.rawValue, target, O_RDONLY | O_DIRECTORY)) != nil {
+      return (try folder(target, in: root, owner: owner), found.name)
+    }
+    let slash = target.lastIndex(of: "/")!
+    return (try folder(String(target[...slash]), in: root, owner: owner), String(target[target.index(after: slash)...]))
+  }
+
+  /// mkdir -p; what is made belongs to `owner`. A link that leads to nothing has its target made.
+  static func folder(
+    _ path: String, in root: SharedDescriptor, owner: (uid: UInt32, gid: UInt32)?, depth: Int = 0
+  ) throws -> SharedDescriptor {
+    guard depth < 40 else { throw SystemError("make the folder", path, .loop) }
+    var folder = root
+    var walked = ""
+    let parts = path.split(separator: "/").map(String.init)
+    for (index, part) in parts.enumerated() {
+      let parent = walked
+      walked += "/\(part)"
+      do throws(SystemError) {
+        folder = SharedDescriptor(try .open(inRoot: root.rawValue, walked, O_RDONLY | O_DIRECTORY))
+      } catch {
+        guard error.errno == .noEntry else { throw error }
+        if mkdirat(folder.rawValue, part, 0o755) < 0 {
+          var link = [CChar](repeating: 0, count: 4097)
+          let count = readlinkat(folder.rawValue, part, &link, 4096)
+          guard count > 0 else { throw error }
+          let target = String(decoding: link[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+          let rest = parts[(index + 1)...].joined(separator: "/")
+          return try Self.folder((target.hasPrefix("/") ? target : "\(parent)/\(target)") + "/" + rest, in: root, owner: owner, depth: depth + 1)
+        }
+        folder = SharedDescriptor(owning: try check(openat(folder.rawValue, part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC), "open", walked))
+        try check(fchmod(folder.rawValue, 0o755), "set the mode of", walked)
+        if let owner { try check(fchown(folder.rawValue, owner.uid, owner.gid), "change the owner of", walked) }
+      }
+    }
+    return folder
+  }
+
+  /// "user", "user:group", numbers or names of the image's own /etc/passwd and /etc/group. A user alone stands for its own number as
+  /// the group's too (docs.docker.com/reference/dockerfile, COPY --chown).
+  static func owner(_ text: String, in root: SharedDescriptor, line: Int) throws -> (uid: UInt32, gid: UInt32) {
+    let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+    func id(_ name: String, _ file: String) throws -> (id: UInt32, group: UInt32?) {
+      if let number = UInt32(name) { return (number, nil) }
+      let opened = try? OwnedDescriptor.open(inRoot: root.rawValue, file, O_RDONLY)
+      if let opened, let bytes = try? Files.read(descriptor: opened.rawValue, name: file) {
+        for entry in String(decoding: bytes, as: UTF8.self).split(separator: "\n") {
+          let fields = entry.split(separator: ":", omittingEmptySubsequences: false)
+          if fields.count > 3, fields[0] == name, let number = UInt32(fields[2]) { return (number, UInt32(fields[3])) }
+        }
+      }
+      throw DockerfileError(line, "--chown=\(text): the image's /\(file) has no '\(name)'")
+    }
+    let user = try id(parts[0], "etc/passwd")
+    guard parts.count == 2 else { return (user.id, user.group ?? user.id) }
+    return (user.id, try id(parts[1], "etc/group").id)
+  }
+}

@@ -1,0 +1,101 @@
+import CLinux
+import Glibc
+import LinuxSystem
+import Model
+import TreeArchive
+
+/// What a build needs of the store.
+extension ImageStore {
+  /// Of the images that this host runs, as the OCI names it.
+  public static var architecture: String { hostArchitecture }
+  /// How an image came to be, oldest first; steps without a layer included.
+  public func history(of record: ImageRecord) async throws -> [BuiltImage.Step] {
+    let bytes = try await configuration(of: record)
+    let document: ConfigDocument = try decode(bytes, "config \(record.id)")
+    return (document.history ?? []).map {
+      .init(created: $0.created.flatMap { Timestamp($0) } ?? .zero, text: $0.created_by ?? "", isEmpty: $0.empty_layer ?? false)
+    }
+  }
+
+  /// Layers that stay though no image has them, from now on. What was kept before goes with the next sweep.
+  public func retain(_ layers: Set<Digest>) {
+    state.withLock {
+      if !$0.retained.isSubset(of: layers) { $0.needsSweep = true }
+      $0.retained = layers
+    }
+  }
+
+  /// A folder of `ingest`, which is emptied at every start; the caller removes it.
+  public func workFolder() throws -> String {
+    let path = content.temporary()
+    try Files.makeDirectories(path, mode: 0o755)
+    return path
+  }
+
+  /// A layer of what an overlay's upper folder, or any other folder, holds. Blocking.
+  public func addLayer(_ tree: TreeArchive) throws -> Digest { try content.addLayer(TreeSource(tree), diffID: nil).diffID }
+
+  /// SHA-256 of the stream, without unpacking it. Blocking.
+  public static func digest(_ tree: TreeArchive) throws -> Digest {
+    let source = HashingSource(TreeSource(tree))
+    try source.drain()
+    return source.digest
+  }
+  public static func digest(_ bytes: [UInt8]) -> Digest { Digest(of: bytes) }
+
+  /// Puts the stream's members into the folder, replacing what is there; no name leads out of it. Blocking.
+  public static func unpack(_ tree: TreeArchive, into folder: Int32) throws {
+    try LayerUnpacker(folder: "/proc/self/fd/\(folder)", isLayer: false).unpack(TarReader(TreeSource(tree)))
+  }
+
+  /// The same of a tar file, gzip, zstd or plain. Blocking.
+  public static func unpack(file path: String, into folder: Int32, maximumBytes: Int64 = .max, maximumEntries: Int = .max) throws {
+    let unpacker = try LayerUnpacker(
+      folder: "/proc/self/fd/\(folder)", maximumBytes: maximumBytes, maximumEntries: maximumEntries, isLayer: false)
+    try unpacker.unpack(TarReader(InflatingSource(FileSource(path))))
+  }
+
+  /// Whether ADD unpacks it: a tar, gzip, zstd or plain. Throws for a compression that is not read. Blocking.
+  public static func isArchive(_ path: String) throws -> Bool {
+    let file = try FileSource(path)
+    if file.isEmpty { return false }
+    var block = [UInt8](repeating: 0, count: 512)
+    var count = 0
+    do {
+      let source = try InflatingSource(file)
+      while count < 512 {
+        let got = try block.withUnsafeMutableBytes { try source.read(into: UnsafeMutableRawBufferPointer(rebasing: $0[count...])) }
+        if got == 0 { break }
+        count += got
+      }
+    } catch let error as ImageError where error.kind == .corrupt { return false }
+    return count == 512 && Array(block[257..<262]) == Array("ustar".utf8)
+  }
+}
+
+/// What a build made.
+public struct BuiltImage: Hashable, Sendable {
+  public var config: ImageConfig
+  /// Base first.
+  public var layers: [Digest]
+  public var created: Timestamp
+  public var author: String?
+  public var history: [Step]
+  public struct Step: Hashable, Sendable {
+    public var created: Timestamp
+    public var text: String
+    public var isEmpty: Bool
+    public init(created: Timestamp, text: String, isEmpty: Bool) { (self.created, self.text, self.isEmpty) = (created, text, isEmpty) }
+  }
+  public init(config: ImageConfig, layers: [Digest], created: Timestamp, author: String? = nil, history: [Step] = []) {
+    (self.config, self.layers, self.created, self.author, self.history) = (config, layers, created, author, history)
+  }
+  /// As JSON (OCI image specification, config.md): what `ImageStore.commit` takes.
+  public func configuration() throws -> [UInt8] { try encode(ConfigDocument(self)) }
+}
+
+private final class TreeSource: ByteSource {
+  private let tree: TreeArchive
+  init(_ tree: TreeArchive) { self.tree = tree }
+  func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int { try tree.read(into: buffer) }
+}

@@ -1,0 +1,231 @@
+import API
+import APIClient
+import ArgumentParser
+import Dispatch
+import Model
+import Synchronization
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
+struct Run: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Run one container on one host to its end; its output and exit code are the command's.",
+    discussion: """
+      It is a service of one task that is never started again: orch ps shows it, orch logs keeps its output until orch rm, or --rm.
+      Without --network it has its loopback alone. Ctrl-C and SIGTERM stop it. stdin and a terminal are not passed on yet: start it with -d
+      and use orch exec -it.
+      An exit code of its own: 125 when it could not be started.
+
+      Example: orch run --rm busybox:1 echo hello
+      Example: orch run --rm --network demo_default visitor:1 wget -qO- http://web:8000/
+      """)
+  @OptionGroup var connection: Connection
+  @Flag(name: .shortAndLong, help: ArgumentHelp("Refused: not yet.", visibility: .private)) var interactive = false
+  @Flag(name: .shortAndLong, help: ArgumentHelp("Refused: not yet.", visibility: .private)) var tty = false
+  @Flag(name: .customLong("rm"), help: "Remove it when it has ended.") var remove = false
+  @Flag(name: .shortAndLong, help: "Print its name and return once it runs.") var detach = false
+  @Option(help: "Its name; a new one otherwise.") var name: String?
+  @Option(name: .shortAndLong, help: ArgumentHelp("Publish a port on every host; repeatable.", valueName: "published:target[/proto]")) var publish:
+    [String] = []
+  @Option(name: .shortAndLong, help: ArgumentHelp("Mount a volume or a folder of the host; repeatable.", valueName: "source:target[:ro]")) var volume:
+    [String] = []
+  @Option(name: .shortAndLong, help: ArgumentHelp("Set a variable; NAME alone takes it from here; repeatable.", valueName: "name=value")) var env:
+    [String] = []
+  @Option(help: ArgumentHelp("A network, such as a stack's; host; repeatable.", valueName: "network")) var network: [String] = []
+  @Option(help: ArgumentHelp("In place of the image's entrypoint.", valueName: "command")) var entrypoint: String?
+  @Option(name: .shortAndLong, help: "As this user: name, uid, or uid:gid.") var user: String?
+  @Option(name: .shortAndLong, help: "In this folder.") var workdir: String?
+  @Option(help: ArgumentHelp("On this host.", valueName: "host")) var node: String?
+  @Argument(parsing: .captureForPassthrough, help: ArgumentHelp("The image and its command.", valueName: "image arguments")) var words: [String]
+
+  func validate() throws {
+    if words.first == "--help" || words.first == "-h" { throw CleanExit.helpRequest(self) }
+    if interactive || tty {
+      throw ValidationError("run does not pass stdin or a terminal on yet: start it with -d, then orch exec -it NAME.1 COMMAND")
+    }
+    if words.first?.first == "-" { throw ValidationError("Unknown option '\(words[0])'") }
+    if words.isEmpty { throw ValidationError("Name an image: orch run busybox:1 echo hello") }
+    if detach, remove { throw ValidationError("-d returns before the end, so --rm has nobody to carry it out: use orch rm NAME later") }
+  }
+
+  func run() async throws {
+    let client = try connection.client()
+    let spec = try spec()
+    let id = try await client.post("/services/create", [], spec, as: ServiceCreateResponse.self).id
+    let stopping = OneOff(client: client, service: id)
+    let signals = detach ? [] : stopping.watchSignals()
+    defer { for signal in signals { signal.cancel() } }
+    do {
+      let task = try await stopping.begin(until: detach ? .running : .logged)
+      if detach { return Terminal.print(spec.name) }
+      if let task { try await stopping.output(of: task) }
+      let code = try await stopping.exitCode(of: task)
+      if remove { await stopping.discard() }
+      throw ExitCode(code)
+    } catch let error as ClientError {
+      if remove || !stopping.hasTask { await stopping.discard() }
+      Terminal.fail(error.description, code: 125)
+    }
+  }
+
+  private func spec() throws -> ServiceSpec {
+    var container = ContainerSpec(image: words[0])
+    container.command = entrypoint.map { [$0] }
+    container.args = words.count > 1 ? Array(words.dropFirst()) : entrypoint == nil ? nil : []
+    let here = Terminal.allEnvironment
+    container.env = env.isEmpty ? nil : env.compactMap { entry in entry.contains("=") ? entry : here[entry].map { "\(entry)=\($0)" } }
+    container.user = user
+    container.dir = workdir
+    container.mounts = try volume.map(Self.mount)
+    var task = TaskSpec(containerSpec: container)
+    var restart = RestartPolicy()
+    restart.condition = RestartPolicy.Condition.none
+    task.restartPolicy = restart
+    if let node {
+      var placement = Placement()
+      placement.constraints = ["node.hostname == \(node)"]
+      task.placement = placement
+    }
+    if !network.isEmpty { task.networks = network.map { NetworkAttachmentConfig(target: $0) } }
+    let name = name ?? "run-" + String(UInt32.random(in: 0 ... .max), radix: 36)
+    var spec = ServiceSpec(name: name, labels: ["orch.run": "1"], taskTemplate: task, mode: .replicated(1))
+    if !publish.isEmpty { spec.endpointSpec = EndpointSpec(mode: .vip, ports: try publish.map(Self.port)) }
+    return spec
+  }
+
+  static func mount(_ text: String) throws -> Mount {
+    let parts = text.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+    guard (1...3).contains(parts.count), parts.allSatisfy({ !$0.isEmpty }), parts.count < 3 || ["ro", "rw"].contains(parts[2]) else {
+      throw ValidationError("-v '\(text)': write VOLUME:/target or /folder:/target, with :ro at the end for read-only")
+    }
+    if parts.count == 1 { return Mount(type: .volume, source: nil, target: parts[0]) }
+    var source = parts[0]
+    if source.hasPrefix("."), let here = Terminal.workingDirectory { source = here + "/" + source }
+    return Mount(type: source.hasPrefix("/") ? .bind : .volume, source: source, target: parts[1], readOnly: parts.last == "ro" && parts.count == 3)
+  }
+
+  static func port(_ text: String) throws -> PortConfig {
+    let halves = text.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
+    let numbers = halves[0].split(separator: ":", omittingEmptySubsequences: false).map { UInt16($0) }
+    guard halves.count <= 2, let proto = PortConfig.PortProtocol(rawValue: halves.count == 2 ? halves[1] : "tcp"), (1...2).contains(numbers.count),
+      let target = numbers.last ?? nil, target > 0, numbers.allSatisfy({ $0 != nil })
+    else { throw ValidationError("-p '\(text)': write PUBLISHED:TARGET, such as 8080:80 or 53:53/udp") }
+    return PortConfig(targetPort: target, publishedPort: numbers.count == 2 ? numbers[0] : nil, protocol: proto)
+  }
+}
+
+/// The one task of a service that runs once.
+private final class OneOff: Sendable {
+  let client: APIClient
+  let service: String
+  private struct State {
+    var signal: Int32 = 0
+    var hasTask = false
+  }
+  private let state = Mutex(State())
+  var hasTask: Bool { state.withLock { $0.hasTask } }
+
+  init(client: APIClient, service: String) { (self.client, self.service) = (client, service) }
+
+  /// The first removes the service, which stops the container as any other; the second ends the watching.
+  func watchSignals() -> [any DispatchSourceSignal] {
+    [SIGINT, SIGTERM, SIGHUP].map { number in
+      signal(number, SIG_IGN)
+      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+      source.setEventHandler { [self] in
+        let first = state.withLock { state in
+          defer { state.signal = number }
+          return state.signal == 0
+        }
+        guard first else { Terminal.exit(128 + number) }
+        Task { await self.discard() }
+      }
+      source.resume()
+      return source
+    }
+  }
+
+  enum Wanted { case running, logged }
+
+  private func task() async throws -> TaskInspect? {
+    try await client.get("/tasks", [("filters", JSONText.line(["service": [service]]))], as: [TaskInspect].self).max { $0.createdAt < $1.createdAt }
+  }
+
+  /// Until there is output to read, or the container runs. nil: it was stopped before.
+  func begin(until wanted: Wanted) async throws -> TaskInspect? {
+    let pulses = Pulses(client, types: ["task", "service"])
+    defer { pulses.end() }
+    var told = ""
+    for await _ in pulses.stream {
+      let found: TaskInspect?
+      do { found = try await task() } catch let error as ClientError where error.isTransient { continue } catch let error as ClientError
+        where error.status == 404
+      { return nil }
+      guard let task = found else {
+        if state.withLock({ $0.signal }) != 0 { return nil }
+        continue
+      }
+      switch task.status.state {
+      case "rejected",
+        "failed" where task.status.containerStatus?.exitCode == nil:
+        state.withLock { $0.hasTask = true }
+        throw ClientError.broken(task.status.err ?? task.status.message)
+      case "starting", "running", "complete", "failed", "shutdown":
+        if wanted == .running, task.status.state == "starting" { continue }
+        state.withLock { $0.hasTask = true }
+        return task
+      case "pending":
+        let why = task.status.err ?? ""
+        if !why.isEmpty, why != told { Terminal.warn("orch: waiting for a host: \(why)") }
+        told = why
+      default: break
+      }
+    }
+    return nil
+  }
+
+  /// To its end.
+  func output(of task: TaskInspect) async throws {
+    let body: APIClient.Body
+    do {
+      body = try await client.stream("/tasks/\(task.id)/logs", [("follow", "1"), ("stdout", "1"), ("stderr", "1")])
+    } catch let error as ClientError where error.status == 404 { return }
+    var parser = StreamFrame.Parser()
+    do {
+      for try await part in body {
+        parser.append(part.readableBytesView)
+        while let frame = try parser.next() { Terminal.write(frame.kind == .stderr ? 2 : 1, frame.payload) }
+      }
+    } catch let error as ClientError { throw error } catch {
+      if state.withLock({ $0.signal }) == 0 { throw ClientError.broken("the connection broke while it ran: orch ps shows how it ended") }
+    }
+  }
+
+  func exitCode(of task: TaskInspect?) async throws -> Int32 {
+    let signal = state.withLock { $0.signal }
+    if signal != 0 { return 128 + signal }
+    let pulses = Pulses(client, types: ["task", "service"])
+    defer { pulses.end() }
+    for await _ in pulses.stream {
+      let signal = state.withLock { $0.signal }
+      if signal != 0 { return 128 + signal }
+      guard let task else { break }
+      let now: TaskInspect
+      do { now = try await client.get("/tasks/\(task.id)") } catch let error as ClientError where error.isTransient { continue }
+      guard ["complete", "failed", "shutdown", "rejected", "orphaned"].contains(now.status.state) else { continue }
+      if let code = now.status.containerStatus?.exitCode { return code }
+      throw ClientError.broken(now.status.err ?? now.status.message)
+    }
+    throw ClientError.broken("it was removed while it ran")
+  }
+
+  func discard() async {
+    do { try await client.call("DELETE", "/services/\(service)") } catch let error as ClientError where error.status == 404 {} catch {
+      Terminal.warn("orch: remove it: \(error)")
+    }
+  }
+}

@@ -1,0 +1,380 @@
+import AgentImage
+import Cgroups
+import Glibc
+import LinuxSystem
+import Logging
+import Model
+import Runtime
+import Synchronization
+import Testing
+import TreeArchive
+
+@testable import Build
+
+/// A store, a runtime and a builder in a temporary folder, with busybox as the image base:1. Real layers, mounts and containers.
+final class World: Sendable {
+  let folder: String
+  let store: ImageStore
+  let runtime: ContainerRuntime
+  let builder: Builder
+  let parent: String
+
+  init() async throws {
+    folder = "/tmp/orch-build-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
+    parent = "orch-build-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
+    let root = folder + "/base"
+    for name in ["bin", "etc", "tmp", "srv"] { try Files.makeDirectories("\(root)/\(name)", mode: 0o755) }
+    try Files.writeAtomically(root + "/bin/busybox", try Files.read("/bin/busybox"), mode: 0o755, durable: false)
+    for name in ["sh", "true", "cat", "id", "env", "echo", "ls", "mkdir", "rm", "mv", "stat", "sleep", "date", "find", "sort", "wc", "touch"] {
+      symlink("busybox", root + "/bin/" + name)
+    }
+    try Files.writeAtomically(root + "/etc/passwd", "root:x:0:0::/:/bin/sh\napp:x:1000:1001::/:/bin/sh\n", mode: 0o644, durable: false)
+    try Files.writeAtomically(root + "/etc/group", "root:x:0:\nstaff:x:50:\n", mode: 0o644, durable: false)
+    for name in ["hosts", "resolv.conf"] { try Files.writeAtomically(root + "/etc/" + name, "", mode: 0o644, durable: false) }
+    let here = CommandLine.arguments[0].split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
+    let candidates = [here + "/orch-init", ".build/debug/orch-init", ".build/x86_64-unknown-linux-gnu/debug/orch-init"]
+    runtime = try ContainerRuntime(
+      configuration: RuntimeConfiguration(
+        stateDirectory: folder + "/state", dataDirectory: folder + "/data", cgroupParent: parent,
+        initPath: candidates.first { Files.exists($0) } ?? candidates[0]))
+    store = try ImageStore(directory: folder + "/images")
+    builder = Builder(store: store, runtime: runtime, cacheFile: folder + "/build-cache", log: Logger(label: "test"))
+    try tar(root, folder + "/base.tar")
+    var config = ImageConfig()
+    config.env = ["PATH=/bin"]
+    _ = try await store.import(folder + "/base.tar", name: "base:1", config: config)
+  }
+  deinit {
+    try? Files.removeTree(folder)
+    if let host = try? CgroupHost.detect() { try? host.group(parent: parent, name: "").remove() }
+  }
+
+  struct Result {
+    var image: ImageRecord
+    /// "3 RUN x" or "3 RUN x (cached)".
+    var steps: [String]
+    var output: String
+    var warnings: [String]
+  }
+
+  /// Builds from these files; a name that ends with a slash is a folder.
+  func build(_ files: [String: String], _ change: (inout BuildRequest) -> Void = { _ in }) async throws -> Result {
+    let context = "\(folder)/context-\(UInt32.random(in: 0 ... .max))"
+    try Files.makeDirectories(context, mode: 0o755)
+    defer { try? Files.removeTree(context) }
+    for (name, text) in files {
+      let path = "\(context)/\(name)"
+      if name.hasSuffix("/") {
+        try Files.makeDirectories(path, mode: 0o755)
+        continue
+      }
+      try Files.makeDirectories(path.split(separator: "/").dropLast().reduce("") { "\($0)/\($1)" }, mode: 0o755)
+      if text.hasPrefix("-> ") {
+        symlink(String(text.dropFirst(3)), path)
+      } else {
+        try Files.writeAtomically(path, text, mode: 0o644, durable: false)
+      }
+    }
+    var request = BuildRequest()
+    change(&request)
+    let told = Mutex<[BuildEvent]>([])
+    let image = try await builder.build(request, context: context) { event in told.withLock { $0.append(event) } }
+    var result = Result(image: image, steps: [], output: "", warnings: [])
+    for event in told.withLock({ $0 }) {
+      switch event {
+      case .step(let number, _, let text): result.steps.append("\(number) \(text)")
+      case .cached: result.steps[result.steps.count - 1] += " (cached)"
+      case .output(let bytes, _): result.output += String(decoding: bytes, as: UTF8.self)
+      case .warning(let text): result.warnings.append(text)
+      case .finished: break
+      }
+    }
+    return result
+  }
+
+  /// Runs a shell in the image and returns what it wrote.
+  func run(_ image: ImageRecord, _ script: String) async throws -> String {
+    let id = "look-\(UInt32.random(in: 0 ... .max))"
+    var config = ContainerConfig(id: id, layers: image.layerPaths, args: ["/bin/sh", "-c", script])
+    config.env = image.config.env
+    config.cwd = image.config.workingDir.isEmpty ? "/" : image.config.workingDir
+    _ = try await runtime.start(config)
+    var output: [UInt8] = []
+    for try await line in runtime.logs(id, LogOptions(follow: true)) { output += line.bytes }
+    try await runtime.delete(id)
+    return String(decoding: output, as: UTF8.self)
+  }
+
+  var containers: [String] { (try? Files.list(folder + "/data/containers")) ?? [] }
+  var ingest: [String] { (try? Files.list(folder + "/images/ingest")) ?? [] }
+}
+
+private func tar(_ folder: String, _ target: String) throws {
+  let tree = try TreeArchive([.init(SharedDescriptor(try .open(folder, O_RDONLY | O_DIRECTORY)), "", as: "")])
+  let file = try OwnedDescriptor.open(target, O_WRONLY | O_CREAT | O_TRUNC)
+  var chunk = [UInt8](repeating: 0, count: 1 << 20)
+  while case let count = try chunk.withUnsafeMutableBytes({ try tree.read(into: $0) }), count > 0 {
+    try Files.writeAll(file.rawValue, Array(chunk[..<count]), name: target)
+  }
+}
+
+@Suite("Builds", .serialized, .enabled(if: geteuid() == 0))
+struct BuildTests {
+  @Test("the workshop's cache: a changed package.json installs again, a changed source file does not")
+  func cache() async throws {
+    let world = try await World()
+    var files = [
+      "Dockerfile": """
+      FROM base:1
+      WORKDIR /app
+      COPY package.json ./
+      RUN echo installing; cat package.json > installed
+      COPY . .
+      RUN cat src/main.js > built
+      CMD ["cat", "built"]
+      """,
+      "package.json": "one", "src/main.js": "first", "node_modules/x": "big", ".dockerignore": "node_modules\nDockerfile\n",
+    ]
+    let first = try await world.build(files) { $0.names = ["app:1"] }
+    #expect(first.steps.allSatisfy { !$0.contains("(cached)") } && first.steps.count == 7)
+    #expect(first.output == "installing\n")
+    #expect(try await world.run(first.image, "cat installed built; ls") == "onefirstbuilt\ninstalled\npackage.json\nsrc\n")
+    #expect(first.image.config.cmd == ["cat", "built"] && first.image.config.workingDir == "/app")
+    // The base's included: an entry for each layer.
+    let history = try await world.store.history(of: first.image)
+    #expect(history.count == 7 && history.count { !$0.isEmpty } == first.image.layerPaths.count)
+
+    // Nothing changed: the same image, whenever.
+    let again = try await world.build(files) { $0.names = ["app:2"] }
+    #expect(again.image.id == first.image.id)
+    #expect(again.steps.dropFirst().allSatisfy { $0.contains("(cached)") })
+    #expect(world.store.list().compactMap(\.name).filter { $0.hasPrefix("app") } == ["app:1", "app:2"])
+
+    files["src/main.js"] = "second"
+    let source = try await world.build(files)
+    #expect(source.output == "")
+    #expect(source.steps.map { $0.contains("(cached)") } == [false, true, true, true, false, false, false])
+    #expect(try await world.run(source.image, "cat built") == "second")
+
+    // What .dockerignore leaves out decides nothing.
+    files["node_modules/x"] = "other"
+    #expect(try await world.build(files).image.id == source.image.id)
+
+    files["package.json"] = "two"
+    let package = try await world.build(files)
+    #expect(package.output == "installing\n")
+    #expect(package.steps.map { $0.contains("(cached)") } == [false, true, false, false, false, false, false])
+
+    let forced = try await world.build(files) { $0.usesCache = false }
+    #expect(forced.output == "installing\n")
+    #expect(world.containers == [] && world.ingest == [])
+  }
+
+  @Test("stages: only those that are needed, COPY --from a stage and an image, links and owners; a whiteout is a layer's")
+  func stages() async throws {
+    let world = try await World()
+    let result = try await world.build([
+      "Dockerfile": """
+      ARG BASE=base
+      FROM ${BASE}:1 AS build
+      RUN mkdir /out && echo made > /out/file && mkdir /out/d && echo x > /out/d/y && rm /bin/wc && mkdir /old && touch /old/a
+      FROM base:1 AS unused
+      RUN exit 1
+      FROM build AS again
+      RUN rm -r /old && mkdir /old && touch /old/b
+      FROM scratch
+      COPY --from=base:1 / /
+      COPY --from=build --chown=app:staff /out/ /copied/
+      COPY --from=again /old /old
+      COPY --from=0 /out/file /copied/name
+      """
+    ])
+    #expect(result.steps.count == 9)
+    #expect(
+      try await world.run(result.image, "cat /copied/file /copied/d/y /copied/name; stat -c '%u:%g %n' /copied/* /copied; ls /old /bin/wc") == """
+        made
+        x
+        made
+        1000:50 /copied/d
+        1000:50 /copied/file
+        0:0 /copied/name
+        1000:50 /copied
+        /bin/wc
+
+        /old:
+        b
+
+        """)
+    let upper = try await world.build(["Dockerfile": "FROM base:1\nRUN rm -r /srv && rm /bin/wc && echo gone\nRUN ls -d /srv /bin/wc || true"])
+    #expect(upper.output.hasPrefix("gone\n") && upper.output.contains("/srv: No such file") && upper.output.contains("/bin/wc: No such file"))
+    #expect(try await world.run(upper.image, "ls /bin/wc /srv 2>&1 || true").contains("No such file"))
+  }
+
+  @Test("COPY and ADD: patterns, folders, modes, heredocs, archives; RUN's environment, user and arguments; ONBUILD")
+  func instructions() async throws {
+    let world = try await World()
+    try tar(world.folder + "/base/etc", world.folder + "/etc.tar")
+    let archive = String(decoding: try Files.read(world.folder + "/etc.tar"), as: UTF8.self)
+    let result = try await world.build(
+      [
+        "Dockerfile": """
+        # syntax=docker/dockerfile:1
+        FROM base:1
+        ARG WHO=nobody
+        ENV GREETING="hello $WHO"
+        COPY *.txt one/ /files/
+        COPY --chmod=0640 --chown=app a.txt /etc/moved
+        COPY link /followed
+        COPY <<EOF <<'RAW' /here/
+        $GREETING
+        EOF
+        $GREETING
+        RAW
+        ADD etc.tar /unpacked/
+        USER app
+        RUN <<EOF
+        id -u
+        echo $GREETING from $WHO
+        touch /srv/x || echo refused
+        EOF
+        USER 0
+        ONBUILD RUN echo triggered
+        EXPOSE 80
+        HEALTHCHECK --interval=5s CMD true
+        """,
+        "a.txt": "a", "b.txt": "b", "one/sub/c": "c", "etc.tar": archive, "link": "-> a.txt",
+      ]
+    ) {
+      $0.names = ["made:1"]
+      $0.arguments = ["WHO": "ann", "UNKNOWN": "1"]
+      $0.labels = ["x": "y"]
+    }
+    #expect(result.output.hasPrefix("1000\nhello ann from ann\n") && result.output.contains("refused"))
+    #expect(result.warnings == ["no ARG takes the build arguments UNKNOWN"])
+    #expect(
+      try await world.run(
+        result.image, "cd /; find files here unpacked | sort; cat /followed /here/EOF /here/RAW; stat -c '%a %u:%g' /etc/moved; stat -c %F /followed")
+          == """
+          files
+          files/a.txt
+          files/b.txt
+          files/sub
+          files/sub/c
+          here
+          here/EOF
+          here/RAW
+          unpacked
+          unpacked/group
+          unpacked/hosts
+          unpacked/passwd
+          unpacked/resolv.conf
+          ahello ann
+          $GREETING
+          640 1000:1001
+          regular file
+
+          """)
+    #expect(result.image.config.labels == ["x": "y"] && result.image.config.exposedPorts == ["80/tcp"])
+    #expect(result.image.config.healthcheck?.test == ["CMD-SHELL", "true"])
+    let child = try await world.build(["Dockerfile": "FROM made:1\nRUN echo own"])
+    #expect(child.output == "triggered\nown\n" && child.image.config.onbuild == [])
+  }
+
+  @Test("a failing step tells its code and line and leaves nothing; its finished steps stay in the cache")
+  func failures() async throws {
+    let world = try await World()
+    func error(_ files: [String: String]) async -> String {
+      do {
+        _ = try await world.build(files)
+        return "built"
+      } catch { return "\(error)" }
+    }
+    #expect(await error(["Dockerfile": "FROM base:1\nRUN true\nRUN echo no; exit 7"]) == "line 3: 'RUN echo no; exit 7' ended with code 7")
+    #expect(await error(["Dockerfile": "FROM base:1\nRUN [\"/nowhere\"]"]).hasPrefix("line 2: RUN [\"/nowhere\"]"))
+    #expect(
+      await error(["Dockerfile": "FROM base:1\nCOPY nothing /"])
+        == "Dockerfile line 2: COPY nothing: it is not in the context, or .dockerignore leaves it out")
+    #expect(
+      await error(["Dockerfile": "FROM base:1\nCOPY hidden /", "hidden": "1", ".dockerignore": "hidden"])
+        == "Dockerfile line 2: COPY hidden: it is not in the context, or .dockerignore leaves it out")
+    #expect(
+      await error(["Dockerfile": "FROM base:1\nCOPY ../../etc/passwd /"])
+        == "Dockerfile line 2: COPY ../../etc/passwd: the path leads out of the context")
+    // A link of the context leads nowhere outside of it.
+    #expect(await error(["Dockerfile": "FROM base:1\nCOPY l/passwd /x", "l": "-> /etc"]).contains("it is not in the context"))
+    #expect(await error(["Dockerfile": "FROM base:1\nFOO"]) == "Dockerfile line 2: FOO needs an argument")
+    #expect(await error(["x": ""]) == "there is no Dockerfile in the context: name it with -f")
+    // An image's link cannot lead COPY to the host.
+    let host = "/tmp/orch-build-escape-\(getpid())"
+    let escape = try await world.build([
+      "Dockerfile": "FROM base:1\nRUN busybox ln -s \(host) /way && busybox ln -s / /top\nCOPY f /way/f\nCOPY f /top/tmp/f", "f": "x",
+    ])
+    #expect(!Files.exists(host) && !Files.exists("/tmp/f"))
+    #expect(try await world.run(escape.image, "cat \(host)/f /tmp/f") == "xx")
+    #expect(try await world.build(["Dockerfile": "FROM base:1\nRUN true"]).steps.last == "2 RUN true (cached)")
+    #expect(world.containers == [] && world.ingest == [])
+  }
+
+  @Test("a build that is given up ends its container and leaves nothing")
+  func cancelled() async throws {
+    let world = try await World()
+    let began = Mutex(false)
+    let context = world.folder + "/ctx"
+    try Files.makeDirectories(context, mode: 0o755)
+    try Files.writeAtomically(context + "/Dockerfile", "FROM base:1\nRUN echo begun; sleep 600", durable: false)
+    let task = Task {
+      try await world.builder.build(BuildRequest(), context: context) { event in
+        if case .output = event { began.withLock { $0 = true } }
+      }
+    }
+    for _ in 0..<4500 where !began.withLock({ $0 }) { try await Task.sleep(for: .milliseconds(10)) }
+    task.cancel()
+    await #expect(throws: (any Error).self) { try await task.value }
+    #expect(world.containers == [] && world.ingest == [])
+  }
+
+  @Test("SOURCE_DATE_EPOCH: the same image from the same files, built twice without the cache; and what RUN may not do")
+  func reproducible() async throws {
+    let world = try await World()
+    let files = ["Dockerfile": "FROM base:1\nCOPY a /a\nRUN echo x > /b && mkdir /c", "a": "1"]
+    func built() async throws -> Digest {
+      try await world.build(files) {
+        $0.usesCache = false
+        $0.arguments = ["SOURCE_DATE_EPOCH": "1700000000"]
+      }.image.id
+    }
+    let (one, two) = (try await built(), try await built())
+    #expect(one == two)
+    let shut = try await world.build([
+      "Dockerfile":
+        "FROM base:1\nRUN --network=none busybox ip -o link | wc -l; busybox mount -t tmpfs t /tmp || echo no mount; busybox unshare -U true || echo no namespace; busybox mknod /dev/x b 8 0 || echo no node"
+    ])
+    #expect(shut.output.contains("1\n") && shut.output.contains("no mount\n") && shut.output.contains("no namespace\n"))
+  }
+
+  @Test("an exported image is the same on another host; the cache outlives the builder and is bounded by the store's sweep")
+  func exported() async throws {
+    let world = try await World()
+    let files = ["Dockerfile": "FROM scratch\nCOPY a /a\nCOPY a /d/b", "a": "1"]
+    let made = try await world.build(files) { $0.names = ["made:1"] }
+    let archive = world.folder + "/made.tar"
+    let file = SharedDescriptor(try .open(archive, O_WRONLY | O_CREAT | O_EXCL))
+    try await world.store.save(["made:1"], format: .oci) { try Files.writeAll(file.rawValue, $0, name: archive) }
+    let other = try ImageStore(directory: world.folder + "/other")
+    let loaded = try await other.load(archive)
+    #expect(loaded.map(\.id) == [made.image.id] && loaded.map(\.digest) == [made.image.digest])
+    #expect(try other.resolve("made:1") != nil)
+
+    // The layers stay for the cache when the image goes, also for the next agent.
+    try await world.store.remove("made:1")
+    _ = try await world.store.prune(all: true)
+    let builder = Builder(store: world.store, runtime: world.runtime, cacheFile: world.folder + "/build-cache", log: Logger(label: "test"))
+    let request = BuildRequest()
+    let context = world.folder + "/again"
+    try Files.makeDirectories(context, mode: 0o755)
+    for (name, text) in files { try Files.writeAtomically("\(context)/\(name)", text, mode: 0o644, durable: false) }
+    let cached = Mutex(0)
+    let again = try await builder.build(request, context: context) { if case .cached = $0 { cached.withLock { $0 += 1 } } }
+    #expect(again.id == made.image.id && cached.withLock { $0 } == 2)
+  }
+}

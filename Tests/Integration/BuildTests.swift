@@ -1,0 +1,152 @@
+import Foundation
+import Testing
+
+extension MainJobTests {
+  /// Images made on a host, services made of them, and single runs, as a user drives them.
+  @Suite struct BuildTests {
+    let cluster: LocalCluster
+    private let scratch: TemporaryFolder
+    init() throws {
+      cluster = try LocalCluster.shared.get()
+      scratch = try TemporaryFolder()
+    }
+
+    private func write(_ name: String, _ text: String) throws {
+      let path = "\(scratch.path)/\(name)"
+      try FileManager.default.createDirectory(
+        at: URL(fileURLWithPath: path).deletingLastPathComponent(), withIntermediateDirectories: true)
+      try text.write(toFile: path, atomically: true, encoding: .utf8)
+    }
+
+    /// "package", "source": what the steps that depend on them did.
+    private func steps(_ output: String) -> [String: String] {
+      var states: [String: String] = [:]
+      let parts = output.components(separatedBy: "Step ").dropFirst()
+      for part in parts {
+        let name = part.contains("RUN echo installing") ? "install" : part.contains("COPY . .") ? "copy" : nil
+        if let name { states[name] = part.contains("---> Using cache") ? "cached" : "done" }
+      }
+      return states
+    }
+
+    @Test("a build keeps to the workshop's cache; deploy --build brings it to every host; docker's classic builder; run passes output and code on")
+    func t01build() async throws {
+      try write("app/package.json", "{\"name\": \"one\"}\n")
+      try write("app/src/index.html", "first\n")
+      try write("app/.dockerignore", "Dockerfile\nnotes\n")
+      try write("app/notes", "1")
+      try write(
+        "app/Dockerfile",
+        """
+        FROM busybox:1 AS base
+        WORKDIR /app
+        COPY package.json .
+        RUN echo installing; cp package.json installed
+        COPY . .
+
+        FROM base
+        USER 1000
+        ENTRYPOINT ["/bin/busybox"]
+        CMD ["cat", "src/index.html", "installed"]
+        """)
+      try write(
+        "stack.yaml",
+        """
+        name: made
+        services:
+          app:
+            build: {context: ./app, args: {X: "1"}}
+            command: ["httpd", "-f", "-p", "8000", "-h", "/app/src"]
+            deploy: {mode: global}
+        """)
+      let app = "\(scratch.path)/app"
+      func build(_ tag: String, _ more: String...) throws -> Outcome {
+        try LocalCluster.run(
+          "\(LocalCluster.programs)/orch", ["build", "-t", tag] + more + [app], environment: ["ORCH_HOST": cluster.socket()], seconds: 60)
+      }
+      let first = try cluster.must(build("made-one:1"))
+      #expect(first.output.contains("Step 1/") && first.output.contains("installing\n") && first.output.contains("Successfully tagged made-one:1"))
+      #expect(steps(first.output) == ["install": "done", "copy": "done"])
+      try write("app/src/index.html", "second\n")
+      #expect(steps(try cluster.must(build("made-one:2")).output) == ["install": "cached", "copy": "done"])
+      try write("app/notes", "2")
+      #expect(steps(try cluster.must(build("made-one:3")).output) == ["install": "cached", "copy": "cached"])
+      try write("app/package.json", "{\"name\": \"two\"}\n")
+      #expect(steps(try cluster.must(build("made-one:4")).output) == ["install": "done", "copy": "done"])
+      // Quiet: the id alone, and the same from the same files.
+      let ids = try [build("made-one:5", "-q"), build("made-one:5", "-q")].map { try cluster.must($0).output }
+      #expect(ids[0].hasPrefix("sha256:") && ids[0] == ids[1])
+      #expect(try cluster.must(cluster.orch("image", "ls")).output.contains("made-one"))
+
+      try write("app/bad.Dockerfile", "FROM busybox:1\nRUN exit 7\n")
+      let failed = try build("made-bad:1", "-f", "\(app)/bad.Dockerfile")
+      #expect(failed.code == 7 && failed.errors.contains("line 2") && failed.errors.contains("ended with code 7"), "\(failed)")
+      try write("app/bad.Dockerfile", "FROM busybox:1\nFOO bar\n")
+      let wrong = try build("made-bad:1", "-f", "\(app)/bad.Dockerfile")
+      #expect(wrong.code == 1 && wrong.errors.contains("Dockerfile line 2: 'FOO' is no instruction"), "\(wrong)")
+
+      // Ctrl-C, at a manager that leads and at one that does not.
+      try write("app/slow.Dockerfile", "FROM busybox:1\nRUN echo begun; sleep 600\n")
+      for host in ["host1", "host2"] {
+        let begin = """
+          "$1" build -f "$2/slow.Dockerfile" "$2" >"$3" 2>&1 & build=$!
+          until grep -qs ^begun "$3"; do kill -0 $build || break; sleep 0.1; done
+          kill -INT $build; wait $build
+          """
+        let given = try LocalCluster.run(
+          "/bin/sh", ["-c", begin, "sh", "\(LocalCluster.programs)/orch", app, "\(scratch.path)/slow-\(host)"],
+          environment: ["ORCH_HOST": cluster.socket(host)], seconds: 60)
+        #expect(given.code == 130, "\(given)")
+        let containers = "/var/lib/orch/dev/\(LocalCluster.name)/\(host)/lib/agent/containers/containers"
+        try await eventually("the build's container is gone") {
+          let left = try FileManager.default.contentsOfDirectory(atPath: containers).filter { $0.hasPrefix("build-") }
+          return (left.isEmpty, "\(left)")
+        }
+      }
+
+      // Without --build the user is told what to do; with it every host gets the image.
+      let told = try cluster.orch("deploy", "\(scratch.path)/stack.yaml")
+      #expect(told.code == 1 && told.errors.contains("orch deploy --build"), "\(told)")
+      do {
+        let deployed = try cluster.must(cluster.orch("deploy", "--build", "\(scratch.path)/stack.yaml"))
+        #expect(deployed.output.contains("converged"), "\(deployed)")
+        #expect(try cluster.running("made_app").count == 3)
+        try await run()
+      } catch {
+        _ = try? cluster.orch("down", "made")
+        throw error
+      }
+      try cluster.must(cluster.orch("down", "made"))
+
+      // docker's own command, by the builder that it calls classic; another manager passes it on.
+      if FileManager.default.isExecutableFile(atPath: "/usr/bin/docker") {
+        let docker = try LocalCluster.run(
+          "/usr/bin/env", ["docker", "build", "-t", "made-docker:1", app],
+          environment: ["DOCKER_HOST": cluster.socket("host2"), "DOCKER_BUILDKIT": "0"],
+          seconds: 60)
+        #expect(docker.code == 0 && docker.output.contains("Successfully tagged made-docker:1"), "\(docker)")
+      }
+    }
+
+    private func run() async throws {
+      let hello = try cluster.orch("run", "--rm", "--node", "host1", "made-app", "sh", "-c", "id -u; echo $A >&2; exit 3")
+      #expect(hello.code == 3 && hello.output == "1000\n" && hello.errors == "\n", "\(hello)")
+      let cat = try cluster.orch("run", "--rm", "made-app")
+      #expect(cat.code == 0 && cat.output == "second\n{\"name\": \"two\"}\n", "\(cat)")
+      let asked = try cluster.orch(
+        "run", "--rm", "--network", "made_default", "-e", "A=b", "-u", "0", "-w", "/tmp", "--entrypoint", "/bin/sh", "made-app", "-c",
+        "busybox wget -qO- http://app:8000/index.html; echo $A $PWD $(busybox id -u)")
+      #expect(asked.code == 0 && asked.output == "second\nb /tmp 0\n", "\(asked)")
+      let missing = try cluster.orch("run", "--rm", "--entrypoint", "/nowhere", "made-app")
+      #expect(missing.code == 125, "\(missing)")
+      #expect(missing.errors.contains("/nowhere"), "\(missing)")
+      let terminal = try cluster.orch("run", "-it", "made-app", "sh")
+      #expect(terminal.code == 2 && terminal.errors.contains("orch exec -it"), "\(terminal)")
+      // Nothing of a run with --rm is left.
+      try await eventually("no run is left") {
+        let services = try cluster.must(cluster.orch("services")).output
+        return (!services.contains("run-"), services)
+      }
+    }
+  }
+}
