@@ -52,6 +52,7 @@ public enum RecordType {
   public static let a: UInt16 = 1
   public static let ptr: UInt16 = 12
   public static let aaaa: UInt16 = 28
+  public static let srv: UInt16 = 33
   static let opt: UInt16 = 41
   public static let any: UInt16 = 255
 }

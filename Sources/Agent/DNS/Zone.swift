@@ -12,10 +12,15 @@ public struct Zone: Sendable {
   }
   private var names: [NetworkID: [String: Entry]] = [:]
   private var reverse: [NetworkID: [IPv4Address: String]] = [:]
+  /// `_http._tcp.web`: of a published port with a name, or its number in the container: where the service's tasks answer it (RFC 2782).
+  private var ports: [NetworkID: [String: (port: UInt16, targets: [String])]] = [:]
+  private var subnets: [NetworkID: IPv4Prefix] = [:]
 
   public init() {}
 
-  public init(services: [ServiceRecord], endpoints: [EndpointRecord]) {
+  /// - Parameter networks: nobody outside is asked for the names of their addresses.
+  public init(services: [ServiceRecord], endpoints: [EndpointRecord], networks: [NetworkAssignment] = []) {
+    subnets = Dictionary(networks.map { ($0.id, $0.subnet) }, uniquingKeysWith: { first, _ in first })
     let byService = Dictionary(grouping: endpoints, by: \.service)
     for service in services {
       let networks = Set(service.names.keys).union(service.virtualIPs.map(\.network))
@@ -28,10 +33,19 @@ public struct Zone: Sendable {
           add("tasks.\(name)", on: network, ready)
         }
         if let virtual { reverse[network, default: [:]][virtual] = service.name }
+        let targets = tasks.filter(\.ready).sorted { $0.address < $1.address }.map { Self.name(of: $0, service) }
+        for port in service.ports {
+          for label in [port.name, "\(port.targetPort)"].compactMap({ $0 }) {
+            for name in Set((service.names[network] ?? []) + [service.name]) {
+              guard let key = Name("_\(label)._\((port.protocol ?? .tcp).rawValue).\(name)")?.key else { continue }
+              ports[network, default: [:]][key] = (port.targetPort, targets)
+            }
+          }
+        }
         // Docker's names of task containers; they answer for as long as the task is there.
         for task in tasks {
           let slot = task.slot == 0 ? "\(task.node)" : "\(task.slot)"
-          let full = "\(service.name).\(slot).\(task.task)"
+          let full = Self.name(of: task, service)
           add(full, on: network, [task.address])
           add("\(service.name).\(slot)", on: network, [task.address])
           add("\(task.task)", on: network, [task.address])
@@ -39,6 +53,26 @@ public struct Zone: Sendable {
         }
       }
     }
+  }
+
+  private static func name(of task: EndpointRecord, _ service: ServiceRecord) -> String {
+    "\(service.name).\(task.slot == 0 ? "\(task.node)" : "\(task.slot)").\(task.task)"
+  }
+
+  /// A name that can only be of a cluster, though nobody here has it (any more): the world is not asked.
+  func isOurs(_ key: String, on networks: [NetworkID]) -> Bool {
+    if key.hasPrefix("tasks.") { return true }
+    let labels = key.split(separator: ".").map(String.init)
+    // No host outside has an underscore in its name (RFC 1123 2.1), a service of a stack has: demo_web.1.4f2a…
+    if let first = labels.first, labels.count > 1, first.dropFirst().contains("_"), lookup(first, on: networks) != nil { return true }
+    // _http._tcp.web
+    return labels.count > 2 && labels[0].hasPrefix("_") && labels[1].hasPrefix("_")
+      && lookup(labels.dropFirst(2).joined(separator: "."), on: networks) != nil
+  }
+  func isOurs(_ address: IPv4Address, on networks: [NetworkID]) -> Bool { networks.contains { subnets[$0]?.contains(address) == true } }
+  func service(_ key: String, on networks: [NetworkID]) -> (port: UInt16, targets: [String])? {
+    for network in networks { if let found = ports[network]?[key] { return found } }
+    return nil
   }
 
   /// Two services may have one alias: both answer.
@@ -106,7 +140,9 @@ extension Zone {
 
     let key = question.name.key
     if let address = Self.reverseAddress(key) {
-      guard let name = name(of: address, on: client.networks), let target = Name(name) else { return elsewhere() }
+      guard let name = name(of: address, on: client.networks), let target = Name(name) else {
+        return isOurs(address, on: client.networks) ? fail(.nameError) : elsewhere()
+      }
       response.authoritative = true
       if question.type == RecordType.ptr || question.type == RecordType.any {
         response.answers = [.init(name: question.name, type: RecordType.ptr, ttl: Self.ttl, data: target.wire)]
@@ -114,8 +150,23 @@ extension Zone {
       return .answer(response)
     }
 
+    if let service = service(key, on: client.networks) {
+      response.authoritative = true
+      if question.type == RecordType.srv || question.type == RecordType.any {
+        // Priority and weight 0, the port, the target uncompressed.
+        response.answers = service.targets.compactMap { Name($0) }.map { target in
+          .init(
+            name: question.name, type: RecordType.srv, ttl: Self.ttl,
+            data: [0, 0, 0, 0, UInt8(service.port >> 8), UInt8(service.port & 0xff)] + target.wire)
+        }
+      }
+      return .answer(response)
+    }
+
     let own = client.ownNames.first { Name($0.key)?.key == key }?.value
-    guard let entry = own.map({ Entry(addresses: [$0], rotates: false) }) ?? lookup(key, on: client.networks) else { return elsewhere() }
+    guard let entry = own.map({ Entry(addresses: [$0], rotates: false) }) ?? lookup(key, on: client.networks) else {
+      return isOurs(key, on: client.networks) ? fail(.nameError) : elsewhere()
+    }
     // A name of ours: other types exist not (NODATA), and nobody outside is asked.
     response.authoritative = true
     if question.type == RecordType.a || question.type == RecordType.any {

@@ -21,6 +21,8 @@ actor Agent {
   private var persistDirty = false
   private var withdrawals: [TaskID: CheckedContinuation<Void, Never>] = [:]
   private var portConflicts: [NodeDescription.PortConflict] = []
+  private var networkRepairs: [String: UInt64] = [:]
+  private var repairsTold = false
 
   init(rooms: Rooms, log: Logger) {
     self.rooms = rooms
@@ -33,6 +35,7 @@ actor Agent {
   var description: NodeDescription {
     var description = HostFacts.description()
     if !portConflicts.isEmpty { description.portConflicts = Array(portConflicts.prefix(Self.conflictsMax)) }
+    if !networkRepairs.isEmpty { description.networkRepairs = networkRepairs }
     return description
   }
   private static let conflictsMax = 100
@@ -88,19 +91,21 @@ actor Agent {
     }
   }
 
-  /// Returns when nobody is sent to the ended task any more, as far as this host was told; until then its namespace refuses connections,
-  /// which without it would be lost. A second at most: the manager may be away. A host port is wanted by the task that follows: not at all.
+  /// Returns when nobody is sent to the ended task any more, as far as this host was told (a second at most: the manager may be away), and
+  /// 2 s after that: until then its namespace refuses connections, and packets of those it had, that without it would be lost. A host port is
+  /// wanted by the task that follows: not at all.
   func withdrawn(_ id: TaskID) async {
-    let order = order(id)
-    if order?.spec.ports.contains(where: { $0.publishMode == .host }) == true { return }
-    guard isEndpoint(id), order?.task.attachments.isEmpty == false else { return }
-    await withCheckedContinuation { continuation in
-      withdrawals[id] = continuation
-      Task {
-        try? await Task.sleep(for: .seconds(1))
-        withdrawals.removeValue(forKey: id)?.resume()
+    guard let order = order(id), !order.task.attachments.isEmpty, !order.spec.ports.contains(where: { $0.publishMode == .host }) else { return }
+    if isEndpoint(id) {
+      await withCheckedContinuation { continuation in
+        withdrawals[id] = continuation
+        Task {
+          try? await Task.sleep(for: .seconds(1))
+          withdrawals.removeValue(forKey: id)?.resume()
+        }
       }
     }
+    try? await Task.sleep(for: .seconds(2))
   }
 
   private func isEndpoint(_ id: TaskID) -> Bool { worker.endpoints.contains { $0.task == id } }
@@ -171,11 +176,12 @@ actor Agent {
       while networkDirty {
         networkDirty = false
         let (networks, services, endpoints, sequence) = (worker.networks, worker.services, worker.endpoints, worker.sequence)
-        rooms.names.update(Zone(services: services, endpoints: endpoints))
+        rooms.names.update(Zone(services: services, endpoints: endpoints, networks: networks))
         do {
           let problems = try await rooms.network.apply(networks: networks, services: services, endpoints: endpoints)
           for problem in problems { log.warning("network: \(problem)") }
           tellConflicts(problems.compactMap(\.conflict))
+          noteRepairs(await rooms.network.repairs)
         } catch {
           log.error("network: \(error)")
         }
@@ -195,8 +201,24 @@ actor Agent {
     Task { await session.describe(description) }
   }
 
-  /// A process let go of a published port.
-  func portFreed() { applyNetwork() }
+  /// Told at most every 10 s: another program may undo for ever what is repaired.
+  private func noteRepairs(_ repairs: [String: UInt64]) {
+    guard repairs != networkRepairs else { return }
+    let text = repairs.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }.joined(separator: ", ")
+    log.warning("network: another program changed what is orch's on this host; repaired so far: \(text)")
+    networkRepairs = repairs
+    guard !repairsTold else { return }
+    repairsTold = true
+    Task {
+      if let session { await session.describe(description) }
+      try? await Task.sleep(for: .seconds(10))
+      repairsTold = false
+      if let session { await session.describe(description) }
+    }
+  }
+
+  /// A process let go of a published port, or another program changed something of this host's network: compare again.
+  func compareNetwork() { applyNetwork() }
 
   /// Returns when every change of networks that was known at the call has been applied.
   func networkApplied() async { while let pass = networkPass { await pass.value } }

@@ -25,10 +25,12 @@ struct AgentDaemon {
     let credentials = try Credentials(identity)
     let rooms = try await assemble(identity, log)
     let agent = Agent(rooms: rooms, log: log)
-    await rooms.network.whenPortFreed { [weak agent] in
+    let compare: @Sendable () -> Void = { [weak agent] in
       guard let agent else { return }
-      Task { await agent.portFreed() }
+      Task { await agent.compareNetwork() }
     }
+    await rooms.network.whenPortFreed(compare)
+    await rooms.network.whenDrifted(compare)
     await recover(agent, rooms, log)
 
     let router = Router()

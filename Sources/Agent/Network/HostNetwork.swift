@@ -20,7 +20,15 @@ final class HostNetwork: Sendable {
     /// Those that someone else has.
     var taken: [PublishedPort: NodeDescription.Holder?] = [:]
     var watch: PortWatch?
+    var drift: DriftWatch?
+    /// What this host was brought to last; what differs from it since is drift.
+    var reached: HostState?
+    var rulesTouched = false
+    /// What was found changed by others, and repaired, since this agent began.
+    var repairs: [String: UInt64] = [:]
   }
+  /// Somebody changed something: `reconcile` again.
+  let drifted = Mutex<(@Sendable () -> Void)?>(nil)
   /// One of the taken ports may be free: `reconcile` again.
   let portFreed = Mutex<(@Sendable () -> Void)?>(nil)
 
@@ -31,10 +39,18 @@ final class HostNetwork: Sendable {
 
   // MARK: The host
 
-  func reconcile(_ world: NetworkWorld) throws -> [NetworkProblem] {
+  /// - Parameter departed: addresses of tasks that are gone since the call before.
+  func reconcile(_ world: NetworkWorld, departed: Set<IPv4Address> = []) throws -> [NetworkProblem] {
     let socket = try NetlinkSocket()
     var links = try socket.links()
-    let operations = HostState(world).operations(from: try observe(socket, links))
+    watchDrift()
+    let wanted = HostState(world)
+    let operations = wanted.operations(from: try observe(socket, links))
+    let (isKnown, rulesTouched) = memory.withLock { memory in
+      defer { memory.rulesTouched = false }
+      return (memory.reached == wanted, memory.rulesTouched)
+    }
+    if isKnown { count(operations.map(\.kind)) }
     let linkChanges = operations.filter(\.changesLinks)
     if !linkChanges.isEmpty {
       try socket.perform(linkChanges.map { message($0, links) })
@@ -43,19 +59,51 @@ final class HostNetwork: Sendable {
     }
     try socket.perform(operations.filter { !$0.changesLinks }.map { message($0, links) })
     var problems = parameters(world)
-    try socket.perform(reattachments(world, links))
+    let lost = reattachments(world, links)
+    try socket.perform(lost)
+    if isKnown, linkChanges.isEmpty, !lost.isEmpty { count(["port"]) }
+    memory.withLock { $0.reached = wanted }
     let ready = world.readyEndpoints()
     let ports = Ruleset.publishedPorts(world, ready: ready).map(\.port)
     let taken = reserve(ports)
     problems += taken.map { NetworkProblem($0) }
     let rules = Ruleset.host(world, ready: ready, unavailable: Set(taken.map(PublishedPort.init)))
     let loaded = memory.withLock { $0.hostRules }
-    if loaded != rules {
-      try Nftables.load(rules, before: loaded, object: "this host")
+    if rulesTouched, loaded != nil { count(["rules"]) }
+    if loaded != rules || rulesTouched {
+      try Nftables.load(rules, before: rulesTouched ? nil : loaded, object: "this host")
       memory.withLock { $0.hostRules = rules }
     }
     for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
       do { try loadRules(container, world, ready) } catch { problems.append(NetworkProblem("task \(container.task)", "\(error)")) }
+    }
+    if !departed.isEmpty { problems += forget(Set(departed.map(\.octets)), world) }
+    return problems
+  }
+
+  private func watchDrift() {
+    guard memory.withLock({ $0.drift == nil }) else { return }
+    let watch = DriftWatch { [weak self] changes in
+      guard let self else { return }
+      if changes.contains(.rules) { self.memory.withLock { $0.rulesTouched = true } }
+      self.drifted.withLock { $0 }?()
+    }
+    memory.withLock { $0.drift = watch }
+  }
+
+  private func count(_ kinds: [String]) {
+    memory.withLock { memory in for kind in kinds { memory.repairs[kind, default: 0] += 1 } }
+  }
+
+  /// Datagrams of a flow go on to where its first one went, as long as they come: those to tasks that are gone begin anew.
+  private func forget(_ addresses: Set<[UInt8]>, _ world: NetworkWorld) -> [NetworkProblem] {
+    var problems: [NetworkProblem] = []
+    func attempt(_ object: String, _ body: () throws -> Void) {
+      do { try body() } catch { problems.append(NetworkProblem(object, "\(error)")) }
+    }
+    attempt("this host") { try NetlinkSocket.forgetDatagrams(answeredBy: addresses) }
+    for task in world.containers.keys.sorted() {
+      attempt("task \(task)") { try thread.inside(path(task)) { try NetlinkSocket.forgetDatagrams(answeredBy: addresses) } }
     }
     return problems
   }
@@ -126,6 +174,7 @@ final class HostNetwork: Sendable {
         else { return [] }
         return [
           .setLink(veth.index, veth.name, up: true, master: bridge.index), .addBridgeForwarding(attachment.address.mac, port: veth.index),
+          .setHairpin(veth.index, veth.name),
         ]
       }
     }
@@ -156,10 +205,10 @@ final class HostNetwork: Sendable {
       }
       // What was freed before the watch began.
       taken = hold(wanted)
-      let holders = PortHolder.find(taken)
+      let holders = PortHolder.find(Set(taken.map(\.anywhere)))
       memory.withLock { memory in
         memory.watch = watch
-        memory.taken = Dictionary(uniqueKeysWithValues: taken.map { ($0, holders[$0]) })
+        memory.taken = Dictionary(uniqueKeysWithValues: taken.map { ($0, holders[$0.anywhere]) })
       }
     }
     return conflicts(memory.withLock { $0.taken })
@@ -180,15 +229,16 @@ final class HostNetwork: Sendable {
 
   /// Which of these ports a process of this host has, tried out; ours count as free.
   func conflicts(on ports: Set<PublishedPort>) -> [NodeDescription.PortConflict] {
-    let ours = memory.withLock { Set($0.ports.keys) }
-    let taken = ports.subtracting(ours).filter { port in
+    let ours = memory.withLock { Set($0.ports.keys.map(\.anywhere)) }
+    let taken = ports.filter { port in
+      if ours.contains(port.anywhere) { return false }
       guard port.protocol != .sctp else { return false }
       guard let descriptor = Self.hold(port) else { return true }
       close(descriptor)
       return false
     }
-    let holders = taken.isEmpty ? [:] : PortHolder.find(taken)
-    return conflicts(Dictionary(uniqueKeysWithValues: taken.map { ($0, holders[$0]) }))
+    let holders = taken.isEmpty ? [:] : PortHolder.find(Set(taken.map(\.anywhere)))
+    return conflicts(Dictionary(uniqueKeysWithValues: taken.map { ($0, holders[$0.anywhere]) }))
   }
 
   private static func hold(_ port: PublishedPort) -> Int32? {
@@ -201,6 +251,8 @@ final class HostNetwork: Sendable {
     var address = sockaddr_in()
     address.sin_family = UInt16(AF_INET)
     address.sin_port = port.number.bigEndian
+    // One that this host does not have cannot be taken on it either.
+    address.sin_addr.s_addr = (port.address?.rawValue ?? 0).bigEndian
     let bound = withUnsafePointer(to: &address) {
       $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
     }
@@ -226,15 +278,13 @@ final class HostNetwork: Sendable {
     for attachment in network.attachments where world.network(attachment.network) == nil {
       throw NetworkProblem("network \(attachment.network)", "not assigned to this node yet")
     }
-    let hostPorts = network.hostPorts.compactMap { config in
-      config.publishedPort.map { PublishedPort(protocol: config.protocol ?? .tcp, number: $0) }
-    }
-    let before = memory.withLock { Set($0.ports.keys) }
+    let hostPorts = network.hostPorts.compactMap(PublishedPort.init)
+    let before = memory.withLock { Set($0.ports.keys.map(\.anywhere)) }
     for port in hostPorts {
       // One that we hold is another task's or service's; the rule set gives it to the first.
-      if before.contains(port) { throw NetworkProblem("host port \(port)", "already published on this host by another task or service") }
+      if before.contains(port.anywhere) { throw NetworkProblem("host port \(port)", "already published on this host by another task or service") }
       guard let descriptor = Self.hold(port) else {
-        throw NetworkProblem(.init(port: port.number, protocol: port.protocol, holder: PortHolder.find([port])[port]))
+        throw NetworkProblem(.init(port: port.number, protocol: port.protocol, holder: PortHolder.find([port.anywhere])[port.anywhere]))
       }
       memory.withLock { $0.ports[port] = descriptor }
     }
@@ -297,8 +347,10 @@ final class HostNetwork: Sendable {
     try socket.perform(births)
     let born = try socket.links()
     try socket.perform(
-      network.attachments.enumerated().map { number, attachment in
-        .addBridgeForwarding(attachment.address.mac, port: try index(InterfaceName.veth(network.task, number), born))
+      network.attachments.enumerated().flatMap { number, attachment -> [NetlinkMessage] in
+        let name = InterfaceName.veth(network.task, number)
+        let port = try index(name, born)
+        return [.addBridgeForwarding(attachment.address.mac, port: port), .setHairpin(port, name)]
       })
     try thread.inside(path) {
       let inner = try NetlinkSocket()
@@ -321,6 +373,10 @@ final class HostNetwork: Sendable {
     if rules == loaded, !isRecovered { return }
     try thread.inside(path(network.task)) {
       let object = "task \(network.task)"
+      // An agent of another version may have chosen another way out.
+      if isRecovered, let gateway = world.gateway(of: network.attachments) {
+        try NetlinkSocket().perform([.addDefaultRoute(gateway: gateway.octets)])
+      }
       if let rules {
         // A namespace that was made just now has no table.
         try Nftables.load(rules, before: loaded ?? (isRecovered ? nil : RuleTable(chains: [])), object: object)
@@ -347,10 +403,7 @@ final class HostNetwork: Sendable {
     memory.withLock { memory in
       memory.containerRules[network.task] = nil
       memory.recovered.remove(network.task)
-      for config in network.hostPorts {
-        guard let number = config.publishedPort else { continue }
-        if let held = memory.ports.removeValue(forKey: PublishedPort(protocol: config.protocol ?? .tcp, number: number)) { close(held) }
-      }
+      for port in network.hostPorts.compactMap(PublishedPort.init) { if let held = memory.ports.removeValue(forKey: port) { close(held) } }
     }
   }
 

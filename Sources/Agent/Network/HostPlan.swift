@@ -64,6 +64,15 @@ enum HostOperation: Equatable, Sendable {
   case addForwarding(UInt32, HostState.Forwarding)
   case deleteForwarding(UInt32, HostState.Forwarding)
 
+  /// As drift is counted.
+  var kind: String {
+    switch self {
+    case .addForwarding, .deleteForwarding: "forwarding"
+    case .addAddress, .deleteAddress: "address"
+    default: "link"
+    }
+  }
+
   /// Makes or removes links, so that their numbers have to be read again before the others.
   var changesLinks: Bool {
     switch self {

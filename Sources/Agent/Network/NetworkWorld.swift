@@ -7,6 +7,8 @@ struct NetworkWorld: Sendable {
   var services: [ServiceRecord] = []
   var endpoints: [EndpointRecord] = []
   var containers: [TaskID: TaskNetwork] = [:]
+  /// Of tasks that are gone since a short while: what they still had to say may be under way.
+  var lingering: Set<IPv4Address> = []
 
   func network(_ id: NetworkID) -> NetworkAssignment? { networks.first { $0.id == id } }
   var ingress: NetworkAssignment? { networks.first { $0.ingress } }
@@ -26,10 +28,11 @@ struct NetworkWorld: Sendable {
     }
   }
 
-  /// The container's default route: its first network that leads outside and is not ingress, or else ingress.
+  /// The container's default route: ingress when it publishes there (who calls from outside is answered from the address that was called,
+  /// by a datagram too), or else its first network that leads outside.
   func gateway(of attachments: [NetworkAttachment]) -> IPv4Address? {
-    let attached = attachments.compactMap { network($0.network) }
-    return (attached.first { !$0.internalOnly && !$0.ingress } ?? attached.first { $0.ingress && !$0.internalOnly })?.nodeAddress
+    let attached = attachments.compactMap { network($0.network) }.filter { !$0.internalOnly }
+    return (attached.first { $0.ingress } ?? attached.first)?.nodeAddress
   }
 }
 

@@ -57,6 +57,8 @@ public actor OverlayNetwork {
     public var runDirectory: String
     /// The host's network namespace; nil: the process's own.
     public var hostNamespace: String?
+    /// How long what a task said last may take to arrive, retransmissions included, before connections to it are reset.
+    var lingering = Duration.seconds(10)
     public init(underlayAddress: IPv4Address, runDirectory: String, hostNamespace: String? = nil) {
       self.underlayAddress = underlayAddress
       self.runDirectory = runDirectory
@@ -69,6 +71,8 @@ public actor OverlayNetwork {
   private let log: Logger
   private var desired = NetworkWorld()
   private var containers: [TaskID: TaskNetwork] = [:]
+  /// Of tasks that are gone, and not told to the kernel yet.
+  private var departed: Set<IPv4Address> = []
   private var asked = 0
   private var done = 0
   private var inFlight: Task<[NetworkProblem], any Error>?
@@ -88,16 +92,41 @@ public actor OverlayNetwork {
   public func apply(networks: [NetworkAssignment], services: [ServiceRecord], endpoints: [EndpointRecord]) async throws -> [NetworkProblem] {
     desired.networks = networks
     desired.services = services
+    depart(Set(desired.endpoints.map(\.address)).subtracting(endpoints.map(\.address)), back: Set(endpoints.map(\.address)))
     desired.endpoints = endpoints
     return try await reconcile()
+  }
+
+  private func depart(_ gone: Set<IPv4Address>, back: Set<IPv4Address>) {
+    desired.lingering.subtract(back)
+    departed.subtract(back)
+    guard !gone.isEmpty else { return }
+    departed.formUnion(gone)
+    desired.lingering.formUnion(gone)
+    Task { [weak self, time = host.configuration.lingering] in
+      try? await Task.sleep(for: time)
+      await self?.lingered(gone)
+    }
+  }
+
+  private func lingered(_ addresses: Set<IPv4Address>) async {
+    guard !desired.lingering.isDisjoint(with: addresses) else { return }
+    desired.lingering.subtract(addresses)
+    do { try await reconcile() } catch { log.error("network: \(error)") }
   }
 
   /// `freed` is called when a port that another process had may be free: `apply` or `repair` takes it then.
   public func whenPortFreed(_ freed: @escaping @Sendable () -> Void) { host.portFreed.withLock { $0 = freed } }
 
+  /// `drifted` is called when somebody else changed links, forwarding entries or rules of this host: `repair` compares and counts.
+  public func whenDrifted(_ drifted: @escaping @Sendable () -> Void) { host.drifted.withLock { $0 = drifted } }
+
+  /// What others changed of ours on this host and was repaired, by kind ("link", "address", "forwarding", "port", "rules"), since this agent began.
+  public var repairs: [String: UInt64] { host.memory.withLock { $0.repairs } }
+
   /// Which of these a process of this host has; asked before a service that publishes them is made.
   public func conflicts(on ports: [PortConfig]) async throws -> [NodeDescription.PortConflict] {
-    let wanted = Set(ports.compactMap { port in port.publishedPort.map { PublishedPort(protocol: port.protocol ?? .tcp, number: $0) } })
+    let wanted = Set(ports.compactMap(PublishedPort.init))
     return try await thread.run { [host] in host.conflicts(on: wanted) }
   }
 
@@ -105,6 +134,7 @@ public actor OverlayNetwork {
   @discardableResult
   public func repair() async throws -> [NetworkProblem] { try await reconcile() }
 
+  @discardableResult
   private func reconcile() async throws -> [NetworkProblem] {
     asked += 1
     let mine = asked
@@ -123,7 +153,13 @@ public actor OverlayNetwork {
     var world = desired
     world.containers = containers
     let host = self.host
-    let problems = try await thread.run { [world] in try host.reconcile(world) }
+    let departed = departed
+    self.departed = []
+    let problems: [NetworkProblem]
+    do { problems = try await thread.run { [world] in try host.reconcile(world, departed: departed) } } catch {
+      self.departed.formUnion(departed)
+      throw error
+    }
     done = max(done, upTo)
     return problems
   }

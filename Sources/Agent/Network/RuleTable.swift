@@ -12,12 +12,30 @@ struct RuleTable: Equatable, Sendable {
     var rules: [String]
   }
   var chains: [Chain]
+  /// What is done to frames that leave by a device, in a table of its own (`netdev orch`): packets' link headers are written there alone.
+  var egress: Egress?
+  struct Egress: Equatable, Sendable {
+    var device: String
+    var rule: String
+  }
+  init(chains: [Chain], egress: Egress? = nil) {
+    self.chains = chains
+    self.egress = egress
+  }
 
   private var body: String {
     let chains = chains.map { chain in
       "  chain \(chain.name) {\n" + (chain.hook.isEmpty ? "" : "    \(chain.hook)\n") + chain.rules.map { "    \($0)\n" }.joined() + "  }\n"
     }
-    return "table ip orch {\n\(chains.joined())}\n"
+    return "table ip orch {\n\(chains.joined())}\n" + frames
+  }
+
+  /// A container's interfaces stay what they are, so the chain does.
+  private var frames: String {
+    guard let egress else { return "" }
+    let hook = "type filter hook egress device \"\(egress.device)\" priority 0; policy accept;"
+    return "table netdev orch {\n  chain depart {\n    \(hook)\n  }\n}\nflush table netdev orch\n"
+      + "table netdev orch {\n  chain depart {\n    \(egress.rule)\n  }\n}\n"
   }
 
   /// Where there is none, or one of a kind that cannot be changed in place.

@@ -8,43 +8,67 @@ enum Ruleset {
   static func container(_ network: TaskNetwork, in world: NetworkWorld, ready: Ready) -> RuleTable? {
     let networks = Set(network.attachments.map(\.network))
     let virtual = VirtualIPs(world.services, on: networks, ready: ready)
-    guard !virtual.isEmpty else { return nil }
-    return RuleTable(
+    let arrival = arrival(network, in: world)
+    guard !virtual.isEmpty || arrival != nil else { return nil }
+    var table = RuleTable(
       chains: virtual.chains + [
         chain("output", "type nat hook output priority -100; policy accept;", virtual.translation),
         chain("refuse", "type filter hook output priority 0; policy accept;", virtual.refusal + stale(in: world, on: networks)),
       ])
+    if let arrival {
+      table.chains += [
+        chain("arrive", "type filter hook prerouting priority -150; policy accept;", [arrival.marking]),
+        chain("depart", "type filter hook output priority -150; policy accept;", ["ct direction reply ct mark != 0 meta mark set ct mark"]),
+      ]
+      table.egress = arrival.egress
+    }
+    return table
   }
 
-  /// A connection that was sent to a task which has ended meanwhile, and is not answered: told so, instead of trying for two minutes. It also
-  /// ends what conntrack remembers, so that the next one from the same port is sent elsewhere.
+  /// A published port's connection keeps its client's address, so its answer must leave through the host that the client called, which alone
+  /// knows what it translated. That host is known by the link address the connection came from: the connection is marked with it, and what
+  /// answers goes back to it (docs/network.md).
+  private static func arrival(_ network: TaskNetwork, in world: NetworkWorld) -> (marking: String, egress: RuleTable.Egress)? {
+    guard let ingress = world.ingress, let number = network.attachments.firstIndex(where: { $0.network == ingress.id }) else { return nil }
+    let hosts = (ingress.peers.map(\.address) + [ingress.nodeAddress]).sorted()
+    func hex(_ bytes: [UInt8]) -> [String] { bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) } }
+    let marks = hosts.map { "\(hex($0.mac).joined(separator: ":")) : 0x\(hex($0.octets).joined())" }.joined(separator: ", ")
+    // The first six bytes of a frame: its receiver. As a number, since `ether daddr` would ask for the device it came in by; it came by none.
+    let receivers = hosts.map { "0x\(hex($0.octets).joined()) : 0x\(hex($0.mac).joined())" }.joined(separator: ", ")
+    return (
+      "iifname \"eth\(number)\" ct state new ct mark set ether saddr map { \(marks) }",
+      RuleTable.Egress(device: "eth\(number)", rule: "@ll,0,48 set meta mark map { \(receivers) }")
+    )
+  }
+
+  /// Who is sent to a task which has ended meanwhile is told so, instead of trying for minutes: at once when the connection is not answered yet
+  /// (that also ends what conntrack remembers, so that the next one from the same port is sent elsewhere), or else when what the task said
+  /// last has had its time to arrive.
   private static func stale(in world: NetworkWorld, on networks: Set<NetworkID>) -> [String] {
     let subnets = world.networks.filter { networks.contains($0.id) }.map { "\($0.subnet)" }
     guard !subnets.isEmpty else { return [] }
     let own = world.containers.values.flatMap(\.attachments).map { "\($0.address)" }
     let alive = Set(world.endpoints.filter { networks.contains($0.network) }.map { "\($0.address)" } + own)
-    let dead = "ct status dnat ct state new ip daddr \(set(subnets))" + (alive.isEmpty ? "" : " ip daddr != \(set(Array(alive)))")
-    return ["\(dead) meta l4proto tcp reject with tcp reset", "\(dead) reject with icmp type host-unreachable"]
+    func dead(_ state: String, but those: Set<String>) -> [String] {
+      let match = "ct status dnat \(state) ip daddr \(set(subnets))" + (those.isEmpty ? "" : " ip daddr != \(set(Array(those)))")
+      return ["\(match) meta l4proto tcp reject with tcp reset", "\(match) reject with icmp type host-unreachable"]
+    }
+    return dead("ct state new", but: alive) + dead("ct direction original", but: alive.union(world.lingering.map { "\($0)" }))
   }
 
   typealias Ready = [NetworkWorld.ServiceOnNetwork: [IPv4Address]]
 
   static func host(_ world: NetworkWorld, ready: Ready, unavailable: Set<PublishedPort>) -> RuleTable {
     let virtual = VirtualIPs(world.services, on: Set(world.networks.map(\.id)), ready: ready)
-    let ports = publishedPorts(world, ready: ready).filter { !unavailable.contains($0.port) }
+    let ports = publishedPorts(world, ready: ready).filter { !unavailable.contains($0.port.anywhere) }
     let open = ports.filter { !$0.backends.isEmpty }
     let closed = ports.filter { $0.backends.isEmpty }
 
+    // Callers inside overlays would be answered there directly, past the translation; all others keep their address.
     let local =
       world.networks.isEmpty
       ? [] : ["ct status dnat oifname \"orbr*\" ip saddr \(set(world.networks.map { "\($0.subnet)" } + ["127.0.0.0/8"])) masquerade"]
     var postrouting = local
-    if let ingress = world.ingress {
-      let here = world.endpoints.filter { $0.network == ingress.id && $0.underlay == world.underlay }.map { "\($0.address)" }
-      let elsewhere = here.isEmpty ? "" : "ip daddr != \(set(here)) "
-      // The answer has to come back through this host.
-      postrouting.append("ct status dnat oifname \"\(bridge(ingress))\" \(elsewhere)masquerade")
-    }
     let outward = world.networks.filter { !$0.internalOnly }
     if !outward.isEmpty { postrouting.append("oifname != \"orbr*\" ip saddr \(set(outward.map { "\($0.subnet)" })) masquerade") }
 
@@ -61,10 +85,13 @@ enum Ruleset {
       if !inside.isEmpty { forward.append("iifname \(set(inside.map { "\"\(bridge($0))\"" })) drop") }
     }
 
+    let members = members(world)
     let published = vmap("meta l4proto . th dport", open.map { ("\($0.port.protocol.rawValue) . \($0.port.number)", "goto \($0.port.chain)") })
     return RuleTable(
-      chains: virtual.chains
-        + open.map { chain($0.port.chain, "", ["meta l4proto \($0.port.protocol.rawValue) \(translate($0.backends, port: $0.target))"]) }
+      chains: virtual.chains + members.chains
+        + open.map {
+          chain($0.port.chain, "", elsewhere($0.port) + ["meta l4proto \($0.port.protocol.rawValue) \(translate($0.backends, port: $0.target))"])
+        }
         + [
           chain("published", "", published),
           // route_localnet lets 127.0.0.1 reach published ports; nobody else may use it to reach what listens there.
@@ -73,12 +100,25 @@ enum Ruleset {
           chain("output", "type nat hook output priority -100; policy accept;", ["fib daddr type local jump published"] + virtual.translation),
           chain("postrouting", "type nat hook postrouting priority 100; policy accept;", postrouting),
           chain("forward", "type filter hook forward priority 0; policy accept;", forward),
-          chain("input", "type filter hook input priority 0; policy accept;", refuse(closed.map(\.port))),
+          chain("input", "type filter hook input priority 0; policy accept;", members.guarding + refuse(closed.map(\.port))),
           chain("refuse", "type filter hook output priority 0; policy accept;", virtual.refusal + stale),
         ])
   }
 
   // MARK: Parts
+
+  /// VXLAN packets of our networks are heard from hosts that are on the network, and from no other; others' VNIs are none of our business.
+  /// The VNI is bytes 4 to 6 of the header behind UDP's (RFC 7348 5).
+  private static func members(_ world: NetworkWorld) -> (chains: [RuleTable.Chain], guarding: [String]) {
+    let chains = world.networks.map { network in
+      let peers = network.peers.map { "\($0.underlay)" }
+      return chain("vxlan-\(network.vni)", "", [(peers.isEmpty ? "" : "ip saddr != \(set(peers)) ") + "counter drop"])
+    }
+    let guarding = Dictionary(grouping: world.networks, by: \.dataPathPort).sorted { $0.key < $1.key }.flatMap { port, networks in
+      vmap("udp dport \(port) @th,96,24", networks.map { ("\($0.vni)", "jump vxlan-\($0.vni)") }.sorted { $0.0 < $1.0 })
+    }
+    return (chains.sorted { $0.name < $1.name }, guarding)
+  }
 
   struct Published: Equatable {
     var port: PublishedPort
@@ -90,9 +130,8 @@ enum Ruleset {
   static func publishedPorts(_ world: NetworkWorld, ready: Ready) -> [Published] {
     var result: [PublishedPort: Published] = [:]
     func add(_ config: PortConfig, _ backends: [IPv4Address]) {
-      guard let number = config.publishedPort, number > 0 else { return }
-      let port = PublishedPort(protocol: config.protocol ?? .tcp, number: number)
-      if result[port] == nil { result[port] = Published(port: port, target: config.targetPort, backends: backends) }
+      guard let port = PublishedPort(config) else { return }
+      if result[port.anywhere] == nil { result[port.anywhere] = Published(port: port, target: config.targetPort, backends: backends) }
     }
     if let ingress = world.ingress {
       for service in world.services.sorted(by: { $0.id < $1.id }) {
@@ -144,10 +183,18 @@ enum Ruleset {
     }
   }
 
+  /// What calls another address of this host than the port's own goes on.
+  private static func elsewhere(_ port: PublishedPort) -> [String] { port.address.map { ["ip daddr != \($0) return"] } ?? [] }
+
   private static func refuse(_ ports: [PublishedPort]) -> [String] {
-    let tcp = ports.filter { $0.protocol == .tcp }.map { "\($0.number)" }
-    let udp = ports.filter { $0.protocol == .udp }.map { "\($0.number)" }
-    return (tcp.isEmpty ? [] : ["tcp dport \(set(tcp)) reject with tcp reset"]) + (udp.isEmpty ? [] : ["udp dport \(set(udp)) reject"])
+    func rule(_ kind: PortConfig.PortProtocol, _ answer: String) -> [String] {
+      let own = ports.filter { $0.protocol == kind }
+      let everywhere = own.filter { $0.address == nil }.map { "\($0.number)" }
+      let one = own.compactMap { port in port.address.map { "\($0) . \(port.number)" } }
+      return (everywhere.isEmpty ? [] : ["\(kind.rawValue) dport \(set(everywhere)) \(answer)"])
+        + (one.isEmpty ? [] : ["ip daddr . \(kind.rawValue) dport \(set(one)) \(answer)"])
+    }
+    return rule(.tcp, "reject with tcp reset") + rule(.udp, "reject") + rule(.sctp, "reject")
   }
 
   private static func chain(_ name: String, _ hook: String, _ rules: [String]) -> RuleTable.Chain {
@@ -170,11 +217,20 @@ enum Ruleset {
 struct PublishedPort: Hashable, Comparable, Sendable, CustomStringConvertible {
   var `protocol`: PortConfig.PortProtocol
   var number: UInt16
+  /// Of the host's, the only one; nil: all.
+  var address: IPv4Address?
   static func < (a: Self, b: Self) -> Bool { (a.number, a.protocol.rawValue) < (b.number, b.protocol.rawValue) }
   var chain: String { "port-\(self.protocol.rawValue)-\(number)" }
   var description: String { "\(number)/\(self.protocol.rawValue)" }
+  /// Whatever the address: two cannot have it.
+  var anywhere: Self { Self(protocol: self.protocol, number: number) }
 }
 
 extension PublishedPort {
+  /// nil when the number is not chosen.
+  init?(_ config: PortConfig) {
+    guard let number = config.publishedPort, number > 0 else { return nil }
+    self.init(protocol: config.protocol ?? .tcp, number: number, address: config.hostIP)
+  }
   init(_ conflict: NodeDescription.PortConflict) { self.init(protocol: conflict.protocol, number: conflict.port) }
 }

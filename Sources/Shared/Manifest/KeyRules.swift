@@ -66,8 +66,7 @@ enum KeyRules {
     "generic_resources": .unsupported("use placement.constraints on a node label"),
   ]
   static let port: [String: KeyRule] = [
-    "app_protocol": .ignored("ports are forwarded whatever they carry"),
-    "host_ip": .unsupported("a published port answers on every address of every host; remove it"),
+    "app_protocol": .ignored("ports are forwarded whatever they carry")
   ]
   static let attachment: [String: KeyRule] = [
     "ipv4_address": .ignored("addresses are the allocator's; use the service's name"),

@@ -22,7 +22,7 @@ extension Reader {
     return ports
   }
 
-  /// `[PUBLISHED:]TARGET[/PROTOCOL]`, ranges `3000-3005:4000-4005`.
+  /// `[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]`, ranges `3000-3005:4000-4005`.
   private func shortPort(_ value: Value) -> [PortConfig] {
     guard let text = nonEmpty(value, "a port") else { return [] }
     let expected = "expected PUBLISHED:TARGET such as 8080:80, found \(value.found)"
@@ -32,20 +32,37 @@ extension Reader {
       return []
     }
     let parts = halves[0].split(separator: ":", omittingEmptySubsequences: false)
-    if parts.count > 2 {
-      error(
-        value, "an address before a published port is not supported",
-        "write \(parts.suffix(2).joined(separator: ":")): it answers on every address of every host")
+    if parts.count > 3 {
+      error(value, expected)
       return []
     }
+    let address = parts.count == 3 ? hostAddress(String(parts[0]), value) : .some(nil)
+    guard let address else { return [] }
     guard let target = portRange(parts[parts.count - 1], value, expected) else { return [] }
-    if parts.count == 1 || parts[0].isEmpty { return target.map { PortConfig(targetPort: $0, publishedPort: nil, protocol: `protocol`) } }
-    guard let published = portRange(parts[0], value, expected) else { return [] }
+    guard parts.count > 1, case let text = parts[parts.count - 2], !text.isEmpty else {
+      return target.map { port($0, nil, `protocol`, address) }
+    }
+    guard let published = portRange(text, value, expected) else { return [] }
     guard published.count == target.count else {
       error(value, "\(published.count) published ports for \(target.count) of the container", "make both ranges equally long")
       return []
     }
-    return zip(published, target).map { PortConfig(targetPort: $1, publishedPort: $0, protocol: `protocol`) }
+    return zip(published, target).map { port($1, $0, `protocol`, address) }
+  }
+
+  private func port(_ target: UInt16, _ published: UInt16?, _ kind: PortConfig.PortProtocol, _ address: IPv4Address?) -> PortConfig {
+    var port = PortConfig(targetPort: target, publishedPort: published, protocol: kind)
+    port.hostIP = address
+    return port
+  }
+
+  /// 0.0.0.0 is every address, as none. nil: refused.
+  private func hostAddress(_ text: String, _ value: Value) -> IPv4Address?? {
+    guard let address = IPv4Address(text) else {
+      error(value, "expected an IPv4 address of a host before the published port, found '\(text)'", "write it as 127.0.0.1:8080:80")
+      return nil
+    }
+    return .some(address.rawValue == 0 ? nil : address)
   }
 
   private func portRange(_ text: Substring, _ value: Value, _ expected: String) -> ClosedRange<UInt16>? {
@@ -73,6 +90,8 @@ extension Reader {
     let `protocol` = fields.take("protocol").flatMap { choice($0, [PortConfig.PortProtocol.tcp, .udp, .sctp]) } ?? .tcp
     let mode = fields.take("mode").flatMap { choice($0, [PortConfig.PublishMode.ingress, .host]) } ?? .ingress
     let published = fields.take("published").flatMap { value in integer(value, 0...65_535) }
+    var address: IPv4Address?
+    if let value = fields.take("host_ip"), let text = nonEmpty(value, "an address"), let given = hostAddress(text, value) { address = given }
     guard let targetValue = fields.take("target") else {
       error(value, "'target' is missing", "name the container's port")
       return []
@@ -81,6 +100,7 @@ extension Reader {
     var port = PortConfig(
       targetPort: UInt16(target), publishedPort: published.flatMap { $0 == 0 ? nil : UInt16($0) }, protocol: `protocol`, publishMode: mode)
     port.name = name
+    port.hostIP = address
     return [port]
   }
 }

@@ -23,6 +23,8 @@ public struct NodeDescription: Hashable, Sendable, Codable {
   public var engine: Engine
   /// orch's own: published ports that this node cannot answer, because a process of the host has them. Sorted; at most 100.
   public var portConflicts: [PortConflict]?
+  /// orch's own: what other programs changed of the overlay on this node and was repaired, by kind, since its agent began.
+  public var networkRepairs: [String: UInt64]?
 
   public init(hostname: String, platform: Platform, resources: Resources, engine: Engine) {
     self.hostname = hostname
@@ -75,6 +77,7 @@ public struct NodeDescription: Hashable, Sendable, Codable {
   }
   enum CodingKeys: String, CodingKey {
     case hostname = "Hostname", platform = "Platform", resources = "Resources", engine = "Engine", portConflicts = "PortConflicts"
+    case networkRepairs = "NetworkRepairs"
   }
 }
 

@@ -340,6 +340,8 @@ public struct PortConfig: Codable, Hashable, Sendable {
   /// nil or 0: the allocator chooses one of 30000-32767.
   public var publishedPort: UInt16?
   public var publishMode: PublishMode?
+  /// Answered at this address of a host alone, as Compose's `host_ip`; nil: at all of its addresses. Ours: Docker's services have no such thing.
+  public var hostIP: IPv4Address?
   public init(targetPort: UInt16, publishedPort: UInt16?, protocol: PortProtocol = .tcp, publishMode: PublishMode = .ingress) {
     self.targetPort = targetPort
     self.publishedPort = publishedPort
@@ -348,6 +350,7 @@ public struct PortConfig: Codable, Hashable, Sendable {
   }
   enum CodingKeys: String, CodingKey {
     case name = "Name", `protocol` = "Protocol", targetPort = "TargetPort", publishedPort = "PublishedPort", publishMode = "PublishMode"
+    case hostIP = "HostIP"
   }
 }
 

@@ -80,6 +80,15 @@ extension NetlinkMessage {
     return message
   }
 
+  /// A port of a bridge may get frames back that it sent: with bridge-nf-call-iptables a bridge itself forwards what was translated.
+  public static func setHairpin(_ index: UInt32, _ name: String) -> Self {
+    var message = Self(type: 19, flags: 0, operation: "set bridge port", object: name)
+    message.append([UInt8(AF_BRIDGE), 0] + nativeBytes(UInt16(0)) + nativeBytes(index) + nativeBytes(UInt32(0)) + nativeBytes(UInt32(0)))
+    message.nested(0x8000 | 12) { $0.attribute(4, UInt8(1)) }  // IFLA_PROTINFO, said to be nested; IFLA_BRPORT_MODE
+    message.tolerated = [ENODEV]
+    return message
+  }
+
   /// No IPv6 link-local address, hence none of its chatter; before the link is up. Tolerates a kernel without IPv6.
   public static func quietIPv6(_ index: UInt32, _ name: String) -> Self {
     var message = link(16, 0, index: index, up: nil, "set link", name)

@@ -1,4 +1,4 @@
-// Room: Netlink. Speaks rtnetlink with the kernel: links, addresses, neighbours, forwarding entries, routes.
+// Room: Netlink. Speaks netlink with the kernel: links, addresses, neighbours, forwarding entries, routes; flows to be forgotten.
 // Invariants: messages are built by appending, lengths are patched once; every reply is matched by sequence number;
 // every refusal carries operation, object, errno and the kernel's own words. Refuses to know what an overlay is.
 

@@ -19,15 +19,18 @@ public struct NetlinkError: Error, Hashable, Sendable, CustomStringConvertible {
   }
 }
 
-/// A NETLINK_ROUTE socket of the network namespace that the opening thread was in; it stays with that namespace whoever uses it.
+/// A NETLINK_ROUTE (or other) socket of the network namespace that the opening thread was in; it stays with that namespace whoever uses it.
 /// Blocking: use it on a thread of your own. Not safe for two threads at once.
 public final class NetlinkSocket {
   private let descriptor: Int32
   private var sequence: UInt32 = 1
   private var buffer = [UInt8](repeating: 0, count: 1 << 16)
 
-  public init() throws(NetlinkError) {
-    descriptor = socket(AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+  public convenience init() throws(NetlinkError) { try self.init(family: 0) }
+
+  /// `family` is netlink(7)'s.
+  init(family: Int32) throws(NetlinkError) {
+    descriptor = socket(AF_NETLINK, Int32(SOCK_RAW.rawValue) | Int32(SOCK_CLOEXEC.rawValue), family)
     guard descriptor >= 0 else { throw NetlinkError(operation: "open", object: "netlink socket", errno: Glibc.errno) }
     // nl_pid 0: the kernel chooses; getpid() would let one socket per process bind.
     var address: [UInt8] = nativeBytes(UInt16(AF_NETLINK)) + [UInt8](repeating: 0, count: 10)

@@ -43,7 +43,7 @@ final class NamespaceWorld: Sendable {
     let hostPaths = (1...hosts).map(host)
     try await thread.run { [thread] in
       for path in paths {
-        close(open(path, O_CREAT | O_RDONLY | O_CLOEXEC, 0o400))
+        close(Glibc.open(path, O_CREAT | O_RDONLY | O_CLOEXEC, 0o400))
         try thread.insideNew {
           guard mount("/proc/thread-self/ns/net", path, nil, UInt(MS_BIND), nil) == 0 else {
             throw NetlinkError(operation: "bind", object: path, errno: errno)
@@ -57,7 +57,7 @@ final class NamespaceWorld: Sendable {
         let bridge = try socket.links().first { $0.name == "under0" }!.index
         try socket.perform([.setLink(bridge, "under0", up: true)])
         for (number, path) in Array(hostPaths.enumerated()).map({ ($0.offset + 1, $0.element) }) + [(100, outside)] {
-          let target = open(path, O_RDONLY | O_CLOEXEC)
+          let target = Glibc.open(path, O_RDONLY | O_CLOEXEC)
           defer { close(target) }
           try socket.perform([
             .addVeth(
@@ -74,10 +74,11 @@ final class NamespaceWorld: Sendable {
     }
   }
 
-  func overlay(_ number: Int) throws -> OverlayNetwork {
-    try OverlayNetwork(
-      configuration: .init(underlayAddress: address("192.168.77.\(number)"), runDirectory: "\(folder)/run\(number)", hostNamespace: host(number)),
-      log: Logger(label: "test"))
+  func overlay(_ number: Int, lingering: Duration = .seconds(10)) throws -> OverlayNetwork {
+    var configuration = OverlayNetwork.Configuration(
+      underlayAddress: address("192.168.77.\(number)"), runDirectory: "\(folder)/run\(number)", hostNamespace: host(number))
+    configuration.lingering = lingering
+    return try OverlayNetwork(configuration: configuration, log: Logger(label: "test"))
   }
 
   private func remove() {
@@ -127,7 +128,7 @@ final class NamespaceWorld: Sendable {
     mkdir(root, 0o755)
     mkdir("\(root)/cgi-bin", 0o755)
     let script = "#!/bin/sh\nprintf 'Content-type: text/plain\\r\\n\\r\\n'\nprintf '%s %s' '\(name)' \"${REMOTE_ADDR##*:}\"\n"
-    let file = open("\(root)/cgi-bin/who", O_CREAT | O_WRONLY | O_CLOEXEC, 0o755)
+    let file = Glibc.open("\(root)/cgi-bin/who", O_CREAT | O_WRONLY | O_CLOEXEC, 0o755)
     write(file, script, script.utf8.count)
     close(file)
     let pid = try await spawn(in: path, ["busybox", "httpd", "-f", "-p", "\(port)", "-h", root], capture: false).pid
@@ -185,6 +186,40 @@ final class NamespaceWorld: Sendable {
       while case let count = recv(descriptor, &buffer, buffer.count, 0), count > 0 { bytes += buffer[..<count] }
       return .answered(String(decoding: bytes, as: UTF8.self))
     }
+  }
+
+  /// A socket, 2 s patient: listening at a port of every address, or connected.
+  func open(_ kind: __socket_type, in path: String, connectedTo host: String? = nil, port: UInt16) async throws -> Int32 {
+    try await withNetworkNamespace(path) {
+      let descriptor = socket(AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+      var limit = timeval(tv_sec: 2, tv_usec: 0)
+      setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+      var peer = sockaddr_in()
+      peer.sin_family = sa_family_t(AF_INET)
+      peer.sin_port = port.bigEndian
+      peer.sin_addr.s_addr = host.map { address($0).rawValue.bigEndian } ?? 0
+      let size = socklen_t(MemoryLayout<sockaddr_in>.size)
+      let failed = withUnsafePointer(to: &peer) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { host == nil ? bind(descriptor, $0, size) : connect(descriptor, $0, size) }
+      }
+      guard failed == 0, kind == SOCK_DGRAM || host != nil || listen(descriptor, 8) == 0 else {
+        throw NetlinkError(operation: "open", object: "port \(port)", errno: errno)
+      }
+      return descriptor
+    }
+  }
+
+  /// Sends one datagram back and says whose it was; nil when none came.
+  func echo(_ server: Int32) -> String? {
+    var peer = sockaddr_in()
+    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+    var bytes = [UInt8](repeating: 0, count: 64)
+    return withUnsafeMutablePointer(to: &peer) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer -> Bool in
+        let count = recvfrom(server, &bytes, 64, 0, pointer, &size)
+        return count > 0 && sendto(server, bytes, count, 0, pointer, size) == count
+      }
+    } ? "\(IPv4Address(UInt32(bigEndian: peer.sin_addr.s_addr)))" : nil
   }
 
   private struct Child: Sendable {

@@ -13,11 +13,17 @@ private func endpoint(_ task: Int, _ service: Int, _ network: NetworkID, _ text:
     address: address(text), underlay: address("192.168.0.1"), ready: ready)
 }
 
+private let http = {
+  var port = PortConfig(targetPort: 8080, publishedPort: 80)
+  port.name = "http"
+  return port
+}()
+
 private let zone = Zone(
   services: [
     ServiceRecord(
       id: ServiceID(value: 1), name: "shop_web", names: [front: ["shop_web", "web", "www.shop"]], mode: .vip,
-      virtualIPs: [NetworkAttachment(network: front, address: address("10.0.1.2"))], ports: []),
+      virtualIPs: [NetworkAttachment(network: front, address: address("10.0.1.2"))], ports: [http]),
     ServiceRecord(id: ServiceID(value: 2), name: "shop_db", names: [back: ["shop_db", "db"]], mode: .dnsrr, virtualIPs: [], ports: []),
     ServiceRecord(
       id: ServiceID(value: 3), name: "shop_idle", names: [front: ["idle"]], mode: .dnsrr, virtualIPs: [], ports: []),
@@ -25,6 +31,11 @@ private let zone = Zone(
   endpoints: [
     endpoint(1, 1, front, "10.0.1.11"), endpoint(2, 1, front, "10.0.1.12", slot: 2), endpoint(3, 1, front, "10.0.1.13", slot: 3, ready: false),
     endpoint(4, 2, back, "10.0.2.11"), endpoint(5, 2, back, "10.0.2.12", slot: 2),
+  ],
+  networks: [
+    NetworkAssignment(
+      id: front, name: "front", vni: 4096, subnet: IPv4Prefix("10.0.1.0/24")!, internalOnly: false, ingress: false, mtu: 1450, dataPathPort: 4789,
+      nodeAddress: address("10.0.1.3"), peers: [])
   ])
 
 @Suite("What names mean")
@@ -67,8 +78,30 @@ struct ZoneTests {
       ("2.1.0.10.in-addr.arpa", 12, [front], "10 bytes"),
       ("2.1.0.10.in-addr.arpa", 12, [back], "forward"),
       ("x.1.0.10.in-addr.arpa", 12, [front], "forward"),
+      // Of the cluster, and of nobody here: not told to the world.
+      ("77.1.0.10.in-addr.arpa", 12, [front], "nameError"),
+      ("tasks.gone", 1, [front], "nameError"),
+      ("shop_web.9.deadbeef", 1, [front], "nameError"),
+      ("_ftp._tcp.web", 33, [front], "nameError"),
+      ("_http._tcp.example.com", 33, [front], "forward"),
+      ("web.example.com", 1, [front], "forward"),
+      ("_http._tcp.web", 1, [front], "no data"),
     ]
     for (name, type, networks, expected) in cases { #expect(ask(name, type, on: networks) == expected, "\(name) \(type)") }
+  }
+
+  @Test("a published port's SRV names the ready tasks and the port that they have it on")
+  func ports() {
+    var query = Message(id: 9)
+    for name in ["_http._tcp.web", "_8080._TCP.shop_web"] {
+      query.questions = [.init(name: Name(name)!, type: RecordType.srv)]
+      guard case .answer(let message) = zone.resolve(query, from: DNSClient(networks: [front], forwards: true), turn: 0) else {
+        Issue.record("no answer")
+        return
+      }
+      let targets = (1...2).map { Name("shop_web.\($0).\(TaskID(value: UInt128($0)))")!.wire }
+      #expect(message.answers.map(\.data) == targets.map { [0, 0, 0, 0, 0x1f, 0x90] + $0 }, "\(name)")
+    }
   }
 
   @Test("on internal networks alone nobody outside is asked")

@@ -54,9 +54,10 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     ("ports: ['8000-8002:80']", "4:13 services.web.ports[0]: 3 published ports for 1 of the container; make both ranges equally long"),
     ("ports: ['9-8:9-8']", "4:13 services.web.ports[0]: the range '9-8' runs backwards; write the lower port first"),
     (
-      "ports: ['127.0.0.1:80:80']",
-      "4:13 services.web.ports[0]: an address before a published port is not supported; write 80:80: it answers on every address of every host"
+      "ports: ['localhost:80:80']",
+      "4:13 services.web.ports[0]: expected an IPv4 address of a host before the published port, found 'localhost'; write it as 127.0.0.1:8080:80"
     ),
+    ("ports: ['1.2.3.4:5:6:7']", "4:13 services.web.ports[0]: expected PUBLISHED:TARGET such as 8080:80, found text '1.2.3.4:5:6:7'"),
     ("ports: ['80:80', '80:81']", "4:22 services.web.ports[1]: port 80/tcp is published twice; publish another port"),
     ("ports: [{published: 80}]", "4:13 services.web.ports[0]: 'target' is missing; name the container's port"),
     (
@@ -266,6 +267,16 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
   @Test("sizes are powers of 1024", arguments: sizes)
   func size(_ text: String, _ bytes: Int64) throws {
     #expect(try service("mem_limit: \(text)").taskTemplate.resources?.limits?.memoryBytes == bytes)
+  }
+
+  @Test("a port of one address of a host, short and long; 0.0.0.0 is all of them")
+  func portAddresses() throws {
+    let ports = try service(
+      "ports: ['127.0.0.1:8080:80', '10.1.2.3:5000-5001:53-54/udp', '127.0.0.1::81', '0.0.0.0:82:82', {target: 83, published: 83, host_ip: 10.1.2.3}]"
+    ).ports
+    let (local, inside) = (IPv4Address("127.0.0.1"), IPv4Address("10.1.2.3"))
+    #expect(ports.map(\.hostIP) == [local, inside, inside, local, nil, inside])
+    #expect(ports.map(\.publishedPort) == [8080, 5000, 5001, nil, 82, 83])
   }
 
   @Test("ports: short, range, protocol, without publishing, long")

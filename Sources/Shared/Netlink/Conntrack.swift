@@ -1,0 +1,50 @@
+import Glibc
+
+// Messages of nfnetlink's conntrack subsystem (linux/netfilter/nfnetlink_conntrack.h).
+
+/// A datagram flow that conntrack remembers.
+public struct FlowInfo: Hashable, Sendable {
+  /// Who answers, after translation; network order.
+  public var answerer: [UInt8]
+  /// CTA_TUPLE_ORIG as the kernel told it: what names the flow.
+  public var original: [UInt8]
+
+  /// nil when the reply is no UDP flow over IPv4.
+  public init?(_ reply: NetlinkReply) {
+    guard reply.type == 0x100, reply.payload.count >= 4, reply.payload[0] == UInt8(AF_INET) else { return nil }
+    let attributes = reply.attributes(after: 4)
+    guard let original = attributes[1], let answer = attributes[2] else { return nil }
+    let tuple = splitAttributes(answer[...])
+    // CTA_TUPLE_IP with CTA_IP_V4_SRC; CTA_TUPLE_PROTO with CTA_PROTO_NUM.
+    guard let source = splitAttributes((tuple[1] ?? [])[...])[1], source.count == 4,
+      splitAttributes((tuple[2] ?? [])[...])[1]?.first == UInt8(IPPROTO_UDP)
+    else { return nil }
+    (answerer, self.original) = (source, original)
+  }
+}
+
+extension NetlinkMessage {
+  // nfgenmsg: family, version, resource.
+  static func dumpFlows() -> Self {
+    var message = Self(type: 0x101, flags: NetlinkFlag.dump, operation: "list", object: "connections")
+    message.append([UInt8(AF_INET), 0, 0, 0])
+    return message
+  }
+  static func deleteFlow(_ flow: FlowInfo) -> Self {
+    var message = Self(type: 0x102, flags: 0, operation: "forget", object: "a flow to \(flow.answerer.map { "\($0)" }.joined(separator: "."))")
+    message.append([UInt8(AF_INET), 0, 0, 0])
+    message.attribute(0x8001, flow.original)
+    message.tolerated = [ENOENT]
+    return message
+  }
+}
+
+extension NetlinkSocket {
+  /// Makes the calling thread's namespace forget the UDP flows that these addresses (network order) answered: the next datagram of each is
+  /// translated anew. A flow that is never silent would otherwise stay with a task that is gone. Takes time with the flows there are.
+  public static func forgetDatagrams(answeredBy addresses: Set<[UInt8]>) throws(NetlinkError) {
+    let socket = try NetlinkSocket(family: 12)  // NETLINK_NETFILTER
+    let flows = try socket.dump(.dumpFlows()).compactMap(FlowInfo.init).filter { addresses.contains($0.answerer) }
+    try socket.perform(flows.map { .deleteFlow($0) })
+  }
+}

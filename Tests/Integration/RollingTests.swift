@@ -1,0 +1,125 @@
+import Foundation
+import Testing
+
+extension MainJobTests {
+  /// Published ports and virtual IPs while tasks come and go. Nested, so that it takes turns with the rest.
+  @Suite(.serialized) struct Rolling {
+    let cluster: LocalCluster
+    init() throws { cluster = try LocalCluster.shared.get() }
+    static let hosts = ["host1", "host2", "host3"]
+    static let wrk = FileManager.default.isExecutableFile(atPath: "/usr/bin/wrk")
+    /// Updates in a row, of each order.
+    static let rounds = ProcessInfo.processInfo.environment["ORCH_ROLLING_ROUNDS"].flatMap { Int($0) } ?? 1
+
+    private func deploy(_ services: String) throws {
+      let file = FileManager.default.temporaryDirectory.appendingPathComponent("roll-\(UUID()).yaml")
+      defer { try? FileManager.default.removeItem(at: file) }
+      try "name: roll\nservices:\n\(services)\n".write(to: file, atomically: true, encoding: .utf8)
+      try cluster.must(cluster.orch("deploy", file.path, seconds: 90))
+    }
+    private func down() { _ = try? cluster.orch("down", "roll") }
+
+    @Test("a task logs the address of its client, which called from any host at any host")
+    func clients() async throws {
+      defer { down() }
+      try deploy(
+        """
+          who:
+            image: busybox:1
+            command: [sh, -c, "mkdir -p /w && echo hello > /w/index.html && exec httpd -f -v -p 80 -h /w"]
+            ports: ["8098:80"]
+            stop_grace_period: 0s
+        """)
+      for from in Self.hosts {
+        for at in 1...3 {
+          let url = "http://192.168.77.\(at):8098/index.html"
+          try await eventually("\(from) is answered at host\(at)", seconds: 45) {
+            let answer = try cluster.on(from, "timeout", "3", "busybox", "wget", "-qO-", url)
+            return (answer.output == "hello\n", "\(answer)")
+          }
+        }
+      }
+      try await eventually("nine calls are in the log, three of each host", seconds: 45) {
+        let log = try cluster.orch("logs", "who").output
+        let counts = (1...3).map { host in
+          log.split(separator: "\n").count { $0.contains("192.168.77.\(host)]:") || $0.contains("192.168.77.\(host):") }
+        }
+        return (counts.allSatisfy { $0 >= 3 } && !log.contains("10.0.0."), "\(counts) \(log)")
+      }
+    }
+
+    @Test(
+      "a rolling update of ten tasks fails no request at any host's port nor at the virtual IP from inside",
+      .enabled(if: wrk, "needs wrk"), arguments: ["stop-first", "start-first"])
+    func update(order: String) async throws {
+      defer { down() }
+      try deploy(
+        """
+          web:
+            image: web:1
+            ports: ["8099:80"]
+            stop_grace_period: 5s
+            healthcheck: {test: [CMD, wget, -q, -O, /dev/null, "http://127.0.0.1/health"], interval: 10s, timeout: 8s, retries: 5, start_interval: 100ms}
+            deploy: {replicas: 10, update_config: {parallelism: 2, monitor: 100ms, order: \(order)}}
+          client:
+            image: busybox:1
+            command: [sleep, "100000"]
+            stop_grace_period: 0s
+        """)
+      let client = try #require(try cluster.running("client").first)
+      let (task, host) = (try #require(client["ID"]), try #require(client["Node"]))
+      let found = try cluster.must(cluster.orch("exec", "client.1", "nslookup", "web")).output
+      let virtual = try #require(
+        found.split(separator: "\n").last { $0.hasPrefix("Address") }?.split(separator: " ").last.map(String.init), "\(found)")
+      for round in 1...Self.rounds {
+        var loads: [Load] = []
+        defer { for load in loads { load.stop() } }
+        for (number, host) in Self.hosts.enumerated() {
+          loads.append(try Load(cluster, on: host, "wrk", "http://192.168.77.\(number + 1):8099/"))
+        }
+        loads.append(try Load(cluster, on: host, "nsenter --net=/run/orch/agent/netns/\(task) wrk", "http://\(virtual)/"))
+        try cluster.must(cluster.orch("update", "web", "--image", "web:\(round % 2 + 1)", seconds: 120))
+        for load in loads {
+          load.stop()
+          let report = try await load.report()
+          #expect(report.requests > 0 && report.failed == 0, "round \(round), \(order): \(report.text)")
+        }
+      }
+    }
+
+    /// wrk, in the background of a host, until it is stopped.
+    private final class Load {
+      private let file: String
+      private let pid: Int32
+      private var stopped = false
+
+      /// A request without an answer for 10 s counts as failed.
+      init(_ cluster: LocalCluster, on host: String, _ program: String, _ url: String) throws {
+        file = "\(NSTemporaryDirectory())orch-wrk-\(UUID())"
+        let script = "\(program) -t1 -c4 -d600s --timeout 10s \(url) > \(file) 2>&1 < /dev/null & echo $!"
+        let started = try cluster.must(cluster.on(host, "sh", "-c", script)).output
+        pid = try #require(Int32(started.trimmingCharacters(in: .whitespacesAndNewlines)), "\(started)")
+      }
+      deinit {
+        stop()
+        try? FileManager.default.removeItem(atPath: file)
+      }
+      /// It writes its report then.
+      func stop() {
+        if !stopped { kill(pid, SIGINT) }
+        stopped = true
+      }
+      func report() async throws -> (requests: Int, failed: Int, text: String) {
+        var text = ""
+        try await eventually("wrk reports", seconds: 45) {
+          text = String(decoding: FileManager.default.contents(atPath: file) ?? Data(), as: UTF8.self)
+          return (text.contains("Transfer/sec"), text)
+        }
+        let lines = text.split(separator: "\n")
+        let requests = lines.first { $0.contains(" requests in ") }?.split(separator: " ").first.flatMap { Int($0) } ?? 0
+        // "Socket errors: connect 0, read 0, write 0, timeout 0" and "Non-2xx or 3xx responses: 1" are written when there are any.
+        return (requests, lines.count { $0.contains("Socket errors") || $0.contains("Non-2xx") || $0.contains("unable") }, text)
+      }
+    }
+  }
+}
