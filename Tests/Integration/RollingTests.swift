@@ -40,7 +40,9 @@ extension MainJobTests {
         }
       }
       try await eventually("nine calls are in the log, three of each host", seconds: 45) {
-        let log = try cluster.orch("logs", "who").output
+        // busybox writes them to its stderr.
+        let shown = try cluster.orch("logs", "who")
+        let log = shown.output + shown.errors
         let counts = (1...3).map { host in
           log.split(separator: "\n").count { $0.contains("192.168.77.\(host)]:") || $0.contains("192.168.77.\(host):") }
         }

@@ -25,9 +25,13 @@ public struct FlowInfo: Hashable, Sendable {
 
 extension NetlinkMessage {
   // nfgenmsg: family, version, resource.
+  /// UDP alone, chosen by the kernel (5.8 and newer): a busy host remembers ten thousands of TCP connections.
   static func dumpFlows() -> Self {
     var message = Self(type: 0x101, flags: NetlinkFlag.dump, operation: "list", object: "connections")
     message.append([UInt8(AF_INET), 0, 0, 0])
+    // CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, CTA_PROTO_NUM; CTA_FILTER, CTA_FILTER_ORIG_FLAGS: the protocol's number counts.
+    message.nested(0x8001) { $0.nested(0x8002) { $0.attribute(1, UInt8(IPPROTO_UDP)) } }
+    message.nested(0x8019) { $0.attribute(1, UInt32(8)) }
     return message
   }
   static func deleteFlow(_ flow: FlowInfo) -> Self {
