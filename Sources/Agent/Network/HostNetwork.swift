@@ -8,6 +8,8 @@ import Synchronization
 final class HostNetwork: Sendable {
   let configuration: OverlayNetwork.Configuration
   let thread: NetworkThread
+  /// Conntrack is read here: it takes a second and more where many connections are remembered, and nobody who drains is to wait for it.
+  let flows: NetworkThread
   let memory = Mutex(Memory())
 
   struct Memory {
@@ -32,15 +34,15 @@ final class HostNetwork: Sendable {
   /// One of the taken ports may be free: `reconcile` again.
   let portFreed = Mutex<(@Sendable () -> Void)?>(nil)
 
-  init(configuration: OverlayNetwork.Configuration, thread: NetworkThread) {
+  init(configuration: OverlayNetwork.Configuration, thread: NetworkThread, flows: NetworkThread) {
     self.configuration = configuration
     self.thread = thread
+    self.flows = flows
   }
 
   // MARK: The host
 
-  /// - Parameter departed: addresses of tasks that are gone since the call before.
-  func reconcile(_ world: NetworkWorld, departed: Set<IPv4Address> = []) throws -> [NetworkProblem] {
+  func reconcile(_ world: NetworkWorld) throws -> [NetworkProblem] {
     let socket = try NetlinkSocket()
     var links = try socket.links()
     watchDrift()
@@ -71,13 +73,13 @@ final class HostNetwork: Sendable {
     let loaded = memory.withLock { $0.hostRules }
     if rulesTouched, loaded != nil { count(["rules"]) }
     if loaded != rules || rulesTouched {
-      try Nftables.load(rules, before: rulesTouched ? nil : loaded, object: "this host")
+      let lingering = RuleTable.linger(world.lingering, for: configuration.lingering)
+      try Nftables.load(rules, before: rulesTouched ? nil : loaded, more: lingering, object: "this host")
       memory.withLock { $0.hostRules = rules }
     }
     for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
       do { try loadRules(container, world, ready) } catch { problems.append(NetworkProblem("task \(container.task)", "\(error)")) }
     }
-    if !departed.isEmpty { problems += forget(Set(departed.map(\.octets)), world) }
     return problems
   }
 
@@ -95,16 +97,21 @@ final class HostNetwork: Sendable {
     memory.withLock { memory in for kind in kinds { memory.repairs[kind, default: 0] += 1 } }
   }
 
-  /// Datagrams of a flow go on to where its first one went, as long as they come: those to tasks that are gone begin anew.
-  private func forget(_ addresses: Set<[UInt8]>, _ world: NetworkWorld) -> [NetworkProblem] {
+  /// Datagrams of a flow go on to where its first one went, as long as they come: those to tasks that are gone begin anew. On the thread `flows`.
+  func forget(_ addresses: Set<[UInt8]>, in tasks: [TaskID]) -> [NetworkProblem] {
     var problems: [NetworkProblem] = []
     func attempt(_ object: String, _ body: () throws -> Void) {
-      do { try body() } catch { problems.append(NetworkProblem(object, "\(error)")) }
+      do { try body() } catch let error as NetlinkError where error.errno == ENOENT {
+        // Detached meanwhile.
+      } catch {
+        problems.append(NetworkProblem(object, "\(error)"))
+      }
     }
-    attempt("this host") { try NetlinkSocket.forgetDatagrams(answeredBy: addresses) }
-    for task in world.containers.keys.sorted() {
-      attempt("task \(task)") { try thread.inside(path(task)) { try NetlinkSocket.forgetDatagrams(answeredBy: addresses) } }
+    func forget() throws {
+      if Nftables.hasTranslatedDatagrams() != false { try NetlinkSocket.forgetDatagrams(answeredBy: addresses) }
     }
+    attempt("this host", forget)
+    for task in tasks { attempt("task \(task)") { try flows.inside(path(task), forget) } }
     return problems
   }
 
@@ -379,7 +386,12 @@ final class HostNetwork: Sendable {
       }
       if let rules {
         // A namespace that was made just now has no table.
-        try Nftables.load(rules, before: loaded ?? (isRecovered ? nil : RuleTable(chains: [])), object: object)
+        let lingering = world.lingering.filter { address in
+          network.attachments.contains { world.network($0.network)?.subnet.contains(address) == true }
+        }
+        try Nftables.load(
+          rules, before: loaded ?? (isRecovered ? nil : RuleTable(chains: [])), more: RuleTable.linger(lingering, for: configuration.lingering),
+          object: object)
       } else {
         try Nftables.run(RuleTable.removal, object: object)
       }

@@ -8,27 +8,41 @@ enum Nftables {
   private static let one = Mutex<Void>(())
 
   /// - Parameter before: what is loaded; nil: an agent before this one may have loaded something.
-  static func load(_ table: RuleTable, before: RuleTable?, object: String) throws(NetworkProblem) {
+  /// - Parameter more: commands of the same transaction, behind the table's.
+  static func load(_ table: RuleTable, before: RuleTable?, more: String = "", object: String) throws(NetworkProblem) {
     if let names = before?.chains.map(\.name) ?? chains(), !names.isEmpty {
       // It fails when a chain of another version has another hook.
-      do { return try run(table.replacing(names), object: object) } catch {}
+      do { return try run(table.replacing(names) + more, object: object) } catch {}
     }
-    try run(table.fresh, object: object)
+    try run(table.fresh + more, object: object)
   }
 
   /// Of the table `ip orch`; nil when there is none.
   private static func chains() -> [String]? {
+    // "	chain NAME {"
+    list("table ip orch")?.split(separator: "\n").compactMap { line in
+      let words = line.split(whereSeparator: \.isWhitespace)
+      return words.count == 3 && words[0] == "chain" && words[2] == "{" ? String(words[1]) : nil
+    }
+  }
+
+  /// Whether a flow of datagrams was translated in this namespace since its table was made; nil: not known.
+  static func hasTranslatedDatagrams() -> Bool? {
+    // "		packets 0 bytes 0"
+    guard let words = list("counter ip orch datagrams")?.split(whereSeparator: \.isWhitespace), let index = words.firstIndex(of: "packets"),
+      index + 1 < words.count
+    else { return nil }
+    return words[index + 1] != "0"
+  }
+
+  private static func list(_ what: String) -> String? {
     one.withLock { _ in
       guard let context = nft_ctx_new(UInt32(NFT_CTX_DEFAULT)) else { return nil }
       defer { nft_ctx_free(context) }
       nft_ctx_buffer_output(context)
       nft_ctx_buffer_error(context)
-      guard nft_run_cmd_from_buffer(context, "list table ip orch") == 0, let text = nft_ctx_get_output_buffer(context) else { return nil }
-      // "	chain NAME {"
-      return String(cString: text).split(separator: "\n").compactMap { line in
-        let words = line.split(whereSeparator: \.isWhitespace)
-        return words.count == 3 && words[0] == "chain" && words[2] == "{" ? String(words[1]) : nil
-      }
+      guard nft_run_cmd_from_buffer(context, "list \(what)") == 0 else { return nil }
+      return nft_ctx_get_output_buffer(context).map { String(cString: $0) }
     }
   }
 

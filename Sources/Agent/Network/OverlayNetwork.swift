@@ -71,8 +71,10 @@ public actor OverlayNetwork {
   private let log: Logger
   private var desired = NetworkWorld()
   private var containers: [TaskID: TaskNetwork] = [:]
-  /// Of tasks that are gone, and not told to the kernel yet.
+  /// Of tasks that are gone, while rules still lead to them; then, while conntrack remembers flows to them.
   private var departed: Set<IPv4Address> = []
+  private var remembered: Set<IPv4Address> = []
+  private var forgetting: Task<Void, Never>?
   private var asked = 0
   private var done = 0
   private var inFlight: Task<[NetworkProblem], any Error>?
@@ -80,7 +82,8 @@ public actor OverlayNetwork {
   /// Changes nothing yet.
   public init(configuration: Configuration, log: Logger) throws {
     thread = try NetworkThread(name: "orch-network", home: configuration.hostNamespace)
-    host = HostNetwork(configuration: configuration, thread: thread)
+    let flows = try NetworkThread(name: "orch-flows", home: configuration.hostNamespace)
+    host = HostNetwork(configuration: configuration, thread: thread, flows: flows)
     desired.underlay = configuration.underlayAddress
     self.log = log
   }
@@ -105,15 +108,30 @@ public actor OverlayNetwork {
     desired.lingering.formUnion(gone)
     Task { [weak self, time = host.configuration.lingering] in
       try? await Task.sleep(for: time)
-      await self?.lingered(gone)
+      await self?.forgetLingering(gone)
     }
   }
 
-  private func lingered(_ addresses: Set<IPv4Address>) async {
-    guard !desired.lingering.isDisjoint(with: addresses) else { return }
-    desired.lingering.subtract(addresses)
-    do { try await reconcile() } catch { log.error("network: \(error)") }
+  /// As the kernel does by itself: no rule changes.
+  private func forgetLingering(_ addresses: Set<IPv4Address>) { desired.lingering.subtract(addresses) }
+
+  /// Those of a moment together, beside what comes: who changed rules does not wait.
+  private func forget(_ addresses: Set<IPv4Address>) {
+    remembered.formUnion(addresses)
+    guard !remembered.isEmpty, forgetting == nil else { return }
+    forgetting = Task {
+      while !remembered.isEmpty {
+        let (gone, tasks, host) = (Set(remembered.map(\.octets)), containers.keys.sorted(), self.host)
+        remembered = []
+        let problems = try? await host.flows.run { host.forget(gone, in: tasks) }
+        for problem in problems ?? [] { log.warning("network: \(problem)") }
+      }
+      forgetting = nil
+    }
   }
+
+  /// Returns when no flow of datagrams leads to a task that was gone at the call.
+  func flowsForgotten() async { while let forgetting { await forgetting.value } }
 
   /// `freed` is called when a port that another process had may be free: `apply` or `repair` takes it then.
   public func whenPortFreed(_ freed: @escaping @Sendable () -> Void) { host.portFreed.withLock { $0 = freed } }
@@ -156,10 +174,11 @@ public actor OverlayNetwork {
     let departed = departed
     self.departed = []
     let problems: [NetworkProblem]
-    do { problems = try await thread.run { [world] in try host.reconcile(world, departed: departed) } } catch {
+    do { problems = try await thread.run { [world] in try host.reconcile(world) } } catch {
       self.departed.formUnion(departed)
       throw error
     }
+    forget(departed)
     done = max(done, upTo)
     return problems
   }

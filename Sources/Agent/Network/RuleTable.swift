@@ -1,3 +1,5 @@
+import Model
+
 /// The table `ip orch` of one namespace: its chains, in order.
 ///
 /// It is changed in place, in one transaction, and not taken away and made anew. A chain that takes the place of another of the same hook comes
@@ -27,7 +29,18 @@ struct RuleTable: Equatable, Sendable {
     let chains = chains.map { chain in
       "  chain \(chain.name) {\n" + (chain.hook.isEmpty ? "" : "    \(chain.hook)\n") + chain.rules.map { "    \($0)\n" }.joined() + "  }\n"
     }
-    return "table ip orch {\n\(chains.joined())}\n" + frames
+    return "table ip orch {\n\(Self.objects)\(chains.joined())}\n" + frames
+  }
+
+  /// What keeps its content when rules are replaced: who is gone since a short while (Ruleset.stale; the kernel forgets by itself), and how many
+  /// flows of datagrams were translated.
+  private static let objects = "  set lingering {\n    type ipv4_addr\n    flags timeout\n  }\n  counter datagrams {\n  }\n"
+
+  /// Those that are in the set already keep their time (from Linux 6.12 on they begin anew).
+  static func linger(_ addresses: Set<IPv4Address>, for time: Duration) -> String {
+    if addresses.isEmpty { return "" }
+    let milliseconds = time.components.seconds * 1000 + time.components.attoseconds / 1_000_000_000_000_000
+    return "add element ip orch lingering { \(addresses.sorted().map { "\($0) timeout \(milliseconds)ms" }.joined(separator: ", ")) }\n"
   }
 
   /// A container's interfaces stay what they are, so the chain does.

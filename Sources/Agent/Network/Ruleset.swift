@@ -49,11 +49,11 @@ enum Ruleset {
     guard !subnets.isEmpty else { return [] }
     let own = world.containers.values.flatMap(\.attachments).map { "\($0.address)" }
     let alive = Set(world.endpoints.filter { networks.contains($0.network) }.map { "\($0.address)" } + own)
-    func dead(_ state: String, but those: Set<String>) -> [String] {
-      let match = "ct status dnat \(state) ip daddr \(set(subnets))" + (those.isEmpty ? "" : " ip daddr != \(set(Array(those)))")
+    func dead(_ state: String) -> [String] {
+      let match = "ct status dnat \(state) ip daddr \(set(subnets))" + (alive.isEmpty ? "" : " ip daddr != \(set(Array(alive)))")
       return ["\(match) meta l4proto tcp reject with tcp reset", "\(match) reject with icmp type host-unreachable"]
     }
-    return dead("ct state new", but: alive) + dead("ct direction original", but: alive.union(world.lingering.map { "\($0)" }))
+    return dead("ct state new") + dead("ct direction original ip daddr != @lingering")
   }
 
   typealias Ready = [NetworkWorld.ServiceOnNetwork: [IPv4Address]]
@@ -90,7 +90,9 @@ enum Ruleset {
     return RuleTable(
       chains: virtual.chains + members.chains
         + open.map {
-          chain($0.port.chain, "", elsewhere($0.port) + ["meta l4proto \($0.port.protocol.rawValue) \(translate($0.backends, port: $0.target))"])
+          let count = $0.port.protocol == .udp ? "\(counting) " : ""
+          return chain(
+            $0.port.chain, "", elsewhere($0.port) + ["meta l4proto \($0.port.protocol.rawValue) \(count)\(translate($0.backends, port: $0.target))"])
         }
         + [
           chain("published", "", published),
@@ -169,7 +171,7 @@ enum Ruleset {
             dead.append("\(virtual.address)")
           } else {
             let name = "vip-\(virtual.address)"
-            chains.append(chain(name, "", [translate(backends, port: nil)]))
+            chains.append(chain(name, "", ["meta l4proto udp \(counting)", translate(backends, port: nil)]))
             jumps.append(("\(virtual.address)", "goto \(name)"))
           }
         }
@@ -210,6 +212,8 @@ enum Ruleset {
     let map = backends.enumerated().map { "\($0.offset) : \($0.element)" }.joined(separator: ", ")
     return "dnat to numgen random mod \(backends.count) map { \(map) }\(suffix)"
   }
+  /// Translation is asked for the first packet of a flow alone.
+  private static let counting = "counter name \"datagrams\""
   private static func bridge(_ network: NetworkAssignment) -> String { InterfaceName.bridge(network.vni) }
 }
 
