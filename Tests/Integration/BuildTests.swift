@@ -73,6 +73,8 @@ extension MainJobTests {
       #expect(steps(try cluster.must(build("made-one:3")).output) == ["install": "cached", "copy": "cached"])
       try write("app/package.json", "{\"name\": \"two\"}\n")
       #expect(steps(try cluster.must(build("made-one:4")).output) == ["install": "done", "copy": "done"])
+      // Only one host has it.
+      for _ in 0..<3 { #expect(try cluster.must(cluster.orch("run", "--rm", "made-one:4")).output == "second\n{\"name\": \"two\"}\n") }
       // Quiet: the id alone, and the same from the same files.
       let ids = try [build("made-one:5", "-q"), build("made-one:5", "-q")].map { try cluster.must($0).output }
       #expect(ids[0].hasPrefix("sha256:") && ids[0] == ids[1])

@@ -16,6 +16,7 @@ struct Run: AsyncParsableCommand {
     abstract: "Run one container on one host to its end; its output and exit code are the command's.",
     discussion: """
       It is a service of one task that is never started again: orch ps shows it, orch logs keeps its output until orch rm, or --rm.
+      Without --node it runs on a host that has the image, if any has, and on any host otherwise.
       Without --network it has its loopback alone. Ctrl-C and SIGTERM stop it. stdin and a terminal are not passed on yet: start it with -d
       and use orch exec -it.
       An exit code of its own: 125 when it could not be started.
@@ -54,7 +55,8 @@ struct Run: AsyncParsableCommand {
 
   func run() async throws {
     let client = try connection.client()
-    let spec = try spec()
+    let host = if let node { node } else { try await holder(client) }
+    let spec = try spec(on: host)
     let id = try await client.post("/services/create", [], spec, as: ServiceCreateResponse.self).id
     let stopping = OneOff(client: client, service: id)
     let signals = detach ? [] : stopping.watchSignals()
@@ -72,7 +74,17 @@ struct Run: AsyncParsableCommand {
     }
   }
 
-  private func spec() throws -> ServiceSpec {
+  /// A host to run on that has the image, when others have not; nil: any may.
+  private func holder(_ client: APIClient) async throws -> String? {
+    let names = [words[0], words[0] + ":latest"]
+    let holders = Set(try await client.get("/orch/v1/images", as: [ImageSummary].self).filter { names.contains($0.name) }.map(\.host))
+    let usable = try await client.get("/nodes", as: [NodeInspect].self)
+      .filter { $0.spec.availability == .active && $0.status.state == "ready" }.compactMap(\.description?.hostname)
+    let able = usable.filter(holders.contains).sorted()
+    return able.count < usable.count ? able.first : nil
+  }
+
+  private func spec(on node: String?) throws -> ServiceSpec {
     var container = ContainerSpec(image: words[0])
     container.command = entrypoint.map { [$0] }
     container.args = words.count > 1 ? Array(words.dropFirst()) : entrypoint == nil ? nil : []
