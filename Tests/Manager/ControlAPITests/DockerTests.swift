@@ -23,7 +23,12 @@ func execute(_ path: String, _ arguments: [String], _ environment: [String: Stri
       process.standardOutput = output
       process.standardError = output
       do { try process.run() } catch { return continuation.resume(throwing: error) }
-      let data = output.fileHandleForReading.readDataToEndOfFile()
+      // FileHandle's own reading ends the process when a signal interrupts it.
+      var (data, chunk) = ([UInt8](), [UInt8](repeating: 0, count: 65536))
+      while true {
+        let count = read(output.fileHandleForReading.fileDescriptor, &chunk, chunk.count)
+        if count > 0 { data += chunk[..<count] } else if count == 0 || errno != EINTR { break }
+      }
       process.waitUntilExit()
       continuation.resume(returning: (process.terminationStatus, String(decoding: data, as: UTF8.self)))
     }
