@@ -1,15 +1,10 @@
-/// Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014.
-struct Random: RandomNumberGenerator {
-  private var state: UInt64
-  init(seed: UInt64) { state = seed }
+import Raft
 
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
-  }
+/// What a world is drawn from.
+struct Random: RandomNumberGenerator {
+  private var generator: SplitMix64
+  init(seed: UInt64) { generator = SplitMix64(seed: seed) }
+  mutating func next() -> UInt64 { generator.next() }
 
   /// Another stream: what one part of the world draws does not move the others.
   mutating func fork() -> Random { Random(seed: next()) }

@@ -11,11 +11,13 @@ struct RootTree: Sendable {
   ///   - work: an own, empty folder on the layers' file system.
   ///   - upper: what is written goes there; nil: read-only.
   init(layers: [String], work: String, upper: String?) throws {
-    for folder in ["mount", "work", "empty"] { try Files.makeDirectories("\(work)/\(folder)", mode: 0o755) }
+    for folder in ["mount", "work"] { try Files.makeDirectories("\(work)/\(folder)", mode: 0o755) }
     // Descriptors' names are short: a page is all that mount(2) takes. Two layers at least, or there is nothing to mount when read-only.
     var folders = Array(layers.reversed())
-    while folders.count < 2 { folders.append("\(work)/empty\(folders.count == 1 ? "2" : "")") }
-    if folders.contains("\(work)/empty2") { try Files.makeDirectories("\(work)/empty2", mode: 0o755) }
+    while folders.count < 2 {
+      folders.append("\(work)/empty\(folders.count)")
+      try Files.makeDirectories(folders.last!, mode: 0o755)
+    }
     let opened = try folders.map { SharedDescriptor(try .open($0, O_RDONLY | O_DIRECTORY)) }
     var data = "lowerdir=" + opened.map { "/proc/self/fd/\($0.rawValue)" }.joined(separator: ":")
     let sides = try [upper, upper == nil ? nil : "\(work)/work"].compactMap { $0 }.map { SharedDescriptor(try .open($0, O_RDONLY | O_DIRECTORY)) }

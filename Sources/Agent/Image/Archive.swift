@@ -16,12 +16,7 @@ extension Archive {
       throw ImageError(.hostile, "read", "'\(name)'", "it has \(size) bytes, at most \(ManifestDocument.maximumSize) are read")
     }
     var bytes = [UInt8](repeating: 0, count: Int(size))
-    var done = 0
-    while done < bytes.count {
-      let count = try bytes.withUnsafeMutableBytes { try source.read(into: UnsafeMutableRawBufferPointer(rebasing: $0[done...])) }
-      if count == 0 { throw ImageError(.corrupt, "read", "'\(name)'", "it is shorter than stated") }
-      done += count
-    }
+    guard try source.fill(&bytes) == bytes.count else { throw ImageError(.corrupt, "read", "'\(name)'", "it is shorter than stated") }
     return bytes
   }
 }

@@ -68,6 +68,9 @@ struct ContentStore: Sendable {
     return packing
   }
 
+  /// Of a layer that is here whole, unpacked and packed.
+  func whole(_ diffID: Digest) -> Packing? { hasLayer(diffID) ? packing(diffID) : nil }
+
   /// Unpacks a layer (gzip, zstd or plain) and makes it visible, with its blob, if it is what it should be. Nothing is left otherwise.
   /// - Parameters:
   ///   - diffID: of the plain tar; nil: whatever it is (import).
@@ -76,7 +79,7 @@ struct ContentStore: Sendable {
   func addLayer(_ source: any ByteSource, diffID: Digest?, transferred: Digest? = nil, file: String? = nil) throws -> (
     diffID: Digest, packing: Packing
   ) {
-    if let diffID, hasLayer(diffID), let packing = packing(diffID) { return (diffID, packing) }
+    if let diffID, let packing = whole(diffID) { return (diffID, packing) }
     let folder = temporary()
     let blob = file ?? temporary()
     do {

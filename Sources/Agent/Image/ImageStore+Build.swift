@@ -60,16 +60,10 @@ extension ImageStore {
     let file = try FileSource(path)
     if file.isEmpty { return false }
     var block = [UInt8](repeating: 0, count: 512)
-    var count = 0
     do {
-      let source = try InflatingSource(file)
-      while count < 512 {
-        let got = try block.withUnsafeMutableBytes { try source.read(into: UnsafeMutableRawBufferPointer(rebasing: $0[count...])) }
-        if got == 0 { break }
-        count += got
-      }
+      guard try InflatingSource(file).fill(&block) == block.count else { return false }
     } catch let error as ImageError where error.kind == .corrupt { return false }
-    return count == 512 && Array(block[257..<262]) == Array("ustar".utf8)
+    return Array(block[257..<262]) == Array("ustar".utf8)
   }
 }
 

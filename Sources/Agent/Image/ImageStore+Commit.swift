@@ -31,8 +31,7 @@ extension ImageStore {
 
   /// A layer that is here, by its diff id.
   public func layer(_ diffID: Digest) -> StoredLayer? {
-    guard content.hasLayer(diffID), let packing = content.packing(diffID) else { return nil }
-    return stored(diffID, packing)
+    content.whole(diffID).map { stored(diffID, $0) }
   }
 
   /// Makes an image of a configuration (OCI image specification, config.md; its `rootfs.diff_ids` name layers of this store, base first) and
@@ -43,7 +42,7 @@ extension ImageStore {
       try await onOwnThread("orch-image") { [self] in
         let document: ConfigDocument = try decode(config, "a configuration")
         let layers = try document.diffIDs("a configuration").map { diffID in
-          guard content.hasLayer(diffID), let packing = content.packing(diffID) else {
+          guard let packing = content.whole(diffID) else {
             throw ImageError(.notFound, "commit", references.first?.familiar ?? "an image", "its layer \(diffID) is not in the store")
           }
           return packing.descriptor

@@ -100,7 +100,7 @@ extension ImageStore {
   private func fetch(
     _ layers: [(Descriptor, Digest)], _ client: RegistryClient, _ progress: @escaping @Sendable (PullProgress) -> Void
   ) async throws {
-    for (layer, diffID) in layers where content.packing(diffID) == nil || !content.hasLayer(diffID) {
+    for (layer, diffID) in layers where content.whole(diffID) == nil {
       progress(PullProgress(layer: try layer.checkedDigest(), phase: .waiting, done: 0, total: layer.size))
     }
     try await withThrowingTaskGroup(of: Void.self) { group in
@@ -108,7 +108,7 @@ extension ImageStore {
         if index >= max(1, configuration.concurrentDownloads) { try await group.next() }
         group.addTask { [self] in
           let digest = try layer.checkedDigest()
-          if content.hasLayer(diffID), content.packing(diffID) != nil {
+          if content.whole(diffID) != nil {
             return progress(PullProgress(layer: digest, phase: .alreadyThere, done: layer.size, total: layer.size))
           }
           let listener = hub.listen(to: digest, progress)
@@ -127,7 +127,7 @@ extension ImageStore {
       hub.tell(PullProgress(layer: digest, phase: phase, done: done, total: layer.size))
     }
     // Somebody else's pull has just ended with it.
-    if content.hasLayer(diffID), content.packing(diffID) != nil { return }
+    if content.whole(diffID) != nil { return }
     let path = content.temporary()
     defer { unlink(path) }
     tell(.downloading, 0)

@@ -27,14 +27,10 @@ extension ImageStore {
       try Files.writeAtomically("\(directory)/uses/\(id)", record.digest.description)
       // By the day: a start need not write the index.
       let seconds = now.nanoseconds / 1_000_000_000
-      let stale = state.withLock { state in
-        state.index.images.values.contains { $0.manifest == record.digest.description && ($0.used ?? 0) < seconds - 86_400 }
-      }
+      let stale = state.withLock { $0.entries(of: record.digest).values.contains { ($0.used ?? 0) < seconds - 86_400 } }
       guard stale else { return }
       try change { state in
-        for (name, entry) in state.index.images where entry.manifest == record.digest.description {
-          state.index.images[name] = entry.used(at: seconds)
-        }
+        for (name, entry) in state.entries(of: record.digest) { state.index.images[name] = entry.used(at: seconds) }
       }
     }
   }
@@ -59,7 +55,7 @@ extension ImageStore {
     guard let record = try resolve(reference) else { throw missing("tag", reference) }
     try await onOwnThread("orch-image") { [self] in
       try change { state in
-        let entry = state.index.images.values.first { $0.manifest == record.digest.description }
+        let entry = state.entries(of: record.digest).values.first
         state.name(target.description, .init(manifest: record.digest.description, requested: nil, pulled: nil, used: entry?.used))
         // It has a name now.
         state.index.images[record.digest.description] = nil
@@ -75,7 +71,7 @@ extension ImageStore {
     return try await onOwnThread("orch-image") { [self] in
       var result = ImageRemoval()
       try change { state in
-        let names = state.index.images.filter { $0.value.manifest == record.digest.description }.keys.filter { Digest($0) == nil }.sorted()
+        let names = state.names(of: record.digest)
         let given = Digest(reference) == nil ? (try? ImageReference(reference)) : nil
         let gone = given.flatMap { names.contains($0.description) ? [$0.description] : nil } ?? names
         if given == nil || !names.contains(given!.description), names.count > 1, !force {
@@ -100,11 +96,10 @@ extension ImageStore {
       try change { state in
         let used = Set(state.uses.values)
         for (digest, known) in state.images where !used.contains(digest) {
-          let entries = state.index.images.filter { $0.value.manifest == digest.description }
-          let names = entries.keys.filter { Digest($0) == nil }
+          let names = state.names(of: digest)
           if !all, !names.isEmpty { continue }
-          if let before, let last = entries.values.compactMap(\.used).max(), last >= before.nanoseconds / 1_000_000_000 { continue }
-          let removal = state.remove(names.sorted(), of: digest, keeping: false)
+          if let before, let last = state.entries(of: digest).values.compactMap(\.used).max(), last >= before.nanoseconds / 1_000_000_000 { continue }
+          let removal = state.remove(names, of: digest, keeping: false)
           result.untagged += removal.untagged
           result.deleted += removal.deleted
           result.bytes += known.size
@@ -133,7 +128,7 @@ extension ImageStore.State {
       }
     }
     needsSweep = true
-    if keeping || index.images.contains(where: { $0.value.manifest == digest.description && Digest($0.key) == nil }) { return result }
+    if keeping || !self.names(of: digest).isEmpty { return result }
     index.images[digest.description] = nil
     if let known = images.removeValue(forKey: digest) {
       result.deleted = [known.id]

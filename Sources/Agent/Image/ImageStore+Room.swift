@@ -30,7 +30,7 @@ extension ImageStore {
         try change { state in
           // Used, tagged or loaded since it was looked at.
           guard state.isCollectable(digest) else { return }
-          for (name, entry) in state.index.images where entry.manifest == digest.description { state.index.images[name] = nil }
+          for name in state.entries(of: digest).keys { state.index.images[name] = nil }
           state.images[digest] = nil
           state.needsSweep = true
           taken = true
@@ -44,7 +44,7 @@ extension ImageStore {
   /// Longest unused first.
   func collectable() -> [Digest] {
     let state = state.withLock { $0 }
-    let age = { (digest: Digest) in state.index.images.values.filter { $0.manifest == digest.description }.compactMap(\.used).max() ?? 0 }
+    let age = { (digest: Digest) in state.entries(of: digest).values.compactMap(\.used).max() ?? 0 }
     return state.images.keys.filter(state.isCollectable).sorted { (age($0), $0) < (age($1), $1) }
   }
 }
@@ -52,7 +52,6 @@ extension ImageStore {
 extension ImageStore.State {
   func isCollectable(_ digest: Digest) -> Bool {
     if uses.values.contains(digest) || images[digest] == nil { return false }
-    let entries = index.images.filter { $0.value.manifest == digest.description }
-    return entries.allSatisfy { $0.value.pulled == true }
+    return entries(of: digest).values.allSatisfy { $0.pulled == true }
   }
 }

@@ -61,8 +61,7 @@ extension ImageStore {
     guard let record = try resolve(reference) else { throw missing("inspect", reference) }
     let (names, inUse, layers) = state.withLock { state in
       (
-        state.index.images.filter { $0.value.manifest == record.digest.description }.keys.filter { Digest($0) == nil }
-          .compactMap { (try? ImageReference($0))?.familiar }.sorted(),
+        state.names(of: record.digest).compactMap { (try? ImageReference($0))?.familiar }.sorted(),
         state.uses.values.contains(record.digest), state.images[record.digest]?.layers ?? []
       )
     }

@@ -252,6 +252,11 @@ public final class ImageStore: Sendable {
 extension ImageStore.State {
   func isNamed(_ manifest: Digest) -> Bool { index.images.values.contains { $0.manifest == manifest.description } }
 
+  /// By their keys: names, and the digest of an image without one.
+  func entries(of manifest: Digest) -> [String: IndexDocument.Entry] { index.images.filter { $0.value.manifest == manifest.description } }
+  /// Names alone, sorted.
+  func names(of manifest: Digest) -> [String] { entries(of: manifest).keys.filter { Digest($0) == nil }.sorted() }
+
   /// An image that loses its last name by this stays under its digest: a container may run from it.
   mutating func name(_ name: String, _ entry: IndexDocument.Entry) {
     let old = index.images.updateValue(entry, forKey: name)

@@ -183,12 +183,7 @@ final class LayerUnpacker {
         try tar.read(into: UnsafeMutableRawBufferPointer(rebasing: $0[..<Int(min(left, Int64($0.count)))]))
       }
       if count == 0 { break }
-      try buffer.withUnsafeBytes { bytes in
-        var done = 0
-        while done < count {
-          done += try check(Glibc.write(file, bytes.baseAddress! + done, count - done), "write", current)
-        }
-      }
+      try buffer.withUnsafeBytes { try Files.writeAll(file, UnsafeRawBufferPointer(rebasing: $0[..<count]), name: current) }
       left -= Int64(count)
     }
   }

@@ -58,17 +58,8 @@ final class HashingSource: ByteSource {
     guard self.count <= limit else { throw ImageError(.hostile, "unpack", "a layer", "it has more than \(limit) bytes") }
     let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
     hash.update(bufferPointer: bytes)
-    try write(bytes)
+    if let copy { try Files.writeAll(copy.rawValue, bytes, name: "a layer") }
     return count
-  }
-  private func write(_ bytes: UnsafeRawBufferPointer) throws {
-    guard let file = copy?.rawValue else { return }
-    var done = 0
-    while done < bytes.count {
-      let count = Glibc.write(file, bytes.baseAddress! + done, bytes.count - done)
-      if count < 0, Errno.current == .interrupted { continue }
-      done += try check(count, "write", "a layer")
-    }
   }
   /// To the end of the source.
   func drain() throws {

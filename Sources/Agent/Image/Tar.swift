@@ -4,6 +4,21 @@ protocol ByteSource: AnyObject {
   func read(into buffer: UnsafeMutableRawBufferPointer) throws -> Int
 }
 
+extension ByteSource {
+  /// Fills all of it, less only where the source ends; how many.
+  func fill(_ bytes: inout [UInt8]) throws -> Int {
+    try bytes.withUnsafeMutableBytes { buffer in
+      var done = 0
+      while done < buffer.count {
+        let count = try read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[done...]))
+        if count == 0 { break }
+        done += count
+      }
+      return done
+    }
+  }
+}
+
 /// One member of an archive. Names are bytes, as the kernel's are.
 struct TarEntry {
   enum Kind: Equatable { case file, hardLink, symbolicLink, characterDevice, blockDevice, directory, fifo }
@@ -98,14 +113,9 @@ final class TarReader {
   }
 
   private func fill(_ bytes: inout [UInt8]) throws -> Int {
-    var done = 0
-    while done < bytes.count {
-      let count = try bytes.withUnsafeMutableBytes { try source.read(into: UnsafeMutableRawBufferPointer(rebasing: $0[done...])) }
-      if count == 0 { break }
-      done += count
-    }
-    position += Int64(done)
-    return done
+    let count = try source.fill(&bytes)
+    position += Int64(count)
+    return count
   }
 
   /// nil at two zero blocks, or where the source ends between members (some writers leave the end out).

@@ -18,7 +18,7 @@ enum TreeCopy {
 
   private static func folder(_ from: Int32, _ to: Int32, _ status: stat, _ path: String, depth: Int) throws {
     guard depth < 512 else { throw SystemError("copy", path, .loop) }
-    for name in try names(from, path) {
+    for name in try Files.names(in: from, path: path).map({ String(decoding: $0, as: UTF8.self) }) {
       var child = stat()
       try check(fstatat(from, name, &child, AT_SYMLINK_NOFOLLOW), "look at", "\(path)/\(name)")
       try member(name, from, to, child, "\(path)/\(name)", depth: depth)
@@ -69,22 +69,5 @@ enum TreeCopy {
     var value = [UInt8](repeating: 0, count: 64)
     let count = clinux_fgetxattr(source, "security.capability", &value, value.count)
     if count > 0 { try checkResult(clinux_fsetxattr(target, "security.capability", value, count), "set the capabilities of", path) }
-  }
-
-  private static func names(_ descriptor: Int32, _ path: String) throws -> [String] {
-    // fdopendir takes its descriptor over.
-    let copy = try check(fcntl(descriptor, F_DUPFD_CLOEXEC, 0), "open", path)
-    guard let directory = fdopendir(copy) else {
-      let error = Errno.current
-      close(copy)
-      throw SystemError("list", path, error)
-    }
-    defer { closedir(directory) }
-    var names: [String] = []
-    while let entry = readdir(directory) {
-      let name = withUnsafePointer(to: &entry.pointee.d_name) { $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) } }
-      if name != ".", name != ".." { names.append(name) }
-    }
-    return names
   }
 }

@@ -133,15 +133,11 @@ struct ImageBuild {
       throw error
     }
     var made: Line.Made?
-    var rest: [UInt8] = []
+    var lines = LineSplitter()
     for try await part in answer {
-      rest += part.readableBytesView
-      while let end = rest.firstIndex(of: 10) {
-        let text = Array(rest[..<end])
-        rest.removeFirst(end + 1)
-        guard text.contains(where: { $0 > 32 }) else { continue }
+      for text in lines.add(Array(part.readableBytesView)) {
         var line = try JSONText.decode(Line.self, text)
-        line.json = String(decoding: text.last == 13 ? text.dropLast() : text[...], as: UTF8.self)
+        line.json = String(decoding: text, as: UTF8.self)
         show(line)
         if let error = line.error {
           Terminal.warn("orch: \(line.errorDetail?.message ?? error)")
@@ -158,17 +154,7 @@ struct ImageBuild {
   func distribute(_ made: Line.Made, quiet: Bool) async throws {
     for name in options.names {
       let answer = try await client.call("POST", "/orch/v1/images/distribute", [("name", name), ("from", made.node ?? "")])
-      var failed = false
-      for text in answer.split(separator: 10) {
-        let result = try JSONText.decode(ImageLoadResult.self, Array(text))
-        if let error = result.error {
-          failed = true
-          Terminal.warn("orch: \(result.host): \(name): \(error)")
-        } else if !quiet {
-          Terminal.print("\(result.host): \(result.images?.joined(separator: ", ") ?? name)")
-        }
-      }
-      if failed { throw ExitCode(1) }
+      try ImageCommand.show(answer, of: name, quiet: quiet)
     }
   }
 }

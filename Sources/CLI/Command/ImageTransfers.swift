@@ -154,7 +154,7 @@ extension ImageCommand {
     throw ClientError.broken(failures.sorted().last!)
   }
 
-  /// docker's header with what this machine's config.json has for the registry. Helpers block: on a thread that may.
+  /// docker's header with what this machine's config.json has for the registry. Blocks while a helper runs.
   private static func login(_ registry: String) throws -> [(name: String, value: String)] {
     guard let file = CredentialsFile.path(environment: Terminal.environment) else { return [] }
     guard let found = try CredentialsFile.credentials(for: registry, in: file) else { return [] }

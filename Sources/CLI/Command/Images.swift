@@ -93,14 +93,19 @@ struct ImageCommand: AsyncParsableCommand {
     } catch ClientError.refused(let status, let message) {
       throw ClientError.refused(status: status, message: "\(file == "-" ? "stdin" : file): \(message)")
     }
+    try show(answer, quiet: quiet)
+  }
+
+  /// Each host's result; ends with 1 when one failed. `name`: of the image, where the answer does not say it.
+  static func show(_ answer: [UInt8], of name: String? = nil, quiet: Bool) throws {
     var failed = false
     for line in answer.split(separator: 10) {
       let result = try JSONText.decode(ImageLoadResult.self, Array(line))
       if let error = result.error {
         failed = true
-        Terminal.warn("orch: \(result.host): \(error)")
+        Terminal.warn("orch: \(result.host): " + (name.map { "\($0): " } ?? "") + error)
       } else if !quiet {
-        Terminal.print("\(result.host): \(result.images?.joined(separator: ", ") ?? "")")
+        Terminal.print("\(result.host): \(result.images?.joined(separator: ", ") ?? name ?? "")")
       }
     }
     if failed { throw ExitCode(1) }

@@ -27,9 +27,16 @@ public enum Files {
   }
 
   public static func writeAll(_ descriptor: Int32, _ bytes: [UInt8], name: String) throws(SystemError) {
+    let written: Result<Void, SystemError> = bytes.withUnsafeBytes { bytes in
+      do throws(SystemError) { return .success(try writeAll(descriptor, bytes, name: name)) } catch { return .failure(error) }
+    }
+    try written.get()
+  }
+
+  public static func writeAll(_ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, name: String) throws(SystemError) {
     var done = 0
     while done < bytes.count {
-      let count = bytes.withUnsafeBytes { Glibc.write(descriptor, $0.baseAddress! + done, bytes.count - done) }
+      let count = Glibc.write(descriptor, bytes.baseAddress! + done, bytes.count - done)
       if count < 0 {
         if Errno.current == .interrupted { continue }
         throw SystemError("write", name, .current)
@@ -105,12 +112,28 @@ public enum Files {
       if Errno.current == .noEntry { return [] }
       throw SystemError("list", path, .current)
     }
-    defer { closedir(directory) }
-    var names: [String] = []
-    while let entry = readdir(directory) {
-      let name = withUnsafePointer(to: &entry.pointee.d_name) { $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) } }
-      if name != ".", name != ".." { names.append(name) }
+    return names(directory).map { String(decoding: $0, as: UTF8.self) }.sorted()
+  }
+
+  /// Names in an open folder as they are, bytes of any kind, in no order. `path`: for errors.
+  public static func names(in folder: Int32, path: String) throws(SystemError) -> [[UInt8]] {
+    // fdopendir takes its descriptor over.
+    let own = try check(openat(folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open", path)
+    guard let directory = fdopendir(own) else {
+      let error = Errno.current
+      close(own)
+      throw SystemError("list", path, error)
     }
-    return names.sorted()
+    return names(directory)
+  }
+
+  private static func names(_ directory: OpaquePointer) -> [[UInt8]] {
+    defer { closedir(directory) }
+    var names: [[UInt8]] = []
+    while let entry = readdir(directory) {
+      let name = withUnsafeBytes(of: &entry.pointee.d_name) { Array($0.prefix { $0 != 0 }) }
+      if name != [46], name != [46, 46] { names.append(name) }
+    }
+    return names
   }
 }

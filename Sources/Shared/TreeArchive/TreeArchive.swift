@@ -136,24 +136,11 @@ public final class TreeArchive {
   }
 
   private func list(_ folder: SharedDescriptor, name: String, path: String) throws(SystemError) {
-    // fdopendir takes its descriptor over.
-    let copy = try check(openat(folder.rawValue, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), "open", path)
-    guard let directory = fdopendir(copy) else {
-      let error = Errno.current
-      close(copy)
-      throw SystemError("list", path, error)
-    }
-    defer { closedir(directory) }
-    var names: [String] = []
-    while let entry = readdir(directory) {
-      let text = withUnsafePointer(to: &entry.pointee.d_name) {
-        $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(validatingCString: $0) }
+    let names = try Files.names(in: folder.rawValue, path: path).sorted { $0.lexicographicallyPrecedes($1) }
+    for bytes in names.reversed() {
+      guard let entry = String(validating: bytes, as: UTF8.self) else {
+        throw SystemError("archive a name that is not UTF-8 in", path.isEmpty ? "." : path, Errno(EILSEQ))
       }
-      guard let text else { throw SystemError("archive a name that is not UTF-8 in", path.isEmpty ? "." : path, Errno(EILSEQ)) }
-      if text != ".", text != ".." { names.append(text) }
-    }
-    names.sort { Array($0.utf8).lexicographicallyPrecedes(Array($1.utf8)) }
-    for entry in names.reversed() {
       waiting.append(
         Item(name: name.isEmpty ? entry : "\(name)/\(entry)", path: path.isEmpty ? entry : "\(path)/\(entry)", folder: folder, entry: entry))
     }

@@ -118,12 +118,7 @@ struct BlobSource: Sendable {
         let bytes = try await onOwnThread("orch-image") {
           let file = try FileSource(path).part(from..<(from + Int64(count)))
           var bytes = [UInt8](repeating: 0, count: count)
-          var done = 0
-          while done < count {
-            let read = try bytes.withUnsafeMutableBytes { try file.read(into: UnsafeMutableRawBufferPointer(rebasing: $0[done...])) }
-            if read == 0 { throw ImageError(.corrupt, "read", path, "it is shorter than it was") }
-            done += read
-          }
+          guard try file.fill(&bytes) == count else { throw ImageError(.corrupt, "read", path, "it is shorter than it was") }
           return bytes
         }
         offset += Int64(count)
