@@ -1,12 +1,12 @@
 // load: the clients of both systems, so that neither pays for its own client library.
 //
-//   load etcd HOST:PORT write|read|fill CLIENTS SECONDS           (fill: every key once, not measured)
-//   load orch HOST:PORT write|read|fill CLIENTS SECONDS FOLDER    (FOLDER: node.pem, node.key)
+//   load etcd HOST:PORT write|read|fill CLIENTS SECONDS [FOLDER]  (fill: every key once, not measured; FOLDER: node.pem, node.key, for TLS)
+//   load orch HOST:PORT write|read|fill CLIENTS SECONDS FOLDER
 //
 // One thread, epoll, min(CLIENTS, 100) connections (etcd's own published benchmark: 100 connections for 1,000 clients); each client has
 // one request under way. 10,000 keys at random, values of 256 bytes. Two seconds of warming up are not counted.
 //   etcd: gRPC's KV/Put and KV/Range (linearizable) in HTTP/2 frames made by hand (RFC 9113; headers indexed after the first request,
-//         RFC 7541), without TLS, which is etcd's default: both cost less than any client library and less than TLS.
+//         RFC 7541), which cost less than any client library; with a FOLDER over TLS 1.3 with a client's certificate, else without TLS.
 //   orch: frames over TLS 1.3 with a client's certificate, a stream for each request, as its daemons call each other.
 // Prints: requests/s, p50, p99, worst in ms, failed requests, CPU seconds of this program per second.
 #include <arpa/inet.h>
@@ -141,13 +141,13 @@ static void http2_hello(Connection *c) {
 }
 
 static void http2_request(Connection *c, uint32_t id) {
-  static const uint8_t again[] = {0x83, 0x86, 0xc1, 0xc0, 0xbf, 0xbe};
+  const uint8_t again[] = {0x83, c->tls ? 0x87 : 0x86, 0xc1, 0xc0, 0xbf, 0xbe};
   uint8_t first[256], body[512];
   size_t length = 0;
   if (!c->indexed) {
     const char *path = is_write ? "/etcdserverpb.KV/Put" : "/etcdserverpb.KV/Range";
     first[length++] = 0x83;  // :method POST
-    first[length++] = 0x86;  // :scheme http
+    first[length++] = c->tls ? 0x87 : 0x86;  // :scheme https or http
     length += text_field(first + length, 0x44, path, strlen(path));
     length += text_field(first + length, 0x41, authority, strlen(authority));
     length += text_field(first + length, 0x5f, "application/grpc", 16);
@@ -342,7 +342,7 @@ static int ascending(const void *a, const void *b) {
 }
 
 int main(int count, char **arguments) {
-  if (count < 6) {
+  if (count < 6 || (count < 7 && strcmp(arguments[1], "etcd"))) {
     fprintf(stderr, "usage: load etcd|orch HOST:PORT write|read|fill CLIENTS SECONDS [FOLDER]\n");
     return 2;
   }
@@ -358,9 +358,10 @@ int main(int count, char **arguments) {
   int clients = atoi(arguments[4]), connections = clients < 100 ? clients : 100;
   double duration = atof(arguments[5]);
   SSL_CTX *tls = NULL;
-  if (!is_etcd) {
+  if (count > 6) {
     char path[4096];
     tls = SSL_CTX_new(TLS_client_method());
+    if (is_etcd) SSL_CTX_set_alpn_protos(tls, (const uint8_t *)"\x02h2", 3);
     SSL_CTX_set_min_proto_version(tls, TLS1_3_VERSION);
     SSL_CTX_set_mode(tls, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     snprintf(path, sizeof path, "%s/node.pem", arguments[6]);

@@ -35,7 +35,7 @@ def load():
 
 class Orch:
     """Members as the managers run them: TLS, frames, SQLite with synchronous=FULL."""
-    name = "orch"
+    name = program = "orch"
 
     def __init__(self, bench, folder, members):
         self.folder = folder
@@ -55,26 +55,35 @@ class Orch:
 
 
 class Etcd:
-    """Debian's etcd with its defaults, without TLS; the clients ask the leader, as in etcd's own published benchmark."""
-    name = "etcd"
+    """Debian's etcd with its defaults, with mutual TLS 1.3 on every connection as orch has it (P-256 keys as orch's); the clients ask the
+    leader, as in etcd's own published benchmark."""
+    name, program = "etcd with TLS", "etcd"
+    scheme = "https"
 
     def __init__(self, _, folder, members):
-        peers = ",".join(f"m{n}=http://127.0.0.1:{23800 + n}" for n in range(1, members + 1))
+        self.flags, self.extra = [], []
+        if self.scheme == "https":
+            certificates(folder)
+            pair = {"cert-file": "node.pem", "key-file": "node.key", "trusted-ca-file": "ca.pem"}
+            for prefix in ("", "peer-"):
+                self.flags += [f"--{prefix}{flag}={folder}/{file}" for flag, file in pair.items()] + [f"--{prefix}client-cert-auth"]
+            self.extra = [folder]
+            self.asking = [f"--cacert={folder}/ca.pem", f"--cert={folder}/node.pem", f"--key={folder}/node.key"]
+        peers = ",".join(f"m{n}={self.scheme}://127.0.0.1:{23800 + n}" for n in range(1, members + 1))
         self.members = []
         for n in range(1, members + 1):
-            client, peer = f"http://127.0.0.1:{23700 + n}", f"http://127.0.0.1:{23800 + n}"
+            client, peer = f"{self.scheme}://127.0.0.1:{23700 + n}", f"{self.scheme}://127.0.0.1:{23800 + n}"
             with open(f"{folder}/{n}.log", "w") as log:
                 self.members.append(start(
                     ["etcd", "--name", f"m{n}", "--data-dir", f"{folder}/{n}", "--listen-client-urls", client, "--advertise-client-urls", client,
                      "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", peers, "--logger", "zap",
-                     "--log-level", "error"], stdout=log, stderr=log))
-        self.extra = []
+                     "--log-level", "error", *self.flags], stdout=log, stderr=log))
         self.target = [f"127.0.0.1:{23700 + self.leader(members)}"]
 
     def leader(self, members):
-        endpoints = ",".join(f"127.0.0.1:{23700 + n}" for n in range(1, members + 1))
+        endpoints = ",".join(f"{self.scheme}://127.0.0.1:{23700 + n}" for n in range(1, members + 1))
         for _ in range(100):
-            out = subprocess.run(["etcdctl", "--endpoints", endpoints, "endpoint", "status"], capture_output=True, text=True,
+            out = subprocess.run(["etcdctl", *self.asking, "--endpoints", endpoints, "endpoint", "status"], capture_output=True, text=True,
                                  env={**os.environ, "ETCDCTL_API": "3"}).stdout
             for line in out.splitlines():
                 words = [word.strip() for word in line.split(",")]
@@ -82,6 +91,29 @@ class Etcd:
                     return int(words[0].rsplit(":", 1)[1]) - 23700
             time.sleep(0.1)
         raise SystemExit("etcd elected nobody within 10 s")
+
+
+class PlainEtcd(Etcd):
+    """The same without any TLS, which is etcd's default and nobody's cluster."""
+    name = "etcd without TLS"
+    scheme = "http"
+    asking = []
+
+
+def certificates(folder):
+    """node.pem and node.key, for servers and clients alike, and the ca.pem that signed it."""
+    with open(f"{folder}/extensions", "w") as file:
+        file.write("subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    for command in (
+        ["req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=bench", "-days", "2"],
+        ["req", *key, "-keyout", "node.key", "-out", "node.csr", "-subj", "/CN=node"],
+        ["x509", "-req", "-in", "node.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", "node.pem", "-days", "2", "-extfile", "extensions"],
+    ):
+        subprocess.run(["openssl", *command], cwd=folder, check=True, capture_output=True)
+
+
+SYSTEMS = [Orch, Etcd, PlainEtcd]
 
 
 def cpu(members):
@@ -98,15 +130,14 @@ def compare(arguments, root):
     figures = {}
     for members in arguments.members:
         for turn in range(arguments.turns):
-            systems = (Orch, Etcd) if turn % 2 == 0 else (Etcd, Orch)
-            for system in systems:
+            for system in SYSTEMS[turn % len(SYSTEMS):] + SYSTEMS[:turn % len(SYSTEMS)]:
                 folder = tempfile.mkdtemp(dir=root)
                 running = system(arguments.bench, folder, members)
-                subprocess.run([arguments.load, running.name, *running.target, "fill", "64", "1", *running.extra], check=True, timeout=300)
+                subprocess.run([arguments.load, running.program, *running.target, "fill", "64", "1", *running.extra], check=True, timeout=300)
                 for operation in arguments.operations:
                     for clients in arguments.clients:
                         before, began = cpu(running.members), time.monotonic()
-                        out = subprocess.run([arguments.load, running.name, *running.target, operation, str(clients), str(arguments.seconds), *running.extra],
+                        out = subprocess.run([arguments.load, running.program, *running.target, operation, str(clients), str(arguments.seconds), *running.extra],
                                              capture_output=True, text=True)
                         if out.returncode:
                             print(f"{running.name} {operation} {clients}: {out.stderr.strip()}", file=sys.stderr)
@@ -120,24 +151,23 @@ def compare(arguments, root):
                 shutil.rmtree(folder)
 
     def middle(key, field): return statistics.median(sample[field] for sample in figures[key])
-    print("| | orch: per s | p50 / p99 ms | CPU us | etcd: per s | p50 / p99 ms | CPU us | orch / etcd |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| | orch: per s | p50 / p99 ms | CPU us | " + " | ".join(f"{system.name}: per s | p50 / p99 ms | CPU us | orch / it" for system in SYSTEMS[1:]) + " |")
+    print("| --- " * (4 * len(SYSTEMS)) + "|")
     for members in arguments.members:
         for operation in arguments.operations:
             for clients in arguments.clients:
                 row = []
-                for name in ("orch", "etcd"):
-                    key = (members, operation, clients, name)
+                for system in SYSTEMS:
+                    key = (members, operation, clients, system.name)
                     if key not in figures:
-                        row += ["failed", "-", "-"]
+                        row += ["failed"] + ["-"] * (2 if system is Orch else 3)
                         continue
                     failed = sum(sample[4] for sample in figures[key])
                     row += [f"{middle(key, 0):.0f}" + (f" ({failed:.0f} failed)" if failed else ""), f"{middle(key, 1):.2f} / {middle(key, 2):.2f}"]
                     row.append(f"{middle(key, 5) / middle(key, 0) * 1e6:.0f}")
-                try:
-                    row.append(f"{middle((members, operation, clients, 'orch'), 0) / middle((members, operation, clients, 'etcd'), 0):.2f}")
-                except KeyError:
-                    row.append("-")
+                    if system is not Orch:
+                        own = (members, operation, clients, Orch.name)
+                        row.append(f"{middle(own, 0) / middle(key, 0):.2f}" if own in figures else "-")
                 what = "linearizable reads" if operation == "read" else "writes"
                 print(f"| {members} member{'s' * (members > 1)}, {what}, {clients} client{'s' * (clients > 1)} | " + " | ".join(row) + " |")
     print()

@@ -82,6 +82,18 @@ final class Database {
     return try statement.step() ? statement.text(0) : ""
   }
 
+  /// Copies what is committed in the write-ahead log into the database, as far as nobody reads what was before.
+  /// - Returns: so many pages of the log are in the database now; nil when no more are than `before`: somebody reads, or checkpoints
+  ///   (sqlite.org/pragma.html#pragma_wal_checkpoint).
+  @discardableResult
+  func checkpoint(after before: Int32 = 0) throws(StoreError) -> Int32? {
+    let statement = try statement("PRAGMA wal_checkpoint(PASSIVE)")
+    defer { statement.reset() }
+    guard try statement.step(), statement.integer(0) == 0 else { return nil }
+    let copied = Int32(truncatingIfNeeded: statement.integer(2))
+    return copied > before ? copied : nil
+  }
+
   func transaction<Result>(_ body: () throws(StoreError) -> Result) throws(StoreError) -> Result {
     try run("BEGIN IMMEDIATE")
     do throws(StoreError) {

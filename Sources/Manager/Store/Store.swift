@@ -89,7 +89,7 @@ public final class Store {
     logRoom.follow(pages: Int(database.logPages))
     // What is written stays acknowledged; the next write hears of it.
     do throws(StoreError) {
-      if try checkpointer.committed(pages: database.logPages) { _ = try database.text("PRAGMA wal_checkpoint(PASSIVE)") }
+      if try checkpointer.committed(pages: database.logPages) { try database.checkpoint() }
     } catch {
       (failure, untold) = (error, error)
       database.leaveAsIs()
