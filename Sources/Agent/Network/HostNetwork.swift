@@ -77,8 +77,9 @@ final class HostNetwork: Sendable {
       try Nftables.load(rules, before: rulesTouched ? nil : loaded, more: lingering, object: "this host")
       memory.withLock { $0.hostRules = rules }
     }
+    var balancings: [Set<NetworkID>: Balancing] = [:]
     for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
-      do { try loadRules(container, world, ready) } catch { problems.append(NetworkProblem("task \(container.task)", "\(error)")) }
+      do { try loadRules(container, world, ready, &balancings) } catch { problems.append(NetworkProblem("task \(container.task)", "\(error)")) }
     }
     return problems
   }
@@ -298,7 +299,8 @@ final class HostNetwork: Sendable {
     do {
       try makeNamespace(network.task)
       try connect(network, world)
-      try loadRules(network, world, world.readyEndpoints())
+      var balancings: [Set<NetworkID>: Balancing] = [:]
+      try loadRules(network, world, world.readyEndpoints(), &balancings)
     } catch {
       detach(network)
       throw error
@@ -374,8 +376,14 @@ final class HostNetwork: Sendable {
     }
   }
 
-  private func loadRules(_ network: TaskNetwork, _ world: NetworkWorld, _ ready: Ruleset.Ready) throws {
-    let rules = Ruleset.container(network, in: world, ready: ready)
+  /// - Parameter balancings: one for all containers on the same networks.
+  private func loadRules(
+    _ network: TaskNetwork, _ world: NetworkWorld, _ ready: Ruleset.Ready, _ balancings: inout [Set<NetworkID>: Balancing]
+  ) throws {
+    let networks = Set(network.attachments.map(\.network))
+    let balancing = balancings[networks] ?? Ruleset.balancing(in: world, on: networks, ready: ready)
+    balancings[networks] = balancing
+    let rules = Ruleset.container(network, in: world, balancing)
     let (loaded, isRecovered) = memory.withLock { ($0.containerRules[network.task], $0.recovered.contains(network.task)) }
     if rules == loaded, !isRecovered { return }
     try thread.inside(path(network.task)) {

@@ -8,22 +8,38 @@ enum Nftables {
   private static let one = Mutex<Void>(())
 
   /// - Parameter before: what is loaded; nil: an agent before this one may have loaded something.
-  /// - Parameter more: commands of the same transaction, behind the table's.
+  /// - Parameter more: commands of the last transaction, behind the table's.
   static func load(_ table: RuleTable, before: RuleTable?, more: String = "", object: String) throws(NetworkProblem) {
-    if let names = before?.chains.map(\.name) ?? chains(), !names.isEmpty {
+    if let before { return try change(table, from: before, more: more, object: object) }
+    if let names = chains(), !names.isEmpty {
       // It fails when a chain of another version has another hook.
       do { return try run(table.replacing(names) + more, object: object) } catch {}
     }
     try run(table.fresh + more, object: object)
   }
 
+  private static func change(_ table: RuleTable, from before: RuleTable, more: String, object: String) throws(NetworkProblem) {
+    guard !before.chains.isEmpty, let changes = table.changes(from: before) else { return try run(table.fresh + more, object: object) }
+    do {
+      for change in changes.dropLast() { try run(change, object: object) }
+      try run((changes.last ?? "") + more, object: object)
+    } catch {
+      // Not as we believed it to be: whole.
+      try load(table, before: nil, more: more, object: object)
+    }
+  }
+
   /// Of the table `ip orch`; nil when there is none.
   private static func chains() -> [String]? {
-    // "	chain NAME {"
-    list("table ip orch")?.split(separator: "\n").compactMap { line in
+    // "table ip NAME {", "	chain NAME {"
+    var names: [String] = []
+    var isOurs = false
+    for line in list("chains ip")?.split(separator: "\n") ?? [] {
       let words = line.split(whereSeparator: \.isWhitespace)
-      return words.count == 3 && words[0] == "chain" && words[2] == "{" ? String(words[1]) : nil
+      if words.first == "table" { isOurs = words.count == 4 && words[2] == "orch" }
+      if isOurs, words.count == 3, words[0] == "chain", words[2] == "{" { names.append(String(words[1])) }
     }
+    return names.isEmpty ? nil : names
   }
 
   /// Whether a flow of datagrams was translated in this namespace since its table was made; nil: not known.

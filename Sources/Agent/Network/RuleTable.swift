@@ -1,6 +1,6 @@
 import Model
 
-/// The table `ip orch` of one namespace: its chains, in order.
+/// The table `ip orch` of one namespace: its chains, in order, and what its maps hold.
 ///
 /// It is changed in place, in one transaction, and not taken away and made anew. A chain that takes the place of another of the same hook comes
 /// before it in the kernel, and each of the two looks by itself at which generation of the rules holds: a packet that passes the first before the
@@ -20,21 +20,26 @@ struct RuleTable: Equatable, Sendable {
     var device: String
     var rule: String
   }
-  init(chains: [Chain], egress: Egress? = nil) {
+  var balancing: Balancing
+  init(chains: [Chain], egress: Egress? = nil, balancing: Balancing = Balancing()) {
     self.chains = chains
     self.egress = egress
+    self.balancing = balancing
   }
 
-  private var body: String {
-    let chains = chains.map { chain in
+  private static func text(_ chains: [Chain]) -> String {
+    chains.map { chain in
       "  chain \(chain.name) {\n" + (chain.hook.isEmpty ? "" : "    \(chain.hook)\n") + chain.rules.map { "    \($0)\n" }.joined() + "  }\n"
-    }
-    return "table ip orch {\n\(Self.objects)\(chains.joined())}\n" + frames
+    }.joined()
+  }
+  private var body: String {
+    "table ip orch {\n\(Self.objects)\(Self.text(chains))}\n" + balancing.changes(from: Balancing()).additions + frames
   }
 
   /// What keeps its content when rules are replaced: who is gone since a short while (Ruleset.stale; the kernel forgets by itself), and how many
   /// flows of datagrams were translated.
-  private static let objects = "  set lingering {\n    type ipv4_addr\n    flags timeout\n  }\n  counter datagrams {\n  }\n"
+  private static let objects =
+    Balancing.objects + "  set lingering {\n    type ipv4_addr\n    flags timeout\n  }\n  counter datagrams {\n  }\n"
 
   /// Those that are in the set already keep their time (from Linux 6.12 on they begin anew).
   static func linger(_ addresses: Set<IPv4Address>, for time: Duration) -> String {
@@ -54,11 +59,31 @@ struct RuleTable: Equatable, Sendable {
   /// Where there is none, or one of a kind that cannot be changed in place.
   var fresh: String { Self.removal + body }
 
-  /// In place of a table with these chains. A packet meets all of the old rules of a chain or all of the new ones.
+  /// In place of a table with these chains, whose content is not known. A packet meets all of the old rules of a chain or all of the new ones.
   func replacing(_ names: some Sequence<String>) -> String {
     let own = Set(chains.map(\.name))
     let gone = names.filter { !own.contains($0) }.sorted().map { "delete chain ip orch \($0)\n" }
-    return "flush table ip orch\n" + gone.joined() + body
+    return "table ip orch {\n\(Self.objects)}\nflush table ip orch\n\(Balancing.flush)" + gone.joined() + body
+  }
+
+  /// What makes this table of `old`, one transaction after the other; nil: it has to be made anew. Chains that are new come before those who lead
+  /// to them: a packet under way sees the maps of this moment and the rules of the one before.
+  func changes(from old: RuleTable) -> [String]? {
+    let before = Dictionary(uniqueKeysWithValues: old.chains.map { ($0.name, $0) })
+    let own = Set(chains.map(\.name))
+    let gone = old.chains.filter { !own.contains($0.name) }
+    guard chains.allSatisfy({ chain in before[chain.name].map { $0.hook == chain.hook } ?? chain.hook.isEmpty }), gone.allSatisfy(\.hook.isEmpty)
+    else {
+      return nil
+    }
+    let new = chains.filter { before[$0.name] == nil }
+    let changed = chains.filter { chain in before[chain.name].map { $0.rules != chain.rules } ?? false }
+    let elements = balancing.changes(from: old.balancing)
+    let change =
+      elements.removals + (changed + gone).map { "flush chain ip orch \($0.name)\n" }.joined()
+      + (changed.isEmpty ? "" : "table ip orch {\n\(Self.text(changed))}\n") + elements.additions
+      + gone.map { "delete chain ip orch \($0.name)\n" }.joined() + (egress == old.egress ? "" : frames)
+    return [new.isEmpty ? "" : "table ip orch {\n\(Self.text(new))}\n", change].filter { !$0.isEmpty }
   }
 
   /// No error when there is none.

@@ -5,16 +5,16 @@ import Model
 enum Ruleset {
   /// In a container: its connections to virtual IPs go to a random ready endpoint, and the endpoint sees the container's own address.
   /// nil when there is nothing to say.
-  static func container(_ network: TaskNetwork, in world: NetworkWorld, ready: Ready) -> RuleTable? {
-    let networks = Set(network.attachments.map(\.network))
-    let virtual = VirtualIPs(world.services, on: networks, ready: ready)
+  /// - Parameter balancing: of the container's networks.
+  static func container(_ network: TaskNetwork, in world: NetworkWorld, _ balancing: Balancing) -> RuleTable? {
     let arrival = arrival(network, in: world)
-    guard !virtual.isEmpty || arrival != nil else { return nil }
+    guard !balancing.virtual.isEmpty || arrival != nil else { return nil }
+    let networks = Set(network.attachments.map(\.network))
     var table = RuleTable(
-      chains: virtual.chains + [
-        chain("output", "type nat hook output priority -100; policy accept;", virtual.translation),
-        chain("refuse", "type filter hook output priority 0; policy accept;", virtual.refusal + stale(in: world, on: networks)),
-      ])
+      chains: balancing.chains + [
+        chain("output", "type nat hook output priority -100; policy accept;", Balancing.lookup),
+        chain("refuse", "type filter hook output priority 0; policy accept;", refusal + stale(in: world, on: networks)),
+      ], balancing: balancing)
     if let arrival {
       table.chains += [
         chain("arrive", "type filter hook prerouting priority -150; policy accept;", [arrival.marking]),
@@ -24,6 +24,22 @@ enum Ruleset {
     }
     return table
   }
+
+  static func balancing(in world: NetworkWorld, on networks: Set<NetworkID>, ready: Ready) -> Balancing {
+    var balancing = Balancing()
+    for service in world.services {
+      for virtual in service.virtualIPs where networks.contains(virtual.network) {
+        balancing.virtual[virtual.address] = ready[.init(service.id, virtual.network)] ?? []
+      }
+    }
+    for endpoint in world.endpoints where networks.contains(endpoint.network) { balancing.alive.insert(endpoint.address) }
+    for container in world.containers.values { for attachment in container.attachments { balancing.alive.insert(attachment.address) } }
+    return balancing
+  }
+
+  private static let refusal = [
+    "ip daddr @refused meta l4proto tcp reject with tcp reset", "ip daddr @refused reject with icmp type host-unreachable",
+  ]
 
   /// A published port's connection keeps its client's address, so its answer must leave through the host that the client called, which alone
   /// knows what it translated. That host is known by the link address the connection came from: the connection is marked with it, and what
@@ -47,10 +63,8 @@ enum Ruleset {
   private static func stale(in world: NetworkWorld, on networks: Set<NetworkID>) -> [String] {
     let subnets = world.networks.filter { networks.contains($0.id) }.map { "\($0.subnet)" }
     guard !subnets.isEmpty else { return [] }
-    let own = world.containers.values.flatMap(\.attachments).map { "\($0.address)" }
-    let alive = Set(world.endpoints.filter { networks.contains($0.network) }.map { "\($0.address)" } + own)
     func dead(_ state: String) -> [String] {
-      let match = "ct status dnat \(state) ip daddr \(set(subnets))" + (alive.isEmpty ? "" : " ip daddr != \(set(Array(alive)))")
+      let match = "ct status dnat \(state) ip daddr \(set(subnets)) ip daddr != @alive"
       return ["\(match) meta l4proto tcp reject with tcp reset", "\(match) reject with icmp type host-unreachable"]
     }
     return dead("ct state new") + dead("ct direction original ip daddr != @lingering")
@@ -59,7 +73,7 @@ enum Ruleset {
   typealias Ready = [NetworkWorld.ServiceOnNetwork: [IPv4Address]]
 
   static func host(_ world: NetworkWorld, ready: Ready, unavailable: Set<PublishedPort>) -> RuleTable {
-    let virtual = VirtualIPs(world.services, on: Set(world.networks.map(\.id)), ready: ready)
+    let balancing = balancing(in: world, on: Set(world.networks.map(\.id)), ready: ready)
     let ports = publishedPorts(world, ready: ready).filter { !unavailable.contains($0.port.anywhere) }
     let open = ports.filter { !$0.backends.isEmpty }
     let closed = ports.filter { $0.backends.isEmpty }
@@ -88,7 +102,7 @@ enum Ruleset {
     let members = members(world)
     let published = vmap("meta l4proto . th dport", open.map { ("\($0.port.protocol.rawValue) . \($0.port.number)", "goto \($0.port.chain)") })
     return RuleTable(
-      chains: virtual.chains + members.chains
+      chains: balancing.chains + members.chains
         + open.map {
           let count = $0.port.protocol == .udp ? "\(counting) " : ""
           return chain(
@@ -99,12 +113,12 @@ enum Ruleset {
           // route_localnet lets 127.0.0.1 reach published ports; nobody else may use it to reach what listens there.
           chain("guard", "type filter hook prerouting priority -300; policy accept;", ["iifname \"orbr*\" ip daddr 127.0.0.0/8 drop"]),
           chain("prerouting", "type nat hook prerouting priority -100; policy accept;", ["fib daddr type local jump published"]),
-          chain("output", "type nat hook output priority -100; policy accept;", ["fib daddr type local jump published"] + virtual.translation),
+          chain("output", "type nat hook output priority -100; policy accept;", ["fib daddr type local jump published"] + Balancing.lookup),
           chain("postrouting", "type nat hook postrouting priority 100; policy accept;", postrouting),
           chain("forward", "type filter hook forward priority 0; policy accept;", forward),
           chain("input", "type filter hook input priority 0; policy accept;", members.guarding + refuse(closed.map(\.port))),
-          chain("refuse", "type filter hook output priority 0; policy accept;", virtual.refusal + stale),
-        ])
+          chain("refuse", "type filter hook output priority 0; policy accept;", refusal + stale),
+        ], balancing: balancing)
   }
 
   // MARK: Parts
@@ -153,36 +167,6 @@ enum Ruleset {
     let gateway = world.gateway(of: container.attachments)
     return (container.attachments.first { gateway != nil && world.network($0.network)?.nodeAddress == gateway } ?? container.attachments.first)?
       .address
-  }
-
-  struct VirtualIPs {
-    var chains: [RuleTable.Chain] = []
-    var translation: [String] = []
-    var refusal: [String] = []
-    var isEmpty: Bool { translation.isEmpty && refusal.isEmpty }
-
-    init(_ services: [ServiceRecord], on networks: Set<NetworkID>, ready: Ready) {
-      var jumps: [(String, String)] = []
-      var dead: [String] = []
-      for service in services.sorted(by: { $0.id < $1.id }) {
-        for virtual in service.virtualIPs where networks.contains(virtual.network) {
-          let backends = ready[.init(service.id, virtual.network)] ?? []
-          if backends.isEmpty {
-            dead.append("\(virtual.address)")
-          } else {
-            let name = "vip-\(virtual.address)"
-            chains.append(chain(name, "", ["meta l4proto udp \(counting)", translate(backends, port: nil)]))
-            jumps.append(("\(virtual.address)", "goto \(name)"))
-          }
-        }
-      }
-      translation = vmap("ip daddr", jumps)
-      if !dead.isEmpty {
-        refusal = [
-          "ip daddr \(set(dead)) meta l4proto tcp reject with tcp reset", "ip daddr \(set(dead)) reject with icmp type host-unreachable",
-        ]
-      }
-    }
   }
 
   /// What calls another address of this host than the port's own goes on.

@@ -99,31 +99,99 @@ struct RulesetTests {
     cluster.place(1, on: 1)
     cluster.place(3, on: 1, ready: false)
     let world = cluster.world(1)
-    let text = Ruleset.container(cluster.network(9), in: world, ready: world.readyEndpoints())!.fresh
-    #expect(text.contains("dnat to numgen random mod 2 map { 0 : 10.77.0.11, 1 : 10.77.0.12 }\n"))
-    #expect(text.contains("ip daddr vmap { 10.77.0.2 : goto vip-10.77.0.2 }"))
-    #expect(!text.contains(": 10.77.0.13"))
+    func table(_ world: NetworkWorld, _ network: TaskNetwork) -> RuleTable? {
+      let networks = Set(network.attachments.map(\.network))
+      return Ruleset.container(network, in: world, Ruleset.balancing(in: world, on: networks, ready: world.readyEndpoints()))
+    }
+    let full = table(world, cluster.network(9))!
     #expect(
-      text.contains(
-        "ct status dnat ct state new ip daddr { 10.255.0.0/24, 10.77.0.0/24 } ip daddr != { 10.255.0.11, 10.255.0.12, 10.255.0.13, 10.77.0.11"))
+      full.fresh.contains(
+        "chain spread-2 {\n    meta l4proto udp counter name \"datagrams\"\n    dnat to ip daddr . numgen random mod 2 map @backends\n"))
+    #expect(full.fresh.contains("add element ip orch backends { 10.77.0.2 . 0 : 10.77.0.11, 10.77.0.2 . 1 : 10.77.0.12 }\n"))
+    #expect(full.fresh.contains("add element ip orch virtual { 10.77.0.2 : goto spread-2 }\n"))
+    #expect(full.fresh.contains("add element ip orch alive { 10.255.0.11, 10.255.0.12, 10.255.0.13, 10.77.0.11, 10.77.0.12, 10.77.0.13 }\n"))
+    #expect(full.fresh.contains("ct status dnat ct state new ip daddr { 10.255.0.0/24, 10.77.0.0/24 } ip daddr != @alive reject"))
     cluster.endpoints = []
     let empty = cluster.world(1)
-    let refusing = Ruleset.container(cluster.network(9), in: empty, ready: empty.readyEndpoints())!.fresh
-    #expect(refusing.contains("ip daddr { 10.77.0.2 } meta l4proto tcp reject with tcp reset"))
-    #expect(!refusing.contains("dnat to"))
-    #expect(Ruleset.container(cluster.network(9, [cluster.inside]), in: empty, ready: [:]) == nil)
+    let refusing = table(empty, cluster.network(9))!
+    #expect(refusing.fresh.contains("add element ip orch refused { 10.77.0.2 }\n"))
+    #expect(refusing.fresh.contains("ip daddr @refused meta l4proto tcp reject with tcp reset"))
+    #expect(!refusing.fresh.contains("add element ip orch virtual"))
+    #expect(table(empty, cluster.network(9, [cluster.inside])) == nil)
+  }
+
+  @Test("a change of endpoints changes their elements and no others; a chain for another number of them is there before it is led to")
+  func changes() {
+    var cluster = Cluster(hosts: 2)
+    func table() -> RuleTable {
+      let world = cluster.world(1)
+      return Ruleset.container(
+        cluster.network(9, [cluster.web]), in: world, Ruleset.balancing(in: world, on: [cluster.web], ready: world.readyEndpoints()))!
+    }
+    for number in 1...2 { cluster.place(number, on: 2) }
+    let two = table()
+    #expect(two.changes(from: two) == [])
+    cluster.place(3, on: 2)
+    let three = table()
+    #expect(
+      three.changes(from: two) == [
+        """
+        table ip orch {
+          chain spread-3 {
+            meta l4proto udp counter name "datagrams"
+            dnat to ip daddr . numgen random mod 3 map @backends
+            dnat to ip daddr . numgen random mod 1 map @backends
+          }
+        }
+
+        """,
+        """
+        delete element ip orch virtual { 10.77.0.2 }
+        flush chain ip orch spread-2
+        add element ip orch virtual { 10.77.0.2 : goto spread-3 }
+        add element ip orch backends { 10.77.0.2 . 2 : 10.77.0.13 }
+        add element ip orch alive { 10.77.0.13 }
+        delete chain ip orch spread-2
+
+        """,
+      ])
+    cluster.remove(3)
+    cluster.place(1, on: 2, ready: false)
+    #expect(
+      table().changes(from: two)?.last == """
+        delete element ip orch virtual { 10.77.0.2 }
+        delete element ip orch backends { 10.77.0.2 . 0, 10.77.0.2 . 1 }
+        flush chain ip orch spread-2
+        add element ip orch virtual { 10.77.0.2 : goto spread-1 }
+        add element ip orch backends { 10.77.0.2 . 0 : 10.77.0.12 }
+        delete chain ip orch spread-2
+
+        """)
+    cluster.endpoints = []
+    #expect(
+      table().changes(from: two) == [
+        """
+        delete element ip orch virtual { 10.77.0.2 }
+        delete element ip orch backends { 10.77.0.2 . 0, 10.77.0.2 . 1 }
+        delete element ip orch alive { 10.77.0.11, 10.77.0.12 }
+        flush chain ip orch spread-2
+        add element ip orch refused { 10.77.0.2 }
+        delete chain ip orch spread-2
+
+        """
+      ])
   }
 
   @Test("what came in by ingress is answered to the host it came from; other networks have no such rule")
   func arrival() {
     let cluster = Cluster(hosts: 2)
     let world = cluster.world(2)
-    let text = Ruleset.container(cluster.network(9, [cluster.web, cluster.ingress]), in: world, ready: [:])!.fresh
+    let text = Ruleset.container(cluster.network(9, [cluster.web, cluster.ingress]), in: world, Balancing())!.fresh
     #expect(
       text.contains(
         "iifname \"eth1\" ct state new ct mark set ether saddr map { 02:42:0a:ff:00:fb : 0x0aff00fb, 02:42:0a:ff:00:fc : 0x0aff00fc }"))
     #expect(text.contains("@ll,0,48 set meta mark map { 0x0aff00fb : 0x02420aff00fb, 0x0aff00fc : 0x02420aff00fc }"))
-    #expect(Ruleset.container(cluster.network(9, [cluster.web]), in: world, ready: [:])?.egress == nil)
+    #expect(Ruleset.container(cluster.network(9, [cluster.web]), in: world, Balancing())?.egress == nil)
   }
 
   @Test("a published port leads to the endpoints on ingress, on other hosts too, and keeps the client's address")

@@ -320,10 +320,16 @@ struct OverlayNetworkTests {
         let fresh = try await kernel()
         // Addresses of tasks that are gone since a short while are not in a fresh one.
         func settled(_ text: String) -> [String] {
-          // Chains are listed in the order in which they were made.
-          text.split(separator: "\n").filter { $0 != "}" && !$0.contains("ct direction original") }.reduce(into: [""]) { blocks, line in
-            if line.hasPrefix("\tchain ") { blocks.append("") }
+          // Chains and elements are listed in the order in which they were made.
+          let blocks = text.split(separator: "\n").filter { $0 != "}" && !$0.contains("ct direction original") }.reduce(into: [""]) { blocks, line in
+            if ["\tchain ", "\tset ", "\tmap "].contains(where: line.hasPrefix) { blocks.append("") }
             blocks[blocks.count - 1] += line + "\n"
+          }
+          return blocks.map { block in
+            if block.hasPrefix("\tchain ") { return block }
+            let words = block.replacing("elements = {", with: "").split { ",\n\t{}".contains($0) }
+            return words.map { $0.drop { $0 == " " } }.filter { !$0.isEmpty }.map { String($0.reversed().drop { $0 == " " }.reversed()) }.sorted()
+              .joined(separator: "\n")
           }.sorted()
         }
         let (left, right) = (Set(settled(grown)), Set(settled(fresh)))

@@ -1,0 +1,79 @@
+import Model
+
+/// Who answers for which virtual IP, and which addresses are tasks'. It is in named maps and sets of the table, changed element by element: what a
+/// change costs does not grow with the services, as a chain for each did (5,000 of them took 4 s of the kernel, in every container).
+struct Balancing: Equatable, Sendable {
+  /// Ready endpoints by virtual IP; none: calls are refused.
+  var virtual: [IPv4Address: [IPv4Address]] = [:]
+  /// Of all tasks of the networks, whether ready or not; what was translated to another address is refused.
+  var alive: Set<IPv4Address> = []
+
+  /// A packet under way when elements change may be too late for the number that it drew, or meet no element between the one that goes and the one
+  /// that comes: the kernel's lookups see each its own generation. So maps are asked twice, the second time for number 0, which every virtual IP has.
+  static let lookup = ["ip daddr vmap @virtual", "ip daddr vmap @virtual"]
+  static let objects =
+    "  map virtual {\n    type ipv4_addr : verdict\n  }\n  map backends {\n    typeof ip daddr . numgen random mod 65536 : ip daddr\n  }\n"
+    + "  set refused {\n    type ipv4_addr\n  }\n  set alive {\n    type ipv4_addr\n  }\n"
+  static let flush = "flush map ip orch virtual\nflush map ip orch backends\nflush set ip orch refused\nflush set ip orch alive\n"
+
+  /// Where virtual IPs with so many endpoints go: `numgen` wants its number in the rule.
+  var chains: [RuleTable.Chain] {
+    Set(virtual.values.map(\.count)).subtracting([0]).sorted().map { count in
+      RuleTable.Chain(
+        name: Self.chain(count), hook: "",
+        rules: ["meta l4proto udp counter name \"datagrams\""]
+          + Set([count, 1]).sorted(by: >).map { "dnat to ip daddr . numgen random mod \($0) map @backends" })
+    }
+  }
+  private static func chain(_ count: Int) -> String { "spread-\(count)" }
+
+  /// - Returns: commands that take elements away, and those that add them, in this order around changed chains.
+  func changes(from old: Balancing) -> (removals: String, additions: String) {
+    var gone = Elements(), new = Elements()
+    if virtual != old.virtual {
+      for (address, backends) in virtual { Self.compare(address, old.virtual[address], backends, &gone, &new) }
+      for (address, backends) in old.virtual where virtual[address] == nil { Self.compare(address, backends, nil, &gone, &new) }
+    }
+    if alive != old.alive {
+      gone.alive = old.alive.subtracting(alive).map { "\($0)" }
+      new.alive = alive.subtracting(old.alive).map { "\($0)" }
+    }
+    return (gone.commands("delete"), new.commands("add"))
+  }
+
+  private static func compare(_ address: IPv4Address, _ old: [IPv4Address]?, _ new: [IPv4Address]?, _ gone: inout Elements, _ come: inout Elements) {
+    if old == new { return }
+    if old?.count != new?.count {
+      switch old?.count {
+      case nil: break
+      case 0: gone.refused.append("\(address)")
+      case _: gone.virtual.append("\(address)")
+      }
+      switch new?.count {
+      case nil: break
+      case 0: come.refused.append("\(address)")
+      case let count?: come.virtual.append("\(address) : goto \(chain(count))")
+      }
+    }
+    let (before, after) = (old ?? [], new ?? [])
+    for number in 0..<max(before.count, after.count) {
+      let (left, right) = (number < before.count ? before[number] : nil, number < after.count ? after[number] : nil)
+      if left == right { continue }
+      if left != nil { gone.backends.append("\(address) . \(number)") }
+      if let right { come.backends.append("\(address) . \(number) : \(right)") }
+    }
+  }
+
+  private struct Elements {
+    var virtual: [String] = []
+    var backends: [String] = []
+    var refused: [String] = []
+    var alive: [String] = []
+
+    func commands(_ verb: String) -> String {
+      [("virtual", virtual), ("backends", backends), ("refused", refused), ("alive", alive)].map { name, elements in
+        elements.isEmpty ? "" : "\(verb) element ip orch \(name) { \(elements.sorted().joined(separator: ", ")) }\n"
+      }.joined()
+    }
+  }
+}
