@@ -50,6 +50,7 @@ public struct Message: Hashable, Sendable {
 
 public enum RecordType {
   public static let a: UInt16 = 1
+  static let soa: UInt16 = 6
   public static let ptr: UInt16 = 12
   public static let aaaa: UInt16 = 28
   public static let srv: UInt16 = 33

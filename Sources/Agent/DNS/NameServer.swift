@@ -6,14 +6,14 @@ import Model
 import Synchronization
 
 /// Answers DNS inside containers: a UDP and a TCP socket at 127.0.0.11:53 in each container's namespace, all served by one thread.
-/// Bounds: 64 TCP connections per container, 512 questions under way to the host's resolvers; beyond, connections are closed and
+/// Bounds: 64 TCP connections per container, 512 questions under way to the host's resolvers, 64 of them by TCP; beyond, connections are closed and
 /// questions are answered SERVFAIL.
 public final class NameServer: Sendable {
   public static let address = IPv4Address("127.0.0.11")!
   private let loop: NameServerLoop
 
   /// `upstreams`: nil means the host's /etc/resolv.conf, read again when it is older than 5 s.
-  public init(upstreams: [Upstream]? = nil, log: Logger) throws {
+  public init(upstreams: ResolvConf? = nil, log: Logger) throws {
     loop = try NameServerLoop(upstreams: upstreams, log: log)
     startThread("orch-dns") { [loop] in loop.run() }
   }

@@ -10,8 +10,8 @@ final class NameServerLoop: @unchecked Sendable {
   enum Command {
     case add(TaskID, datagrams: Int32, listener: Int32, DNSClient)
     case remove(TaskID)
-    /// An answer that was fetched over TCP, for the connection with this number; nil: nobody answered.
-    case fetched(connection: UInt64, query: [UInt8], answer: [UInt8]?)
+    /// An answer that was fetched over TCP; nil: nobody answered.
+    case fetched(Asker, query: [UInt8], answer: [UInt8]?)
     case finish
   }
   private enum Source {
@@ -21,10 +21,17 @@ final class NameServerLoop: @unchecked Sendable {
     case connection
     case upstream
   }
+  enum Asker {
+    /// With this number.
+    case connection(UInt64)
+    /// By a datagram; what came by one was cut.
+    case datagram(TaskID, sockaddr_in, cut: [UInt8])
+  }
   private struct Served {
     var datagrams: Int32
     var listener: Int32
     var client: DNSClient
+    var prepared = PreparedAnswers()
     var connections: Set<Int32> = []
   }
   private struct Connection {
@@ -45,20 +52,23 @@ final class NameServerLoop: @unchecked Sendable {
   private let inbox = Mutex<[Command]>([])
   private let wake: Int32
   private let epoll: Int32
-  private let fixedUpstreams: [Upstream]?
+  private let fixedUpstreams: ResolvConf?
   private let log: Logger
   /// Not by way of the inbox: a question that comes after an update may be read in the round that the one before it began.
-  private let zone = Mutex(Zone())
+  private let zone = Mutex((zone: Zone(), version: UInt64(0)))
   private var sources: [Int32: Source] = [:]
   private var served: [TaskID: Served] = [:]
   private var connections: [Int32: Connection] = [:]
   private var pending: [Int32: Pending] = [:]
   private var turn = 0
   private var connectionNumber: UInt64 = 0
-  private var hostUpstreams: (list: [Upstream], readAt: Int64) = ([], .min)
+  private var hostUpstreams: (conf: ResolvConf, readAt: Int64) = (ResolvConf(), .min)
+  private var forwarded = AnswerCache()
+  /// Threads that fetch by TCP.
+  private var fetching = 0
   private var buffer = [UInt8](repeating: 0, count: 65_536)
 
-  init(upstreams: [Upstream]?, log: Logger) throws {
+  init(upstreams: ResolvConf?, log: Logger) throws {
     fixedUpstreams = upstreams
     self.log = log
     wake = eventfd(0, Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK))
@@ -67,7 +77,7 @@ final class NameServerLoop: @unchecked Sendable {
     watch(wake, .inbox)
   }
 
-  func update(_ new: Zone) { zone.withLock { $0 = new } }
+  func update(_ new: Zone) { zone.withLock { $0 = (new, $0.version + 1) } }
 
   func push(_ command: Command) {
     inbox.withLock { $0.append(command) }
@@ -147,9 +157,17 @@ final class NameServerLoop: @unchecked Sendable {
         watch(datagrams, .datagrams(task))
         watch(listener, .listener(task))
       case .remove(let task): remove(task)
-      case .fetched(let number, let query, let answer):
-        guard let descriptor = connections.first(where: { $0.value.number == number })?.key else { continue }
-        reply(answer ?? failure(query), to: descriptor)
+      case .fetched(let asker, let query, let answer):
+        fetching -= 1
+        if let answer { forwarded.keep(answer, to: query, at: now()) }
+        switch asker {
+        case .connection(let number):
+          guard let descriptor = connections.first(where: { $0.value.number == number })?.key else { continue }
+          reply(answer ?? failure(query), to: descriptor)
+        case .datagram(let task, let asker, let cut):
+          guard let served = served[task] else { continue }
+          send(answer.flatMap { fits($0, query) ? $0 : nil } ?? cut, served.datagrams, asker)
+        }
       case .finish: return false
       }
     }
@@ -176,18 +194,59 @@ final class NameServerLoop: @unchecked Sendable {
         pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { recvfrom(descriptor, &buffer, buffer.count, 0, $0, &size) }
       }
       guard count >= 0 else { return }
+      turn = (turn + 1) & 0xffff
+      let version = zone.withLock { $0.version }
+      let question = Array(buffer[min(2, count)..<count])
+      if let answer = served[task]?.prepared.answer(question, turn: turn, version: version) {
+        // The id that was asked with is in the buffer already.
+        buffer.replaceSubrange(2..<answer.count, with: answer[2...])
+        sendBuffer(answer.count, descriptor, &asker)
+        continue
+      }
       let bytes = Array(buffer[..<count])
       guard let query = try? Message(bytes) else {
         if let answer = formatError(bytes) { send(answer, descriptor, asker) }
         continue
       }
-      turn &+= 1
-      let zone = zone.withLock { $0 }
-      switch zone.resolve(query, from: client, turn: turn & 0xffff) {
+      let (zone, known) = zone.withLock { $0 }
+      switch zone.resolve(query, from: client, turn: turn) {
       case .ignore: break
       case .answer(let message):
-        send(message.encoded(limit: max(512, min(4096, Int(query.udpPayloadSize ?? 512)))), descriptor, asker)
-      case .forward: ask(Pending(task: task, asker: asker, query: bytes, rest: upstreams()[...], deadline: 0))
+        let answer = message.encoded(limit: Self.limit(query))
+        if known == version { served[task]?.prepared.keep(answer, to: question, turn: turn, of: message.answers.count) }
+        send(answer, descriptor, asker)
+      case .forward:
+        let upstreams = upstreams()
+        if let answer = forwarded.answer(bytes, at: now()) {
+          send(fits(answer, bytes) ? answer : Self.cut(answer, query), descriptor, asker)
+        } else {
+          ask(Pending(task: task, asker: asker, query: bytes, rest: upstreams.order(turn: turn)[...], deadline: 0))
+        }
+      }
+    }
+  }
+
+  /// Bytes of a datagram that the asker takes.
+  private static func limit(_ query: Message) -> Int { max(512, min(4096, Int(query.udpPayloadSize ?? 512))) }
+  private func fits(_ answer: [UInt8], _ query: [UInt8]) -> Bool {
+    answer.count <= 512 || ((try? Message(query)).map { answer.count <= Self.limit($0) } ?? false)
+  }
+  /// Header and question of an answer that does not fit.
+  private static func cut(_ answer: [UInt8], _ query: Message) -> [UInt8] {
+    var message = Message(id: query.id)
+    message.isResponse = true
+    message.truncated = true
+    message.recursionDesired = query.recursionDesired
+    message.recursionAvailable = true
+    message.questions = query.questions
+    message.udpPayloadSize = query.udpPayloadSize.map { _ in 4096 }
+    return message.encoded(limit: 512)
+  }
+
+  private func sendBuffer(_ count: Int, _ descriptor: Int32, _ asker: inout sockaddr_in) {
+    withUnsafePointer(to: &asker) { pointer in
+      _ = pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        sendto(descriptor, &buffer, count, Int32(MSG_DONTWAIT), $0, socklen_t(MemoryLayout<sockaddr_in>.size))
       }
     }
   }
@@ -203,11 +262,16 @@ final class NameServerLoop: @unchecked Sendable {
 
   // MARK: The host's resolvers
 
-  private func upstreams() -> [Upstream] {
+  private func upstreams() -> ResolvConf {
     if let fixedUpstreams { return fixedUpstreams }
     let now = now()
-    if hostUpstreams.readAt == .min || now - hostUpstreams.readAt > 5000 { hostUpstreams = (Upstream.ofHost(), now) }
-    return hostUpstreams.list
+    if hostUpstreams.readAt == .min || now - hostUpstreams.readAt > 5000 {
+      let conf = ResolvConf.ofHost()
+      // Others may know other names.
+      if conf.servers != hostUpstreams.conf.servers { forwarded.removeAll() }
+      hostUpstreams = (conf, now)
+    }
+    return hostUpstreams.conf
   }
 
   /// Asks the next resolver of the list; SERVFAIL when there is none left.
@@ -220,7 +284,7 @@ final class NameServerLoop: @unchecked Sendable {
         close(descriptor)
         continue
       }
-      question.deadline = now() + 2000
+      question.deadline = now() + upstreams().timeoutMilliseconds
       pending[descriptor] = question
       watch(descriptor, .upstream)
       return
@@ -241,6 +305,8 @@ final class NameServerLoop: @unchecked Sendable {
     guard count >= 12, buffer[0] == question.query[0], buffer[1] == question.query[1], buffer[2] & 0x80 != 0 else { return }
     let answer = Array(buffer[..<count])
     drop(descriptor)
+    if answer[2] & 2 != 0 { return fetch(question.query, for: .datagram(question.task, question.asker, cut: answer)) }
+    forwarded.keep(answer, to: question.query, at: now())
     if let served = served[question.task] { send(answer, served.datagrams, question.asker) }
   }
 
@@ -279,23 +345,31 @@ final class NameServerLoop: @unchecked Sendable {
     connections[descriptor] = connection
     for bytes in queries {
       guard let query = try? Message(bytes) else { return drop(descriptor) }
-      turn &+= 1
-      let zone = zone.withLock { $0 }
-      switch zone.resolve(query, from: client, turn: turn & 0xffff) {
+      turn = (turn + 1) & 0xffff
+      let zone = zone.withLock { $0.zone }
+      switch zone.resolve(query, from: client, turn: turn) {
       case .ignore: break
       case .answer(let message): reply(message.encoded(), to: descriptor)
-      case .forward: fetch(bytes, for: connection.number)
+      case .forward:
+        _ = upstreams()
+        if let answer = forwarded.answer(bytes, at: now()) {
+          reply(answer, to: descriptor)
+        } else {
+          fetch(bytes, for: .connection(connection.number))
+        }
       }
     }
   }
 
-  /// Over TCP, since the asker came that way: its answer is a large one.
-  private func fetch(_ query: [UInt8], for connection: UInt64) {
-    let list = upstreams()
-    guard connections.count <= 256 else { return push(.fetched(connection: connection, query: query, answer: nil)) }
+  /// Over TCP: the asker came that way, or the answer is too large for a datagram.
+  private func fetch(_ query: [UInt8], for asker: Asker) {
+    let conf = upstreams()
+    fetching += 1
+    guard fetching <= 64 else { return push(.fetched(asker, query: query, answer: nil)) }
+    let servers = conf.order(turn: turn)
     startThread("orch-dns-tcp") { [weak self] in
-      let answer = list.lazy.compactMap { $0.askByTCP(query) }.first
-      self?.push(.fetched(connection: connection, query: query, answer: answer))
+      let answer = servers.lazy.compactMap { $0.askByTCP(query, milliseconds: conf.timeoutMilliseconds) }.first
+      self?.push(.fetched(asker, query: query, answer: answer))
     }
   }
 

@@ -11,31 +11,12 @@ public struct Upstream: Hashable, Sendable {
     self.port = port
   }
 
-  /// The IPv4 `nameserver` lines of a resolv.conf(5), at most three; empty when there are none.
-  public static func parse(_ resolvConf: String) -> [Upstream] {
-    Array(
-      resolvConf.split(whereSeparator: \.isNewline).compactMap { line in
-        let words = line.split(whereSeparator: \.isWhitespace)
-        guard words.count >= 2, words[0] == "nameserver", let address = IPv4Address(String(words[1])) else { return nil }
-        return Upstream(address: address)
-      }.prefix(3))
-  }
-
-  static func ofHost() -> [Upstream] {
-    let descriptor = open("/etc/resolv.conf", O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { return [] }
-    defer { close(descriptor) }
-    var buffer = [UInt8](repeating: 0, count: 16_384)
-    let count = read(descriptor, &buffer, buffer.count)
-    return parse(String(decoding: buffer[..<max(0, count)], as: UTF8.self))
-  }
-
   /// A socket connected to it; -1 and errno when that fails at once. Only its answers arrive on it, on a port that the kernel chose.
-  func connect(_ kind: __socket_type, blocking: Bool) -> Int32 {
+  func connect(_ kind: __socket_type, blocking: Bool, milliseconds: Int64 = 2000) -> Int32 {
     let descriptor = socket(AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | (blocking ? 0 : Int32(SOCK_NONBLOCK.rawValue)), 0)
     guard descriptor >= 0 else { return -1 }
     if blocking {
-      var limit = timeval(tv_sec: 2, tv_usec: 0)
+      var limit = timeval(tv_sec: Int(milliseconds / 1000), tv_usec: Int(milliseconds % 1000) * 1000)
       setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
       setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
     }
@@ -46,9 +27,9 @@ public struct Upstream: Hashable, Sendable {
     return descriptor
   }
 
-  /// One question over TCP (RFC 1035 4.2.2), waiting at most 2 s for each step; nil when there is no answer. Blocks.
-  func askByTCP(_ query: [UInt8]) -> [UInt8]? {
-    let descriptor = connect(SOCK_STREAM, blocking: true)
+  /// One question over TCP (RFC 1035 4.2.2), waiting at most so long for each step; nil when there is no answer. Blocks.
+  func askByTCP(_ query: [UInt8], milliseconds: Int64 = 2000) -> [UInt8]? {
+    let descriptor = connect(SOCK_STREAM, blocking: true, milliseconds: milliseconds)
     guard descriptor >= 0 else { return nil }
     defer { close(descriptor) }
     let framed = [UInt8(query.count >> 8 & 0xff), UInt8(query.count & 0xff)] + query
@@ -57,8 +38,9 @@ public struct Upstream: Hashable, Sendable {
       var bytes = [UInt8](repeating: 0, count: count)
       return recv(descriptor, &bytes, count, Int32(MSG_WAITALL)) == count ? bytes : nil
     }
-    guard let length = take(2) else { return nil }
-    return take(Int(length[0]) << 8 | Int(length[1]))
+    // Another id than the question's is no answer to it.
+    guard let length = take(2), let answer = take(Int(length[0]) << 8 | Int(length[1])), answer.prefix(2) == query.prefix(2) else { return nil }
+    return answer
   }
 }
 

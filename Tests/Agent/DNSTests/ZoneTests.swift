@@ -140,6 +140,11 @@ struct ZoneTests {
   func resolvConf() {
     let text =
       "# x\nsearch a b\nnameserver 10.0.0.1\n  nameserver\t10.0.0.2 \nnameserver fe80::1\nnameserver\nnameserver 10.0.0.3\nnameserver 10.0.0.4\n"
-    #expect(Upstream.parse(text).map(\.address) == [address("10.0.0.1"), address("10.0.0.2"), address("10.0.0.3")])
+    let conf = ResolvConf(text)
+    #expect(conf.servers.map(\.address) == [address("10.0.0.1"), address("10.0.0.2"), address("10.0.0.3")])
+    #expect(conf.timeoutMilliseconds == 2000 && conf.attempts == 1 && !conf.rotates)
+    let told = ResolvConf("nameserver 10.0.0.1\nnameserver 10.0.0.2\noptions timeout:1 attempts:2 rotate ndots:5\noptions timeout:x attempts:99\n")
+    #expect(told.timeoutMilliseconds == 1000 && told.attempts == 5 && told.rotates)
+    #expect(told.order(turn: 1).prefix(3).map(\.address) == [address("10.0.0.2"), address("10.0.0.1"), address("10.0.0.2")])
   }
 }
