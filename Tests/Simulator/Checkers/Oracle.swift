@@ -20,6 +20,8 @@ struct Oracle {
     var term: UInt64
   }
   private var leaders: [UInt64: RaftID] = [:]
+  /// At each applied index, as the first has them that was there.
+  private var memberships: [UInt64: Membership] = [:]
   private(set) var tasks = TaskChecker()
 
   var lastIndex: UInt64 { first + UInt64(log.count) - 1 }
@@ -120,6 +122,20 @@ struct Oracle {
     }
     guard let difference = known.state.difference(from: state) else { return }
     throw Violation(checker: "state machine safety", what: "\(host) has other \(difference) at \(state.index) \(when)")
+  }
+
+  /// Members follow from the applied entries, as the state does.
+  mutating func check(_ membership: Membership, at index: UInt64, of host: String) throws {
+    var membership = membership
+    // Its own way in, before it has the state.
+    membership.members = membership.members.filter { $0.value.role != .contact }
+    guard index >= first, let known = memberships.updateValue(membership, forKey: index), known != membership else { return }
+    func text(_ membership: Membership) -> String {
+      membership.members.values.sorted { $0.raftID < $1.raftID }.map { "\($0.raftID) \($0.role)\($0.isOutgoingVoter ? " (outgoing)" : "")" }.joined(
+        separator: ", ")
+    }
+    throw Violation(
+      checker: "membership", what: "\(host) has the members \(text(membership)) at \(index), another had \(text(known))")
   }
 
   // MARK: - Tasks

@@ -66,6 +66,7 @@ extension World {
       }
     }
     host.appliedSeen = after
+    try oracle.check(view.membership, at: after, of: host.address)
     if let batch {
       try oracle.check(batch.changes, from: before, to: after, of: host.address)
     } else if resync {

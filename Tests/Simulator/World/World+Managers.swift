@@ -60,6 +60,7 @@ extension World {
     host.appliedSeen = loaded.state.index
     try oracle.check(logOf: host)
     try oracle.check(loaded.state, of: host.address, "after its start")
+    try oracle.check(loaded.membership, at: loaded.state.index, of: host.address)
     tell(host.address, "starts: term \(loaded.hardState.term), log to \(host.disk.lastIndex), applied \(loaded.state.index)")
     after(Time(chance.int(1...scenario.tick)), .tick(host.number, life: host.life))
     try carryOut(host.replica!.begin(), host)
