@@ -15,8 +15,12 @@ struct NetworkWorld: Sendable {
 
   /// Where new connections to a service may go, on each network; sorted, so that equal worlds give equal rules.
   func readyEndpoints() -> [ServiceOnNetwork: [IPv4Address]] {
-    Dictionary(grouping: endpoints.lazy.filter(\.ready)) { ServiceOnNetwork($0.service, $0.network) }
-      .mapValues { $0.map(\.address).sorted() }
+    let choosy = Set(services.lazy.filter { $0.prefersSameNode == true }.map(\.id))
+    return Dictionary(grouping: endpoints.lazy.filter(\.ready)) { ServiceOnNetwork($0.service, $0.network) }
+      .mapValues { ready in
+        let near = choosy.contains(ready[0].service) ? ready.filter { $0.underlay == underlay } : []
+        return (near.isEmpty ? ready : near).map(\.address).sorted()
+      }
   }
 
   struct ServiceOnNetwork: Hashable {

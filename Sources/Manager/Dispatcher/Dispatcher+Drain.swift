@@ -34,6 +34,20 @@ extension Dispatcher {
     }
   }
 
+  /// Of tasks whose time is over: they are told to stop though hosts may still send to them, and who those are is said.
+  mutating func endDrains(_ now: Timestamp, _ outputs: inout [DispatcherOutput]) {
+    for (id, drain) in drains.sorted(by: { $0.key < $1.key }) where drain.until <= now {
+      let silent = drain.waits.keys.compactMap { sessions[$0]?.node }.map { view.state.nodes[$0]?.hostname ?? "\($0)" }.sorted()
+      if !silent.isEmpty {
+        outputs.append(
+          .warning(
+            "task \(id) is told to stop after \(Self.drainTimeout.rawValue / 1_000_000_000) s, though \(silent.joined(separator: ", ")) did not say that nobody is sent to it any more"
+          ))
+      }
+      drains[id]!.waits = [:]
+    }
+  }
+
   /// Tells the nodes of tasks that nobody is sent to any more.
   mutating func release(_ outputs: inout [DispatcherOutput]) {
     guard !drains.isEmpty else { return }

@@ -138,7 +138,7 @@ public struct Dispatcher: Sendable {
     case .tick:
       wake = nil
       expire(now, &outputs)
-      for (task, drain) in drains where drain.until <= now { drains[task]!.waits = [:] }
+      endDrains(now, &outputs)
       release(&outputs)
     case .report(let id, let reports): accept(reports, from: id, now, &outputs)
     case .resync(let id): sendAll(id, &outputs)

@@ -176,8 +176,10 @@ struct View: Sendable {
     }
     // A service on its way out answers no port: the next one may have it.
     let ports = service.pendingDelete ? [] : service.endpoint.ports.filter { ($0.publishMode ?? .ingress) == .ingress }
-    return ServiceRecord(
+    var record = ServiceRecord(
       id: id, name: service.name, names: names, mode: spec.endpointMode, virtualIPs: service.endpoint.virtualIPs, ports: ports)
+    if spec.labels?[TrafficDistribution.label] == TrafficDistribution.preferSameNode.rawValue { record.prefersSameNode = true }
+    return record
   }
 
   func endpoint(_ id: TaskID, _ network: NetworkID) -> EndpointRecord? {

@@ -79,6 +79,9 @@ extension ServiceEdits {
 
   private static func checkTemplate(_ spec: ServiceSpec) throws(EditError) {
     let image = spec.taskTemplate.containerSpec.image
+    if let value = spec.labels?[TrafficDistribution.label], TrafficDistribution(rawValue: value) == nil {
+      throw .invalid("service \(spec.name): the label \(TrafficDistribution.label) is PreferSameNode or absent, not '\(value)'")
+    }
     if image.isEmpty { throw .invalid("service \(spec.name): no image is given") }
     do { _ = try ImageReference(image) } catch { throw .invalid("service \(spec.name): \(error)") }
     if spec.mode?.replicatedJob != nil || spec.mode?.globalJob != nil {

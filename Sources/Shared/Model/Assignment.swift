@@ -85,6 +85,8 @@ public struct ServiceRecord: Hashable, Sendable, Codable {
   public var virtualIPs: [NetworkAttachment]
   /// Published through the ingress network: every host forwards them to the service's endpoints there.
   public var ports: [PortConfig]
+  /// New connections of a host go to the tasks on it, as long as one is ready; nil: no.
+  public var prefersSameNode: Bool?
   public init(
     id: ServiceID, name: String, names: [NetworkID: [String]], mode: EndpointSpec.Mode, virtualIPs: [NetworkAttachment], ports: [PortConfig]
   ) {

@@ -372,6 +372,13 @@ extension ContainerSpec {
   public static let defaultStopGracePeriod: Nanoseconds = 10_000_000_000
 }
 
+/// A service's label that says where connections to its virtual IPs and ports go, in the words of Kubernetes' `trafficDistribution`.
+public enum TrafficDistribution: String, Sendable {
+  public static let label = "orch.traffic-distribution"
+  /// To tasks on the caller's own host (of published ports: the host that was called), as long as one is ready; else to any.
+  case preferSameNode = "PreferSameNode"
+}
+
 public enum StackLabel {
   /// Docker's label on everything a stack made.
   public static let namespace = "com.docker.stack.namespace"

@@ -182,6 +182,24 @@ struct RulesetTests {
       ])
   }
 
+  @Test("a service that prefers its callers' host is called there while a task of it is ready, and elsewhere when none is")
+  func sameNode() {
+    var cluster = Cluster(hosts: 2)
+    cluster.place(1, on: 1)
+    cluster.place(2, on: 2)
+    cluster.place(3, on: 2)
+    func called(from host: Int, prefers: Bool? = true) -> [IPv4Address]? {
+      var world = cluster.world(host)
+      world.services[0].prefersSameNode = prefers
+      return Ruleset.balancing(in: world, on: [cluster.web], ready: world.readyEndpoints()).virtual[cluster.virtualIP]
+    }
+    #expect(called(from: 1) == [address("10.77.0.11")])
+    #expect(called(from: 2) == [address("10.77.0.12"), address("10.77.0.13")])
+    #expect(called(from: 1, prefers: nil)?.count == 3)
+    cluster.place(1, on: 1, ready: false)
+    #expect(called(from: 1) == [address("10.77.0.12"), address("10.77.0.13")])
+  }
+
   @Test("what came in by ingress is answered to the host it came from; other networks have no such rule")
   func arrival() {
     let cluster = Cluster(hosts: 2)
@@ -206,7 +224,7 @@ struct RulesetTests {
     #expect(text.contains("dnat to numgen random mod 2 map { 0 : 10.255.0.11, 1 : 10.255.0.12 }:80"))
     #expect(text.split(separator: "masquerade").count == 3, "containers' own calls and what goes out of the cluster, nothing else: \(text)")
     #expect(text.contains("udp dport 4789 @th,96,24 vmap { 4096 : jump vxlan-4096, 4097 : jump vxlan-4097, 4098 : jump vxlan-4098 }"))
-    #expect(text.contains("chain vxlan-4096 {\n    ip saddr != { 192.168.77.2 } counter drop\n"))
+    #expect(text.contains("chain vxlan-4096 {\n    ip saddr != { 192.168.77.2 } counter counter name \"strangers\" drop\n"))
     #expect(text.contains("iifname { \"orbr4098\" } drop"))
     #expect(text.contains("oifname != \"orbr*\" ip saddr { 10.255.0.0/24, 10.77.0.0/24 } masquerade"))
     let without = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: [PublishedPort(protocol: .tcp, number: 8080)]).fresh

@@ -413,8 +413,12 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     _ = dispatcher.step(.applied(SessionID(2), 2), state: state, now: at(1))
     var other = dispatcher
     #expect(told(other.step(.disconnected(SessionID(3)), state: state, now: at(2))) == .shutdown)
-    _ = dispatcher.step(.heartbeat(SessionID(1)), state: state, now: at(2.9))
-    #expect(told(dispatcher.step(.tick, state: state, now: at(3))) == .shutdown)
+    for number in 1...3 { _ = dispatcher.step(.heartbeat(SessionID(UInt64(number))), state: state, now: at(2.9)) }
+    let late = dispatcher.step(.tick, state: state, now: at(3))
+    #expect(told(late) == .shutdown)
+    // And who did not answer is said.
+    let warnings = late.compactMap { output -> String? in if case .warning(let text) = output { text } else { nil } }
+    #expect(warnings.count == 1 && warnings[0].contains("though \(state.nodes[NodeID(value: 3)]!.hostname) did not say"), "\(warnings)")
   }
 
   @Test("a task that ends by itself meanwhile, or is removed, is told of as ever")

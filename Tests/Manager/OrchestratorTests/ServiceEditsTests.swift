@@ -11,6 +11,7 @@ import Testing
       ("reference", "'Bad Image!!' is not an image's name"), ("replicas", "more than the 10000"),
       ("constraint", "neither == nor !="), ("network", "network nowhere not found"), ("ratio", "must be between 0 and 1"),
       ("memory", "below the 4 MiB"), ("dnsrr", "need endpoint mode vip"), ("twice", "port 80/tcp is published twice"),
+      ("label", "orch.traffic-distribution is PreferSameNode or absent, not 'local'"),
     ])
   func refusals(_ what: String, _ expected: String) throws {
     var world = World(nodes: 1)
@@ -32,6 +33,7 @@ import Testing
           limits.memoryBytes = 1024
           spec.taskTemplate.resources = ResourceRequirements(limits: limits)
         case "dnsrr": spec.endpointSpec = EndpointSpec(mode: .dnsrr, ports: [PortConfig(targetPort: 80, publishedPort: 80)])
+        case "label": spec.labels = [TrafficDistribution.label: "local"]
         case "twice":
           spec.endpointSpec = EndpointSpec(
             ports: [PortConfig(targetPort: 80, publishedPort: 80), PortConfig(targetPort: 81, publishedPort: 80)])
