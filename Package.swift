@@ -61,7 +61,7 @@ let shared: [Target] = [
   room(
     "Transport", "Shared/Transport",
     ["Model", "Wire", "Identity", protobuf, nioSSL, log, deque, .product(name: "NIOTLS", package: "swift-nio")] + nio),
-  room("Telemetry", "Shared/Telemetry", [log]),
+  room("Telemetry", "Shared/Telemetry", ["LinuxSystem", log]),
   room("LinuxSystem", "Shared/LinuxSystem", ["CLinux", "CCap"]),
   room("Netlink", "Shared/Netlink", ["LinuxSystem", "CLinux"]),
   room("TreeArchive", "Shared/TreeArchive", ["LinuxSystem", "CLinux"]),
@@ -184,6 +184,7 @@ let testTargets: [Target] = [
   tests("Runtime", "Agent", ["LinuxSystem", "Cgroups", "Seccomp", "Model"]),
   tests("AgentImage", "Agent", ["LinuxSystem", "CLinux", "CZlib", "CZstd", "Model", crypto]),
   tests("Build", "Agent", ["LinuxSystem", "Model", "AgentImage", "Runtime", "Cgroups", "TreeArchive", log]),
+  tests("Telemetry", "Shared", ["LinuxSystem"]),
   tests("DNS", "Agent", ["Model", "LinuxSystem", log]),
   tests("AgentNetwork", "Agent", ["Model", "Netlink", "LinuxSystem", log]),
   tests("AgentVolume", "Agent", ["LinuxSystem", "CLinux", "Model"]),
@@ -201,7 +202,9 @@ let benchmarks: [Target] = [
     name: "consensus-bench",
     dependencies: [
       "Model", "Surroundings", "Raft", "Store", "Wire", "Consensus", "Scheduler", "Orchestrator", "Identity", "Transport", log, protobuf,
-    ] + nio, path: "Benchmarks/consensus/Sources", swiftSettings: strict)
+    ] + nio, path: "Benchmarks/consensus/Sources", swiftSettings: strict),
+  .executableTarget(
+    name: "network-bench", dependencies: ["Model", "AgentNetwork", "DNS", log], path: "Benchmarks/network/Sources", swiftSettings: strict),
 ]
 
 let package = Package(

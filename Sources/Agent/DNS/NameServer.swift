@@ -19,6 +19,10 @@ public final class NameServer: Sendable {
   }
   deinit { loop.push(.finish) }
 
+  /// Of questions, since this server began: answered by the zone, by an answer of the host's servers that was kept, by asking them; those that no
+  /// server answered or for which there was no room (SERVFAIL), and what was no question.
+  public var counts: (answered: UInt64, kept: UInt64, forwarded: UInt64, failed: UInt64, malformed: UInt64) { loop.counters.values }
+
   /// From the next question on.
   public func update(_ zone: Zone) { loop.update(zone) }
 
@@ -38,6 +42,9 @@ public final class NameServer: Sendable {
       let descriptor = socket(AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
       guard descriptor >= 0 else { throw SystemError("open", "DNS socket", Errno(errno)) }
       var on: Int32 = 1
+      // A burst of questions waits while another container's are answered; beyond the kernel's bound for others (CAP_NET_ADMIN).
+      var room: Int32 = 1 << 20
+      if kind == SOCK_DGRAM { setsockopt(descriptor, SOL_SOCKET, SO_RCVBUFFORCE, &room, 4) }
       if kind == SOCK_STREAM { setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, 4) }
       guard withSocketAddress(address, 53, { bind(descriptor, $0, $1) }) == 0, kind == SOCK_DGRAM || listen(descriptor, 64) == 0 else {
         let error = errno

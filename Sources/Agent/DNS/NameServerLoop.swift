@@ -49,6 +49,16 @@ final class NameServerLoop: @unchecked Sendable {
     var deadline: Int64
   }
 
+  /// Written by the thread alone.
+  final class Counters: Sendable {
+    let answered = Atomic<UInt64>(0), kept = Atomic<UInt64>(0), forwarded = Atomic<UInt64>(0), failed = Atomic<UInt64>(0),
+      malformed = Atomic<UInt64>(0)
+    var values: (UInt64, UInt64, UInt64, UInt64, UInt64) {
+      func value(_ counter: borrowing Atomic<UInt64>) -> UInt64 { counter.load(ordering: .relaxed) }
+      return (value(answered), value(kept), value(forwarded), value(failed), value(malformed))
+    }
+  }
+  let counters = Counters()
   private let inbox = Mutex<[Command]>([])
   private let wake: Int32
   private let epoll: Int32
@@ -198,6 +208,7 @@ final class NameServerLoop: @unchecked Sendable {
       let version = zone.withLock { $0.version }
       let question = Array(buffer[min(2, count)..<count])
       if let answer = served[task]?.prepared.answer(question, turn: turn, version: version) {
+        counters.answered.add(1, ordering: .relaxed)
         // The id that was asked with is in the buffer already.
         buffer.replaceSubrange(2..<answer.count, with: answer[2...])
         sendBuffer(answer.count, descriptor, &asker)
@@ -205,6 +216,7 @@ final class NameServerLoop: @unchecked Sendable {
       }
       let bytes = Array(buffer[..<count])
       guard let query = try? Message(bytes) else {
+        counters.malformed.add(1, ordering: .relaxed)
         if let answer = formatError(bytes) { send(answer, descriptor, asker) }
         continue
       }
@@ -212,14 +224,17 @@ final class NameServerLoop: @unchecked Sendable {
       switch zone.resolve(query, from: client, turn: turn) {
       case .ignore: break
       case .answer(let message):
+        counters.answered.add(1, ordering: .relaxed)
         let answer = message.encoded(limit: Self.limit(query))
         if known == version { served[task]?.prepared.keep(answer, to: question, turn: turn, of: message.answers.count) }
         send(answer, descriptor, asker)
       case .forward:
         let upstreams = upstreams()
         if let answer = forwarded.answer(bytes, at: now()) {
+          counters.kept.add(1, ordering: .relaxed)
           send(fits(answer, bytes) ? answer : Self.cut(answer, query), descriptor, asker)
         } else {
+          counters.forwarded.add(1, ordering: .relaxed)
           ask(Pending(task: task, asker: asker, query: bytes, rest: upstreams.order(turn: turn)[...], deadline: 0))
         }
       }
@@ -349,12 +364,16 @@ final class NameServerLoop: @unchecked Sendable {
       let zone = zone.withLock { $0.zone }
       switch zone.resolve(query, from: client, turn: turn) {
       case .ignore: break
-      case .answer(let message): reply(message.encoded(), to: descriptor)
+      case .answer(let message):
+        counters.answered.add(1, ordering: .relaxed)
+        reply(message.encoded(), to: descriptor)
       case .forward:
         _ = upstreams()
         if let answer = forwarded.answer(bytes, at: now()) {
+          counters.kept.add(1, ordering: .relaxed)
           reply(answer, to: descriptor)
         } else {
+          counters.forwarded.add(1, ordering: .relaxed)
           fetch(bytes, for: .connection(connection.number))
         }
       }
@@ -383,6 +402,7 @@ final class NameServerLoop: @unchecked Sendable {
   // MARK: Errors
 
   private func failure(_ query: [UInt8]) -> [UInt8] {
+    counters.failed.add(1, ordering: .relaxed)
     guard let query = try? Message(query) else { return [] }
     var answer = Message(id: query.id)
     answer.isResponse = true

@@ -75,9 +75,24 @@ public struct Zone: Sendable {
     return nil
   }
 
+  /// `Name(name)?.key`, without taking the usual name apart: there are tens of thousands of them at each change.
+  private static func key(_ name: String) -> String? {
+    var label = 0
+    for byte in name.utf8 {
+      if byte == UInt8(ascii: ".") {
+        if label == 0 { return Name(name)?.key }
+        label = 0
+      } else {
+        label += 1
+        if label > 63 || byte >= 128 || Name.lower(byte) != byte { return Name(name)?.key }
+      }
+    }
+    return label == 0 || name.utf8.count > 253 ? Name(name)?.key : name
+  }
+
   /// Two services may have one alias: both answer.
   private mutating func add(_ name: String, on network: NetworkID, _ addresses: [IPv4Address], rotates: Bool = true) {
-    guard let key = Name(name)?.key else { return }
+    guard let key = Self.key(name) else { return }
     var entry = names[network]?[key] ?? Entry(rotates: rotates)
     for address in addresses where !entry.addresses.contains(address) { entry.addresses.append(address) }
     if entry.addresses.count > 1 { entry.rotates = true }

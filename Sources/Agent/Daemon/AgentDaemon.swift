@@ -31,6 +31,10 @@ struct AgentDaemon {
     }
     await rooms.network.whenPortFreed(compare)
     await rooms.network.whenDrifted(compare)
+    if let address = options.metricsAddress {
+      let server = try MetricsServer(address) { await rooms.metrics() }
+      log.info("metrics at port \(server.port) of \(address)")
+    }
     await recover(agent, rooms, log)
 
     let router = Router()

@@ -36,6 +36,10 @@ struct OrchAgent: AsyncParsableCommand {
     var imageHighWater = 85
     @Option(help: "Percent of the disk to come down to then.") var imageLowWater = 80
     @Option(help: "Folder of this host's manager, if it has one: both are one node then.") var managerStateDir = "/var/lib/orch/manager"
+    @Option(
+      name: .customLong("metrics-addr"),
+      help: ArgumentHelp("Answer Prometheus at http://ADDRESS:PORT/metrics, whoever asks; default: nobody listens.", valueName: "ADDRESS:PORT"))
+    var metricsAddress: String?
     @Option(help: "trace, debug, info, notice, warning or error; also ORCH_LOG.") var logLevel: String?
 
     func validate() throws {

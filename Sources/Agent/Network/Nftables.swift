@@ -7,6 +7,29 @@ enum Nftables {
   /// libnftables keeps global state: one caller at a time in the process.
   private static let one = Mutex<Void>(())
 
+  /// Contexts whose commands are done. Freeing one closes its socket, which waits until the kernel has let go of what it replaced: a grace period of
+  /// RCU, 10 to 20 ms, though the rules hold since the command returned. So they are freed together, when every namespace has its rules.
+  private struct Done: @unchecked Sendable { var contexts: [OpaquePointer] = [] }
+  private static let done = Mutex(Done())
+  private static let doneMax = 64
+
+  /// Frees what is done; waits for the kernel.
+  static func release() {
+    let contexts = done.withLock { done in
+      defer { done.contexts = [] }
+      return done
+    }
+    one.withLock { _ in for context in contexts.contexts { nft_ctx_free(context) } }
+  }
+
+  private static func finish(_ context: OpaquePointer) {
+    let isFull = done.withLock { done in
+      done.contexts.append(context)
+      return done.contexts.count > doneMax
+    }
+    if isFull { release() }
+  }
+
   /// - Parameter before: what is loaded; nil: an agent before this one may have loaded something.
   /// - Parameter more: commands of the last transaction, behind the table's.
   static func load(_ table: RuleTable, before: RuleTable?, more: String = "", object: String) throws(NetworkProblem) {
@@ -43,12 +66,15 @@ enum Nftables {
   }
 
   /// Whether a flow of datagrams was translated in this namespace since its table was made; nil: not known.
-  static func hasTranslatedDatagrams() -> Bool? {
+  static func hasTranslatedDatagrams() -> Bool? { packets("datagrams").map { $0 != 0 } }
+
+  /// What a counter of the table `ip orch` counted; nil: there is none.
+  static func packets(_ counter: String) -> UInt64? {
     // "		packets 0 bytes 0"
-    guard let words = list("counter ip orch datagrams")?.split(whereSeparator: \.isWhitespace), let index = words.firstIndex(of: "packets"),
+    guard let words = list("counter ip orch \(counter)")?.split(whereSeparator: \.isWhitespace), let index = words.firstIndex(of: "packets"),
       index + 1 < words.count
     else { return nil }
-    return words[index + 1] != "0"
+    return UInt64(words[index + 1])
   }
 
   private static func list(_ what: String) -> String? {
@@ -63,14 +89,15 @@ enum Nftables {
   }
 
   static func run(_ text: String, object: String) throws(NetworkProblem) {
-    let message: String? = one.withLock { _ in
-      guard let context = nft_ctx_new(UInt32(NFT_CTX_DEFAULT)) else { return "no nftables context" }
-      defer { nft_ctx_free(context) }
+    struct Context: @unchecked Sendable { var pointer: OpaquePointer? }
+    let (message, context) = one.withLock { _ -> (String?, Context) in
+      guard let context = nft_ctx_new(UInt32(NFT_CTX_DEFAULT)) else { return ("no nftables context", Context()) }
       nft_ctx_buffer_output(context)
       nft_ctx_buffer_error(context)
-      guard nft_run_cmd_from_buffer(context, text) != 0 else { return nil }
-      return nft_ctx_get_error_buffer(context).map { String(cString: $0) } ?? "refused"
+      guard nft_run_cmd_from_buffer(context, text) != 0 else { return (nil, Context(pointer: context)) }
+      return (nft_ctx_get_error_buffer(context).map { String(cString: $0) } ?? "refused", Context(pointer: context))
     }
+    if let context = context.pointer { finish(context) }
     if let message { throw NetworkProblem("nftables rules of \(object)", message.split(separator: "\n").first.map(String.init) ?? message) }
   }
 }

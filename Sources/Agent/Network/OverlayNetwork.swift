@@ -142,6 +142,11 @@ public actor OverlayNetwork {
   /// What others changed of ours on this host and was repaired, by kind ("link", "address", "forwarding", "port", "rules"), since this agent began.
   public var repairs: [String: UInt64] { host.memory.withLock { $0.repairs } }
 
+  /// VXLAN packets of our networks that came from hosts which are not on them, and were dropped; 0 anew when the table was made anew.
+  public var strangers: UInt64 {
+    get async { (try? await thread.run { Nftables.packets("strangers") }).flatMap { $0 } ?? 0 }
+  }
+
   /// Which of these a process of this host has; asked before a service that publishes them is made.
   public func conflicts(on ports: [PortConfig]) async throws -> [NodeDescription.PortConflict] {
     let wanted = Set(ports.compactMap(PublishedPort.init))
@@ -179,9 +184,13 @@ public actor OverlayNetwork {
       throw error
     }
     forget(departed)
+    release()
     done = max(done, upTo)
     return problems
   }
+
+  /// Nobody waits for it.
+  private func release() { Task { [flows = host.flows] in try? await flows.run { Nftables.release() } } }
 
   /// Makes the task's namespace with an interface for each attachment (eth0, eth1, …), routes and virtual IPs; ready when it returns.
   /// A task that is attached already is made anew. Throws when a network is not assigned to this node, or a host port is taken.
@@ -191,6 +200,7 @@ public actor OverlayNetwork {
     world.containers[network.task] = network
     let host = self.host
     let namespace = try await thread.run { [world] in try host.attach(network, in: world) }
+    release()
     containers[network.task] = network
     // An `apply` between the two lines above did not know the container.
     if !network.hostPorts.isEmpty || desired.services != world.services || desired.endpoints != world.endpoints { _ = try await reconcile() }
@@ -226,6 +236,9 @@ public actor OverlayNetwork {
     containers = [:]
     desired = NetworkWorld()
     desired.underlay = host.configuration.underlayAddress
-    try await thread.run { [host] in try host.removeAll(all) }
+    try await thread.run { [host] in
+      defer { Nftables.release() }
+      try host.removeAll(all)
+    }
   }
 }

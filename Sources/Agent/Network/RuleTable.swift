@@ -37,9 +37,9 @@ struct RuleTable: Equatable, Sendable {
   }
 
   /// What keeps its content when rules are replaced: who is gone since a short while (Ruleset.stale; the kernel forgets by itself), and how many
-  /// flows of datagrams were translated.
+  /// flows of datagrams were translated, and how many VXLAN packets came from hosts that are not on their network.
   private static let objects =
-    Balancing.objects + "  set lingering {\n    type ipv4_addr\n    flags timeout\n  }\n  counter datagrams {\n  }\n"
+    Balancing.objects + "  counter strangers {\n  }\n" + "  set lingering {\n    type ipv4_addr\n    flags timeout\n  }\n  counter datagrams {\n  }\n"
 
   /// Those that are in the set already keep their time (from Linux 6.12 on they begin anew).
   static func linger(_ addresses: Set<IPv4Address>, for time: Duration) -> String {

@@ -128,7 +128,7 @@ enum Ruleset {
   private static func members(_ world: NetworkWorld) -> (chains: [RuleTable.Chain], guarding: [String]) {
     let chains = world.networks.map { network in
       let peers = network.peers.map { "\($0.underlay)" }
-      return chain("vxlan-\(network.vni)", "", [(peers.isEmpty ? "" : "ip saddr != \(set(peers)) ") + "counter drop"])
+      return chain("vxlan-\(network.vni)", "", [(peers.isEmpty ? "" : "ip saddr != \(set(peers)) ") + "counter counter name \"strangers\" drop"])
     }
     let guarding = Dictionary(grouping: world.networks, by: \.dataPathPort).sorted { $0.key < $1.key }.flatMap { port, networks in
       vmap("udp dport \(port) @th,96,24", networks.map { ("\($0.vni)", "jump vxlan-\($0.vni)") }.sorted { $0.0 < $1.0 })

@@ -1,0 +1,125 @@
+// Traffic for bench.py, the same for orch and for what it is compared with.
+// traffic server PORT                      echoes TCP and UDP until killed
+// traffic rtt tcp|udp ADDRESS PORT SECONDS   64 bytes to and fro, one at a time; prints: trips/s p50 p99 (us)
+// traffic connect ADDRESS PORT SECONDS WORKERS   connect, 1 byte to and fro, reset; prints: connections/s p50 p99 (us)
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
+static void die(const char *what) { perror(what); exit(1); }
+static struct sockaddr_in at(const char *address, int port) {
+  struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+  inet_pton(AF_INET, address, &a.sin_addr);
+  return a;
+}
+static void patient(int s) { struct timeval t = {2, 0}; setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t); setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t); }
+
+static void server(int port) {
+  int on = 1, tcp = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), udp = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), e = epoll_create1(0);
+  struct sockaddr_in a = at("0.0.0.0", port);
+  setsockopt(tcp, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (bind(tcp, (void *)&a, sizeof a) || listen(tcp, 4096) || bind(udp, (void *)&a, sizeof a)) die("bind");
+  struct epoll_event v = {.events = EPOLLIN, .data.fd = tcp}, events[64];
+  epoll_ctl(e, EPOLL_CTL_ADD, tcp, &v);
+  v.data.fd = udp;
+  epoll_ctl(e, EPOLL_CTL_ADD, udp, &v);
+  char bytes[65536];
+  for (;;) {
+    int count = epoll_wait(e, events, 64, -1);
+    for (int i = 0; i < count; i++) {
+      int s = events[i].data.fd;
+      if (s == tcp) {
+        for (int c; (c = accept4(tcp, 0, 0, SOCK_NONBLOCK)) >= 0;) {
+          setsockopt(c, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+          v.data.fd = c;
+          epoll_ctl(e, EPOLL_CTL_ADD, c, &v);
+        }
+      } else if (s == udp) {
+        struct sockaddr_in from;
+        socklen_t size = sizeof from;
+        ssize_t n;
+        while (size = sizeof from, (n = recvfrom(udp, bytes, sizeof bytes, 0, (void *)&from, &size)) >= 0) sendto(udp, bytes, n, 0, (void *)&from, size);
+      } else {
+        ssize_t n = read(s, bytes, sizeof bytes);
+        if (n <= 0 && !(n < 0 && errno == EAGAIN)) close(s);
+        else if (n > 0 && write(s, bytes, n) != n) close(s);
+      }
+    }
+  }
+}
+
+enum { MOST = 2000000 };
+static int order(const void *a, const void *b) { float x = *(const float *)a, y = *(const float *)b; return (x > y) - (x < y); }
+static void tell(float *times, long count, double seconds) {
+  if (count == 0) { fprintf(stderr, "nothing came back\n"); exit(1); }
+  qsort(times, count, sizeof *times, order);
+  printf("%.1f %.1f %.1f\n", count / seconds, times[count / 2], times[count * 99 / 100]);
+}
+
+int main(int n, char **v) {
+  if (n == 3 && !strcmp(v[1], "server")) server(atoi(v[2]));
+  if (n == 6 && !strcmp(v[1], "rtt")) {
+    int udp = !strcmp(v[2], "udp"), on = 1, s = socket(AF_INET, udp ? SOCK_DGRAM : SOCK_STREAM, 0);
+    struct sockaddr_in a = at(v[3], atoi(v[4]));
+    patient(s);
+    if (connect(s, (void *)&a, sizeof a)) die("connect");
+    if (!udp) setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    float *times = malloc(MOST * sizeof *times);
+    char bytes[64] = {0};
+    long count = 0;
+    double begin = now(), end = begin + atof(v[5]), t = begin;
+    while (t < end && count < MOST) {
+      if (send(s, bytes, 64, 0) != 64 || recv(s, bytes, 64, udp ? 0 : MSG_WAITALL) != 64) die("trip");
+      double u = now();
+      times[count++] = (u - t) * 1e6;
+      t = u;
+    }
+    tell(times, count, t - begin);
+    return 0;
+  }
+  if (n == 6 && !strcmp(v[1], "connect")) {
+    int workers = atoi(v[5]);
+    struct sockaddr_in a = at(v[2], atoi(v[3]));
+    long each = MOST / workers;
+    float *times = mmap(0, MOST * sizeof *times, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    long *counts = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    double seconds = atof(v[4]), begin = now();
+    for (int w = 0; w < workers; w++) {
+      if (fork() == 0) {
+        struct linger reset = {1, 0};
+        char byte = 1;
+        for (double t = now(); t < begin + seconds && counts[w] < each;) {
+          int s = socket(AF_INET, SOCK_STREAM, 0);
+          patient(s);
+          setsockopt(s, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+          if (connect(s, (void *)&a, sizeof a) || send(s, &byte, 1, 0) != 1 || recv(s, &byte, 1, 0) != 1) die("connection");
+          close(s);
+          double u = now();
+          times[w * each + counts[w]++] = (u - t) * 1e6;
+          t = u;
+        }
+        _exit(0);
+      }
+    }
+    int status, failed = 0;
+    while (wait(&status) > 0) failed |= status;
+    if (failed) return 1;
+    double took = now() - begin;
+    long count = 0;
+    for (int w = 0; w < workers; w++) { memmove(times + count, times + w * each, counts[w] * sizeof *times); count += counts[w]; }
+    tell(times, count, took);
+    return 0;
+  }
+  fprintf(stderr, "usage: traffic server PORT | rtt tcp|udp ADDRESS PORT SECONDS | connect ADDRESS PORT SECONDS WORKERS\n");
+  return 2;
+}
