@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -111,6 +112,9 @@ int main(void) {
       double delay = atof(setting("STOP_DELAY", "0"));
       say("stopping");
       if (delay > 0) usleep((useconds_t)(delay * 1e6));
+      // Who is connected already and waits in the listener's queue would be reset by its end: answered first.
+      fcntl(listener, F_SETFL, O_NONBLOCK);
+      for (int client; (client = accept4(listener, NULL, NULL, SOCK_CLOEXEC)) >= 0;) answer(client, host, version);
       return 0;
     }
     if (entries[1].revents) {
