@@ -64,7 +64,8 @@ struct Orch: AsyncParsableCommand {
       CommandGroup(
         name: "The cluster",
         subcommands: [
-          Nodes.self, NodeCommand.self, Managers.self, ManagerCommand.self, Networks.self, Volumes.self, Secrets.self, SecretCommand.self,
+          Nodes.self, NodeCommand.self, Managers.self, ManagerCommand.self, Networks.self, NetworkCommand.self, Volumes.self, Secrets.self,
+          SecretCommand.self,
           Configs.self, ConfigCommand.self, ImageCommand.self, Build.self, JoinToken.self, CertificateCommand.self, Backup.self, Restore.self,
           Dev.self,
         ]),

@@ -9,21 +9,23 @@ struct Networks: AsyncParsableCommand {
   @OptionGroup var connection: Connection
   @OptionGroup var list: ListOptions
 
-  func run() async throws {
-    let networks = try await connection.client().get("/networks", as: [NetworkInspect].self)
-    var table = Table([
-      .init("ID", "NETWORK ID"), .init("Name", "NAME", flexible: true), .init("Driver", "DRIVER"), .init("Scope", "SCOPE"), .init("Subnet", "SUBNET"),
-      .init("Internal", nil), .init("IPv6", nil), .init("Labels", nil), .init("CreatedAt", nil),
+  func run() async throws { try await listNetworks(connection, list) }
+}
+
+func listNetworks(_ connection: Connection, _ list: ListOptions) async throws {
+  let networks = try await connection.client().get("/networks", as: [NetworkInspect].self)
+  var table = Table([
+    .init("ID", "NETWORK ID"), .init("Name", "NAME", flexible: true), .init("Driver", "DRIVER"), .init("Scope", "SCOPE"), .init("Subnet", "SUBNET"),
+    .init("Internal", nil), .init("IPv6", nil), .init("Labels", nil), .init("CreatedAt", nil),
+  ])
+  for network in networks {
+    table.add([
+      list.short(network.id), network.name, network.driver, network.scope, network.ipam.config?.first?.subnet ?? "", String(network.internalOnly),
+      String(network.enableIPv6), network.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: ","),
+      network.created.description,
     ])
-    for network in networks {
-      table.add([
-        list.short(network.id), network.name, network.driver, network.scope, network.ipam.config?.first?.subnet ?? "", String(network.internalOnly),
-        String(network.enableIPv6), network.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: ","),
-        network.created.description,
-      ])
-    }
-    list.show(table, ids: networks.map { list.short($0.id) })
   }
+  list.show(table, ids: networks.map { list.short($0.id) })
 }
 
 struct Volumes: AsyncParsableCommand {

@@ -37,6 +37,11 @@ extension Allocator {
     return ids
   }
 
+  /// Takes back what was given to a task that gets no place after all.
+  public mutating func withdraw(_ attachments: [NetworkAttachment], from task: TaskID) {
+    for attachment in attachments { release(attachment, .task(task)) }
+  }
+
   private mutating func attach(
     _ networks: [NetworkID], _ owner: Owner, keeping: [NetworkAttachment], state: ClusterState
   ) throws(AllocationRefusal) -> [NetworkAttachment] {
@@ -46,7 +51,8 @@ extension Allocator {
         given.append(kept)
         continue
       }
-      guard let address = spaces[id]?.take(owner) else {
+      let rests = resting.networks.contains(id)
+      guard !rests, let address = spaces[id]?.take(owner, resting: resting.addresses[id] ?? []) else {
         for attachment in given where !keeping.contains(attachment) { release(attachment, owner) }
         throw AllocationRefusal(noAddress(on: id, state: state))
       }
@@ -58,6 +64,14 @@ extension Allocator {
   private func noAddress(on id: NetworkID, state: ClusterState) -> String {
     guard let network = state.networks[id] else { return "network \(id) does not exist any more: update the service" }
     guard let space = spaces[id] else { return "network \(network.name) has no subnet yet" }
+    if resting.networks.contains(id) {
+      return "network \(network.name) gives no address until its hosts have told the new leader that they dropped what was freed before (5 s at most)"
+    }
+    let atRest = (resting.addresses[id]?.count ?? 0) + space.released.count
+    if atRest > 0 {
+      return "network \(network.name) has no free address (\(space.owners.count) of \(space.prefix) are in use, \(atRest) just became free and are "
+        + "given again when every host has dropped them, 5 s at most): a larger subnet would not have to wait"
+    }
     return "network \(network.name) has no free address (\(space.owners.count) of \(space.prefix) are in use): give it a larger subnet"
   }
 

@@ -3,12 +3,17 @@ import Model
 extension Allocator {
   /// Everything anew from the rows. O(state).
   public mutating func reset(_ state: ClusterState) {
+    let resting = resting
     self = Allocator()
+    self.resting = resting
     for network in state.networks.values { observe(.network(old: nil, new: network)) }
     for service in state.services.values { observe(.service(old: nil, new: service)) }
     for node in state.nodes.values { observe(.node(old: nil, new: node)) }
     for task in state.tasks.values { observe(.task(old: nil, new: task)) }
   }
+
+  /// What was freed until now is in the log: whether it rests is told by `resting`.
+  public mutating func begin() { for id in spaces.keys where !spaces[id]!.released.isEmpty { spaces[id]!.released = [] } }
 
   /// Follows a change. Seeing the same one again (first tried on a copy, then applied) changes nothing.
   public mutating func observe(_ change: StateChange) {
@@ -40,8 +45,7 @@ extension Allocator {
     guard let prefix = network.subnet else { return }
     subnets[network.id] = prefix
     guard spaces[network.id]?.prefix != prefix else { return }
-    let gateway = network.spec.ipam?.config?.first?.gateway.flatMap { IPv4Address($0) }?.rawValue
-    spaces[network.id] = Space(prefix: prefix, cursor: prefix.first.rawValue + 2, gateway: gateway)
+    spaces[network.id] = Space(prefix, (try? DeclaredSubnet(network.spec)).flatMap { $0 })
   }
 
   private mutating func forget(_ network: Network) {
@@ -53,13 +57,18 @@ extension Allocator {
 
   private mutating func move(_ old: [NetworkAttachment], _ new: [NetworkAttachment], _ owner: Owner) {
     if old == new && !new.isEmpty && new.allSatisfy({ spaces[$0.network]?.owners[$0.address.rawValue] == owner }) { return }
-    for attachment in old where !new.contains(attachment) { release(attachment, owner) }
+    for attachment in old where !new.contains(attachment) && release(attachment, owner) {
+      spaces[attachment.network]?.released.insert(attachment.address.rawValue)
+    }
     for attachment in new { spaces[attachment.network]?.claim(attachment.address.rawValue, owner) }
   }
 
-  mutating func release(_ attachment: NetworkAttachment, _ owner: Owner) {
-    guard spaces[attachment.network]?.owners[attachment.address.rawValue] == owner else { return }
+  /// Whether it had it.
+  @discardableResult
+  mutating func release(_ attachment: NetworkAttachment, _ owner: Owner) -> Bool {
+    guard spaces[attachment.network]?.owners[attachment.address.rawValue] == owner else { return false }
     spaces[attachment.network]?.owners[attachment.address.rawValue] = nil
+    return true
   }
 
   /// Whether a task or a service still has an address on the network.
@@ -77,18 +86,28 @@ extension PortClaim {
 }
 
 extension Allocator.Space {
+  init(_ prefix: IPv4Prefix, _ declared: DeclaredSubnet?) {
+    let range = declared?.range ?? prefix
+    let first = max(prefix.first.rawValue + 2, range.first.rawValue)
+    let last = min(prefix.last.rawValue - 1, range.last.rawValue)
+    self.init(prefix: prefix, cursor: first, bounds: first...max(first, last))
+    reserved = Set((declared?.auxiliary ?? []).map(\.rawValue) + [declared?.gateway?.rawValue].compactMap { $0 })
+    // A range of the first two addresses or the broadcast alone has none to give.
+    if last < first { reserved.insert(first) }
+  }
+
   /// The first owner stays: two rows with one address can only come from outside, and the older one must keep it.
   mutating func claim(_ address: UInt32, _ owner: Allocator.Owner) {
     if owners[address] == nil { owners[address] = owner }
   }
 
-  /// The next free address after the one given last; nil when all are in use.
-  mutating func take(_ owner: Allocator.Owner) -> IPv4Address? {
-    let (first, last) = (prefix.first.rawValue + 2, prefix.last.rawValue - 1)
+  /// The next free address after the one given last; nil when all are in use or at rest.
+  mutating func take(_ owner: Allocator.Owner, resting: Set<IPv4Address>) -> IPv4Address? {
+    let (first, last) = (bounds.lowerBound, bounds.upperBound)
     var address = cursor
     for _ in 0...(last - first) {
       if address < first || address > last { address = first }
-      if owners[address] == nil, address != gateway {
+      if owners[address] == nil, !reserved.contains(address), !released.contains(address), !resting.contains(IPv4Address(address)) {
         owners[address] = owner
         cursor = address + 1
         return IPv4Address(address)

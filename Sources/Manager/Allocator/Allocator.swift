@@ -8,6 +8,7 @@ import Model
 // Invariants
 // - An address has one owner at a time. A task owns its addresses until it is terminal or its row is gone, whatever is desired of it.
 // - On every network the first address (.1) stays unused, and so do the network's own, the broadcast and the declared gateway.
+// - What nobody has is not given while it rests (`resting`), nor in the decision that frees it.
 // - Subnets do not overlap, VNIs and published ports are not given twice.
 //
 // It refuses to know why a task exists and where it should run.
@@ -46,9 +47,14 @@ public struct Allocator: Sendable {
   struct Space: Sendable {
     var prefix: IPv4Prefix
     var owners: [UInt32: Owner] = [:]
-    /// Where the search for a free one begins: a freed address rests until all others had their turn.
+    /// Where the search for a free one begins: a freed address waits until all others had their turn.
     var cursor: UInt32
-    var gateway: UInt32?
+    /// The first and the last that may be given.
+    var bounds: ClosedRange<UInt32>
+    /// Never given: the declared gateway and auxiliary addresses.
+    var reserved: Set<UInt32> = []
+    /// Freed by what is being decided.
+    var released: Set<UInt32> = []
   }
 
   var spaces: [NetworkID: Space] = [:]
@@ -56,6 +62,8 @@ public struct Allocator: Sendable {
   var vnis: [UInt32: NetworkID] = [:]
   var subnets: [NetworkID: IPv4Prefix] = [:]
   var ports: [PortClaim: ServiceID] = [:]
+  /// Somebody may still be sent to them.
+  public var resting = RestingAddresses()
   var nextPort: UInt16 = Allocator.dynamicPorts.lowerBound
   public internal(set) var ingress: NetworkID?
 

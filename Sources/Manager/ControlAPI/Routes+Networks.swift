@@ -17,7 +17,11 @@ extension ControlAPI {
     return .json(networks.sorted { $0.name < $1.name }.map { NetworkInspect($0) })
   }
 
-  func inspectNetwork(_ name: String) async throws -> APIResponse { .json(NetworkInspect(try await backend.state().lookUpNetwork(name))) }
+  func inspectNetwork(_ name: String) async throws -> APIResponse {
+    // Docker's clients look up what they attach a service to.
+    if name == Network.hostName || name == Network.noneName { return .json(NetworkInspect(predefined: name)) }
+    return .json(NetworkInspect(try await backend.state().lookUpNetwork(name)))
+  }
 
   func createNetwork(_ request: APIRequest) async throws -> APIResponse {
     var spec = try await JSON.body(NetworkSpec.self, of: request)
@@ -41,9 +45,6 @@ extension ControlAPI {
 /// What orch's overlay cannot do yet and must not drop in silence.
 func refuseUnsupported(_ spec: NetworkSpec) throws {
   if spec.ingress == true { throw APIError(501, "network \(spec.name): the ingress network is made by orch itself") }
-  if spec.options?["encrypted"] != nil {
-    throw APIError(501, "network \(spec.name): orch cannot encrypt networks yet: leave out the option encrypted")
-  }
 }
 
 extension ClusterState {

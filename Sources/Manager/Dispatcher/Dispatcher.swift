@@ -9,6 +9,7 @@ import Model
 // - What a session was sent, put together, is exactly the full set for its node at the last `changes`.
 // - An agent's word counts for tasks of its own node only, and only for states that are an agent's to write.
 // - A task that serves is told to stop once no agent sends anybody to it any more (`Drain`).
+// - An address that became free rests until no agent sends anybody to it any more (`Rest`).
 // - A node is said to be down once for each loss, by the leader, and only after its time of grace; not while most are silent (`Doubt`).
 //
 // It refuses to know what a task is for, where it should run, and how bytes travel.
@@ -92,6 +93,10 @@ public struct Dispatcher: Sendable {
   /// Nodes without a session that are down unless they connect until then.
   var awaited: [NodeID: Timestamp] = [:]
   var drains: [TaskID: Drain] = [:]
+  var rests: [Rest] = []
+  var inheritance = Inheritance()
+  /// What may not be given again yet.
+  public internal(set) var resting = RestingAddresses()
   var doubt: Doubt?
   /// The tick that was asked for.
   var wake: Timestamp?
@@ -110,6 +115,7 @@ public struct Dispatcher: Sendable {
       let until = now + (node.id == predecessor ? Self.predecessorGrace : Self.leadershipGrace)
       awaited[node.id] = again ? min(until, before.deadline(of: node.id).map { max($0, now + Self.reelectionGrace) } ?? until) : until
     }
+    inherit(now)
     var outputs: [DispatcherOutput] = []
     askForTick(&outputs)
     return outputs
@@ -131,7 +137,9 @@ public struct Dispatcher: Sendable {
     case .changes(let changes):
       closeRemoved(changes, &outputs)
       let leaving = drain(changes, now)
+      let before = view
       sendDifferences(changes, state, &outputs)
+      rest(changes, before: before, now)
       awaitDrain(of: leaving)
       release(&outputs)
       contradict(changes, &outputs)
@@ -140,10 +148,12 @@ public struct Dispatcher: Sendable {
       expire(now, &outputs)
       endDrains(now, &outputs)
       release(&outputs)
+      endRests(at: now)
     case .report(let id, let reports): accept(reports, from: id, now, &outputs)
     case .resync(let id): sendAll(id, &outputs)
     case .applied(let id, let sequence):
       sessions[id]?.applied = sequence
+      dropped(id, sequence)
       for (task, drain) in drains { if let awaited = drain.waits[id], awaited <= sequence { drains[task]!.waits[id] = nil } }
       release(&outputs)
     }
@@ -239,7 +249,8 @@ public struct Dispatcher: Sendable {
 
   /// Heartbeats only move deadlines later: the tick comes a little early then and asks again.
   private mutating func askForTick(_ outputs: inout [DispatcherOutput]) {
-    var earliest = [awaited.values.min(), drains.values.map(\.until).min()].compactMap { $0 }.min()
+    let inherited = inheritance.strangers.isEmpty ? nil : inheritance.until
+    var earliest = [awaited.values.min(), drains.values.map(\.until).min(), rests.map(\.until).min(), inherited].compactMap { $0 }.min()
     if wake == nil || (earliest.map { $0 < wake! } ?? false) || sessions.count == 1 {
       for session in sessions.values where !session.isSilent {
         earliest = min(earliest ?? .init(nanoseconds: .max), session.lastHeard + Self.heartbeatTimeout)

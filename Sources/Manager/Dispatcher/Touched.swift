@@ -63,6 +63,9 @@ struct Touched {
 
   private mutating func collect(node old: Node?, _ new: Node?, _ view: View) {
     let id = (new ?? old)!.id
+    if old?.description?.underlayMTU != new?.description?.underlayMTU || (old?.description == nil) != (new?.description == nil) {
+      for (network, nodes) in view.members { for node in nodes { add(.network(network), node) } }
+    }
     let before = old?.attachments ?? []
     let after = new?.attachments ?? []
     // Its own view of a network that it enters or leaves: everything there.

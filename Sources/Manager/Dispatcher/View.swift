@@ -13,6 +13,8 @@ struct View: Sendable {
   var draining: Set<TaskID> = []
   /// Networks under which a service is indexed.
   private var networksOfService = TreeDictionary<ServiceID, TreeSet<NetworkID>>()
+  /// How many hosts have a link of that MTU.
+  private var linkMTUs: [Int: Int] = [:]
 
   init() {}
 
@@ -41,6 +43,10 @@ struct View: Sendable {
 
   private mutating func index(node old: Node?, _ new: Node?) {
     let id = (new ?? old)!.id
+    if old?.linkMTU != new?.linkMTU {
+      if let mtu = old?.linkMTU { linkMTUs[mtu] = (linkMTUs[mtu] ?? 0) > 1 ? linkMTUs[mtu]! - 1 : nil }
+      if let mtu = new?.linkMTU { linkMTUs[mtu, default: 0] += 1 }
+    }
     if old?.attachments == new?.attachments { return }
     for attachment in old?.attachments ?? [] {
       members[attachment.network]?.remove(id)
@@ -149,7 +155,8 @@ struct View: Sendable {
       peers.append(.init(node: other, underlay: underlay, address: address))
     }
     peers.sort { $0.node < $1.node }
-    let mtu = network.spec.options?["com.docker.network.driver.mtu"].flatMap { Int($0) } ?? 1450
+    // One for all: a host with a larger one would send what a host with a smaller link cannot take, and nobody tells it.
+    let mtu = network.spec.mtu ?? (linkMTUs.keys.min() ?? NetworkSpec.linkMTU) - NetworkSpec.tunnelOverhead
     return NetworkAssignment(
       id: id, name: network.name, vni: vni, subnet: subnet, internalOnly: network.spec.internalOnly ?? false,
       ingress: network.spec.ingress ?? false, mtu: mtu, dataPathPort: state.cluster?.dataPathPort ?? 4789, nodeAddress: own, peers: peers)
@@ -190,4 +197,9 @@ struct View: Sendable {
       task: id, service: task.service, network: network, node: node.id, slot: task.slot, address: attachment.address, underlay: underlay,
       ready: task.isServing && (node.status.state == .ready || node.status.state == .unknown))
   }
+}
+
+extension Node {
+  /// nil until its agent has told of it.
+  fileprivate var linkMTU: Int? { description.map { max(NetworkSpec.tunnelOverhead + 576, $0.underlayMTU ?? NetworkSpec.linkMTU) } }
 }

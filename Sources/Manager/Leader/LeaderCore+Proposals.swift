@@ -6,6 +6,7 @@ extension LeaderCore {
   // MARK: - Reconciler: one decision in flight
 
   mutating func decide(_ now: Moment, _ outputs: inout [LeaderOutput], _ generator: inout some RandomNumberGenerator) {
+    if reconciler.learn(resting: dispatcher.resting) { isDue = true }
     guard case .none = flight, isDue || !changes.isEmpty else { return }
     isDue = false
     let seen = changes

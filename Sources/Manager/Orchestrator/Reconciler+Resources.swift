@@ -42,6 +42,7 @@ extension Reconciler {
       if refusedEndpoints.removeValue(forKey: service.id) != nil { dirty.insert(service.id) }
       if endpoint != service.endpoint { emit(.serviceEndpoint(service.id, endpoint), &plan) }
     } catch {
+      lacksAddresses = true
       refusedEndpoints[service.id] = error.description
     }
   }
@@ -58,9 +59,13 @@ extension Reconciler {
         for attachment in task.attachments where !networks.contains(attachment.network) { networks.append(attachment.network) }
       }
       networks = networks.filter { plan.world.networks[$0]?.subnet != nil }.sorted()
-      // On a full network the node stays without an address there; its next change tries again.
+      // On a full network the node stays without an address there until one is free.
       var attachments: [NetworkAttachment] = []
       for network in networks { attachments += (try? allocator.attachments(for: node, on: [network], state: plan.world)) ?? [] }
+      if attachments.count < networks.count {
+        lacksAddresses = true
+        unaddressed.insert(id)
+      }
       if attachments != node.attachments { emit(.nodeAttachments(id, attachments), &plan) }
     }
     dirtyNodes = []
@@ -104,12 +109,30 @@ extension Reconciler {
     for (task, node) in zip(tasks, placement.nodes) {
       do throws(AllocationRefusal) {
         let attachments = try allocator.attachments(for: task.id, spec: spec, state: plan.world)
+        do throws(AllocationRefusal) { try address(node, on: attachments.map(\.network), &plan) } catch {
+          allocator.withdraw(attachments, from: task.id)
+          throw error
+        }
         emit(.assignTask(task.id, node: node, attachments: attachments, status: assigned(now)), &plan)
       } catch {
+        lacksAddresses = true
         hold(task, error.description, &plan, now)
       }
     }
     for task in tasks.dropFirst(placement.nodes.count) { hold(task, placement.shortfall ?? "", &plan, now) }
+  }
+
+  /// A task's host needs an address of its own on each of the task's networks: without one the task could not start there.
+  private mutating func address(_ id: NodeID, on networks: [NetworkID], _ plan: inout Plan) throws(AllocationRefusal) {
+    guard let node = plan.world.nodes[id] else { return }
+    let own = Set(node.attachments.map(\.network))
+    if own.isSuperset(of: networks) { return }
+    do throws(AllocationRefusal) {
+      let attachments = try allocator.attachments(for: node, on: own.union(networks).sorted(), state: plan.world)
+      emit(.nodeAttachments(id, attachments), &plan)
+    } catch {
+      throw AllocationRefusal("\(error.description); host \(node.hostname) needs one of its own beside the task's")
+    }
   }
 
   func assigned(_ now: Timestamp) -> TaskStatus {

@@ -60,6 +60,9 @@ public struct Reconciler: Sendable {
   var updates: [ServiceID: UpdateProgress] = [:]
   var refusedNetworks: [NetworkID: String] = [:]
   var refusedEndpoints: [ServiceID: String] = [:]
+  /// Tasks, services or nodes went without an address.
+  var lacksAddresses = false
+  var unaddressed: Set<NodeID> = []
   /// Who waits for a service to be as far as its `depends_on` says.
   var waitedFor: [ServiceID: Set<ServiceID>] = [:]
 
@@ -67,9 +70,10 @@ public struct Reconciler: Sendable {
 
   /// Forgets everything and takes `state` as it is; the next `step` looks at every service. O(state).
   public mutating func reset(_ state: ClusterState) {
-    let limit = actionLimit
+    let (limit, resting) = (actionLimit, allocator.resting)
     self = Reconciler()
     actionLimit = limit
+    allocator.resting = resting
     allocator.reset(state)
     scheduler.reset(state)
     for network in state.networks.values { dirtyNetworks.insert(network.id) }
@@ -91,6 +95,7 @@ public struct Reconciler: Sendable {
     state: ClusterState, changes: [StateChange], now: Timestamp, generator: inout some RandomNumberGenerator
   ) -> Decision {
     for change in changes { note(change, state) }
+    allocator.begin()
     var plan = Plan(world: state, limit: actionLimit)
     allocateNetworks(&plan, now, &generator)
     for (id, at) in wakes where at <= now { dirty.insert(id) }
@@ -106,6 +111,19 @@ public struct Reconciler: Sendable {
     if checkStacks { removeUnusedNetworks(&plan) }
     orphan(&plan, now)
     return Decision(actions: plan.actions, conditions: plan.conditions, wakeAt: wakeTime(plan, now))
+  }
+
+  /// Which free addresses may not be given yet. Before `step`; true: what went without one is to be tried again.
+  public mutating func learn(resting: RestingAddresses) -> Bool {
+    let mayGive = allocator.resting.endings != resting.endings
+    allocator.resting = resting
+    guard mayGive, lacksAddresses else { return false }
+    lacksAddresses = false
+    dirty.formUnion(waiting.keys)
+    dirty.formUnion(refusedEndpoints.keys)
+    dirtyNodes.formUnion(unaddressed)
+    unaddressed = []
+    return true
   }
 
   private func wakeTime(_ plan: Plan, _ now: Timestamp) -> Timestamp? {

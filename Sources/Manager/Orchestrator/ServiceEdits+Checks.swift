@@ -62,6 +62,12 @@ extension ServiceEdits {
     try checkPorts(spec, id: old?.id, state: state, leaving: leaving)
     if let networks = spec.taskTemplate.networks {
       spec.taskTemplate.networks = try resolve(networks, service: spec.name, state: state, known: known)
+      if let predefined = spec.predefinedNetwork, !spec.ports.isEmpty {
+        throw .invalid(
+          predefined == Network.hostName
+            ? "service \(spec.name): on the host's network it listens on the host's own ports, so it publishes none: remove its ports or the network host"
+            : "service \(spec.name): without a network it can publish no port: remove its ports or the network none")
+      }
     }
     spec.taskTemplate.containerSpec.files = try resolve(spec.taskTemplate.containerSpec.files, service: spec.name, state: state, known: files)
     return spec
@@ -179,6 +185,12 @@ extension ServiceEdits {
     _ networks: [NetworkAttachmentConfig], service: String, state: ClusterState, known: [String: NetworkID]
   ) throws(EditError) -> [NetworkAttachmentConfig] {
     var resolved: [NetworkAttachmentConfig] = []
+    if let predefined = networks.first(where: { [Network.hostName, Network.noneName].contains($0.target) }) {
+      guard networks.count == 1 else {
+        throw .invalid("service \(service): network \(predefined.target) cannot be combined with others: name it alone, or leave it out")
+      }
+      return [NetworkAttachmentConfig(target: predefined.target)]
+    }
     for network in networks {
       var entry = network
       if let id = known[network.target] {
@@ -207,7 +219,28 @@ extension ServiceEdits {
     if let driver = spec.driver, !driver.isEmpty, driver != "overlay" {
       throw .invalid("network \(spec.name): driver \(driver) is not supported in a cluster; use overlay")
     }
-    if spec.enableIPv6 == true { throw .invalid("network \(spec.name): IPv6 is not supported yet") }
+    if [Network.hostName, Network.noneName].contains(spec.name) {
+      throw .invalid("network \(spec.name): the name is taken for the host's own network or none: choose another")
+    }
+    if spec.enableIPv6 == true {
+      throw .invalid("network \(spec.name): IPv6 in overlays is not supported yet: leave it out; services reach each other by IPv4")
+    }
+    for option in (spec.options ?? [:]).keys.sorted() {
+      if let reason = NetworkSpec.refusal(of: option) { throw .invalid("network \(spec.name): \(reason)") }
+    }
+    try checkMTU(spec, state)
     do { _ = try Allocator.subnet(of: spec, state: state, alsoTaken: alsoTaken) } catch { throw .invalid(error.description) }
+  }
+
+  private static func checkMTU(_ spec: NetworkSpec, _ state: ClusterState) throws(EditError) {
+    guard let text = spec.options?[NetworkSpec.mtuOption] else { return }
+    guard let mtu = Int(text), (576...65_485).contains(mtu) else {
+      throw .invalid("network \(spec.name): \(NetworkSpec.mtuOption) is 576 to 65485 bytes, not '\(text)'")
+    }
+    let links = state.nodes.values.compactMap { node in node.description?.underlayMTU.map { (node.hostname, $0) } }
+    guard let (host, link) = links.min(by: { $0.1 == $1.1 ? $0.0 < $1.0 : $0.1 < $1.1 }), mtu > link - NetworkSpec.tunnelOverhead else { return }
+    throw .invalid(
+      "network \(spec.name): packets of \(mtu) bytes do not fit: the link of host \(host) takes \(link), and VXLAN adds "
+        + "\(NetworkSpec.tunnelOverhead): at most \(link - NetworkSpec.tunnelOverhead)")
   }
 }

@@ -48,6 +48,14 @@ public struct NetworkInspect: Codable, Hashable, Sendable {
     labels = spec.labels ?? [:]
   }
 
+  /// Docker's `host` and `none`, which every host has: their id is their name.
+  public init(predefined name: String) {
+    var spec = NetworkSpec(name: name)
+    spec.driver = name == Network.noneName ? "null" : name
+    self.init(Network(id: NetworkID(value: 0), spec: spec, createdAt: .zero))
+    (id, scope) = (name, "local")
+  }
+
   enum CodingKeys: String, CodingKey {
     case name = "Name", id = "Id", created = "Created", scope = "Scope", driver = "Driver", enableIPv6 = "EnableIPv6", ipam = "IPAM"
     case internalOnly = "Internal", attachable = "Attachable", ingress = "Ingress", configFrom = "ConfigFrom", configOnly = "ConfigOnly"

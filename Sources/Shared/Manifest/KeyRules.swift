@@ -28,7 +28,6 @@ enum KeyRules {
     "blkio_config": .ignored("disks are not limited"), "device_cgroup_rules": .ignored("devices are not given to containers"),
     "storage_opt": .ignored("writable layers are not limited"),
 
-    "network_mode": .unsupported("use 'networks'"),
     "links": .unsupported("services of one network find each other by name; give other names with networks.<name>.aliases"),
     "external_links": .unsupported("attach both services to one network"),
     "extends": .unsupported("use a YAML anchor and '<<: *anchor'"),
@@ -76,11 +75,10 @@ enum KeyRules {
     "priority": .ignored("networks are attached in the order of the manifest"),
     "gw_priority": .ignored("networks are attached in the order of the manifest"),
     "interface_name": .ignored("interfaces are named eth0, eth1, ..."),
-    "driver_opts": .unsupported("overlay networks have no options yet"),
+    "driver_opts": .unsupported("options are the network's, under top-level 'networks'"),
   ]
   static let network: [String: KeyRule] = [
-    "driver_opts": .unsupported("overlay networks have no options yet; remove it"),
-    "enable_ipv4": .ignored("overlay networks are always IPv4"),
+    "enable_ipv4": .ignored("overlay networks are always IPv4")
   ]
   static let volume: [String: KeyRule] = [
     "driver_opts": .unsupported("local volumes have no options yet; use a bind mount of a mounted folder")

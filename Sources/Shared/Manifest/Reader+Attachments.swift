@@ -3,6 +3,18 @@ import Model
 extension Reader {
   /// A service's networks; the stack's own when it names none. Its short name is an alias everywhere, as Docker's stacks have it.
   func readAttachments(_ fields: inout Fields, service: String, _ stack: inout Declarations) -> [NetworkAttachmentConfig] {
+    if let mode = fields.take("network_mode") {
+      if let other = fields.take("networks") { error(other, "'networks' and 'network_mode' do not go together", "keep one of them") }
+      switch text(mode) {
+      case Network.hostName: return [.init(target: Network.hostName)]
+      case Network.noneName: return [.init(target: Network.noneName)]
+      case "bridge", "default": return [.init(target: stack.defaultNetwork(), aliases: [service])]
+      case nil: return []
+      case let name?:
+        error(mode, "the network mode '\(name)' is not supported", "use host or none, or 'networks': a task shares no other's network")
+        return []
+      }
+    }
     guard let value = fields.take("networks") else {
       return [.init(target: stack.defaultNetwork(), aliases: [service])]
     }

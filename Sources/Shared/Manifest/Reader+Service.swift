@@ -37,6 +37,11 @@ extension Reader {
     if let ports {
       portPositions[fullName] = ports.position
       let configs = readPorts(ports)
+      if let mode = spec.predefinedNetwork, !configs.isEmpty {
+        error(
+          ports, "network_mode \(mode) and ports do not go together",
+          mode == Network.hostName ? "remove them: the service listens on the host's own ports" : "remove one of the two")
+      }
       if spec.endpointSpec?.mode == .dnsrr, configs.contains(where: { $0.publishMode != .host }) {
         error(ports, "ports cannot be published through a service with endpoint_mode dnsrr", "use endpoint_mode vip, or mode: host for the port")
       }

@@ -91,11 +91,11 @@ extension Reader {
         }
         if let labels = fields.take("labels") { spec.labels = dictionary(labels) }
         if let value = fields.take("internal") { spec.internalOnly = bool(value) }
-        if let value = fields.take("attachable") {
-          spec.attachable = bool(value)
-          if spec.attachable == true { notYet(value, "only services' tasks use a network") }
+        if let value = fields.take("attachable") { spec.attachable = bool(value) }
+        if let value = fields.take("enable_ipv6"), bool(value) == true {
+          error(value, "IPv6 in overlays is not supported yet", "remove it; services reach each other by IPv4")
         }
-        if let value = fields.take("enable_ipv6"), bool(value) == true { error(value, "IPv6 networks are not supported yet", "remove it") }
+        if let options = fields.take("driver_opts") { spec.options = readOptions(options) }
         if let ipam = fields.take("ipam") { spec.ipam = readIPAM(ipam) }
         fields.finish(KeyRules.network)
       }
@@ -104,6 +104,15 @@ extension Reader {
       stack.networks[entry.key] = .init(spec: spec, external: external)
       stack.networkOrder.append(entry.key)
     }
+  }
+
+  private func readOptions(_ value: Value) -> [String: String]? {
+    let options = dictionary(value)
+    for key in options.keys.sorted() {
+      if let reason = NetworkSpec.refusal(of: key) { error(value, reason) }
+    }
+    if let text = options[NetworkSpec.mtuOption], Int(text) == nil { error(value, "\(NetworkSpec.mtuOption) is a number of bytes, not '\(text)'") }
+    return options.isEmpty ? nil : options
   }
 
   /// `external: true` with `name`, or the old `external: {name: x}`.
@@ -144,8 +153,14 @@ extension Reader {
           if let gateway, let address, IPv4Address(address) == nil {
             error(gateway, "expected an IPv4 address such as 10.1.0.1, found \(gateway.found)")
           }
-          config.finish(["ip_range": .unsupported("give the whole subnet to the network"), "aux_addresses": .unsupported("remove it")])
-          configs.append(.init(subnet: prefix, gateway: address))
+          let range = config.take("ip_range")
+          let part = range.flatMap { text($0) }
+          if let range, let part, IPv4Prefix(part) == nil {
+            error(range, "expected a part of the subnet such as 10.1.0.128/25, found \(range.found)")
+          }
+          let auxiliary = config.take("aux_addresses").map { dictionary($0) }
+          config.finish([:])
+          configs.append(.init(subnet: prefix, gateway: address, range: part, auxiliary: auxiliary))
         }
         if configs.count > 1 { error(list, "a network has one subnet, found \(configs.count)", "keep one") }
       } else {

@@ -56,15 +56,42 @@ public struct NetworkSpec: Hashable, Sendable, Codable {
     }
     public struct Config: Hashable, Sendable, Codable {
       public var subnet: String?
+      /// Left to the user: a node's own address on the network is its containers' gateway.
       public var gateway: String?
-      public init(subnet: String?, gateway: String? = nil) {
+      /// The part of the subnet that addresses are given from; nil: all of it.
+      public var range: String?
+      /// Never given; the names mean nothing.
+      public var auxiliary: [String: String]?
+      public init(subnet: String?, gateway: String? = nil, range: String? = nil, auxiliary: [String: String]? = nil) {
         self.subnet = subnet
         self.gateway = gateway
+        self.range = range
+        self.auxiliary = auxiliary
       }
-      enum CodingKeys: String, CodingKey { case subnet = "Subnet", gateway = "Gateway" }
+      enum CodingKeys: String, CodingKey { case subnet = "Subnet", gateway = "Gateway", range = "IPRange", auxiliary = "AuxiliaryAddresses" }
     }
     enum CodingKeys: String, CodingKey { case driver = "Driver", config = "Config" }
   }
+
+  /// Docker's options of overlay networks.
+  public static let mtuOption = "com.docker.network.driver.mtu"
+  public static let encryptedOption = "encrypted"
+  /// A word on an option that is not carried out; nil: it is.
+  public static func refusal(of option: String) -> String? {
+    switch option {
+    case mtuOption: nil
+    case encryptedOption:
+      "orch does not encrypt networks yet: leave out the option encrypted; until then use TLS between the services, or give the hosts' agents an "
+        + "--advertise-addr on an encrypted link (WireGuard)"
+    default: "the option \(option) is not known: orch's overlays have \(mtuOption) only; leave it out"
+    }
+  }
+  /// What the user asked for; nil: as the hosts' links allow.
+  public var mtu: Int? { options?[Self.mtuOption].flatMap { Int($0) } }
+  /// What VXLAN over IPv4 adds to a packet: Ethernet 14, VXLAN 8, UDP 8, IP 20 bytes (RFC 7348 5).
+  public static let tunnelOverhead = 50
+  /// Of a host's link that does not tell.
+  public static let linkMTU = 1500
   enum CodingKeys: String, CodingKey {
     case name = "Name", labels = "Labels", driver = "Driver", internalOnly = "Internal", attachable = "Attachable", ingress = "Ingress"
     case enableIPv6 = "EnableIPv6", ipam = "IPAM", options = "Options"
@@ -91,6 +118,9 @@ public struct Network: Hashable, Sendable, Codable {
 
   public var name: String { spec.name }
   public static let ingressName = "ingress"
+  /// Docker's names for the host's own network and for none, which no other network may have.
+  public static let hostName = "host"
+  public static let noneName = "none"
 }
 
 /// A named volume; its data lives on the hosts whose tasks mount it.

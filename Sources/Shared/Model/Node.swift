@@ -25,6 +25,12 @@ public struct NodeDescription: Hashable, Sendable, Codable {
   public var portConflicts: [PortConflict]?
   /// orch's own: what other programs changed of the overlay on this node and was repaired, by kind, since its agent began.
   public var networkRepairs: [String: UInt64]?
+  /// orch's own: where the host sends what, without its default route, its own overlays, and what a broader route covers. Sorted; at most
+  /// `routesMax`, the broadest.
+  public var routes: [HostRoute]?
+  /// orch's own: of the link that VXLAN packets leave by; bytes.
+  public var underlayMTU: Int?
+  public static let routesMax = 200
 
   public init(hostname: String, platform: Platform, resources: Resources, engine: Engine) {
     self.hostname = hostname
@@ -57,6 +63,18 @@ public struct NodeDescription: Hashable, Sendable, Codable {
     }
     enum CodingKeys: String, CodingKey { case command = "Command", pid = "PID" }
   }
+  public struct HostRoute: Hashable, Comparable, Sendable, Codable {
+    public var destination: IPv4Prefix
+    public var device: String
+    public init(destination: IPv4Prefix, device: String) {
+      self.destination = destination
+      self.device = device
+    }
+    public static func < (a: Self, b: Self) -> Bool {
+      (a.destination.length, a.destination.address, a.device) < (b.destination.length, b.destination.address, b.device)
+    }
+    enum CodingKeys: String, CodingKey { case destination = "Destination", device = "Device" }
+  }
   public struct Resources: Hashable, Sendable, Codable {
     public var nanoCPUs: Int64
     public var memoryBytes: Int64
@@ -77,7 +95,7 @@ public struct NodeDescription: Hashable, Sendable, Codable {
   }
   enum CodingKeys: String, CodingKey {
     case hostname = "Hostname", platform = "Platform", resources = "Resources", engine = "Engine", portConflicts = "PortConflicts"
-    case networkRepairs = "NetworkRepairs"
+    case networkRepairs = "NetworkRepairs", routes = "Routes", underlayMTU = "UnderlayMTU"
   }
 }
 

@@ -364,6 +364,10 @@ extension ServiceSpec {
   public var isGlobal: Bool { mode?.global != nil }
   public var ports: [PortConfig] { endpointSpec?.ports ?? [] }
   public var networks: [NetworkAttachmentConfig] { taskTemplate.networks ?? [] }
+  /// "host" or "none", in Docker's form: one attachment to the network of that name. nil: its networks are the cluster's.
+  public var predefinedNetwork: String? {
+    networks.first { $0.target == Network.hostName || $0.target == Network.noneName }?.target
+  }
   public var endpointMode: EndpointSpec.Mode { endpointSpec?.mode ?? .vip }
   public var publishesThroughIngress: Bool { ports.contains { ($0.publishMode ?? .ingress) == .ingress } }
 }

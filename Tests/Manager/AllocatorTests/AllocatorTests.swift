@@ -47,6 +47,18 @@ private let start = Timestamp(nanoseconds: 1_000)
     var gone = leaving
     gone.status.state = .shutdown
     allocator.observe(.task(old: leaving, new: gone))
+    // Not in the decision that frees it, nor while it rests.
+    #expect(next(7) == nil)
+    allocator.begin()
+    allocator.resting.begin([task.attachments[0].address], on: network.id)
+    #expect(next(7) == nil)
+    let full = #expect(throws: AllocationRefusal.self) { try allocator.attachments(for: TaskID(value: 7), spec: service(network), state: state) }
+    #expect(
+      full?.description.contains("(4 of 10.5.0.0/29 are in use, 1 just became free and are given again when every host has dropped them") == true)
+    allocator.resting.end([task.attachments[0].address], on: network.id)
+    allocator.resting.close(network.id)
+    #expect(next(7) == nil)
+    allocator.resting.open(network.id)
     #expect(next(7) == "10.5.0.2")
     // The row's removal, seen later, does not take the address from its new owner.
     allocator.observe(.task(old: gone, new: nil))
@@ -87,6 +99,62 @@ private let start = Timestamp(nanoseconds: 1_000)
     #expect(throws: AllocationRefusal.self) { try make(5, "10.0.3.0/25") }
     #expect(throws: AllocationRefusal.self) { try make(6, "10.0.9.0/30") }
     #expect(throws: AllocationRefusal.self) { try make(7, "fd00::/64") }
+  }
+
+  @Test("what hosts route elsewhere is no network's: a declared subnet is refused with the route, the pool goes around it")
+  func routes() throws {
+    var state = ClusterState()
+    var node = Node(id: NodeID(value: 1), spec: NodeSpec(role: .worker), createdAt: start)
+    node.description = NodeDescription(
+      hostname: "host1", platform: Platform(architecture: "x86_64", os: "linux"), resources: .init(nanoCPUs: 1, memoryBytes: 1),
+      engine: .init(engineVersion: "1"))
+    node.description?.routes = [
+      .init(destination: IPv4Prefix("10.0.0.0/15")!, device: "vpn0"), .init(destination: IPv4Prefix("192.168.77.0/24")!, device: "eth0"),
+    ]
+    _ = state.speculate([.putNode(node)])
+    var spec = NetworkSpec(name: "a")
+    spec.ipam = .init(config: [.init(subnet: "192.168.0.0/16")])
+    let error = #expect(throws: AllocationRefusal.self) { try Allocator.subnet(of: spec, state: state) }
+    #expect(
+      error?.description
+        == "network a: subnet 192.168.0.0/16 overlaps the route 192.168.77.0/24 dev eth0 of host host1: choose another subnet, or remove that route")
+    var allocator = Allocator()
+    let plain = Network(id: NetworkID(value: 2), spec: NetworkSpec(name: "b"), createdAt: start)
+    #expect(try allocator.allocate(plain, cluster: nil, state: state).subnet?.description == "10.2.0.0/24")
+    // One that covers the pool cannot be gone around.
+    node.description?.routes = [.init(destination: IPv4Prefix("10.0.0.0/8")!, device: "vpn0")]
+    _ = state.speculate([.putNode(node)])
+    let other = Network(id: NetworkID(value: 3), spec: NetworkSpec(name: "c"), createdAt: start)
+    #expect(try allocator.allocate(other, cluster: nil, state: state).subnet?.description == "10.0.1.0/24")
+  }
+
+  @Test("addresses come from the declared range, without the gateway and the auxiliary ones")
+  func range() throws {
+    func give(_ config: NetworkSpec.IPAM.Config) throws -> [String] {
+      var spec = NetworkSpec(name: "net")
+      spec.ipam = .init(config: [config])
+      var allocator = Allocator()
+      var state = ClusterState()
+      let network = try allocator.allocate(Network(id: NetworkID(value: 1), spec: spec, createdAt: start), cluster: nil, state: state)
+      _ = state.speculate([.putNetwork(network)])
+      return (1...9).compactMap { try? allocator.attachments(for: TaskID(value: $0), spec: service(network), state: state)[0].address.description }
+    }
+    #expect(
+      try give(.init(subnet: "10.5.0.0/24", gateway: "10.5.0.9", range: "10.5.0.8/29", auxiliary: ["a": "10.5.0.12"]))
+        == ["10.5.0.8", "10.5.0.10", "10.5.0.11", "10.5.0.13", "10.5.0.14", "10.5.0.15"])
+    #expect(try give(.init(subnet: "10.5.0.0/24", range: "10.5.0.0/31")) == [])
+    for (config, why) in [
+      (
+        NetworkSpec.IPAM.Config(subnet: "10.5.0.0/24", range: "10.6.0.0/25"),
+        "IP range 10.6.0.0/25 is not a part of 10.5.0.0/24, written like 10.5.0.0/25"
+      ),
+      (.init(subnet: "10.5.0.0/24", auxiliary: ["router": "10.6.0.1"]), "auxiliary address router 10.6.0.1 is not in 10.5.0.0/24"),
+      (.init(subnet: nil, range: "10.5.0.0/24"), "a gateway, an IP range and auxiliary addresses need a subnet: give one"),
+      (.init(subnet: "fd00::/64"), "fd00::/64 is not an IPv4 subnet like 10.0.1.0/24"),
+    ] {
+      let error = #expect(throws: AllocationRefusal.self) { try give(config) }
+      #expect(error?.description == "network net: \(why)")
+    }
   }
 
   @Test("published ports: what is given is kept, conflicts are refused, 0 is chosen and stays")

@@ -429,3 +429,83 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     #expect(dispatcher.drains.isEmpty && dispatcher.view.draining.isEmpty)
   }
 }
+
+@Suite struct RestTests {
+  var dispatcher = Dispatcher()
+  var state = ClusterState()
+  let task = TaskID(value: 1)
+  let network = NetworkID(value: 1)
+  let address = IPv4Address("10.0.1.9")!
+
+  init() {
+    let drains = DrainTests()
+    (dispatcher, state) = (drains.dispatcher, drains.state)
+  }
+
+  mutating func end() {
+    let changes = state.speculate([.taskStatus(task, TaskStatus(state: .failed, timestamp: at(1), message: ""))])
+    _ = dispatcher.step(.changes(changes), state: state, now: at(1))
+  }
+  mutating func applied(_ session: UInt64, _ sequence: UInt64) {
+    _ = dispatcher.step(.applied(SessionID(session), sequence), state: state, now: at(2))
+  }
+  mutating func connect(_ number: Int, _ session: UInt64) {
+    _ = dispatcher.step(
+      .connected(node: node(number).id, session: SessionID(session), description: description, underlay: node(number).status.address!),
+      state: state, now: at(2))
+  }
+  var rests: Bool { dispatcher.resting.contains(address, on: network) }
+
+  @Test("a freed address rests until every host of its network has said that it lives without it, in this session or the next")
+  mutating func acknowledged() {
+    end()
+    #expect(rests)
+    applied(1, 2)
+    applied(2, 1)
+    applied(3, 2)
+    #expect(rests)
+    // Its session is lost and comes again: what it says of the new one counts.
+    _ = dispatcher.step(.disconnected(SessionID(2)), state: state, now: at(2))
+    #expect(rests)
+    connect(2, 12)
+    #expect(rests)
+    applied(12, 1)
+    #expect(!rests && dispatcher.rests.isEmpty)
+  }
+
+  @Test("a host that is down is not waited for; one that does not answer, five seconds")
+  mutating func bounded() {
+    end()
+    applied(1, 2)
+    var other = dispatcher
+    let changes = state.speculate([.nodeStatus(node(2).id, NodeStatus(state: .down))])
+    _ = other.step(.changes(changes), state: state, now: at(2))
+    #expect(other.resting.contains(address, on: network))
+    _ = other.step(.applied(SessionID(3), 3), state: state, now: at(2))
+    #expect(!other.resting.contains(address, on: network))
+    for number in 1...3 { _ = dispatcher.step(.heartbeat(SessionID(UInt64(number))), state: state, now: at(5.9)) }
+    _ = dispatcher.step(.tick, state: state, now: at(5.9))
+    #expect(rests)
+    _ = dispatcher.step(.tick, state: state, now: at(6))
+    #expect(!rests)
+  }
+
+  @Test("a new leader gives none of a network's addresses before its hosts live by what it told them")
+  mutating func newLeader() {
+    end()
+    _ = dispatcher.reset(state: state, now: at(1))
+    let other = IPv4Address("10.0.1.77")!
+    func closed() -> Bool { dispatcher.resting.contains(other, on: network) }
+    for number in 1...3 {
+      connect(number, UInt64(20 + number))
+      #expect(closed())
+      applied(UInt64(20 + number), 1)
+    }
+    #expect(!closed() && !rests)
+    // One that stays away: its time is five seconds.
+    _ = dispatcher.reset(state: state, now: at(10))
+    #expect(closed())
+    _ = dispatcher.step(.tick, state: state, now: at(15))
+    #expect(!closed())
+  }
+}

@@ -331,9 +331,26 @@ import Testing
     _ = try world.network("tiny")
     let id = try world.create("web", replicas: 5) { $0.taskTemplate.networks = [NetworkAttachmentConfig(target: "tiny")] }
     world.settle()
-    // Of .2 to .6 one is the service's and one the node's, unless the tasks came first.
-    #expect(world.running(id).count <= 4)
-    #expect(world.live(id).contains { $0.status.error.contains("no free address") })
+    // Of .2 to .6 one is the service's and one the node's.
+    #expect(world.running(id).count == 3)
+    #expect(
+      world.live(id).filter { $0.status.state == .pending }.map(\.status.error)
+        == Array(repeating: "network tiny has no free address (5 of 10.0.0.8/29 are in use): give it a larger subnet", count: 2))
+    #expect(world.violations == [])
+  }
+
+  @Test("a task goes to no host that would have no address on its network, and says so")
+  func noAddressForTheHost() throws {
+    var world = World(nodes: 4, subnetLength: 29)
+    // Ingress alone would be full.
+    _ = try world.network("tiny")
+    let id = try world.create("web", replicas: 4) { $0.taskTemplate.networks = [NetworkAttachmentConfig(target: "tiny")] }
+    world.settle()
+    // One for the service, two for each task on a host of its own.
+    #expect(world.running(id).count == 2)
+    let reasons = Set(world.live(id).filter { $0.status.state == .pending }.map(\.status.error))
+    #expect(!reasons.isEmpty && reasons.allSatisfy { $0.contains("network tiny has no free address") }, "\(reasons)")
+    for task in world.running(id) { #expect(world.state.nodes[task.node!]!.attachments.contains { $0.network == task.attachments[0].network }) }
     #expect(world.violations == [])
   }
 

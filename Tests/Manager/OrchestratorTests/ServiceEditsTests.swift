@@ -10,6 +10,8 @@ import Testing
       ("-web", "service name '-web' is not valid"), ("image", "no image is given"),
       ("reference", "'Bad Image!!' is not an image's name"), ("replicas", "more than the 10000"),
       ("constraint", "neither == nor !="), ("network", "network nowhere not found"), ("ratio", "must be between 0 and 1"),
+      ("host and port", "on the host's network it listens on the host's own ports, so it publishes none"),
+      ("none and port", "without a network it can publish no port"), ("host and more", "network host cannot be combined with others"),
       ("memory", "below the 4 MiB"), ("dnsrr", "need endpoint mode vip"), ("twice", "port 80/tcp is published twice"),
       ("label", "orch.traffic-distribution is PreferSameNode or absent, not 'local'"),
     ])
@@ -25,6 +27,10 @@ import Testing
           spec.taskTemplate.placement = Placement()
           spec.taskTemplate.placement?.constraints = ["node.role is manager"]
         case "network": spec.taskTemplate.networks = [NetworkAttachmentConfig(target: "nowhere")]
+        case "host and port", "none and port":
+          spec.taskTemplate.networks = [NetworkAttachmentConfig(target: String(what.prefix(4)))]
+          spec.endpointSpec = EndpointSpec(ports: [PortConfig(targetPort: 80, publishedPort: 80)])
+        case "host and more": spec.taskTemplate.networks = [NetworkAttachmentConfig(target: "host"), NetworkAttachmentConfig(target: "nowhere")]
         case "ratio":
           spec.updateConfig = UpdateConfig()
           spec.updateConfig?.maxFailureRatio = 2
@@ -43,6 +49,40 @@ import Testing
     }
     #expect(error?.description.contains(expected) == true, "\(String(describing: error))")
     #expect(world.state.services.isEmpty)
+  }
+
+  @Test("what is wrong with a network is said, and what is right is made")
+  func networks() throws {
+    var world = World(nodes: 2)
+    let node = world.state.nodes.values.min { $0.hostname < $1.hostname }!
+    var description = node.description!
+    description.underlayMTU = 1400
+    description.routes = [.init(destination: IPv4Prefix("172.16.0.0/12")!, device: "vpn0")]
+    world.apply([.nodeDescription(node.id, description)])
+    func refusal(_ change: (inout NetworkSpec) -> Void) -> String {
+      var spec = NetworkSpec(name: "net")
+      change(&spec)
+      do throws(EditError) {
+        _ = try ServiceEdits.createNetwork(spec, state: world.state, now: world.now, generator: &world.generator)
+        return ""
+      } catch { return error.description }
+    }
+    let mtu = "com.docker.network.driver.mtu"
+    #expect(refusal { $0.options = ["encrypted": ""] }.contains("orch does not encrypt networks yet: leave out the option encrypted"))
+    #expect(refusal { $0.options = ["mtu": "1"] }.contains("the option mtu is not known"))
+    #expect(refusal { $0.options = [mtu: "lots"] }.contains("is 576 to 65485 bytes, not 'lots'"))
+    #expect(
+      refusal { $0.options = [mtu: "1351"] }.contains(
+        "packets of 1351 bytes do not fit: the link of host \(node.hostname) takes 1400, and VXLAN adds 50"))
+    #expect(refusal { $0.options = [mtu: "1350"] } == "")
+    #expect(refusal { $0.enableIPv6 = true }.contains("IPv6 in overlays is not supported yet"))
+    #expect(refusal { $0.name = "host" }.contains("the name is taken"))
+    #expect(
+      refusal { $0.ipam = .init(config: [.init(subnet: "172.20.0.0/16")]) }.contains(
+        "subnet 172.20.0.0/16 overlaps the route 172.16.0.0/12 dev vpn0 of host \(node.hostname)"))
+    _ = try world.create("web") { $0.taskTemplate.networks = [NetworkAttachmentConfig(target: "host")] }
+    world.settle()
+    #expect(world.state.tasks.values.allSatisfy { $0.node != nil && $0.attachments.isEmpty })
   }
 
   @Test("what docker adds or leaves out when it sends a spec back replaces no task; what is another wish does")

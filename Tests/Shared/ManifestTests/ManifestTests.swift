@@ -83,7 +83,10 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     ("volumes: ['./a:/x:rx']", "4:15 services.web.volumes[0]: unknown option 'rx'; use ro, rw or a propagation"),
     ("tmpfs: [/x, /x]", "4:17 services.web.tmpfs[1]: something else is mounted at '/x' already; mount it elsewhere"),
     ("networks: [fornt]", "4:16 services.web.networks.fornt: the network 'fornt' is not declared; add it under top-level 'networks'"),
-    ("network_mode: host", "4:5 services.web.network_mode: 'network_mode' is not supported; use 'networks'"),
+    (
+      "network_mode: service:db",
+      "4:19 services.web.network_mode: the network mode 'service:db' is not supported; use host or none, or 'networks': a task shares no other's network"
+    ),
     ("environment: [=x]", "4:19 services.web.environment[0]: expected KEY=VALUE, found text '=x'; name the key before '='"),
     ("environment: {A: [1]}", "4:22 services.web.environment.A: expected text, a number or true or false, found a list"),
     ("command: \"echo 'x\"", "4:14 services.web.command: a quote is not closed in 'echo 'x'; close it, or write the words as a list"),
@@ -426,7 +429,9 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
         a: {image: a, networks: {front: {aliases: [x, y]}, back: }}
         b: {image: b, networks: [front]}
       networks:
-        front: {internal: true, attachable: true, ipam: {config: [{subnet: 10.9.0.0/24}]}, labels: {l: v}}
+        front:
+          {internal: true, attachable: true, labels: {l: v}, driver_opts: {com.docker.network.driver.mtu: 1400},
+          ipam: {config: [{subnet: 10.9.0.0/24, gateway: 10.9.0.1, ip_range: 10.9.0.128/25, aux_addresses: {a: 10.9.0.130}}]}}
         back: {external: true, name: shared}
       volumes:
         logs: {name: all-logs}
@@ -435,11 +440,31 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     let stack = try parse(text)
     #expect(stack.networks.map(\.name) == ["web_front"])
     #expect(stack.networks[0].internalOnly == true)
-    #expect(stack.networks[0].ipam?.config?.first?.subnet == "10.9.0.0/24")
+    #expect(stack.networks[0].attachable == true && stack.networks[0].mtu == 1400)
+    #expect(
+      stack.networks[0].ipam?.config == [.init(subnet: "10.9.0.0/24", gateway: "10.9.0.1", range: "10.9.0.128/25", auxiliary: ["a": "10.9.0.130"])])
     #expect(stack.externalNetworks == ["shared"])
     #expect(stack.services[0].networks == [.init(target: "web_front", aliases: ["a", "x", "y"]), .init(target: "shared", aliases: ["a"])])
     #expect(stack.volumes.map(\.name) == ["all-logs"])
     #expect(stack.externalVolumes == ["old"])
+  }
+
+  @Test("network_mode: the host's network, none, or the usual; no ports with the first two; options of networks that are not carried out are refused")
+  func networkModes() throws {
+    let stack = try parse(
+      "services: {a: {image: a, network_mode: host}, b: {image: b, network_mode: none}, c: {image: c, network_mode: bridge}}")
+    #expect(stack.services.map { $0.networks.map(\.target) } == [["host"], ["none"], ["web_default"]])
+    #expect(stack.networks.map(\.name) == ["web_default"])
+    for (text, problem) in [
+      ("services: {a: {image: a, network_mode: host, ports: [80]}}", "network_mode host and ports do not go together"),
+      ("services: {a: {image: a, network_mode: none, networks: [x]}}", "'networks' and 'network_mode' do not go together"),
+      ("services: {a: {image: a}}\nnetworks: {n: {driver_opts: {encrypted: \"\"}}}", "orch does not encrypt networks yet"),
+      ("services: {a: {image: a}}\nnetworks: {n: {driver_opts: {other: 1}}}", "the option other is not known"),
+      ("services: {a: {image: a}}\nnetworks: {n: {enable_ipv6: true}}", "IPv6 in overlays is not supported yet"),
+    ] {
+      let error = #expect(throws: ManifestError.self) { try parse(text) }
+      #expect(error?.errors.contains { $0.message.contains(problem) } == true, "\(text): \(String(describing: error))")
+    }
   }
 
   @Test("merge keys: own keys win, the first merged map wins over the second")

@@ -62,6 +62,7 @@ extension World {
         for case .task(_, let new?) in oracle.committed(index)?.changes ?? [] where oracle.tasks.stoppedAt[new.id] == index {
           stopTimes[new.id] = now
         }
+        if let committed = oracle.committed(index) { try rests.check(committed.changes, committed.state, agents, now: now) }
         try checkDurable(entry, view, host)
       }
     }

@@ -22,6 +22,8 @@ final class AgentHost {
   // What outlives the process.
   var containers: [TaskID: Container] = [:]
   var kept: AssignmentsMessage?
+  /// Whose addresses its kernel takes them for.
+  var known: [RestChecker.Place: RestChecker.Owner] = [:]
   /// It never comes back in phase two.
   var isDead = false
   /// When what was last asked to be kept is on its disk.

@@ -71,6 +71,8 @@ extension World {
     case .networkApplied:
       agent.isNetworkPassDue = false
       agent.ready = Set(agent.worker.endpoints.filter(\.ready).map(\.task))
+      // What a restarted agent takes from its disk may be older than what it said before; its session mends it.
+      if agent.isOpen { agent.learnAddresses() }
       tellApplied(agent)
     case .persisted(let box): agent.kept = box.message
     }

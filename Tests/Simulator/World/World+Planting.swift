@@ -147,6 +147,11 @@ extension World {
           host.leader.isDue = true
         }
       case .drainNotAwaited: for id in host.leader.dispatcher.sessions.keys { host.leader.dispatcher.sessions[id]!.applied = .max }
+      case .restNotAwaited:
+        (host.leader.dispatcher.resting, host.leader.dispatcher.rests, host.leader.dispatcher.inheritance) = (.init(), [], .init())
+        for (id, space) in host.leader.reconciler.allocator.spaces {
+          host.leader.reconciler.allocator.spaces[id]!.cursor = space.prefix.first.rawValue
+        }
       case .silentNodeKept:
         for id in host.leader.dispatcher.sessions.keys { host.leader.dispatcher.sessions[id]!.lastHeard = host.moment(now).steady }
         host.leader.dispatcher.awaited = [:]

@@ -83,6 +83,7 @@ final class World {
   var ambushes = Ambushes()
 
   var oracle: Oracle
+  var rests = RestChecker()
   var figures = Figures()
   /// When the first manager applied that a task is to stop.
   var stopTimes: [TaskID: Time] = [:]

@@ -1,0 +1,98 @@
+import API
+import APIClient
+import ArgumentParser
+import Model
+
+struct NetworkCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "network", abstract: "Networks between services: create, ls, inspect, rm.",
+    discussion: """
+      A stack makes its own networks. Others are for services of several stacks (external: true) and for orch run.
+
+      Example: orch network create shared
+      """, subcommands: [Create.self, List.self, Show.self, Remove.self])
+
+  struct Create: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "Make a network; prints its id.",
+      discussion: """
+        Without --subnet it gets a subnet that neither another network nor a route of any host has. One that overlaps is refused, and what it
+        overlaps is named.
+
+        Example: orch network create shared
+        Example: orch network create --subnet 10.77.0.0/16 --ip-range 10.77.8.0/21 --internal back
+        Example: orch network create --opt com.docker.network.driver.mtu=1400 small
+        """)
+    @OptionGroup var connection: Connection
+    @Option(help: ArgumentHelp("Its addresses.", valueName: "a.b.c.d/n")) var subnet: String?
+    @Option(help: ArgumentHelp("An address of the subnet that is given to nobody.", valueName: "address")) var gateway: String?
+    @Option(name: .customLong("ip-range"), help: ArgumentHelp("The part of the subnet to give addresses from.", valueName: "a.b.c.d/n")) var range:
+      String?
+    @Option(name: .customLong("aux-address"), help: ArgumentHelp("An address that is given to nobody; repeatable.", valueName: "name=address"))
+    var auxiliary: [String] = []
+    @Flag(help: "No way out of it.") var `internal` = false
+    @Flag(help: "Said to be for single containers, too (any network is).") var attachable = false
+    @Option(help: ArgumentHelp("A label; repeatable.", valueName: "name=value")) var label: [String] = []
+    @Option(
+      name: [.customShort("o"), .customLong("opt")], help: ArgumentHelp("com.docker.network.driver.mtu=BYTES; repeatable.", valueName: "name=value"))
+    var options: [String] = []
+    @Argument(help: "Its name.") var name: String
+
+    func run() async throws {
+      var spec = NetworkSpec(name: name)
+      spec.driver = "overlay"
+      (spec.internalOnly, spec.attachable) = (self.internal, attachable)
+      spec.labels = label.isEmpty ? nil : try Self.pairs(label, "--label")
+      spec.options = options.isEmpty ? nil : try Self.pairs(options, "--opt")
+      if subnet != nil || gateway != nil || range != nil || !auxiliary.isEmpty {
+        let reserved = auxiliary.isEmpty ? nil : try Self.pairs(auxiliary, "--aux-address")
+        spec.ipam = .init(config: [.init(subnet: subnet, gateway: gateway, range: range, auxiliary: reserved)])
+      }
+      Terminal.print(try await connection.client().post("/networks/create", [], spec, as: NetworkCreateResponse.self).id)
+    }
+
+    private static func pairs(_ texts: [String], _ option: String) throws -> [String: String] {
+      var pairs: [String: String] = [:]
+      for text in texts {
+        let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+        guard !parts[0].isEmpty else { throw ValidationError("\(option) takes NAME=VALUE, not '\(text)'") }
+        pairs[parts[0]] = parts.count == 2 ? parts[1] : ""
+      }
+      return pairs
+    }
+  }
+
+  struct List: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "ls", abstract: "List the networks.", discussion: "Example: orch network ls")
+    @OptionGroup var connection: Connection
+    @OptionGroup var list: ListOptions
+    func run() async throws { try await listNetworks(connection, list) }
+  }
+
+  struct Show: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      commandName: "inspect", abstract: "Show networks as JSON.", discussion: "Example: orch network inspect shared")
+    @OptionGroup var connection: Connection
+    @Argument(help: "Names or ids.") var names: [String]
+    func run() async throws {
+      let client = try connection.client()
+      var found: [NetworkInspect] = []
+      for name in names { found.append(try await client.get("/networks/\(percentEncoded(name))", as: NetworkInspect.self)) }
+      Terminal.print(JSONText.indented(JSONText.encode(found)))
+    }
+  }
+
+  struct Remove: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      commandName: "rm", abstract: "Remove networks that no service uses.", discussion: "Example: orch network rm shared")
+    @OptionGroup var connection: Connection
+    @Argument(help: "Names or ids.") var names: [String]
+    func run() async throws {
+      let client = try connection.client()
+      for name in names {
+        try await client.call("DELETE", "/networks/\(percentEncoded(name))")
+        Terminal.print(name)
+      }
+    }
+  }
+}

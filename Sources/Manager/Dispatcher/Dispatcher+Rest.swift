@@ -1,0 +1,120 @@
+import Model
+
+// An address that becomes free rests until no host sends anything to whoever had it: each says so itself by the number of assignments that it
+// lives by. A host that lags behind would otherwise send one service's calls to another's task.
+//
+// What rests is not replicated. A new leader does not know it, so on each network it gives no address at all until every host of the network
+// has taken the new leader's assignments, which hold nothing of what was freed before.
+extension Dispatcher {
+  /// A host that does not answer keeps an address from being given again for so long; one that is down, not at all.
+  public static let restTimeout = Nanoseconds.seconds(5)
+
+  /// Addresses of one network that became free at one time.
+  struct Rest: Sendable {
+    var network: NetworkID
+    var addresses: Set<IPv4Address>
+    /// Who has to say that it applied what number, in the session of that time or, if it had none, in its next.
+    var waits: [NodeID: (session: SessionID?, sequence: UInt64)]
+    var until: Timestamp
+  }
+
+  /// What of this leader's predecessors is not known to be dropped.
+  struct Inheritance: Sendable {
+    /// Who has said nothing yet, with the networks that it was on.
+    var strangers: [NodeID: [NetworkID]] = [:]
+    /// How many of them a network waits for.
+    var waits: [NetworkID: Int] = [:]
+    var until = Timestamp(nanoseconds: .max)
+  }
+
+  mutating func inherit(_ now: Timestamp) {
+    for node in view.state.nodes.values where node.isExpected && !node.attachments.isEmpty {
+      let networks = node.attachments.map(\.network)
+      inheritance.strangers[node.id] = networks
+      for network in networks {
+        inheritance.waits[network, default: 0] += 1
+        resting.close(network)
+      }
+    }
+    if !inheritance.strangers.isEmpty { inheritance.until = now + Self.restTimeout }
+  }
+
+  private mutating func settle(_ node: NodeID) {
+    for network in inheritance.strangers.removeValue(forKey: node) ?? [] {
+      inheritance.waits[network]! -= 1
+      guard inheritance.waits[network] == 0 else { continue }
+      inheritance.waits[network] = nil
+      resting.open(network)
+    }
+    if inheritance.strangers.isEmpty { inheritance.until = Timestamp(nanoseconds: .max) }
+  }
+
+  /// After the differences were sent. `before`: the view that the agents were told of earlier.
+  mutating func rest(_ changes: [StateChange], before: View, _ now: Timestamp) {
+    for case .node(let old, let new) in changes where new.map({ !$0.isExpected }) ?? true { giveUp((new ?? old)!.id) }
+    var freed: [NetworkID: Set<IPv4Address>] = [:]
+    for change in changes {
+      for attachment in change.freed { freed[attachment.network, default: []].insert(attachment.address) }
+    }
+    for (network, addresses) in freed.sorted(by: { $0.key < $1.key }) where view.state.networks[network] != nil {
+      var rest = Rest(network: network, addresses: addresses, waits: [:], until: now + Self.restTimeout)
+      for node in (before.members[network] ?? []).union(view.members[network] ?? []) where view.state.nodes[node]?.isExpected == true {
+        guard let id = current[node], let session = sessions[id] else {
+          rest.waits[node] = (nil, 0)
+          continue
+        }
+        if session.applied < session.sequence { rest.waits[node] = (id, session.sequence) }
+      }
+      if rest.waits.isEmpty { continue }
+      rests.append(rest)
+      resting.begin(addresses, on: network)
+    }
+  }
+
+  /// The node lives by what it was told up to `sequence` in this session.
+  mutating func dropped(_ id: SessionID, _ sequence: UInt64) {
+    guard let node = sessions[id]?.node else { return }
+    settle(node)
+    for position in rests.indices {
+      guard let wait = rests[position].waits[node] else { continue }
+      // A session that began later began with the whole set.
+      if wait.session != id || wait.sequence <= sequence { rests[position].waits[node] = nil }
+    }
+    endRests()
+  }
+
+  private mutating func giveUp(_ node: NodeID) {
+    settle(node)
+    for position in rests.indices { rests[position].waits[node] = nil }
+    endRests()
+  }
+
+  mutating func endRests(at now: Timestamp? = nil) {
+    if let now, inheritance.until <= now { for node in inheritance.strangers.keys { settle(node) } }
+    guard rests.contains(where: { rest in rest.waits.isEmpty || now.map { rest.until <= $0 } ?? false }) else { return }
+    var kept: [Rest] = []
+    for rest in rests {
+      if rest.waits.isEmpty || now.map({ rest.until <= $0 }) ?? false {
+        resting.end(rest.addresses, on: rest.network)
+      } else {
+        kept.append(rest)
+      }
+    }
+    rests = kept
+  }
+}
+
+extension StateChange {
+  /// Addresses that had an owner before the change and have none after it.
+  fileprivate var freed: [NetworkAttachment] {
+    func gone(_ old: [NetworkAttachment], _ new: [NetworkAttachment]) -> [NetworkAttachment] { old.filter { !new.contains($0) } }
+    switch self {
+    case .task(let old?, let new):
+      if old.status.state.isTerminal { return [] }
+      return gone(old.attachments, new.map { $0.status.state.isTerminal ? [] : $0.attachments } ?? [])
+    case .service(let old?, let new): return gone(old.endpoint.virtualIPs, new?.endpoint.virtualIPs ?? [])
+    case .node(let old?, let new): return gone(old.attachments, new?.attachments ?? [])
+    default: return []
+    }
+  }
+}

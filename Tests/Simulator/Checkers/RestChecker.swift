@@ -1,0 +1,68 @@
+import Model
+
+/// An address is not given again while a host of its network still knows it as somebody else's; unless that host was down meanwhile.
+struct RestChecker {
+  enum Owner: Hashable {
+    case task(TaskID), service(ServiceID), node(NodeID)
+  }
+  struct Place: Hashable {
+    var network: NetworkID
+    var address: IPv4Address
+    init(_ attachment: NetworkAttachment) { (network, address) = (attachment.network, attachment.address) }
+    init(_ network: NetworkID, _ address: IPv4Address) { (self.network, self.address) = (network, address) }
+  }
+  private struct Freed {
+    var owner: Owner
+    var at: Time
+    /// Hosts that are not waited for.
+    var excused: Set<NodeID>
+  }
+  private var freed: [Place: Freed] = [:]
+
+  /// Changes that are committed now. After 3 s a leader may give up waiting; its clock may go faster than the world's.
+  mutating func check(_ changes: [StateChange], _ state: ClusterState, _ agents: [AgentHost], now: Time) throws {
+    for case .node(let old, let new) in changes where new.map(isLost) ?? true {
+      for place in freed.keys { freed[place]!.excused.insert((new ?? old)!.id) }
+    }
+    let lost = Set(state.nodes.values.filter(isLost).map(\.id))
+    let owners = changes.map(owners)
+    for (owner, old, new) in owners {
+      for attachment in old where !new.contains(attachment) { freed[Place(attachment)] = Freed(owner: owner, at: now, excused: lost) }
+    }
+    for (owner, old, new) in owners {
+      for attachment in new where !old.contains(attachment) {
+        guard let before = freed.removeValue(forKey: Place(attachment)), now < before.at + .seconds(3) else { continue }
+        for agent in agents where !before.excused.contains(agent.node) && agent.known[Place(attachment)] == before.owner {
+          guard state.nodes[agent.node]?.attachments.contains(where: { $0.network == attachment.network }) == true else { continue }
+          throw Violation(
+            checker: "addresses",
+            what: "\(attachment.address) is given to \(owner) while host\(agent.number) still knows it as \(before.owner)'s")
+        }
+      }
+    }
+  }
+
+  private func isLost(_ node: Node) -> Bool { node.status.state == .down || node.status.state == .disconnected }
+
+  private func owners(_ change: StateChange) -> (Owner, old: [NetworkAttachment], new: [NetworkAttachment]) {
+    func held(_ task: ClusterTask?) -> [NetworkAttachment] { task.map { $0.status.state.isTerminal ? [] : $0.attachments } ?? [] }
+    switch change {
+    case .task(let old, let new): return (.task((new ?? old)!.id), held(old), held(new))
+    case .service(let old, let new): return (.service((new ?? old)!.id), old?.endpoint.virtualIPs ?? [], new?.endpoint.virtualIPs ?? [])
+    case .node(let old, let new): return (.node((new ?? old)!.id), old?.attachments ?? [], new?.attachments ?? [])
+    default: return (.node(NodeID(value: 0)), [], [])
+    }
+  }
+}
+
+extension AgentHost {
+  /// After a pass over its network: whose an address is for this host.
+  func learnAddresses() {
+    known = [:]
+    for network in worker.networks {
+      for peer in network.peers { known[.init(network.id, peer.address)] = .node(peer.node) }
+    }
+    for service in worker.services { for virtual in service.virtualIPs { known[.init(virtual)] = .service(service.id) } }
+    for endpoint in worker.endpoints { known[.init(endpoint.network, endpoint.address)] = .task(endpoint.task) }
+  }
+}
