@@ -15,6 +15,8 @@ actor Agent {
   private let rooms: Rooms
   private let log: Logger
   private weak var session: Session?
+  /// How many were opened.
+  private var sessions = 0
   private var networkPass: Task<Void, Never>?
   private var networkDirty = false
   private var persistPass: Task<Void, Never>?
@@ -23,6 +25,7 @@ actor Agent {
   private var portConflicts: [NodeDescription.PortConflict] = []
   private var networkRepairs: [String: UInt64] = [:]
   private var repairsTold = false
+  private var underlayFacts = UnderlayFacts()
 
   init(rooms: Rooms, log: Logger) {
     self.rooms = rooms
@@ -36,19 +39,22 @@ actor Agent {
     var description = HostFacts.description()
     if !portConflicts.isEmpty { description.portConflicts = Array(portConflicts.prefix(Self.conflictsMax)) }
     if !networkRepairs.isEmpty { description.networkRepairs = networkRepairs }
+    if !underlayFacts.routes.isEmpty { description.routes = underlayFacts.routes }
+    description.underlayMTU = underlayFacts.mtu
     return description
   }
   private static let conflictsMax = 100
   func task(_ id: TaskID) -> ClusterTask? { worker.task(id) }
 
   func input(_ input: WorkerInput) {
+    if case .sessionOpened = input { sessions += 1 }
     for output in worker.step(input, now: .now) { carryOut(output) }
-    if case .assignments = input, networkPass == nil { tellApplied(worker.sequence) }
+    if case .assignments = input, networkPass == nil { tellApplied(worker.sequence, of: sessions) }
   }
 
-  private func tellApplied(_ sequence: UInt64?) {
-    // A number of an earlier session means nothing in this one.
-    guard let session, let sequence, let newest = worker.sequence, sequence <= newest else { return }
+  private func tellApplied(_ sequence: UInt64?, of number: Int) {
+    // A number of an earlier session means nothing in this one, or something else.
+    guard let session, number == sessions, let sequence, let newest = worker.sequence, sequence <= newest else { return }
     Task { await session.applied(sequence) }
   }
 
@@ -176,20 +182,36 @@ actor Agent {
       while networkDirty {
         networkDirty = false
         let (networks, services, endpoints, sequence) = (worker.networks, worker.services, worker.endpoints, worker.sequence)
+        let number = sessions
         rooms.names.update(Zone(services: services, endpoints: endpoints, networks: networks))
         do {
           let problems = try await rooms.network.apply(networks: networks, services: services, endpoints: endpoints)
           for problem in problems { log.warning("network: \(problem)") }
           tellConflicts(problems.compactMap(\.conflict))
           noteRepairs(await rooms.network.repairs)
+          await readUnderlay()
         } catch {
           log.error("network: \(error)")
         }
         // Also when something stayed wrong: that must not keep tasks from stopping.
-        tellApplied(sequence)
+        tellApplied(sequence, of: number)
         resumeWithdrawn()
       }
       networkPass = nil
+    }
+  }
+
+  /// Before the first session, and when links or routes change.
+  func readUnderlay() async {
+    do {
+      let facts = try await rooms.network.underlayFacts()
+      guard facts != underlayFacts else { return }
+      underlayFacts = facts
+      guard let session else { return }
+      let description = description
+      Task { await session.describe(description) }
+    } catch {
+      log.warning("read this host's routes: \(error)")
     }
   }
 

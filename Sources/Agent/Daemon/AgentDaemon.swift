@@ -107,6 +107,7 @@ struct AgentDaemon {
     // Of tasks that are known but have no container yet, too: they may be about to get one.
     await rooms.images.recover(users: Set(found.map(\.containerID)).union(tasks.keys.map(\.description)))
     if !found.isEmpty { log.info("found \(found.count) containers again") }
+    await agent.readUnderlay()
     await agent.input(.recovered(kept, found))
   }
 }

@@ -175,7 +175,7 @@ actor TaskController {
 
     let own = order.container.dnsConfig
     var resolv = (own?.search.map { $0.isEmpty ? "" : "search \($0.joined(separator: " "))\n" }) ?? ""
-    if order.spec.usesHostNetwork {
+    if order.spec.predefinedNetwork == Network.hostName {
       config.network = .host
       resolv = (try? String(contentsOfFile: "/etc/resolv.conf", encoding: .utf8)) ?? ""
     } else if !order.task.attachments.isEmpty {
@@ -219,11 +219,6 @@ actor TaskController {
     else { return nil }
     return try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(inside.rawValue)")
   }
-}
-
-extension ServiceSpec {
-  /// Compose's `network_mode: host`, in Docker's form: one attachment to the network called host.
-  var usesHostNetwork: Bool { networks.contains { $0.target == "host" } }
 }
 
 enum Environment {

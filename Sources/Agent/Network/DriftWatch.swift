@@ -2,23 +2,33 @@ import CLinux
 import Glibc
 import LinuxSystem
 import Netlink
+import Synchronization
 
 /// Says when somebody changed links, addresses, forwarding entries or rules of the host's namespace, so that what is ours is compared again
 /// (rtnetlink(7)'s groups; NFNLGRP_NFTABLES). Our own changes are told too, except rules: one comparison more, which finds nothing.
 final class DriftWatch: Sendable {
-  enum Change {
+  enum Change: Hashable {
     /// Something of links, addresses or forwarding entries.
     case links
     /// Rules of a table with our name, by another program.
     case rules
+    /// The same in the namespace of a container, by the host's id for it; nil: it may be any.
+    case containerRules(Int32?)
+  }
+  /// Links whose neighbours are ours.
+  let tunnels: Tunnels
+  final class Tunnels: Sendable {
+    private let indexes = Mutex<Set<UInt32>>([])
+    func withLock(_ body: (inout Set<UInt32>) -> Void) { indexes.withLock { body(&$0) } }
+    func contains(_ index: UInt32) -> Bool { indexes.withLock { $0.contains(index) } }
   }
   private let stop: Int32
 
   /// To be made on a thread that is in the host's namespace. nil: this kernel does not tell.
   /// - Parameter changed: on a thread of the watch's own; once for all that came until nothing came for 100 ms.
   init?(changed: @escaping @Sendable (Set<Change>) -> Void) {
-    // RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR; NFNLGRP_NFTABLES is the seventh.
-    guard let routes = Self.open(0, groups: 0x15) else { return nil }
+    // RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE; NFNLGRP_NFTABLES is the seventh.
+    guard let routes = Self.open(0, groups: 0x55) else { return nil }
     guard let rules = Self.open(12, groups: 1 << 6) else {
       close(routes)
       return nil
@@ -29,11 +39,16 @@ final class DriftWatch: Sendable {
       close(rules)
       return nil
     }
+    // Of the namespaces that this one knows, which are its containers', too; each message says of which.
+    var on: Int32 = 1
+    setsockopt(rules, 270, 8, &on, socklen_t(MemoryLayout<Int32>.size))  // NETLINK_LISTEN_ALL_NSID
     let end = dup(stop)
+    let tunnels = Tunnels()
+    self.tunnels = tunnels
     startThread("orch-drift") {
       defer { for descriptor in [routes, rules, end] { close(descriptor) } }
       var buffer = [UInt8](repeating: 0, count: 65_536)
-      var own = RuleEvents()
+      var events: [Int32?: RuleEvents] = [:]
       var seen: Set<Change> = []
       while true {
         var polled = [end, routes, rules].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
@@ -44,8 +59,18 @@ final class DriftWatch: Sendable {
         }
         guard count > 0 else { continue }
         if polled[0].revents != 0 { return }
-        if polled[1].revents != 0, Self.read(routes, &buffer)?.contains(where: Self.concerns) ?? true { seen.insert(.links) }
-        if polled[2].revents != 0, Self.read(rules, &buffer).map({ own.foreign($0) }) ?? true { seen.insert(.rules) }
+        if polled[1].revents != 0 {
+          let messages = Self.read(routes, &buffer)
+          if messages?.contains(where: { Self.concerns($0.message, tunnels) }) ?? true { seen.insert(.links) }
+        }
+        guard polled[2].revents != 0 else { continue }
+        guard let messages = Self.read(rules, &buffer) else {
+          seen.formUnion([.rules, .containerRules(nil)])
+          continue
+        }
+        for (message, namespace) in messages where events[namespace, default: RuleEvents()].foreign(message) {
+          seen.insert(namespace.map { .containerRules($0) } ?? .rules)
+        }
       }
     }
   }
@@ -54,10 +79,15 @@ final class DriftWatch: Sendable {
     close(stop)
   }
 
-  /// A neighbour that was learned or aged is not of our making: only entries that somebody set, of bridges and VXLAN devices.
-  private static func concerns(_ message: NetlinkReply) -> Bool {
+  /// A neighbour that was learned or aged is not of our making: only entries that somebody set, of bridges and VXLAN devices, and neighbours on
+  /// the latter.
+  private static func concerns(_ message: NetlinkReply, _ tunnels: Tunnels) -> Bool {
     guard message.type == 28 || message.type == 29 else { return true }
-    guard message.payload.count >= 12, message.payload[0] == UInt8(AF_BRIDGE) else { return false }
+    guard message.payload.count >= 12 else { return false }
+    if message.payload[0] == UInt8(AF_INET) {
+      return tunnels.contains(message.payload.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 4, as: UInt32.self) })
+    }
+    guard message.payload[0] == UInt8(AF_BRIDGE) else { return false }
     return message.payload[10] & 2 != 0 || (message.payload[8] | message.payload[9]) & 0xc0 != 0
   }
 
@@ -67,21 +97,18 @@ final class DriftWatch: Sendable {
     /// Of the thread that loads rules.
     static let loader = "orch-network"
 
-    mutating func foreign(_ messages: [NetlinkReply]) -> Bool {
-      var found = false
-      for message in messages where message.type >> 8 == 10 {
-        func text(_ bytes: [UInt8]?) -> String { String(decoding: (bytes ?? []).prefix { $0 != 0 }, as: UTF8.self) }
-        let attributes = message.attributes(after: 4)
-        if message.type & 0xff == 15 {
-          // NFTA_GEN_PROC_NAME
-          if isOurs, text(attributes[3]) != Self.loader { found = true }
-          isOurs = false
-        } else if text(attributes[1]) == "orch" {
-          // The first attribute of tables, chains, rules and sets is the table's name.
-          isOurs = true
-        }
+    mutating func foreign(_ message: NetlinkReply) -> Bool {
+      guard message.type >> 8 == 10 else { return false }
+      func text(_ bytes: [UInt8]?) -> String { String(decoding: (bytes ?? []).prefix { $0 != 0 }, as: UTF8.self) }
+      let attributes = message.attributes(after: 4)
+      if message.type & 0xff == 15 {
+        defer { isOurs = false }
+        // NFTA_GEN_PROC_NAME
+        return isOurs && text(attributes[3]) != Self.loader
       }
-      return found
+      // The first attribute of tables, chains, rules and sets is the table's name.
+      if text(attributes[1]) == "orch" { isOurs = true }
+      return false
     }
   }
 
@@ -102,13 +129,33 @@ final class DriftWatch: Sendable {
   }
 
   /// nil when some were lost (ENOBUFS): anything may have changed.
-  private static func read(_ descriptor: Int32, _ buffer: inout [UInt8]) -> [NetlinkReply]? {
-    var messages: [NetlinkReply] = []
+  private static func read(_ descriptor: Int32, _ buffer: inout [UInt8]) -> [(message: NetlinkReply, namespace: Int32?)]? {
+    var messages: [(NetlinkReply, Int32?)] = []
+    var control = [UInt8](repeating: 0, count: 64)
     while true {
-      let count = recv(descriptor, &buffer, buffer.count, 0)
+      var given = 0
+      let count = buffer.withUnsafeMutableBytes { bytes in
+        control.withUnsafeMutableBytes { control in
+          var part = iovec(iov_base: bytes.baseAddress, iov_len: bytes.count)
+          return withUnsafeMutablePointer(to: &part) { part in
+            var header = msghdr()
+            (header.msg_iov, header.msg_iovlen) = (part, 1)
+            (header.msg_control, header.msg_controllen) = (control.baseAddress, control.count)
+            defer { given = header.msg_controllen }
+            return recvmsg(descriptor, &header, 0)
+          }
+        }
+      }
       if count < 0 { return errno == EAGAIN || errno == EINTR ? messages : nil }
       guard let some = NetlinkReply.split(Array(buffer[..<count])) else { return nil }
-      messages += some
+      // One cmsghdr: length (8 bytes), SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, the id; none for our own namespace.
+      let namespace = control.withUnsafeBytes { bytes -> Int32? in
+        guard given >= 20, bytes.load(fromByteOffset: 8, as: Int32.self) == 270, bytes.load(fromByteOffset: 12, as: Int32.self) == 8 else {
+          return nil
+        }
+        return bytes.load(fromByteOffset: 16, as: Int32.self)
+      }
+      messages += some.map { ($0, namespace) }
     }
   }
 }

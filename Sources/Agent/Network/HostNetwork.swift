@@ -26,6 +26,9 @@ final class HostNetwork: Sendable {
     /// What this host was brought to last; what differs from it since is drift.
     var reached: HostState?
     var rulesTouched = false
+    /// Namespaces of containers whose rules somebody changed, by this host's id for them.
+    var touchedNamespaces: Set<Int32> = []
+    var allRulesTouched = false
     /// What was found changed by others, and repaired, since this agent began.
     var repairs: [String: UInt64] = [:]
   }
@@ -47,7 +50,8 @@ final class HostNetwork: Sendable {
     var links = try socket.links()
     watchDrift()
     let wanted = HostState(world)
-    let operations = wanted.operations(from: try observe(socket, links))
+    let present = try observe(socket, links)
+    let operations = wanted.operations(from: present.state)
     let (isKnown, rulesTouched) = memory.withLock { memory in
       defer { memory.rulesTouched = false }
       return (memory.reached == wanted, memory.rulesTouched)
@@ -61,9 +65,11 @@ final class HostNetwork: Sendable {
     }
     try socket.perform(operations.filter { !$0.changesLinks }.map { message($0, links) })
     var problems = parameters(world)
-    let lost = reattachments(world, links)
-    try socket.perform(lost)
+    let lost = reattachments(world, links, present.ports)
+    try socket.perform(lost + succeeded(world, links))
     if isKnown, linkChanges.isEmpty, !lost.isEmpty { count(["port"]) }
+    problems += resize(world, links, socket, isDrift: isKnown)
+    noteDrift(world, links)
     memory.withLock { $0.reached = wanted }
     let ready = world.readyEndpoints()
     let ports = Ruleset.publishedPorts(world, ready: ready).map(\.port)
@@ -88,10 +94,37 @@ final class HostNetwork: Sendable {
     guard memory.withLock({ $0.drift == nil }) else { return }
     let watch = DriftWatch { [weak self] changes in
       guard let self else { return }
-      if changes.contains(.rules) { self.memory.withLock { $0.rulesTouched = true } }
+      self.memory.withLock { memory in
+        for change in changes {
+          switch change {
+          case .links: break
+          case .rules: memory.rulesTouched = true
+          case .containerRules(let namespace?): memory.touchedNamespaces.insert(namespace)
+          case .containerRules(nil): memory.allRulesTouched = true
+          }
+        }
+      }
       self.drifted.withLock { $0 }?()
     }
     memory.withLock { $0.drift = watch }
+  }
+
+  /// Tells the watch which links are tunnels, and whose rules are to be loaded anew.
+  private func noteDrift(_ world: NetworkWorld, _ links: [LinkInfo]) {
+    let byName = Dictionary(links.map { ($0.name, $0) }, uniquingKeysWith: { a, _ in a })
+    memory.withLock { memory in
+      memory.drift?.tunnels.withLock { $0 = Set(links.filter { $0.kind == "vxlan" && isOurs($0) }.map(\.index)) }
+      let (touched, all) = (memory.touchedNamespaces, memory.allRulesTouched)
+      (memory.touchedNamespaces, memory.allRulesTouched) = ([], false)
+      guard all || !touched.isEmpty else { return }
+      for container in world.containers.values where !container.attachments.isEmpty {
+        let namespace = byName[InterfaceName.veth(container.task, 0)]?.peerNamespace
+        let isTouched = namespace.map(touched.contains) ?? false
+        guard all || isTouched else { continue }
+        memory.recovered.insert(container.task)
+        if isTouched { memory.repairs["container rules", default: 0] += 1 }
+      }
+    }
   }
 
   private func count(_ kinds: [String]) {
@@ -122,22 +155,26 @@ final class HostNetwork: Sendable {
   }
 
   /// The kernel's present state, as far as it is ours.
-  private func observe(_ socket: NetlinkSocket, _ links: [LinkInfo]) throws -> HostState {
+  private func observe(_ socket: NetlinkSocket, _ links: [LinkInfo]) throws -> (state: HostState, ports: Set<BridgeForwardingInfo>) {
     var state = HostState()
+    let forwarding = try socket.forwarding()
+    let entries = Dictionary(grouping: forwarding.tunnels, by: \.index)
+    let neighbours = Dictionary(grouping: try socket.neighbours(), by: \.index)
     let addresses = Dictionary(grouping: try socket.addresses(), by: \.index)
     for link in links where isOurs(link) {
       if link.kind == "bridge", let vni = InterfaceName.vni(link.name, prefix: InterfaceName.bridgePrefix) {
         let own = (addresses[link.index] ?? []).map { HostState.Address(address: IPv4Address(octets: $0.address), length: $0.length) }
         state.bridges[vni] = .init(mac: link.mac, mtu: link.mtu, up: link.up, addresses: Set(own))
       } else if let vni = InterfaceName.vni(link.name, prefix: InterfaceName.tunnelPrefix), let vxlan = link.vxlan, vxlan.local.count == 4 {
-        let entries = try socket.forwarding(of: link.index).map { HostState.Forwarding(mac: $0.mac, host: IPv4Address(octets: $0.destination)) }
+        let known = (neighbours[link.index] ?? []).map { HostState.Neighbour(IPv4Address(octets: $0.address), mac: $0.mac) }
+        let entries = (entries[link.index] ?? []).map { HostState.Forwarding(mac: $0.mac, host: IPv4Address(octets: $0.destination)) }
         let bridge = links.first { $0.index == link.master }?.name
         state.tunnels[vni] = .init(
           local: IPv4Address(octets: vxlan.local), port: vxlan.port, mtu: link.mtu, up: link.up, bridged: bridge == InterfaceName.bridge(vni),
-          forwarding: Set(entries))
+          learning: link.bridgePort?.learning ?? false, proxy: vxlan.proxy, forwarding: Set(entries), neighbours: Set(known))
       }
     }
-    return state
+    return (state, Set(forwarding.bridges))
   }
 
   private func message(_ operation: HostOperation, _ links: [LinkInfo]) -> NetlinkMessage {
@@ -153,6 +190,9 @@ final class HostNetwork: Sendable {
     case .setBridge(let vni, let mac, let mtu): return .setLink(bridge(vni), InterfaceName.bridge(vni), up: true, mtu: mtu, mac: mac)
     case .setTunnel(let vni, let mtu): return .setLink(tunnel(vni), InterfaceName.tunnel(vni), up: true, mtu: mtu)
     case .bridgeTunnel(let vni): return .setLink(tunnel(vni), InterfaceName.tunnel(vni), master: bridge(vni))
+    case .setPort(let vni): return .setBridgePort(tunnel(vni), InterfaceName.tunnel(vni), hairpin: false, learning: false, flood: true)
+    case .addNeighbour(let vni, let neighbour): return .addNeighbour(neighbour.address.octets, neighbour.mac, on: tunnel(vni))
+    case .deleteNeighbour(let vni, let neighbour): return .deleteNeighbour(neighbour.address.octets, on: tunnel(vni))
     case .addAddress(let vni, let address): return .addAddress(address.address.octets, length: address.length, on: bridge(vni))
     case .deleteAddress(let vni, let address): return .deleteAddress(address.address.octets, length: address.length, on: bridge(vni))
     case .addForwarding(let vni, let entry): return .addForwarding(entry.mac, to: entry.host.octets, on: tunnel(vni))
@@ -172,20 +212,67 @@ final class HostNetwork: Sendable {
     return problems.compactMap { $0 }
   }
 
-  /// Containers' interfaces that lost their bridge (it was removed by someone and is new) come back to it.
-  private func reattachments(_ world: NetworkWorld, _ links: [LinkInfo]) -> [NetlinkMessage] {
+  /// Containers' interfaces that lost their bridge (it was removed by someone and is new) come back to it, or what they are as its ports.
+  private func reattachments(_ world: NetworkWorld, _ links: [LinkInfo], _ ports: Set<BridgeForwardingInfo>) -> [NetlinkMessage] {
+    let successors = world.successors
     let byName = Dictionary(links.map { ($0.name, $0) }, uniquingKeysWith: { a, _ in a })
     return world.containers.values.flatMap { container in
       container.attachments.enumerated().flatMap { index, attachment -> [NetlinkMessage] in
         guard let network = world.network(attachment.network), let bridge = byName[InterfaceName.bridge(network.vni)],
-          let veth = byName[InterfaceName.veth(container.task, index)], veth.master != bridge.index
+          let veth = byName[InterfaceName.veth(container.task, index)], successors[attachment].map({ $0 == container.task }) ?? true
         else { return [] }
-        return [
-          .setLink(veth.index, veth.name, up: true, master: bridge.index), .addBridgeForwarding(attachment.address.mac, port: veth.index),
-          .setHairpin(veth.index, veth.name),
-        ]
+        let isPort = veth.master == bridge.index && veth.up && veth.bridgePort.map(Self.isContainers) ?? true
+        if isPort, ports.contains(BridgeForwardingInfo(mac: attachment.address.mac, port: veth.index)) { return [] }
+        return [.setLink(veth.index, veth.name, up: true, master: bridge.index)] + Self.port(veth.index, veth.name, attachment)
       }
     }
+  }
+
+  /// The bridge knows where a container is and takes nobody's word for it; what is for others is not shown to it.
+  private static func port(_ index: UInt32, _ name: String, _ attachment: NetworkAttachment) -> [NetlinkMessage] {
+    [
+      .addBridgeForwarding(attachment.address.mac, port: index), .setBridgePort(index, name, hairpin: true, learning: false, flood: false),
+    ]
+  }
+  private static func isContainers(_ port: LinkInfo.BridgePort) -> Bool { port.hairpin && !port.learning && !port.flood }
+
+  /// A namespace outlives its task by some seconds: whose address another task has by now gets no frames any more.
+  private func succeeded(_ world: NetworkWorld, _ links: [LinkInfo]) -> [NetlinkMessage] {
+    let successors = world.successors
+    let byName = Dictionary(links.map { ($0.name, $0) }, uniquingKeysWith: { a, _ in a })
+    return world.containers.values.flatMap { container in
+      container.attachments.enumerated().flatMap { index, attachment -> [NetlinkMessage] in
+        guard let successor = successors[attachment], successor != container.task,
+          let veth = byName[InterfaceName.veth(container.task, index)], veth.master != 0
+        else { return [] }
+        return [.deleteBridgeForwarding(attachment.address.mac, port: veth.index), .setLink(veth.index, veth.name, master: 0)]
+      }
+    }
+  }
+
+  /// Containers' interfaces have their network's MTU, which a host that joins with a smaller one changes.
+  private func resize(_ world: NetworkWorld, _ links: [LinkInfo], _ socket: NetlinkSocket, isDrift: Bool) -> [NetworkProblem] {
+    let byName = Dictionary(links.map { ($0.name, $0) }, uniquingKeysWith: { a, _ in a })
+    var problems: [NetworkProblem] = []
+    for container in world.containers.values {
+      for (number, attachment) in container.attachments.enumerated() {
+        guard let network = world.network(attachment.network), let veth = byName[InterfaceName.veth(container.task, number)] else { continue }
+        let mtu = UInt32(clamping: network.mtu)
+        guard veth.mtu != mtu else { continue }
+        do {
+          try socket.perform([.setLink(veth.index, veth.name, mtu: mtu)])
+          try thread.inside(path(container.task)) {
+            let inner = try NetlinkSocket()
+            guard let own = try inner.links().first(where: { $0.name == "eth\(number)" }) else { return }
+            try inner.perform([.setLink(own.index, own.name, mtu: mtu)])
+          }
+          if isDrift { count(["link"]) }
+        } catch {
+          problems.append(NetworkProblem("task \(container.task)", "\(error)"))
+        }
+      }
+    }
+    return problems
   }
 
   // MARK: Ports
@@ -286,6 +373,7 @@ final class HostNetwork: Sendable {
     for attachment in network.attachments where world.network(attachment.network) == nil {
       throw NetworkProblem("network \(attachment.network)", "not assigned to this node yet")
     }
+    try refuseConflicts(network, world)
     let hostPorts = network.hostPorts.compactMap(PublishedPort.init)
     let before = memory.withLock { Set($0.ports.keys.map(\.anywhere)) }
     for port in hostPorts {
@@ -306,6 +394,23 @@ final class HostNetwork: Sendable {
       throw error
     }
     return describe(network, in: world)
+  }
+
+  /// A route of this host into a network's subnet would take what is sent to tasks. (A broader one loses to the network's own. Ingress is on
+  /// every host: not to start there would be worse.)
+  private func refuseConflicts(_ network: TaskNetwork, _ world: NetworkWorld) throws(NetworkProblem) {
+    let assigned = network.attachments.compactMap { world.network($0.network) }.filter { !$0.ingress }
+    guard !assigned.isEmpty else { return }
+    let routes = UnderlayFacts.readRoutes()
+    for network in assigned {
+      guard let route = routes.first(where: { $0.destination.length >= network.subnet.length && $0.destination.overlaps(network.subnet) }) else {
+        continue
+      }
+      throw NetworkProblem(
+        "network \(network.name)",
+        "its subnet \(network.subnet) overlaps the route \(route.destination) dev \(route.device) of this host: remove that route, or make the network "
+          + "anew with another subnet")
+    }
   }
 
   private func makeNamespace(_ task: TaskID) throws {
@@ -358,8 +463,7 @@ final class HostNetwork: Sendable {
     try socket.perform(
       network.attachments.enumerated().flatMap { number, attachment -> [NetlinkMessage] in
         let name = InterfaceName.veth(network.task, number)
-        let port = try index(name, born)
-        return [.addBridgeForwarding(attachment.address.mac, port: port), .setHairpin(port, name)]
+        return Self.port(try index(name, born), name, attachment)
       })
     try thread.inside(path) {
       let inner = try NetlinkSocket()
@@ -398,7 +502,7 @@ final class HostNetwork: Sendable {
           network.attachments.contains { world.network($0.network)?.subnet.contains(address) == true }
         }
         try Nftables.load(
-          rules, before: loaded ?? (isRecovered ? nil : RuleTable(chains: [])), more: RuleTable.linger(lingering, for: configuration.lingering),
+          rules, before: isRecovered ? nil : loaded ?? RuleTable(chains: []), more: RuleTable.linger(lingering, for: configuration.lingering),
           object: object)
       } else {
         try Nftables.run(RuleTable.removal, object: object)

@@ -1,6 +1,6 @@
 import Model
 
-/// Links, addresses and forwarding entries of the overlays on one host: as they should be, or as they are.
+/// Links, addresses, forwarding entries and neighbours of the overlays on one host: as they should be, or as they are.
 struct HostState: Equatable, Sendable {
   struct Bridge: Equatable, Sendable {
     var mac: [UInt8]
@@ -19,13 +19,22 @@ struct HostState: Equatable, Sendable {
     var up = true
     /// Is a port of the network's bridge.
     var bridged = true
+    /// The bridge takes no sender's word for where it is.
+    var learning = false
+    /// Answers ARP for the neighbours.
+    var proxy = true
     var forwarding: Set<Forwarding>
+    /// Who is elsewhere on the network; nobody asks the others for it.
+    var neighbours: Set<Neighbour> = []
+  }
+  struct Neighbour: Hashable, Sendable {
+    var address: IPv4Address
+    var mac: [UInt8]
+    init(_ address: IPv4Address, mac: [UInt8]? = nil) { (self.address, self.mac) = (address, mac ?? address.mac) }
   }
   struct Forwarding: Hashable, Sendable {
     var mac: [UInt8]
     var host: IPv4Address
-    /// Where frames go whose receiver is not known: ARP and broadcast, to every peer (head-end replication).
-    static func flood(to host: IPv4Address) -> Self { Self(mac: [0, 0, 0, 0, 0, 0], host: host) }
   }
   /// By VNI.
   var bridges: [UInt32: Bridge] = [:]
@@ -40,12 +49,13 @@ struct HostState: Equatable, Sendable {
       let mtu = UInt32(clamping: network.mtu)
       bridges[network.vni] = Bridge(
         mac: network.nodeAddress.mac, mtu: mtu, addresses: [Address(address: network.nodeAddress, length: network.subnet.length)])
-      var forwarding: [[UInt8]: IPv4Address] = [:]
-      for endpoint in remote[network.id] ?? [] { forwarding[endpoint.address.mac] = endpoint.underlay }
-      for peer in network.peers { forwarding[peer.address.mac] = peer.underlay }
-      var entries = Set(forwarding.map { Forwarding(mac: $0.key, host: $0.value) })
-      for peer in network.peers where peer.underlay != world.underlay { entries.insert(.flood(to: peer.underlay)) }
-      tunnels[network.vni] = Tunnel(local: world.underlay, port: network.dataPathPort, mtu: mtu, forwarding: entries)
+      var places: [IPv4Address: IPv4Address] = [:]
+      for endpoint in remote[network.id] ?? [] { places[endpoint.address] = endpoint.underlay }
+      for peer in network.peers { places[peer.address] = peer.underlay }
+      // No entry for all others (the all-zero MAC): their frames end in the device, which counts them as dropped.
+      tunnels[network.vni] = Tunnel(
+        local: world.underlay, port: network.dataPathPort, mtu: mtu,
+        forwarding: Set(places.map { Forwarding(mac: $0.key.mac, host: $0.value) }), neighbours: Set(places.keys.map { Neighbour($0) }))
     }
   }
 }
@@ -59,16 +69,22 @@ enum HostOperation: Equatable, Sendable {
   case setBridge(UInt32, mac: [UInt8], mtu: UInt32)
   case setTunnel(UInt32, mtu: UInt32)
   case bridgeTunnel(UInt32)
+  /// As a port of its bridge.
+  case setPort(UInt32)
   case addAddress(UInt32, HostState.Address)
   case deleteAddress(UInt32, HostState.Address)
   case addForwarding(UInt32, HostState.Forwarding)
   case deleteForwarding(UInt32, HostState.Forwarding)
+  case addNeighbour(UInt32, HostState.Neighbour)
+  case deleteNeighbour(UInt32, HostState.Neighbour)
 
   /// As drift is counted.
   var kind: String {
     switch self {
     case .addForwarding, .deleteForwarding: "forwarding"
+    case .addNeighbour, .deleteNeighbour: "neighbour"
     case .addAddress, .deleteAddress: "address"
+    case .setPort: "port"
     default: "link"
     }
   }
@@ -99,18 +115,24 @@ extension HostState {
     }
     for (vni, tunnel) in tunnels.sorted(by: { $0.key < $1.key }) {
       var old = present.tunnels[vni]
-      if let other = old, other.local != tunnel.local || other.port != tunnel.port {
+      if let other = old, other.local != tunnel.local || other.port != tunnel.port || other.proxy != tunnel.proxy {
         links.append(.deleteTunnel(vni))
         old = nil
       }
       if old == nil { links.append(.addTunnel(vni, local: tunnel.local, port: tunnel.port, mtu: tunnel.mtu)) }
       // A new bridge has lost the port of the old one.
-      if old?.bridged != true || present.bridges[vni] == nil { rest.append(.bridgeTunnel(vni)) }
+      let isNewPort = old?.bridged != true || present.bridges[vni] == nil
+      if isNewPort { rest.append(.bridgeTunnel(vni)) }
+      if isNewPort || old?.learning != tunnel.learning { rest.append(.setPort(vni)) }
       if old?.mtu != tunnel.mtu || old?.up != true { rest.append(.setTunnel(vni, mtu: tunnel.mtu)) }
       let entries = old?.forwarding ?? []
       // Removals first: an address that moved to another host has the same MAC.
       for entry in entries.subtracting(tunnel.forwarding).sorted() { rest.append(.deleteForwarding(vni, entry)) }
       for entry in tunnel.forwarding.subtracting(entries).sorted() { rest.append(.addForwarding(vni, entry)) }
+      let neighbours = old?.neighbours ?? []
+      let gone = neighbours.subtracting(tunnel.neighbours).filter { !tunnel.neighbours.contains(.init($0.address)) }
+      for neighbour in gone.sorted() { rest.append(.deleteNeighbour(vni, neighbour)) }
+      for neighbour in tunnel.neighbours.subtracting(neighbours).sorted() { rest.append(.addNeighbour(vni, neighbour)) }
     }
     return links + rest
   }
@@ -118,6 +140,10 @@ extension HostState {
 
 extension HostState.Address: Comparable {
   static func < (a: Self, b: Self) -> Bool { (a.address, a.length) < (b.address, b.length) }
+}
+
+extension HostState.Neighbour: Comparable {
+  static func < (a: Self, b: Self) -> Bool { a.address < b.address }
 }
 
 extension HostState.Forwarding: Comparable {

@@ -13,6 +13,11 @@ struct NetworkWorld: Sendable {
   func network(_ id: NetworkID) -> NetworkAssignment? { networks.first { $0.id == id } }
   var ingress: NetworkAssignment? { networks.first { $0.ingress } }
 
+  /// Who has an address now, of those that any task has.
+  var successors: [NetworkAttachment: TaskID] {
+    Dictionary(endpoints.lazy.map { (NetworkAttachment(network: $0.network, address: $0.address), $0.task) }, uniquingKeysWith: { _, b in b })
+  }
+
   /// Where new connections to a service may go, on each network; sorted, so that equal worlds give equal rules.
   func readyEndpoints() -> [ServiceOnNetwork: [IPv4Address]] {
     let choosy = Set(services.lazy.filter { $0.prefersSameNode == true }.map(\.id))

@@ -147,6 +147,12 @@ public actor OverlayNetwork {
     get async { (try? await thread.run { Nftables.packets("strangers") }).flatMap { $0 } ?? 0 }
   }
 
+  /// As they are now.
+  public func underlayFacts() async throws -> UnderlayFacts {
+    let underlay = host.configuration.underlayAddress
+    return try await thread.run { try UnderlayFacts.read(underlay: underlay) }
+  }
+
   /// Which of these a process of this host has; asked before a service that publishes them is made.
   public func conflicts(on ports: [PortConfig]) async throws -> [NodeDescription.PortConflict] {
     let wanted = Set(ports.compactMap(PublishedPort.init))

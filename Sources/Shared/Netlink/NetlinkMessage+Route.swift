@@ -38,6 +38,7 @@ extension NetlinkMessage {
           $0.attribute(1, id)
           $0.attribute(4, local)
           $0.attribute(7, UInt8(0))  // IFLA_VXLAN_LEARNING: the committed log tells, not the packets
+          $0.attribute(11, UInt8(1))  // IFLA_VXLAN_PROXY: ARP is answered here, from the neighbours, and leaves the host never
           $0.attribute(15, networkBytes(port))
           $0.attribute(18, UInt8(1))  // IFLA_VXLAN_UDP_CSUM
         }
@@ -80,11 +81,18 @@ extension NetlinkMessage {
     return message
   }
 
-  /// A port of a bridge may get frames back that it sent: with bridge-nf-call-iptables a bridge itself forwards what was translated.
-  public static func setHairpin(_ index: UInt32, _ name: String) -> Self {
+  /// - Parameters:
+  ///   - hairpin: it may get frames back that it sent: with bridge-nf-call-iptables a bridge itself forwards what was translated.
+  ///   - flood: it gets frames whose receiver the bridge does not know.
+  public static func setBridgePort(_ index: UInt32, _ name: String, hairpin: Bool, learning: Bool, flood: Bool) -> Self {
     var message = Self(type: 19, flags: 0, operation: "set bridge port", object: name)
     message.append([UInt8(AF_BRIDGE), 0] + nativeBytes(UInt16(0)) + nativeBytes(index) + nativeBytes(UInt32(0)) + nativeBytes(UInt32(0)))
-    message.nested(0x8000 | 12) { $0.attribute(4, UInt8(1)) }  // IFLA_PROTINFO, said to be nested; IFLA_BRPORT_MODE
+    // IFLA_PROTINFO, said to be nested; IFLA_BRPORT_MODE, IFLA_BRPORT_LEARNING, IFLA_BRPORT_UNICAST_FLOOD
+    message.nested(0x8000 | 12) {
+      $0.attribute(4, UInt8(hairpin ? 1 : 0))
+      $0.attribute(8, UInt8(learning ? 1 : 0))
+      $0.attribute(9, UInt8(flood ? 1 : 0))
+    }
     message.tolerated = [ENODEV]
     return message
   }
@@ -154,12 +162,10 @@ extension NetlinkMessage {
     return message
   }
 
-  /// In a VXLAN device: frames for `mac` go to the host `destination`. All-zero MACs (flooding) take several destinations; others one.
+  /// In a VXLAN device: frames for `mac` go to the host `destination`, in place of another.
   public static func addForwarding(_ mac: [UInt8], to destination: [UInt8], on index: UInt32) -> Self {
-    let flooding = mac.allSatisfy { $0 == 0 }
     var message = forwarding(
-      28, NetlinkFlag.create | (flooding ? NetlinkFlag.append : NetlinkFlag.replace), mac, to: destination, on: index, owner: 2, state: 0xc0,
-      "add forwarding")
+      28, NetlinkFlag.create | NetlinkFlag.replace, mac, to: destination, on: index, owner: 2, state: 0xc0, "add forwarding")
     message.tolerated = [EEXIST]
     return message
   }
@@ -177,9 +183,36 @@ extension NetlinkMessage {
     message.tolerated = [ENOENT, ENODEV, EINVAL]
     return message
   }
-  public static func dumpForwarding(of index: UInt32) -> Self {
+  /// Of every link that has some.
+  public static func dumpForwarding() -> Self {
     var message = Self(type: 30, flags: NetlinkFlag.dump, operation: "list", object: "forwarding entries")
-    message.append([UInt8(AF_BRIDGE), 0, 0, 0] + nativeBytes(index) + nativeBytes(UInt16(0)) + [0, 0])
+    message.append([UInt8(AF_BRIDGE), 0, 0, 0] + nativeBytes(UInt32(0)) + nativeBytes(UInt16(0)) + [0, 0])
+    return message
+  }
+
+  // MARK: Neighbours
+
+  private static func neighbour(
+    _ type: UInt16, _ flags: UInt16, _ address: [UInt8], _ mac: [UInt8]?, on index: UInt32, state: UInt16, _ operation: String
+  ) -> Self {
+    var message = Self(type: type, flags: flags, operation: operation, object: dotted(address))
+    message.append([UInt8(AF_INET), 0, 0, 0] + nativeBytes(index) + nativeBytes(state) + [0, 0])
+    message.attribute(1, address)
+    if let mac { message.attribute(2, mac) }
+    return message
+  }
+  /// For good (NUD_PERMANENT); in place of another of the same address.
+  public static func addNeighbour(_ address: [UInt8], _ mac: [UInt8], on index: UInt32) -> Self {
+    neighbour(28, NetlinkFlag.create | NetlinkFlag.replace, address, mac, on: index, state: 0x80, "add neighbour")
+  }
+  public static func deleteNeighbour(_ address: [UInt8], on index: UInt32) -> Self {
+    var message = neighbour(29, 0, address, nil, on: index, state: 0, "delete neighbour")
+    message.tolerated = [ENOENT, ENODEV, ENXIO]
+    return message
+  }
+  public static func dumpNeighbours() -> Self {
+    var message = Self(type: 30, flags: NetlinkFlag.dump, operation: "list", object: "neighbours")
+    message.append([UInt8(AF_INET), 0, 0, 0] + nativeBytes(UInt32(0)) + nativeBytes(UInt16(0)) + [0, 0])
     return message
   }
 

@@ -67,7 +67,6 @@ enum NetlinkFlag {
   static let replace: UInt16 = 0x100
   static let exclusive: UInt16 = 0x200
   static let create: UInt16 = 0x400
-  static let append: UInt16 = 0x800
 }
 
 public func nativeBytes<T: FixedWidthInteger>(_ value: T) -> [UInt8] { withUnsafeBytes(of: value) { Array($0) } }

@@ -15,7 +15,18 @@ public struct LinkInfo: Hashable, Sendable {
     public var id: UInt32
     public var local: [UInt8]
     public var port: UInt16
+    /// Answers ARP from its neighbours.
+    public var proxy: Bool
   }
+  /// nil: no port of a bridge.
+  public var bridgePort: BridgePort?
+  public struct BridgePort: Hashable, Sendable {
+    public var hairpin: Bool
+    public var learning: Bool
+    public var flood: Bool
+  }
+  /// The id that this namespace has for the one of the link's other end; nil when that is this one.
+  public var peerNamespace: Int32?
 
   /// nil when the reply is not a link.
   public init?(_ reply: NetlinkReply) {
@@ -34,8 +45,14 @@ public struct LinkInfo: Hashable, Sendable {
     if kind == "vxlan" {
       let data = splitAttributes((info[2] ?? [])[...])
       vxlan = VXLAN(
-        id: (data[1] ?? []).read(UInt32.self, at: 0), local: data[4] ?? [], port: UInt16(bigEndian: (data[15] ?? []).read(UInt16.self, at: 0)))
+        id: (data[1] ?? []).read(UInt32.self, at: 0), local: data[4] ?? [], port: UInt16(bigEndian: (data[15] ?? []).read(UInt16.self, at: 0)),
+        proxy: data[11]?.first == 1)
     }
+    if text(info[4]) == "bridge" {
+      let data = splitAttributes((info[5] ?? [])[...])
+      bridgePort = BridgePort(hairpin: data[4]?.first == 1, learning: data[8]?.first == 1, flood: data[9]?.first == 1)
+    }
+    peerNamespace = attributes[37].map { Int32(bitPattern: $0.read(UInt32.self, at: 0)) }
   }
 }
 
@@ -69,10 +86,43 @@ public struct ForwardingInfo: Hashable, Sendable {
   }
 }
 
+/// An entry of a bridge that somebody set: `mac` is behind the port `index`.
+public struct BridgeForwardingInfo: Hashable, Sendable {
+  public var index: UInt32
+  public var mac: [UInt8]
+  public init(mac: [UInt8], port index: UInt32) { (self.mac, self.index) = (mac, index) }
+  /// nil for those that were learned (no NUD_NOARP) and those of the ports themselves (NUD_PERMANENT).
+  public init?(_ reply: NetlinkReply) {
+    guard reply.type == 28, reply.payload.count >= 12, reply.payload[0] == 7 else { return nil }
+    let attributes = reply.attributes(after: 12)
+    // NDA_MASTER
+    guard let mac = attributes[2], attributes[9] != nil, reply.payload.read(UInt16.self, at: 8) & 0xc0 == 0x40 else { return nil }
+    index = reply.payload.read(UInt32.self, at: 4)
+    self.mac = mac
+  }
+}
+
+/// A permanent neighbour (NUD_PERMANENT) over IPv4.
+public struct NeighbourInfo: Hashable, Sendable {
+  public var index: UInt32
+  public var address: [UInt8]
+  public var mac: [UInt8]
+  public init?(_ reply: NetlinkReply) {
+    guard reply.type == 28, reply.payload.count >= 12, reply.payload[0] == 2, reply.payload.read(UInt16.self, at: 8) & 0x80 != 0 else { return nil }
+    let attributes = reply.attributes(after: 12)
+    guard let address = attributes[1], address.count == 4, let mac = attributes[2] else { return nil }
+    index = reply.payload.read(UInt32.self, at: 4)
+    self.address = address
+    self.mac = mac
+  }
+}
+
 extension NetlinkSocket {
   public func links() throws(NetlinkError) -> [LinkInfo] { try dump(.dumpLinks()).compactMap(LinkInfo.init) }
   public func addresses() throws(NetlinkError) -> [AddressInfo] { try dump(.dumpAddresses()).compactMap(AddressInfo.init) }
-  public func forwarding(of index: UInt32) throws(NetlinkError) -> [ForwardingInfo] {
-    try dump(.dumpForwarding(of: index)).compactMap(ForwardingInfo.init).filter { $0.index == index }
+  public func forwarding() throws(NetlinkError) -> (tunnels: [ForwardingInfo], bridges: [BridgeForwardingInfo]) {
+    let replies = try dump(.dumpForwarding())
+    return (replies.compactMap(ForwardingInfo.init), replies.compactMap(BridgeForwardingInfo.init))
   }
+  public func neighbours() throws(NetlinkError) -> [NeighbourInfo] { try dump(.dumpNeighbours()).compactMap(NeighbourInfo.init) }
 }

@@ -12,15 +12,15 @@ struct HostPlanTests {
     return cluster
   }
 
-  @Test("peers are flooded to, their node addresses and remote endpoints have entries, local endpoints have none")
+  @Test("peers' node addresses and remote endpoints have entries and are neighbours, local endpoints are not; nobody is flooded to")
   func forwarding() {
     let tunnel = HostState(cluster.world(1)).tunnels[4096]!
     #expect(
       tunnel.forwarding == [
-        .flood(to: address("192.168.77.2")), .flood(to: address("192.168.77.3")),
         .init(mac: [2, 0x42, 10, 77, 0, 252], host: address("192.168.77.2")), .init(mac: [2, 0x42, 10, 77, 0, 253], host: address("192.168.77.3")),
         .init(mac: [2, 0x42, 10, 77, 0, 12], host: address("192.168.77.2")),
       ])
+    #expect(tunnel.neighbours == [.init(address("10.77.0.252")), .init(address("10.77.0.253")), .init(address("10.77.0.12"))])
   }
 
   @Test("from nothing everything is made, links before what is on them; from itself nothing is done")
@@ -59,6 +59,8 @@ struct HostPlanTests {
     broken.bridges[4096]!.addresses = [.init(address: address("10.9.9.9"), length: 24)]
     broken.tunnels[4096]!.bridged = false
     broken.tunnels[4097]!.port = 8472
+    broken.tunnels[4098]!.learning = true
+    broken.tunnels[4098]!.neighbours = [.init(address("10.78.0.252"), mac: [2, 0, 0, 0, 0, 1]), .init(address("10.78.0.9"))]
     broken.bridges[9999] = broken.bridges[4096]
     let operations = state.operations(from: broken)
     #expect(operations.contains(.deleteBridge(9999)))
@@ -70,6 +72,16 @@ struct HostPlanTests {
       operations.firstIndex(of: .deleteTunnel(4097))! < operations.firstIndex(
         of: .addTunnel(4097, local: address("192.168.77.1"), port: 4789, mtu: 1450))!)
     #expect(operations.contains(.bridgeTunnel(4097)))
+    #expect(
+      operations.filter {
+        switch $0 {
+        case .setPort(4098), .addNeighbour(4098, _), .deleteNeighbour(4098, _): true
+        default: false
+        }
+      } == [
+        .setPort(4098), .deleteNeighbour(4098, .init(address("10.78.0.9"))), .addNeighbour(4098, .init(address("10.78.0.252"))),
+        .addNeighbour(4098, .init(address("10.78.0.253"))),
+      ])
   }
 
   @Test("names fit an interface and lead back")

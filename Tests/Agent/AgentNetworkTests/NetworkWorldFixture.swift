@@ -15,6 +15,7 @@ struct Cluster {
   var hosts: Int
   var endpoints: [EndpointRecord] = []
   var ports: [PortConfig] = []
+  var mtu = 1450
 
   func underlay(_ host: Int) -> IPv4Address { address("192.168.77.\(host)") }
 
@@ -22,7 +23,7 @@ struct Cluster {
     [(web, "web", 4096, 77, false, false), (ingress, "ingress", 4097, 255, false, true), (inside, "inside", 4098, 78, true, false)].map {
       id, name, vni, second, inside, ingress in
       NetworkAssignment(
-        id: id, name: name, vni: UInt32(vni), subnet: IPv4Prefix("10.\(second).0.0/24")!, internalOnly: inside, ingress: ingress, mtu: 1450,
+        id: id, name: name, vni: UInt32(vni), subnet: IPv4Prefix("10.\(second).0.0/24")!, internalOnly: inside, ingress: ingress, mtu: mtu,
         dataPathPort: 4789, nodeAddress: address("10.\(second).0.\(250 + host)"),
         peers: (1...hosts).filter { $0 != host }.map {
           .init(node: NodeID(value: UInt128($0)), underlay: underlay($0), address: address("10.\(second).0.\(250 + $0)"))

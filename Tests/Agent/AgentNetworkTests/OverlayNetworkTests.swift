@@ -181,6 +181,7 @@ struct OverlayNetworkTests {
   func departed() async throws {
     try await NamespaceWorld.with(3) { world in
       var cluster = Cluster(hosts: 3)
+      cluster.place(1, on: 1, ready: false)
       cluster.place(2, on: 2)
       let overlays = try (1...3).map { try world.overlay($0, lingering: .milliseconds(300)) }
       func apply() async throws {
@@ -243,6 +244,8 @@ struct OverlayNetworkTests {
           """
           ip -o link show type bridge | cut -d' ' -f2-; bridge fdb show | grep dst | sort; ip -o -4 address | cut -d' ' -f2- | sort
           bridge link | grep -c ' ov.*master orbr'; nft -s list table ip orch | sed 's/# handle.*//'
+          ip neigh show nud permanent | sort; bridge fdb show | grep 'ov.*static' | sed 's/ov[^ ]*/ov/' | sort; bridge -d link | grep -c 'learning off flood off'
+          for i in \(world.folder)/run1/netns/*; do nsenter --net=$i sh -c 'nft -s list table ip orch; ip -o link show eth0 | grep -o "mtu [0-9]*"'; done
           """
         ).output
       }
@@ -257,6 +260,14 @@ struct OverlayNetworkTests {
           "bridge fdb append 02:42:0a:4d:00:0c dev orvx4096 dst 192.168.77.2; bridge fdb add 02:00:00:00:00:01 dev orvx4096 dst 192.168.77.99"
         ),
         ("port", "ip link set $(bridge link | grep -o 'ov[^ @]*' | grep -v orvx | head -1) nomaster"), ("rules", "nft flush chain ip orch forward"),
+        ("neighbour", "ip neigh del 10.77.0.12 dev orvx4096"), ("neighbour", "ip neigh replace 10.77.0.12 lladdr 02:00:00:00:00:01 dev orvx4096"),
+        ("neighbour", "ip neigh add 10.77.0.99 lladdr 02:00:00:00:00:01 dev orvx4096"),
+        ("port", "bridge link set dev orvx4096 learning on"),
+        ("port", "bridge link set dev $(bridge link | grep -o 'ov[^ @]*' | grep -v orvx | head -1) flood on"),
+        ("port", "bridge fdb del 02:42:0a:4d:00:0b dev $(bridge fdb show | grep 02:42:0a:4d:00:0b | grep -o 'ov[^ ]*' | head -1) master"),
+        ("link", "ip link set $(bridge link | grep -o 'ov[^ @]*' | grep -v orvx | head -1) mtu 1200"),
+        ("container rules", "nsenter --net=\(one.path) nft flush table ip orch"),
+        ("container rules", "nsenter --net=\(one.path) nft delete table ip orch"),
         ("rules", "nft delete table ip orch"), ("rules", "nft add rule ip orch prerouting counter"), ("rules", "nft flush ruleset"),
       ]
       for (kind, command) in tampering {
@@ -335,6 +346,146 @@ struct OverlayNetworkTests {
         let (left, right) = (Set(settled(grown)), Set(settled(fresh)))
         #expect(left.symmetricDifference(right).isEmpty, "seed \(seed), step \(step)")
       }
+    }
+  }
+
+  @Test(
+    "nothing is flooded: who is known is found without a question to other hosts, frames for others end here, counted; strangers' frames are not shown"
+  )
+  func noFlooding() async throws {
+    try await NamespaceWorld.with(3) { world in
+      var cluster = Cluster(hosts: 3)
+      for (number, host) in [(1, 1), (2, 2), (3, 1)] { cluster.place(number, on: host) }
+      let overlays = try (1...3).map { try world.overlay($0) }
+      for (index, overlay) in overlays.enumerated() {
+        try await overlay.apply(networks: cluster.networks(of: index + 1), services: [], endpoints: cluster.endpoints)
+      }
+      let one = try await overlays[0].attach(cluster.network(1))
+      _ = try await overlays[1].attach(cluster.network(2))
+      let three = try await overlays[0].attach(cluster.network(3))
+      func count(_ host: Int, _ field: String) async throws -> Int {
+        let text = try await world.run(in: world.host(host), "cat", "/proc/thread-self/net/dev").output
+        // Columns of the device's line: received 1-8 (packets second, dropped fourth), sent 9-16.
+        let line = text.split(separator: "\n").first { $0.contains("orvx4096:") }.map { $0.split(whereSeparator: { $0 == " " || $0 == ":" }) } ?? []
+        return line.count > 12 ? Int(line[["received": 2, "sent": 10, "dropped": 12][field]!]) ?? -1 : -1
+      }
+      let before = try await (count(3, "received"), count(1, "dropped"))
+      // A container in another, and its host as well.
+      for (from, to) in [(one.path, "10.77.0.12"), (one.path, "10.77.0.252"), (world.host(1), "10.77.0.12"), (one.path, "10.77.0.13")] {
+        let ping = try await world.run(in: from, "busybox", "ping", "-c1", "-W2", "-w2", to)
+        #expect(ping.code == 0, "\(to): \(ping.output)")
+      }
+      #expect(try await count(3, "received") == before.0, "host 3 was asked")
+      // An address that nobody has: the question ends at this host.
+      #expect(try await world.run(in: one.path, "busybox", "ping", "-c1", "-W1", "-w1", "10.77.0.99").code != 0)
+      // A frame for a MAC that nobody has.
+      let watch = "table netdev seen { chain in { type filter hook ingress device \"eth1\" priority 0; ether daddr 02:42:0a:4d:00:62 counter; }; }"
+      #expect(try await world.run(in: three.path, "nft", watch).code == 0)
+      let unknown = try await world.run(
+        in: one.path, "sh", "-c",
+        "ip neigh replace 10.77.0.98 lladdr 02:42:0a:4d:00:62 dev eth1; for i in 1 2; do busybox ping -c1 -W1 -w1 10.77.0.98; done; true")
+      #expect(unknown.code == 0)
+      #expect(try await count(1, "dropped") >= before.1 + 2)
+      #expect(try await count(3, "received") == before.0)
+      let shown = try await world.run(in: three.path, "nft", "list", "table", "netdev", "seen").output
+      #expect(shown.contains("packets 0 "), "the neighbour on the same host saw it: \(shown)")
+    }
+  }
+
+  @Test("a path that takes less than the network's packets is no black hole, fragments arrive, and a smaller MTU reaches what runs")
+  func packetSizes() async throws {
+    try await NamespaceWorld.with(2) { world in
+      var cluster = Cluster(hosts: 2)
+      for number in 1...2 { cluster.place(number, on: number, ready: number == 2) }
+      let overlays = try (1...2).map { try world.overlay($0) }
+      func apply() async throws {
+        for (index, overlay) in overlays.enumerated() {
+          try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints)
+        }
+      }
+      try await apply()
+      #expect(
+        try await overlays[0].underlayFacts()
+          == UnderlayFacts(routes: [.init(destination: IPv4Prefix("192.168.77.0/24")!, device: "eth0")], mtu: 1500))
+      let one = try await overlays[0].attach(cluster.network(1))
+      let two = try await overlays[1].attach(cluster.network(2))
+      let content = String(repeating: "x", count: 300_000)
+      let server = try await world.serve("task2", in: two.path)
+      defer { world.stop([server]) }
+      let file = Glibc.open("\(world.folder)/www-task2/big", O_CREAT | O_WRONLY | O_CLOEXEC, 0o644)
+      write(file, content, content.utf8.count)
+      close(file)
+      func fetch() async throws -> Int {
+        let answer = try await world.run(
+          in: one.path, "sh", "-c",
+          "timeout 10 busybox wget -qO- http://10.77.0.12/big | wc -c; timeout 10 busybox wget -qO- http://10.77.0.2/big | wc -c")
+        return answer.output.split(separator: "\n").compactMap { Int($0) }.reduce(0, +)
+      }
+      func ping(_ size: Int, _ target: String) async throws -> Bool {
+        try await world.run(in: one.path, "busybox", "ping", "-c2", "-W2", "-w3", "-s", "\(size)", target).code == 0
+      }
+      for size in [1400, 8000] { #expect(try await ping(size, "10.77.0.12")) }
+      // The way back has less room, which nobody told the containers.
+      let less = "ip route replace 192.168.77.1/32 dev eth0 mtu 1200"
+      #expect(try await world.run(in: world.host(2), "sh", "-c", less).code == 0)
+      #expect(try await fetch() == 600_000)
+      #expect(try await ping(8000, "10.77.0.12"))
+      // A host with a smaller link has joined.
+      cluster.mtu = 1350
+      try await apply()
+      for path in [one.path, two.path] {
+        #expect(try await world.run(in: path, "sh", "-c", "ip -o link show eth1").output.contains("mtu 1350 "))
+      }
+      #expect(try await fetch() == 600_000)
+    }
+  }
+
+  @Test("a host's route into a network's subnet is named to the task that cannot start; a broader one is in nobody's way")
+  func routes() async throws {
+    try await NamespaceWorld.with(1) { world in
+      var cluster = Cluster(hosts: 1)
+      cluster.place(1, on: 1)
+      let overlay = try world.overlay(1)
+      try await overlay.apply(networks: cluster.networks(of: 1), services: [], endpoints: cluster.endpoints)
+      let host = world.host(1)
+      #expect(
+        try await world.run(in: host, "sh", "-c", "ip route add 10.0.0.0/8 via 192.168.77.9; ip route add 10.77.0.128/25 via 192.168.77.9").code == 0)
+      #expect(try await overlay.underlayFacts().routes.map(\.destination.description) == ["10.0.0.0/8", "192.168.77.0/24"])
+      let error = await #expect(throws: NetworkProblem.self) { try await overlay.attach(cluster.network(1)) }
+      #expect(error?.description.hasPrefix("network web: its subnet 10.77.0.0/24 overlaps the route 10.77.0.128/25 dev eth0 of this host") == true)
+      #expect(try await world.run(in: host, "ip", "route", "del", "10.77.0.128/25").code == 0)
+      _ = try await overlay.attach(cluster.network(1))
+    }
+  }
+
+  @Test("an address that another task has by now is that task's at once, while the namespace of the one before is still there")
+  func succession() async throws {
+    try await NamespaceWorld.with(2) { world in
+      var cluster = Cluster(hosts: 2)
+      cluster.place(1, on: 1)
+      cluster.place(3, on: 1)
+      let overlays = try (1...2).map { try world.overlay($0) }
+      func apply() async throws {
+        for (index, overlay) in overlays.enumerated() {
+          try await overlay.apply(networks: cluster.networks(of: index + 1), services: [], endpoints: cluster.endpoints)
+        }
+      }
+      try await apply()
+      _ = try await overlays[0].attach(cluster.network(1))
+      let three = try await overlays[0].attach(cluster.network(3))
+      // Task 1 has ended; task 7 on the other host gets its addresses.
+      cluster.endpoints = cluster.endpoints.map { endpoint in
+        var endpoint = endpoint
+        if endpoint.task == cluster.task(1) {
+          (endpoint.task, endpoint.node, endpoint.underlay) = (cluster.task(7), NodeID(value: 2), cluster.underlay(2))
+        }
+        return endpoint
+      }
+      try await apply()
+      let seven = try await overlays[1].attach(TaskNetwork(task: cluster.task(7), attachments: cluster.network(1).attachments))
+      let server = try await world.serve("task7", in: seven.path)
+      defer { world.stop([server]) }
+      #expect(try await world.ask("10.77.0.11", from: three.path)?.name == "task7")
     }
   }
 

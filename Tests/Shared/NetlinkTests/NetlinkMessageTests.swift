@@ -27,15 +27,22 @@ struct NetlinkMessageTests {
     #expect(message.bytes == bytes(expected))
   }
 
-  @Test("a forwarding entry of a VXLAN device, the flooding one appended")
+  @Test("a forwarding entry of a VXLAN device, and a neighbour that it answers for")
   func forwarding() {
     let expected = """
-      30 00 00 00  1c 00 01 0c  00 00 00 00  00 00 00 00 | length 48, RTM_NEWNEIGH, REQUEST|CREATE|APPEND
+      30 00 00 00  1c 00 01 05  00 00 00 00  00 00 00 00 | length 48, RTM_NEWNEIGH, REQUEST|CREATE|REPLACE
       07 00 00 00  05 00 00 00  c0 00 02 00              | AF_BRIDGE, link 5, PERMANENT|NOARP, NTF_SELF
-      0a 00 02 00  00 00 00 00  00 00 00 00              | NDA_LLADDR
+      0a 00 02 00  02 42 0a 4d  00 0c 00 00              | NDA_LLADDR
       08 00 01 00  c0 a8 4d 02                           | NDA_DST
       """
-    #expect(NetlinkMessage.addForwarding([0, 0, 0, 0, 0, 0], to: [192, 168, 77, 2], on: 5).bytes == bytes(expected))
+    #expect(NetlinkMessage.addForwarding([2, 0x42, 10, 77, 0, 12], to: [192, 168, 77, 2], on: 5).bytes == bytes(expected))
+    let neighbour = """
+      30 00 00 00  1c 00 01 05  00 00 00 00  00 00 00 00 | length 48, RTM_NEWNEIGH, REQUEST|CREATE|REPLACE
+      02 00 00 00  05 00 00 00  80 00 00 00              | AF_INET, link 5, PERMANENT
+      08 00 01 00  0a 4d 00 0c                           | NDA_DST
+      0a 00 02 00  02 42 0a 4d  00 0c 00 00              | NDA_LLADDR
+      """
+    #expect(NetlinkMessage.addNeighbour([10, 77, 0, 12], [2, 0x42, 10, 77, 0, 12], on: 5).bytes == bytes(neighbour))
   }
 
   @Test("a refusal carries errno and the kernel's words, with and without the request repeated")
@@ -62,6 +69,7 @@ struct NetlinkMessageTests {
           var other = reply
           other.type = type
           _ = (LinkInfo(other), AddressInfo(other), ForwardingInfo(other), NetlinkSocket.refusal(other, of: .dumpLinks()))
+          _ = (BridgeForwardingInfo(other), NeighbourInfo(other))
         }
       }
     }
@@ -75,7 +83,7 @@ struct NetlinkSocketTests {
     return try await thread.run { try thread.insideNew { try body(NetlinkSocket()) } }
   }
 
-  @Test("links, addresses and forwarding entries are read back as they were made")
+  @Test("links, ports, addresses, forwarding entries and neighbours are read back as they were made")
   func roundTrip() async throws {
     try await inNewNamespace { socket in
       try socket.perform([
@@ -85,7 +93,7 @@ struct NetlinkSocketTests {
       let bridge = try #require(try socket.links().first { $0.name == "orbr9" })
       let tunnel = try #require(try socket.links().first { $0.name == "orvx9" })
       #expect(bridge.kind == "bridge" && bridge.mac == [2, 0x42, 10, 9, 0, 1] && bridge.mtu == 1450 && !bridge.up)
-      #expect(tunnel.vxlan == .init(id: 9, local: [10, 1, 1, 1], port: 4789))
+      #expect(tunnel.vxlan == .init(id: 9, local: [10, 1, 1, 1], port: 4789, proxy: true))
       let entries = (1...200).map { (mac: [UInt8(2), 0, 0, 0, 0, UInt8($0)], host: [UInt8(10), 0, 0, UInt8($0)]) }
       try socket.perform(
         [
@@ -93,16 +101,21 @@ struct NetlinkSocketTests {
           .setLink(bridge.index, "orbr9", up: true),
           .addAddress([10, 9, 0, 1], length: 24, on: bridge.index),
         ] + entries.map { .addForwarding($0.mac, to: $0.host, on: tunnel.index) } + [
-          .addForwarding([0, 0, 0, 0, 0, 0], to: [10, 0, 0, 1], on: tunnel.index),
-          .addForwarding([0, 0, 0, 0, 0, 0], to: [10, 0, 0, 2], on: tunnel.index),
+          .setBridgePort(tunnel.index, "orvx9", hairpin: true, learning: false, flood: false),
+          .addBridgeForwarding([2, 0, 0, 0, 1, 1], port: tunnel.index),
+          .addNeighbour([10, 9, 0, 7], [2, 0, 0, 0, 0, 7], on: tunnel.index), .addNeighbour([10, 9, 0, 7], [2, 0, 0, 0, 0, 8], on: tunnel.index),
+          .addNeighbour([10, 9, 0, 8], [2, 0, 0, 0, 0, 9], on: tunnel.index), .deleteNeighbour([10, 9, 0, 8], on: tunnel.index),
+          .deleteNeighbour([10, 9, 0, 8], on: tunnel.index),
         ])
       let addresses = try socket.addresses()
       #expect(addresses.contains { $0.index == bridge.index && $0.address == [10, 9, 0, 1] && $0.length == 24 })
-      let read = try socket.forwarding(of: tunnel.index)
-      #expect(read.count == 202)
-      #expect(read.filter { $0.mac == [0, 0, 0, 0, 0, 0] }.map(\.destination).sorted { $0[3] < $1[3] } == [[10, 0, 0, 1], [10, 0, 0, 2]])
-      let master = try socket.links().first { $0.name == "orvx9" }?.master
-      #expect(master == bridge.index)
+      let read = try socket.forwarding()
+      #expect(read.tunnels.count == 200 && read.tunnels.allSatisfy { $0.index == tunnel.index })
+      #expect(read.bridges == [BridgeForwardingInfo(mac: [2, 0, 0, 0, 1, 1], port: tunnel.index)])
+      let neighbours = try socket.neighbours()
+      #expect(neighbours.map(\.address) == [[10, 9, 0, 7]] && neighbours.map(\.mac) == [[2, 0, 0, 0, 0, 8]])
+      let port = try socket.links().first { $0.name == "orvx9" }
+      #expect(port?.master == bridge.index && port?.bridgePort == .init(hairpin: true, learning: false, flood: false))
       try socket.perform([.deleteLink(tunnel.index, "orvx9"), .deleteLink(tunnel.index, "orvx9")])
       let names = try socket.links().map(\.name)
       #expect(!names.contains("orvx9"))
