@@ -595,7 +595,7 @@ struct OverlayNetworkTests {
       #expect(access(one.path, F_OK) != 0)
       for host in 1...2 {
         var links: [String] = []
-        for _ in 1...50 {
+        for _ in 1...900 {
           links = try await world.thread.run(in: world.host(host)) { try NetlinkSocket().links().map(\.name) }
           if links.sorted() == ["eth0", "lo"] { break }
           try await Task.sleep(for: .milliseconds(50))
