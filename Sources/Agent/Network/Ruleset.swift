@@ -99,6 +99,9 @@ enum Ruleset {
       if !inside.isEmpty { forward.append("iifname \(set(inside.map { "\"\(bridge($0))\"" })) drop") }
     }
 
+    // What is inside is tracked where it is translated; the packets around it need nobody's memory.
+    let tunnels = Set(world.networks.map { "\($0.dataPathPort)" })
+    let untracked = tunnels.isEmpty ? [] : ["udp dport \(set(Array(tunnels))) notrack"]
     let members = members(world)
     let published = vmap("meta l4proto . th dport", open.map { ("\($0.port.protocol.rawValue) . \($0.port.number)", "goto \($0.port.chain)") })
     return RuleTable(
@@ -111,7 +114,8 @@ enum Ruleset {
         + [
           chain("published", "", published),
           // route_localnet lets 127.0.0.1 reach published ports; nobody else may use it to reach what listens there.
-          chain("guard", "type filter hook prerouting priority -300; policy accept;", ["iifname \"orbr*\" ip daddr 127.0.0.0/8 drop"]),
+          chain("guard", "type filter hook prerouting priority -300; policy accept;", ["iifname \"orbr*\" ip daddr 127.0.0.0/8 drop"] + untracked),
+          chain("untracked", "type filter hook output priority -300; policy accept;", untracked),
           chain("prerouting", "type nat hook prerouting priority -100; policy accept;", ["fib daddr type local jump published"]),
           chain("output", "type nat hook output priority -100; policy accept;", ["fib daddr type local jump published"] + Balancing.lookup),
           chain("postrouting", "type nat hook postrouting priority 100; policy accept;", postrouting),

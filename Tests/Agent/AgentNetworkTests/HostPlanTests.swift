@@ -238,6 +238,7 @@ struct RulesetTests {
     #expect(text.contains("udp dport 4789 @th,96,24 vmap { 4096 : jump vxlan-4096, 4097 : jump vxlan-4097, 4098 : jump vxlan-4098 }"))
     #expect(text.contains("chain vxlan-4096 {\n    ip saddr != { 192.168.77.2 } counter counter name \"strangers\" drop\n"))
     #expect(text.contains("iifname { \"orbr4098\" } drop"))
+    #expect(text.split(separator: "udp dport { 4789 } notrack").count == 3, "coming and going: \(text)")
     #expect(text.contains("oifname != \"orbr*\" ip saddr { 10.255.0.0/24, 10.77.0.0/24 } masquerade"))
     let without = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: [PublishedPort(protocol: .tcp, number: 8080)]).fresh
     #expect(!without.contains("8080"))
