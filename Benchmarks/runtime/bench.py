@@ -18,6 +18,13 @@ for name in ["crun", "runc"]:
         subprocess.run(["apt-get", "install", "-y", "-qq", name], check=True, stdout=subprocess.DEVNULL)
 runtimes = {"orch-runtime": str(pathlib.Path(arguments.programs).resolve() / "orch-runtime"), "crun": shutil.which("crun"), "runc": shutil.which("runc")}
 
+
+def own_groups():
+    # orch-runtime's own folder in each hierarchy stays for the next container; here it goes with the benchmark.
+    return {str(g) for g in pathlib.Path("/sys/fs/cgroup").glob("**/orch-runtime") if g.is_dir()}
+
+
+groups_before = own_groups()
 folder = pathlib.Path(tempfile.mkdtemp(prefix="orch-runtime-bench-"))
 root = folder / "bundle/rootfs"
 (root / "bin").mkdir(parents=True)
@@ -89,6 +96,11 @@ finally:
     for name, runtime in runtimes.items():
         subprocess.run([runtime, "--root", f"{folder}/{os.path.basename(runtime)}", "delete", "--force", f"bench-{os.getpid()}-exec"], stderr=subprocess.DEVNULL)
     shutil.rmtree(folder, ignore_errors=True)
+    for group in own_groups() - groups_before:
+        try:
+            os.rmdir(group)
+        except OSError:
+            pass  # another's container is in it
 
 print(f"{arguments.turns} turns, load {os.getloadavg()[0]:.1f}; median / p90 in ms")
 print("| | " + " | ".join(runtimes) + " | crun / orch |\n| --- |" + " --- |" * (len(runtimes) + 1))

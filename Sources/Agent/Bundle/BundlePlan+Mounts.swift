@@ -12,22 +12,51 @@ extension BundlePlan {
         throw BundleError("config.json", error)
       }
       let target = mount.destination.split(separator: "/").filter { $0 != "." }.joined(separator: "/")
-      guard !target.isEmpty else { throw BundleError("config.json: mounts[\(index)].destination: is the root") }
       let type = mount.type ?? ""
       if (type == "cgroup" || type == "cgroup2"), !options.isBind {
         cgroups(target, options, cgroup, ownNamespace: config.has(.cgroup), &plan)
+        continue
+      }
+      let maps = options.idMap != nil || mount.uidMappings?.isEmpty == false
+      // A user namespace's root may not reach what only the host's may.
+      if maps || (options.isBind && !options.isRemount && config.namespace(.user).map { ($0.path ?? "").isEmpty } ?? false) {
+        bind(mount, options, config, maps: maps, &plan)
+        attach("bind", mount.source ?? "", target, options, tree: plan.trees, &plan)
+        continue
+      }
+      if let label = config.linux?.mountLabel, !label.isEmpty, Labels.hasSELinux, !options.isBind, !Labels.unlabelled.contains(type) {
+        var labelled = options
+        labelled.data.append("context=\"\(label)\"")
+        attach(type, mount.source ?? type, target, labelled, &plan)
         continue
       }
       attach(options.isBind ? "bind" : type, mount.source ?? type, target, options, &plan)
     }
   }
 
-  private static func attach(_ type: String, _ source: String, _ target: String, _ options: MountOptions, _ plan: inout PlanWriter) {
+  /// The parent makes it, by its own rights.
+  private static func bind(_ mount: Config.Mount, _ options: MountOptions, _ config: Config, maps: Bool, _ plan: inout PlanWriter) {
+    func first(_ lists: [Config.IDMapping]?...) -> String { !maps ? "" : text(lists.compactMap { $0 }.first { !$0.isEmpty }) }
+    let map = options.idMap
     plan.add(
-      CLINUX_OP_ATTACH, options.isBind ? "bind \(source) to /\(target)" : "mount \(type) on /\(target)",
+      CLINUX_OP_TREE_BIND, "bind \(mount.source ?? "")",
+      [
+        .text(mount.source ?? ""), .number(options.flags), .number(options.cleared), .number(options.recursiveSet), .number(options.recursiveCleared),
+        .number(map?.recursive == true ? 1 : 0), .number(options.propagation),
+        .text(first(map?.uids, mount.uidMappings, config.linux?.uidMappings)),
+        .text(first(map?.gids, mount.gidMappings, config.linux?.gidMappings)),
+      ])
+  }
+
+  private static func attach(
+    _ type: String, _ source: String, _ target: String, _ options: MountOptions, tree: UInt64 = 0, _ plan: inout PlanWriter
+  ) {
+    plan.add(
+      CLINUX_OP_ATTACH, options.isRemount ? "remount /\(target)" : options.isBind ? "bind \(source) to /\(target)" : "mount \(type) on /\(target)",
       [
         .text(type), .text(source), .text(target), .number(options.flags), .number(options.cleared), .number(options.recursiveSet),
         .number(options.recursiveCleared), .number(options.propagation), .text(options.data.joined(separator: ",")), .number(options.copyUp ? 1 : 0),
+        .number(tree),
       ])
   }
 
@@ -64,27 +93,40 @@ extension BundlePlan {
   }
 
   /// The default devices and links of the specification (config-linux.md) and the configuration's own; none where /dev is a bind mount.
-  static func devices(_ config: Config, _ plan: inout PlanWriter) {
+  static func devices(_ config: Config, _ plan: inout PlanWriter) throws(BundleError) {
     let dev = config.mounts?.last { $0.destination.split(separator: "/") == ["dev"] }
     let bound = dev?.options?.contains { $0 == "bind" || $0 == "rbind" } ?? false
     if bound { return }
-    func node(_ path: String, _ mode: UInt32, _ major: Int64, _ minor: Int64, _ uid: UInt32 = 0, _ gid: UInt32 = 0) {
-      plan.add(
-        CLINUX_OP_NODE, "make device \(path)",
-        [
-          .text(path), .number(UInt64(mode)), .number(UInt64(bitPattern: major)), .number(UInt64(bitPattern: minor)), .number(UInt64(uid)),
-          .number(UInt64(gid)),
-        ])
+    // A user namespace may make no device nodes: the parent does, for it to bind.
+    let outside = config.has(.user)
+    func node(_ path: String, _ mode: UInt32, _ major: Int64, _ minor: Int64, _ uid: UInt32 = 0, _ gid: UInt32 = 0) throws(BundleError) {
+      let numbers: [Value] = [.number(UInt64(mode)), .number(UInt64(bitPattern: major)), .number(UInt64(bitPattern: minor))]
+      let owner: [Value] = [.number(UInt64(uid)), .number(UInt64(gid))]
+      var tree: UInt64 = 0
+      if outside, mode & 0o170_000 != 0o010_000 {
+        let (hostUID, hostGID) = (
+          try host(uid, config.linux?.uidMappings, "user", path), try host(gid, config.linux?.gidMappings, "group", path)
+        )
+        plan.add(CLINUX_OP_TREE_NODE, "make device \(path)", numbers + [.number(UInt64(hostUID)), .number(UInt64(hostGID))])
+        tree = plan.trees
+      }
+      plan.add(CLINUX_OP_NODE, "make device \(path)", [.text(path)] + numbers + owner + [.number(tree)])
+    }
+    func host(_ id: UInt32, _ maps: [Config.IDMapping]?, _ what: String, _ path: String) throws(BundleError) -> UInt32 {
+      // A namespace that is joined has its own maps; its root is not known here.
+      guard let maps, !maps.isEmpty else { return 0 }
+      for map in maps where id >= map.containerID && id - map.containerID < map.size { return map.hostID &+ (id - map.containerID) }
+      throw BundleError("linux.devices: \(what) \(id) of \(path) is not mapped into the user namespace")
     }
     let own = config.linux?.devices ?? []
     for (name, major, minor) in DeviceRules.standard where !own.contains(where: { $0.path == "/dev/\(name)" }) {
-      node("/dev/\(name)", 0o020_666, major, minor)
+      try node("/dev/\(name)", 0o020_666, major, minor)
     }
     for device in own {
       let kind: UInt32 = device.type == "b" ? 0o060_000 : device.type == "p" ? 0o010_000 : 0o020_000
       // "/dev/x/" is "/dev/x".
       let path = "/" + device.path.split(separator: "/").joined(separator: "/")
-      node(path, kind | (device.fileMode ?? 0o666) & 0o7777, device.major ?? 0, device.minor ?? 0, device.uid ?? 0, device.gid ?? 0)
+      try node(path, kind | (device.fileMode ?? 0o666) & 0o7777, device.major ?? 0, device.minor ?? 0, device.uid ?? 0, device.gid ?? 0)
     }
     for (content, path) in [
       ("/proc/self/fd", "dev/fd"), ("/proc/self/fd/0", "dev/stdin"), ("/proc/self/fd/1", "dev/stdout"), ("/proc/self/fd/2", "dev/stderr"),

@@ -8,7 +8,8 @@ import Seccomp
 extension BundlePlan {
   /// From the resource limits to exec: the same for a container's first process and for every later one.
   static func process(
-    _ process: ConfigProcess, _ linux: Linux, start hooks: Config.Hooks, preserved: [Bool], waits: Bool, _ plan: inout PlanWriter
+    _ process: ConfigProcess, _ linux: Linux, start hooks: Config.Hooks, preserved: [Bool], waits: Bool, _ annotations: [String: String],
+    _ plan: inout PlanWriter
   ) throws(BundleError) {
     for limit in process.rlimits ?? [] {
       let resource = clinux_rlimit(String(limit.type.dropFirst("RLIMIT_".count)).lowercased())
@@ -26,19 +27,22 @@ extension BundlePlan {
         ])
     }
     var filter: (bytes: [UInt8], flags: UInt64)?
-    if let seccomp = linux.seccomp { filter = try Filters.compile(seccomp) }
+    if let seccomp = linux.seccomp { filter = try Filters.compile(seccomp, strict: annotations[Annotations.failUnknownSyscall] == "1") }
     func load(_ plan: inout PlanWriter) {
       if let filter { plan.add(CLINUX_OP_SECCOMP, "load the seccomp filter", [.bytes(filter.bytes), .number(filter.flags)]) }
     }
+    try Labels.add(process, &plan)
     let confined = process.noNewPrivileges == true
+    let user = process.user ?? ConfigProcess.User(uid: 0, gid: 0)
+    plan.add(CLINUX_OP_HOME, "look up the home of user \(user.uid)", [.number(UInt64(user.uid))])
     // Without no_new_privs loading needs CAP_SYS_ADMIN, which the next steps take away.
     if !confined { load(&plan) }
-    let user = process.user ?? ConfigProcess.User(uid: 0, gid: 0)
-    let groups = user.additionalGids ?? []
+    let keeps = annotations[Annotations.keepGroups] != nil
+    let groups = keeps ? [] : user.additionalGids ?? []
     plan.add(
       CLINUX_OP_IDS, "become user \(user.uid):\(user.gid)",
-      [.number(UInt64(user.uid)), .number(UInt64(user.gid)), .number(UInt64(groups.count))] + groups.map { .number(UInt64($0)) })
-    try capabilities(process.capabilities, &plan)
+      [.number(UInt64(user.uid)), .number(UInt64(user.gid)), .number(keeps ? .max : UInt64(groups.count))] + groups.map { .number(UInt64($0)) })
+    capabilities(process.capabilities, &plan)
     plan.add(CLINUX_OP_UMASK, "set the umask", [.number(UInt64(user.umask ?? 0o022))])
     if confined { plan.add(CLINUX_OP_NO_NEW_PRIVS, "set no_new_privs") }
     if !preserved.isEmpty {
@@ -55,29 +59,35 @@ extension BundlePlan {
       [.number(UInt64(args.count))] + args.map(Value.text) + [.number(UInt64(env.count))] + env.map(Value.text))
   }
 
-  /// Names that the kernel does not know, or that this process may not hand on, are left out, as crun does.
-  private static func capabilities(_ sets: ConfigProcess.Capabilities?, _ plan: inout PlanWriter) throws(BundleError) {
-    func mask(_ names: [String]?, _ field: String) throws(BundleError) -> CapabilitySet {
+  /// Names that nobody knows are left out with a warning, as the specification asks; what this process may not hand on, without one, as crun does.
+  private static func capabilities(_ sets: ConfigProcess.Capabilities?, _ plan: inout PlanWriter) {
+    var unknown: [String] = []
+    func mask(_ names: [String]?) -> CapabilitySet {
       var sum = CapabilitySet(rawValue: 0)
       for name in names ?? [] {
-        guard name.hasPrefix("CAP_") else { throw BundleError("process.capabilities.\(field): unknown capability \"\(name)\"") }
-        if let one = CapabilitySet(name: name) { sum = sum.union(one) }
+        if name.hasPrefix("CAP_"), let one = CapabilitySet(name: name) {
+          sum = sum.union(one)
+        } else if !unknown.contains(name) {
+          unknown.append(name)
+        }
       }
       return sum.intersection(.bounding)
     }
-    let bounding = try mask(sets?.bounding, "bounding")
-    let permitted = try mask(sets?.permitted, "permitted")
-    let effective = try mask(sets?.effective, "effective").intersection(permitted)
-    let inheritable = try mask(sets?.inheritable, "inheritable")
+    let bounding = mask(sets?.bounding)
+    let permitted = mask(sets?.permitted)
+    let effective = mask(sets?.effective).intersection(permitted)
+    let inheritable = mask(sets?.inheritable)
     // Ambient ones that are not both permitted and inheritable cannot be (capabilities(7)).
-    let ambient = try mask(sets?.ambient, "ambient").intersection(permitted).intersection(inheritable)
+    let ambient = mask(sets?.ambient).intersection(permitted).intersection(inheritable)
+    if !unknown.isEmpty { plan.warnings.append("process.capabilities: unknown, left out: \(unknown.joined(separator: ", "))") }
     plan.add(
       CLINUX_OP_CAPABILITIES, "set capabilities", [bounding, effective, permitted, inheritable, ambient].map { .number($0.rawValue) })
   }
 }
 
 enum Filters {
-  static func compile(_ seccomp: Linux.Seccomp) throws(BundleError) -> (bytes: [UInt8], flags: UInt64) {
+  /// `strict`: a name that libseccomp does not know is an error, not passed over.
+  static func compile(_ seccomp: Linux.Seccomp, strict: Bool = false) throws(BundleError) -> (bytes: [UInt8], flags: UInt64) {
     func action(_ name: String, _ errno: UInt32?, _ path: String) throws(BundleError) -> UInt32 {
       guard let base = SeccompNames.actions[name] else { throw BundleError("linux.seccomp.\(path): unknown action \"\(name)\"") }
       let carries = name == "SCMP_ACT_ERRNO" || name == "SCMP_ACT_TRACE"
@@ -87,6 +97,9 @@ enum Filters {
     }
     var rules: [SeccompFilter.Rule] = []
     for (index, rule) in (seccomp.syscalls ?? []).enumerated() {
+      if strict, let name = rule.names.first(where: { !Seccomp.knows($0) }) {
+        throw BundleError("linux.seccomp.syscalls[\(index)].names: unknown system call \"\(name)\"")
+      }
       var conditions: [SeccompFilter.Condition] = []
       for argument in rule.args ?? [] {
         guard let comparison = SeccompNames.operators[argument.op] else {

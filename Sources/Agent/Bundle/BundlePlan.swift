@@ -15,6 +15,9 @@ enum BundlePlan {
     var keepKeyring = false
     /// For each descriptor from 3 on whether there is one.
     var preserved: [Bool] = []
+    /// For the message to a seccomp listener.
+    var id = ""
+    var bundle = ""
   }
 
   static func make(_ config: Config, rootfs: String, cgroup: Cgroup?, options: Options) throws(BundleError) -> PlanWriter {
@@ -25,13 +28,21 @@ enum BundlePlan {
     join(cgroup, &plan)
     plan.add(CLINUX_OP_DETACHED, "outlive the runtime", [.number(options.keepKeyring ? 1 : 0)])
     oomScore(process, &plan)
-    // Nothing that is mounted here may reach the host.
+    let state = State(
+      id: options.id, pid: 0, status: process.noNewPrivileges == true ? .created : .creating, bundle: options.bundle, annotations: config.annotations)
+    listener(linux.seccomp, state, &plan)
+    memoryPolicy(linux, &plan)
     let propagation = MountOptions.propagation(linux.rootfsPropagation)
-    let first = propagation & UInt64(CLINUX_MS_PRIVATE) != 0 ? UInt64(CLINUX_MS_PRIVATE) : UInt64(CLINUX_MS_SLAVE)
-    plan.add(CLINUX_OP_PROPAGATION, "keep mounts from the host", ["/", .number(first | UInt64(CLINUX_MS_REC))])
+    if propagation & UInt64(CLINUX_MS_SHARED) != 0 {
+      plan.add(CLINUX_OP_KEEP_SHARED, "share mounts with the host", [.text(rootfs)])
+    } else {
+      // Nothing that is mounted here may reach the host.
+      let first = propagation & UInt64(CLINUX_MS_PRIVATE) != 0 ? UInt64(CLINUX_MS_PRIVATE) : UInt64(CLINUX_MS_SLAVE)
+      plan.add(CLINUX_OP_PROPAGATION, "keep mounts from the host", ["/", .number(first | UInt64(CLINUX_MS_REC))])
+    }
     plan.add(CLINUX_OP_ROOT, "use root \(rootfs)", [.text(rootfs), .text(rootfs), 1])
     try mounts(config, cgroup: cgroup, &plan)
-    devices(config, &plan)
+    try devices(config, &plan)
     hooks(config, &plan)
     for path in linux.maskedPaths ?? [] { plan.add(CLINUX_OP_MASK, "mask \(path)", [.text(path)]) }
     for path in linux.readonlyPaths ?? [] { plan.add(CLINUX_OP_READONLY, "make \(path) read-only", [.text(path)]) }
@@ -46,12 +57,15 @@ enum BundlePlan {
     if let name = config.hostname { plan.add(CLINUX_OP_HOSTNAME, "set hostname \(name)", [.text(name)]) }
     if let name = config.domainname { plan.add(CLINUX_OP_DOMAINNAME, "set domainname \(name)", [.text(name)]) }
     if linux.personality?.domain == "LINUX32" { plan.add(CLINUX_OP_PERSONALITY, "set the personality", [8]) }
-    try self.process(process, linux, start: config.hooks ?? Config.Hooks.empty, preserved: options.preserved, waits: true, &plan)
+    try self.process(
+      process, linux, start: config.hooks ?? Config.Hooks.empty, preserved: options.preserved, waits: true, config.annotations ?? [:], &plan)
     return plan
   }
 
   /// One more process in a running container: `process` is its own, the rest is the container's.
-  static func makeExec(_ config: Config, _ process: ConfigProcess, cgroup: Cgroup?, preserved: [Bool]) throws(BundleError) -> PlanWriter {
+  static func makeExec(
+    _ config: Config, _ process: ConfigProcess, cgroup: Cgroup?, preserved: [Bool], _ state: State
+  ) throws(BundleError) -> PlanWriter {
     let linux = config.linux ?? Linux.empty
     var plan = PlanWriter()
     let kinds = (linux.namespaces ?? []).reduce(UInt64(0)) { $0 | $1.type.flag }
@@ -59,13 +73,23 @@ enum BundlePlan {
     join(cgroup, &plan)
     plan.add(CLINUX_OP_DETACHED, "outlive the runtime", [1])
     oomScore(process, &plan)
+    listener(linux.seccomp, state, &plan)
+    memoryPolicy(linux, &plan)
+    if let cpus = process.execCPUAffinity?.initial.flatMap({ BitList($0) })?.mask, !cpus.isEmpty {
+      plan.add(CLINUX_OP_FIRST_CPUS, "set process.execCPUAffinity.initial", [.bytes(cpus)])
+    }
+    if let cpus = process.execCPUAffinity?.final.flatMap({ BitList($0) })?.mask, !cpus.isEmpty {
+      plan.add(CLINUX_OP_CPUS, "set process.execCPUAffinity.final", [.bytes(cpus)])
+    }
     if process.terminal == true { terminal(process, console: false, &plan) }
     plan.add(CLINUX_OP_CWD, "chdir to working directory \(process.cwd)", [.text(process.cwd), 0])
     if linux.personality?.domain == "LINUX32" { plan.add(CLINUX_OP_PERSONALITY, "set the personality", [8]) }
-    try self.process(process, linux, start: Config.Hooks.empty, preserved: preserved, waits: false, &plan)
+    try self.process(process, linux, start: Config.Hooks.empty, preserved: preserved, waits: false, config.annotations ?? [:], &plan)
     return plan
   }
 
+  /// As uid_map and gid_map read it (user_namespaces(7)).
+  static func text(_ maps: [Config.IDMapping]?) -> String { (maps ?? []).map { "\($0.containerID) \($0.hostID) \($0.size)\n" }.joined() }
   private static func namespaces(_ linux: Linux, _ plan: inout PlanWriter) {
     var fresh: UInt64 = 0
     for namespace in linux.namespaces ?? [] {
@@ -77,7 +101,6 @@ enum BundlePlan {
     }
     plan.add(CLINUX_OP_NAMESPACES, "make namespaces", [.number(fresh)])
     if fresh & Linux.Namespace.Kind.user.flag != 0 {
-      func text(_ maps: [Config.IDMapping]?) -> String { (maps ?? []).map { "\($0.containerID) \($0.hostID) \($0.size)\n" }.joined() }
       plan.add(CLINUX_OP_ID_MAPS, "map ids", [.text(text(linux.uidMappings)), .text(text(linux.gidMappings))])
     }
     if let offsets = linux.timeOffsets, !offsets.isEmpty {
@@ -85,6 +108,31 @@ enum BundlePlan {
       plan.add(CLINUX_OP_TIME_OFFSETS, "move clocks", [.text(lines.joined())])
     }
     if fresh & Linux.Namespace.Kind.network.flag != 0 { plan.add(CLINUX_OP_LOOPBACK_UP, "bring up the loopback") }
+  }
+  /// runtime-spec, config-linux.md, "The Container Process State": written here but for the pid, which is known when the process is there.
+  private static func listener(_ seccomp: Linux.Seccomp?, _ state: State, _ plan: inout PlanWriter) {
+    guard let seccomp, let path = seccomp.listenerPath, !path.isEmpty else { return }
+    struct Message: Encodable {
+      var fds = ["seccompFd"]
+      var metadata: String?
+      var ociVersion = OCI.version
+    }
+    struct Unborn: Encodable {
+      var annotations: [String: String]?
+      var bundle: String
+      var id: String
+      var ociVersion: String
+      var status: State.Status
+    }
+    let unborn = Unborn(annotations: state.annotations, bundle: state.bundle, id: state.id, ociVersion: state.ociVersion, status: state.status)
+    func open(_ value: some Encodable) -> String { String(decoding: Document.write(value).dropLast(), as: UTF8.self) }
+    plan.add(
+      CLINUX_OP_LISTENER, "connect to the seccomp listener",
+      [.text(path), .text(open(Message(metadata: seccomp.listenerMetadata)) + ",\"pid\":"), .text(",\"state\":" + open(unborn) + ",\"pid\":"), "}}"])
+  }
+  private static func memoryPolicy(_ linux: Linux, _ plan: inout PlanWriter) {
+    guard let policy = linux.memoryPolicy else { return }
+    plan.add(CLINUX_OP_MEMORY_POLICY, "set linux.memoryPolicy \(policy.mode)", [.number(policy.number), .bytes(policy.mask)])
   }
   private static func join(_ cgroup: Cgroup?, _ plan: inout PlanWriter) {
     guard let cgroup else { return }

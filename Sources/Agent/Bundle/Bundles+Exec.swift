@@ -33,7 +33,9 @@ extension Bundles {
     }
     do throws(OCIError) { try process.check("process") } catch { throw BundleError("exec", error) }
     guard let first = self.process(stored) else { throw BundleError("cannot exec in a stopped container") }
-    let plan = try BundlePlan.makeExec(folder.config(), process, cgroup: cgroup(stored), preserved: options.preserved.map { $0 != nil })
+    let plan = try BundlePlan.makeExec(
+      folder.config(), process, cgroup: cgroup(stored), preserved: options.preserved.map { $0 != nil },
+      State(id: id, pid: 0, status: .running, bundle: stored.bundle, annotations: stored.annotations))
     let launched: Launcher.Launched
     do {
       launched = try Launcher(initPath: initPath).launch(
@@ -50,7 +52,7 @@ extension Bundles {
       terminal = nil
     }
     if let path = options.pidFile { try Self.writePid(path, launched.pid) }
-    return Created(pid: launched.pid, terminal: terminal, warnings: launched.warnings)
+    return Created(pid: launched.pid, terminal: terminal, warnings: plan.warnings + launched.warnings)
   }
 
   /// Changes the limits of a container in place; fields that are absent stay.

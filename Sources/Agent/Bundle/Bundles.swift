@@ -43,6 +43,14 @@ public struct Bundles: Sendable {
 
   static let operations = "operations"
 
+  /// A new user namespace without maps: crun maps who runs it; runc refuses. Whether that is the case.
+  static func mapCaller(_ config: inout Config) -> Bool {
+    guard let namespace = config.namespace(.user), (namespace.path ?? "").isEmpty, (config.linux?.uidMappings ?? []).isEmpty else { return false }
+    config.linux?.uidMappings = [Config.IDMapping(containerID: 0, hostID: geteuid(), size: 1)]
+    config.linux?.gidMappings = [Config.IDMapping(containerID: 0, hostID: getegid(), size: 1)]
+    return true
+  }
+
   /// Makes a container whose first process waits for `start`. `bundle` is an absolute path.
   public func create(_ id: String, bundle: String, configFile: String = "config.json", _ options: CreateOptions) throws(BundleError) -> Created {
     try BundleFolder.checkID(id)
@@ -64,6 +72,7 @@ public struct Bundles: Sendable {
     }
     defer { free(rootfs) }
     Self.listenDescriptors(&config)
+    let unmapped = Self.mapCaller(&config)
     var stored = StoredBundle(
       id: id, bundle: bundle, rootfs: String(cString: rootfs), created: Self.now(), owner: "root", annotations: config.annotations,
       program: config.process?.args?.first ?? "", poststart: config.hooks?.poststart, poststop: config.hooks?.poststop)
@@ -75,7 +84,9 @@ public struct Bundles: Sendable {
       do throws(SystemError) { try Files.writeAtomically(folder.path + "/config.json", document, durable: false) } catch {
         throw BundleError("keep the configuration", error)
       }
-      return try launch(config, folder, &stored, group, options)
+      var created = try launch(config, folder, &stored, group, options)
+      if unmapped { created.warnings.append("linux.uidMappings: absent, so that the new user namespace has the caller's user alone, as its root") }
+      return created
     } catch {
       if stored.pid > 0 { Glibc.kill(stored.pid, SIGKILL) }
       group?.killAll()
@@ -88,9 +99,14 @@ public struct Bundles: Sendable {
   private func launch(
     _ config: Config, _ folder: borrowing BundleFolder, _ stored: inout StoredBundle, _ group: Cgroup?, _ options: CreateOptions
   ) throws(BundleError) -> Created {
-    let plan = try BundlePlan.make(
+    var plan = try BundlePlan.make(
       config, rootfs: stored.rootfs, cgroup: group,
-      options: BundlePlan.Options(noPivot: options.noPivot, keepKeyring: options.noNewKeyring, preserved: options.preserved.map { $0 != nil }))
+      options: BundlePlan.Options(
+        noPivot: options.noPivot, keepKeyring: options.noNewKeyring, preserved: options.preserved.map { $0 != nil }, id: stored.id,
+        bundle: stored.bundle))
+    if config.linux?.mountLabel?.isEmpty == false, !Labels.hasSELinux {
+      plan.warnings.append("linux.mountLabel: this kernel runs without SELinux, nothing is labelled")
+    }
     // For `start`, which learns of a failure by the operation's number.
     try? Files.writeAtomically(
       "\(folder.path)/\(Self.operations)", plan.names.map { $0.replacing("\n", with: " ") }.joined(separator: "\n"), durable: false)
@@ -124,7 +140,7 @@ public struct Bundles: Sendable {
       do throws(SystemError) { try StartSocket.send(terminal, toConsole: path) } catch { throw BundleError("create container", error) }
     }
     if let path = options.pidFile { try Self.writePid(path, launched.pid) }
-    return Created(pid: launched.pid, terminal: options.consoleSocket == nil ? launched.terminal : nil, warnings: launched.warnings)
+    return Created(pid: launched.pid, terminal: options.consoleSocket == nil ? launched.terminal : nil, warnings: plan.warnings + launched.warnings)
   }
 
   /// Lets the first process of a created container go on; returns when its program has been executed.

@@ -23,7 +23,7 @@ enum Hooks {
     let what = "\(kind) hook \(hook.path)"
     do {
       let input = try input(state)
-      let pid = try spawn(hook, input.rawValue, what)
+      let pid = try spawn(hook, input.rawValue, what, state.annotations ?? [:])
       let process = try PidDescriptor(pid: pid)
       var entry = pollfd(fd: process.rawValue, events: Int16(POLLIN), revents: 0)
       var timedOut = false
@@ -57,11 +57,16 @@ enum Hooks {
     return list
   }
 
-  private static func spawn(_ hook: Config.Hook, _ input: Int32, _ what: String) throws(SystemError) -> Int32 {
+  private static func spawn(
+    _ hook: Config.Hook, _ input: Int32, _ what: String, _ annotations: [String: String]
+  ) throws(SystemError) -> Int32 {
     var actions = posix_spawn_file_actions_t()
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }
     posix_spawn_file_actions_adddup2(&actions, input, 0)
+    for (key, descriptor) in [(Annotations.hooksOutput, Int32(1)), (Annotations.hooksErrors, 2)] {
+      if let path = annotations[key] { posix_spawn_file_actions_addopen(&actions, descriptor, path, O_WRONLY | O_CREAT | O_APPEND, 0o600) }
+    }
     _ = clinux_spawn_closefrom(&actions, 3)
     var arguments = (hook.args ?? [hook.path]).map { strdup($0) } + [nil]
     // None of its own: ours, as with runc and crun.

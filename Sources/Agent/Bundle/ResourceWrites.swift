@@ -8,6 +8,12 @@ struct ResourceWrites: Hashable, Sendable {
     var controller: String
     var file: String
     var value: String
+    /// Where the kernel has not the one, by its scheduler of block devices: another file, and what that takes.
+    var other: Other?
+    struct Other: Hashable, Sendable {
+      var file: String
+      var value: String
+    }
   }
   private(set) var writes: [Write] = []
   private let v2: Bool
@@ -18,7 +24,12 @@ struct ResourceWrites: Hashable, Sendable {
     if let memory = resources.memory { try self.memory(memory) }
     if let cpu = resources.cpu { try self.cpu(cpu) }
     if let limit = resources.pids?.limit { add("pids", "pids.max", limit > 0 ? "\(limit)" : "max") }
-    if let blockIO = resources.blockIO { self.blockIO(blockIO) }
+    if let blockIO = resources.blockIO { try self.blockIO(blockIO) }
+    for (device, limit) in (resources.rdma ?? [:]).sorted(by: { $0.key < $1.key }) {
+      let limits = [limit.hcaHandles.map { "hca_handle=\($0)" }, limit.hcaObjects.map { "hca_object=\($0)" }].compactMap { $0 }
+      if !limits.isEmpty { add("rdma", "rdma.max", "\(device) \(limits.joined(separator: " "))") }
+    }
+    if let network = resources.network { try self.network(network) }
     for limit in resources.hugepageLimits ?? [] {
       add("hugetlb", v2 ? "hugetlb.\(limit.pageSize).max" : "hugetlb.\(limit.pageSize).limit_in_bytes", "\(limit.limit)")
     }
@@ -33,8 +44,8 @@ struct ResourceWrites: Hashable, Sendable {
     writes.reduce(into: []) { if !$0.contains($1.controller), $1.controller != "cgroup" { $0.append($1.controller) } }
   }
 
-  private mutating func add(_ controller: String, _ file: String, _ value: String) {
-    writes.append(Write(controller: controller, file: file, value: value))
+  private mutating func add(_ controller: String, _ file: String, _ value: String, other: Write.Other? = nil) {
+    writes.append(Write(controller: controller, file: file, value: value, other: other))
   }
   private func bytes(_ value: Int64) -> String { value < 0 ? (v2 ? "max" : "-1") : "\(value)" }
 
@@ -59,8 +70,11 @@ struct ResourceWrites: Hashable, Sendable {
   }
 
   private mutating func cpu(_ cpu: Resources.CPU) throws(BundleError) {
-    if cpu.realtimeRuntime.map({ $0 != 0 }) ?? false || cpu.realtimePeriod.map({ $0 != 0 }) ?? false {
-      throw BundleError("linux.resources.cpu.realtimeRuntime: is not supported")
+    let (runtime, realtime) = (cpu.realtimeRuntime.flatMap { $0 == 0 ? nil : $0 }, cpu.realtimePeriod.flatMap { $0 == 0 ? nil : $0 })
+    if runtime != nil || realtime != nil {
+      guard !v2 else { throw BundleError("linux.resources.cpu.realtimeRuntime: cgroup v2 has none") }
+      if let realtime { add("cpu", "cpu.rt_period_us", "\(realtime)") }
+      if let runtime { add("cpu", "cpu.rt_runtime_us", "\(runtime)") }
     }
     if let shares = cpu.shares, shares != 0 {
       add("cpu", v2 ? "cpu.weight" : "cpu.shares", v2 ? "\(1 + (min(max(shares, 2), 262_144) - 2) * 9999 / 262_142)" : "\(shares)")
@@ -81,9 +95,39 @@ struct ResourceWrites: Hashable, Sendable {
     if let mems = cpu.mems, !mems.isEmpty { add("cpuset", "cpuset.mems", mems) }
   }
 
-  private mutating func blockIO(_ io: Resources.BlockIO) {
+  private mutating func network(_ network: Resources.Network) throws(BundleError) {
+    guard !v2 else { throw BundleError("linux.resources.network: cgroup v2 has none") }
+    if let id = network.classID { add("net_cls", "net_cls.classid", "\(id)") }
+    for one in network.priorities ?? [] { add("net_prio", "net_prio.ifpriomap", "\(one.name) \(one.priority)") }
+  }
+
+  private mutating func blockIO(_ io: Resources.BlockIO) throws(BundleError) {
     if let weight = io.weight, weight != 0 {
-      add(v2 ? "io" : "blkio", v2 ? "io.bfq.weight" : "blkio.weight", "\(weight)")
+      if v2 {
+        // io.weight is of 1 to 10,000, the specification's of 10 to 1000.
+        add("io", "io.bfq.weight", "\(weight)", other: .init(file: "io.weight", value: "\(1 + (Int(max(weight, 10)) - 10) * 9999 / 990)"))
+      } else {
+        add("blkio", "blkio.weight", "\(weight)", other: .init(file: "blkio.bfq.weight", value: "\(weight)"))
+      }
+    }
+    if let weight = io.leafWeight, weight != 0 {
+      guard !v2 else { throw BundleError("linux.resources.blockIO.leafWeight: cgroup v2 has none") }
+      add("blkio", "blkio.leaf_weight", "\(weight)")
+    }
+    for one in io.weightDevice ?? [] {
+      let device = "\(one.major):\(one.minor)"
+      if let weight = one.weight, weight != 0 {
+        let value = "\(device) \(weight)"
+        if v2 {
+          add("io", "io.bfq.weight", value)
+        } else {
+          add("blkio", "blkio.weight_device", value, other: .init(file: "blkio.bfq.weight_device", value: value))
+        }
+      }
+      if let weight = one.leafWeight, weight != 0 {
+        guard !v2 else { throw BundleError("linux.resources.blockIO.weightDevice: cgroup v2 has no leafWeight") }
+        add("blkio", "blkio.leaf_weight_device", "\(device) \(weight)")
+      }
     }
     func throttle(_ list: [Resources.Throttle]?, _ v1: String, _ key: String) {
       for one in list ?? [] {
@@ -99,7 +143,10 @@ struct ResourceWrites: Hashable, Sendable {
   /// Raising memory.memsw before memory, and lowering it after: the kernel keeps the one above the other (v1).
   func apply(to cgroup: Cgroup) throws(BundleError) {
     var failed: (Write, SystemError)?
-    for write in writes {
+    for var write in writes {
+      if let other = write.other, !cgroup.has(controller: write.controller, file: write.file) {
+        (write.file, write.value) = (other.file, other.value)
+      }
       do throws(SystemError) { try cgroup.write(controller: write.controller, file: write.file, write.value) } catch {
         if write.file.hasPrefix("memory.memsw") || write.file == "memory.limit_in_bytes", failed == nil { failed = (write, error); continue }
         throw BundleError("set \(write.file) to \(write.value): \(error.errno.message.lowercased())")

@@ -67,14 +67,17 @@ struct BundleFolder: ~Copyable {
 
   /// As runc and crun take them: it names a folder and a cgroup.
   static func checkID(_ id: String) throws(BundleError) {
-    let allowed = id.utf8.allSatisfy { byte in
+    func isAllowed(_ byte: UInt8) -> Bool {
       switch byte {
       case 48...57, 65...90, 97...122, 43, 45, 46, 95: true
       default: false
       }
     }
-    guard allowed, (1...1024).contains(id.utf8.count), id != ".", id != ".." else {
-      throw BundleError("invalid container ID \"\(id)\": it is made of letters, digits and _ + - .")
+    if let other = id.unicodeScalars.first(where: { $0.value > 127 || !isAllowed(UInt8($0.value)) }) {
+      throw BundleError("invalid container ID \"\(id)\": invalid character `\(other)` in the ID: it is made of letters, digits and _ + - .")
+    }
+    guard (1...1024).contains(id.utf8.count), id != ".", id != ".." else {
+      throw BundleError("invalid container ID \"\(id)\": it is made of 1 to 1024 letters, digits and _ + - .")
     }
   }
 

@@ -6,6 +6,11 @@ package struct PlanWriter {
   /// By the operation's index: what a failure of it is called.
   package private(set) var names: [String] = []
 
+  /// What the parent makes of this plan so far: operations after the last one name it by this number.
+  package private(set) var trees: UInt64 = 0
+  /// What was left out of it, for the user.
+  package var warnings: [String] = []
+
   package enum Value: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral {
     case text(String)
     case number(UInt64)
@@ -18,6 +23,7 @@ package struct PlanWriter {
 
   package mutating func add(_ code: clinux_op, _ name: String, _ values: [Value] = []) {
     names.append(name)
+    if code == CLINUX_OP_TREE_BIND || code == CLINUX_OP_TREE_NODE { trees += 1 }
     append(UInt32(code.rawValue))
     let lengthAt = bytes.count
     append(UInt32(0))

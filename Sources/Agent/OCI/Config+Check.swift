@@ -13,9 +13,21 @@ extension Config {
       guard !mount.destination.isEmpty else { throw OCIError(path + ".destination", "is empty") }
       if mount.destination.split(separator: "/").contains("..") { throw OCIError(path + ".destination", "contains \"..\"") }
       let options = try MountOptions(mount.options ?? [], path: path)
+      if let map = options.idMap {
+        guard options.isBind, !options.isRemount else { throw OCIError(path + ".options", "idmap needs a bind mount") }
+        let own = !(mount.uidMappings ?? []).isEmpty || !map.uids.isEmpty
+        if !own, (linux?.uidMappings ?? []).isEmpty {
+          throw OCIError(path + ".uidMappings", "idmap needs mappings: there are none here nor in linux")
+        }
+      } else if mount.uidMappings != nil || mount.gidMappings != nil {
+        guard options.isBind else { throw OCIError(path + ".uidMappings", "idmapped mounts are bind mounts") }
+      }
+      guard (mount.uidMappings ?? []).isEmpty == (mount.gidMappings ?? []).isEmpty else {
+        throw OCIError(path + ".uidMappings", "and gidMappings belong together")
+      }
+      if options.isRemount { continue }
       if options.isBind, (mount.source ?? "").isEmpty { throw OCIError(path + ".source", "is required for a bind mount") }
       if !options.isBind, (mount.type ?? "").isEmpty { throw OCIError(path + ".type", "is required where \"bind\" is not an option") }
-      if mount.uidMappings != nil || mount.gidMappings != nil { throw OCIError(path + ".uidMappings", "idmapped mounts are not supported") }
     }
     try hooks?.check()
     try linux?.check()
@@ -50,11 +62,11 @@ extension ConfigProcess {
       if limit.soft > limit.hard { throw OCIError("\(path).rlimits[\(index)].soft", "is above hard") }
     }
     if let score = oomScoreAdj, !(-1000...1000).contains(score) { throw OCIError(path + ".oomScoreAdj", "is not from -1000 to 1000") }
-    if !(apparmorProfile ?? "").isEmpty { throw OCIError(path + ".apparmorProfile", "AppArmor is not supported") }
-    if !(selinuxLabel ?? "").isEmpty { throw OCIError(path + ".selinuxLabel", "SELinux is not supported") }
     try scheduler?.check(path + ".scheduler")
     try ioPriority?.check(path + ".ioPriority")
-    if execCPUAffinity != nil { throw OCIError(path + ".execCPUAffinity", "is not supported") }
+    for (key, list) in [("initial", execCPUAffinity?.initial), ("final", execCPUAffinity?.final)] {
+      if let list, BitList(list) == nil { throw OCIError("\(path).execCPUAffinity.\(key)", "\"\(list)\" is no list of CPUs as in 0-2,5") }
+    }
   }
 }
 
@@ -87,9 +99,7 @@ extension Linux {
         throw OCIError("linux.namespaces[\(index)].path", "joining a mount namespace is not supported")
       }
     }
-    let newUser = namespaces?.first { $0.type == .user && ($0.path ?? "").isEmpty } != nil
-    if newUser, uidMappings?.isEmpty ?? true { throw OCIError("linux.uidMappings", "is required with a new user namespace") }
-    if newUser, gidMappings?.isEmpty ?? true { throw OCIError("linux.gidMappings", "is required with a new user namespace") }
+    if (uidMappings ?? []).isEmpty != (gidMappings ?? []).isEmpty { throw OCIError("linux.uidMappings", "and gidMappings belong together") }
     if !seen.contains(.user), !(uidMappings ?? []).isEmpty { throw OCIError("linux.uidMappings", "needs a user namespace in linux.namespaces") }
     if !(timeOffsets ?? [:]).isEmpty {
       if !seen.contains(.time) { throw OCIError("linux.timeOffsets", "needs a time namespace in linux.namespaces") }
@@ -109,9 +119,6 @@ extension Linux {
       throw OCIError(
         "linux.rootfsPropagation", "\"\(propagation)\" is none of \(MountOptions.propagationNames.keys.sorted().joined(separator: ", "))")
     }
-    if rootfsPropagation == "shared" || rootfsPropagation == "rshared" {
-      throw OCIError("linux.rootfsPropagation", "\"\(rootfsPropagation!)\" is not supported: mounts of a container do not reach the host")
-    }
     for name in (sysctl ?? [:]).keys.sorted() {
       let plain = String(name.map { $0 == "/" ? "." : $0 })
       let needed: Namespace.Kind? =
@@ -122,10 +129,9 @@ extension Linux {
       guard let needed else { throw OCIError("linux.sysctl.\(name)", "is not in a separate kernel namespace") }
       if !seen.contains(needed) { throw OCIError("linux.sysctl.\(name)", "needs a \(needed.rawValue) namespace in linux.namespaces") }
     }
-    if !(mountLabel ?? "").isEmpty { throw OCIError("linux.mountLabel", "SELinux is not supported") }
     if intelRdt != nil { throw OCIError("linux.intelRdt", "is not supported") }
     if netDevices != nil { throw OCIError("linux.netDevices", "is not supported") }
-    if memoryPolicy != nil { throw OCIError("linux.memoryPolicy", "is not supported") }
+    try memoryPolicy?.check()
     if let personality {
       if personality.domain != "LINUX" && personality.domain != "LINUX32" {
         throw OCIError("linux.personality.domain", "is neither LINUX nor LINUX32")
@@ -133,9 +139,20 @@ extension Linux {
       if !(personality.flags ?? []).isEmpty { throw OCIError("linux.personality.flags", "are not supported") }
     }
     if let seccomp {
-      if !(seccomp.listenerPath ?? "").isEmpty { throw OCIError("linux.seccomp.listenerPath", "is not supported") }
+      let listens = !(seccomp.listenerPath ?? "").isEmpty
+      if listens, !seccomp.listenerPath!.hasPrefix("/") { throw OCIError("linux.seccomp.listenerPath", "must be an absolute path") }
+      if !listens, !(seccomp.listenerMetadata ?? "").isEmpty { throw OCIError("linux.seccomp.listenerMetadata", "needs listenerPath") }
+      if seccomp.defaultAction == "SCMP_ACT_NOTIFY" {
+        // The process that loads the filter would wait for itself.
+        throw OCIError("linux.seccomp.defaultAction", "SCMP_ACT_NOTIFY is for single system calls")
+      }
+      if !listens, seccomp.flags?.contains("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV") ?? false {
+        throw OCIError("linux.seccomp.flags", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV needs listenerPath")
+      }
       for (index, rule) in (seccomp.syscalls ?? []).enumerated() {
-        if rule.action == "SCMP_ACT_NOTIFY" { throw OCIError("linux.seccomp.syscalls[\(index)].action", "SCMP_ACT_NOTIFY is not supported") }
+        if rule.action == "SCMP_ACT_NOTIFY", !listens {
+          throw OCIError("linux.seccomp.syscalls[\(index)].action", "SCMP_ACT_NOTIFY needs listenerPath")
+        }
         if rule.names.isEmpty { throw OCIError("linux.seccomp.syscalls[\(index)].names", "must not be empty") }
       }
     }
@@ -147,10 +164,6 @@ extension Linux {
 
 extension Resources {
   public func check() throws(OCIError) {
-    if network != nil { throw OCIError("linux.resources.network", "is not supported") }
-    if rdma != nil { throw OCIError("linux.resources.rdma", "is not supported") }
-    if blockIO?.weightDevice?.isEmpty == false { throw OCIError("linux.resources.blockIO.weightDevice", "is not supported") }
-    if blockIO?.leafWeight != nil { throw OCIError("linux.resources.blockIO.leafWeight", "is not supported") }
     for (index, rule) in (devices ?? []).enumerated() {
       let path = "linux.resources.devices[\(index)]"
       if let type = rule.type, !["a", "b", "c", ""].contains(type) { throw OCIError(path + ".type", "\"\(type)\" is none of a, b and c") }

@@ -15,9 +15,9 @@ public struct Linux: Codable, Hashable, Sendable {
   public var mountLabel: String?
   public var personality: Personality?
   public var intelRdt: Anything?
-  /// Of version 1.3; refused so that nobody misses them.
+  /// Of version 1.3; refused so that nobody misses it.
   public var netDevices: Anything?
-  public var memoryPolicy: Anything?
+  public var memoryPolicy: MemoryPolicy?
 
   public struct Namespace: Codable, Hashable, Sendable {
     public enum Kind: String, Codable, Hashable, Sendable, CaseIterable { case pid, network, mount, ipc, uts, user, cgroup, time }
@@ -39,6 +39,14 @@ public struct Linux: Codable, Hashable, Sendable {
     public var fileMode: UInt32?
     public var uid: UInt32?
     public var gid: UInt32?
+  }
+  /// Of version 1.3: set_mempolicy(2).
+  public struct MemoryPolicy: Codable, Hashable, Sendable {
+    /// MPOL_BIND and so on.
+    public var mode: String
+    /// As in "0-2,5".
+    public var nodes: String?
+    public var flags: [String]?
   }
   public struct Personality: Codable, Hashable, Sendable {
     /// LINUX or LINUX32.
@@ -77,8 +85,9 @@ public struct Resources: Codable, Hashable, Sendable {
   public var pids: Pids?
   public var blockIO: BlockIO?
   public var hugepageLimits: [HugepageLimit]?
-  public var network: Anything?
-  public var rdma: Anything?
+  public var network: Network?
+  /// Device to its limits.
+  public var rdma: [String: RDMA]?
   /// cgroup v2 alone: file to value.
   public var unified: [String: String]?
   public init() {}
@@ -131,12 +140,32 @@ public struct Resources: Codable, Hashable, Sendable {
   public struct BlockIO: Codable, Hashable, Sendable {
     public var weight: UInt16?
     public var leafWeight: UInt16?
-    public var weightDevice: [Anything]?
+    public var weightDevice: [Weight]?
     public var throttleReadBpsDevice: [Throttle]?
     public var throttleWriteBpsDevice: [Throttle]?
     public var throttleReadIOPSDevice: [Throttle]?
     public var throttleWriteIOPSDevice: [Throttle]?
     public init() {}
+  }
+  public struct Weight: Codable, Hashable, Sendable {
+    public var major: Int64
+    public var minor: Int64
+    public var weight: UInt16?
+    /// v1 alone.
+    public var leafWeight: UInt16?
+  }
+  public struct RDMA: Codable, Hashable, Sendable {
+    public var hcaHandles: UInt32?
+    public var hcaObjects: UInt32?
+  }
+  /// v1 alone.
+  public struct Network: Codable, Hashable, Sendable {
+    public var classID: UInt32?
+    public var priorities: [Priority]?
+    public struct Priority: Codable, Hashable, Sendable {
+      public var name: String
+      public var priority: UInt32
+    }
   }
   public struct Throttle: Codable, Hashable, Sendable {
     public var major: Int64

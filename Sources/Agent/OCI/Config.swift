@@ -49,6 +49,7 @@ public struct Config: Codable, Hashable, Sendable {
     public var containerID: UInt32
     public var hostID: UInt32
     public var size: UInt32
+    public init(containerID: UInt32, hostID: UInt32, size: UInt32) { (self.containerID, self.hostID, self.size) = (containerID, hostID, size) }
   }
 }
 
@@ -68,11 +69,16 @@ public struct ConfigProcess: Codable, Hashable, Sendable {
   public var oomScoreAdj: Int?
   public var scheduler: Scheduler?
   public var ioPriority: IOPriority?
-  public var execCPUAffinity: Anything?
+  public var execCPUAffinity: CPUAffinity?
 
   public struct ConsoleSize: Codable, Hashable, Sendable {
     public var height: UInt16
     public var width: UInt16
+  }
+  /// CPUs of what `exec` runs, as in "0-2,5": before it is in the container's cgroups, and from then on.
+  public struct CPUAffinity: Codable, Hashable, Sendable {
+    public var initial: String?
+    public var final: String?
   }
   public struct User: Codable, Hashable, Sendable {
     public var uid: UInt32

@@ -14,8 +14,8 @@ public struct Features: Codable, Hashable, Sendable {
     public var capabilities: [String]
     public var cgroup = Groups()
     public var seccomp = Filters()
-    public var apparmor = Switch(enabled: false)
-    public var selinux = Switch(enabled: false)
+    public var apparmor = Switch(enabled: true)
+    public var selinux = Switch(enabled: true)
     public var intelRdt = Switch(enabled: false)
     public var mountExtensions = Extensions()
   }
@@ -24,7 +24,7 @@ public struct Features: Codable, Hashable, Sendable {
     public var v2 = true
     public var systemd = false
     public var systemdUser = false
-    public var rdma = false
+    public var rdma = true
   }
   public struct Filters: Codable, Hashable, Sendable {
     public var enabled = true
@@ -34,7 +34,7 @@ public struct Features: Codable, Hashable, Sendable {
     public var knownFlags = SeccompNames.knownFlags
     public var supportedFlags = SeccompNames.flags.keys.sorted()
   }
-  public struct Extensions: Codable, Hashable, Sendable { public var idmap = Switch(enabled: false) }
+  public struct Extensions: Codable, Hashable, Sendable { public var idmap = Switch(enabled: true) }
   public struct Switch: Codable, Hashable, Sendable { public var enabled: Bool }
 
   public init(capabilities: [String]) { linux = OnLinux(capabilities: capabilities) }
@@ -46,6 +46,7 @@ public enum SeccompNames {
   public static let actions: [String: UInt32] = [
     "SCMP_ACT_KILL": 0, "SCMP_ACT_KILL_THREAD": 0, "SCMP_ACT_KILL_PROCESS": 0x8000_0000, "SCMP_ACT_TRAP": 0x0003_0000,
     "SCMP_ACT_ERRNO": 0x0005_0000, "SCMP_ACT_TRACE": 0x7ff0_0000, "SCMP_ACT_LOG": 0x7ffc_0000, "SCMP_ACT_ALLOW": 0x7fff_0000,
+    "SCMP_ACT_NOTIFY": 0x7fc0_0000,
   ]
   public static let operators: [String: UInt32] = [
     "SCMP_CMP_NE": 1, "SCMP_CMP_LT": 2, "SCMP_CMP_LE": 3, "SCMP_CMP_EQ": 4, "SCMP_CMP_GE": 5, "SCMP_CMP_GT": 6, "SCMP_CMP_MASKED_EQ": 7,
@@ -58,7 +59,10 @@ public enum SeccompNames {
     "SCMP_ARCH_RISCV64": 0xc000_00f3,
   ]
   /// SECCOMP_FILTER_FLAG_*.
-  public static let flags: [String: UInt32] = ["SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4]
+  public static let flags: [String: UInt32] = [
+    "SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 32,
+  ]
   public static let knownFlags = [
     "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
   ]

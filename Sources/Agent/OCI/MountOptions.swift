@@ -12,9 +12,19 @@ public struct MountOptions: Hashable, Sendable {
   /// What the file system itself reads.
   public var data: [String] = []
   public var copyUp = false
+  /// Ids are mapped: with the mount's own mappings, or these, or the container's.
+  public var idMap: IDMap?
+  public struct IDMap: Hashable, Sendable {
+    public var recursive = false
+    /// crun's "idmap=uids=0-1000-10;gids=0-1000-10" (crun.1); several are joined by "#".
+    public var uids: [Config.IDMapping] = []
+    public var gids: [Config.IDMapping] = []
+  }
+  public var isRemount: Bool { flags & Self.remount != 0 }
   public var isBind: Bool { flags & Self.bind != 0 }
 
   public static let readOnly: UInt64 = 1
+  public static let remount: UInt64 = 32
   public static let bind: UInt64 = 4096
   public static let recursive: UInt64 = 16384
   public static let kernelRelatime: UInt64 = 1 << 21
@@ -25,8 +35,9 @@ public struct MountOptions: Hashable, Sendable {
     "dirsync": (false, 128), "exec": (true, 8), "iversion": (false, 1 << 23), "lazytime": (false, 1 << 25), "loud": (true, 1 << 15),
     "noatime": (false, 1024), "nodev": (false, 4), "nodiratime": (false, 2048), "noexec": (false, 8), "noiversion": (true, 1 << 23),
     "nolazytime": (true, 1 << 25), "norelatime": (true, kernelRelatime), "nostrictatime": (true, strictatime), "nosuid": (false, 2),
-    "nosymfollow": (false, 256), "rbind": (false, bind | recursive), "relatime": (false, kernelRelatime), "ro": (false, readOnly),
-    "rw": (true, readOnly), "silent": (false, 1 << 15), "strictatime": (false, strictatime), "suid": (true, 2), "symfollow": (true, 256),
+    "nosymfollow": (false, 256), "rbind": (false, bind | recursive), "relatime": (false, kernelRelatime), "remount": (false, remount),
+    "ro": (false, readOnly), "rw": (true, readOnly), "silent": (false, 1 << 15), "strictatime": (false, strictatime), "suid": (true, 2),
+    "symfollow": (true, 256),
     "sync": (false, 16),
   ]
   static let propagationNames: [String: UInt64] = [
@@ -40,10 +51,11 @@ public struct MountOptions: Hashable, Sendable {
     "rsymfollow": (true, 0x20_0000),
   ]
   /// Every name that is understood.
-  public static let names: [String] = (Array(flagNames.keys) + Array(propagationNames.keys) + Array(recursiveNames.keys) + ["tmpcopyup"]).sorted()
+  public static let names: [String] =
+    (Array(flagNames.keys) + Array(propagationNames.keys) + Array(recursiveNames.keys) + ["idmap", "ridmap", "tmpcopyup"]).sorted()
   /// Named by the specification or by runc, and not done here.
   static let refused: Set<String> = [
-    "idmap", "ridmap", "remount", "mand", "nomand", "acl", "noacl", "ratime", "rnoatime", "rrelatime", "rnorelatime", "rstrictatime",
+    "mand", "nomand", "acl", "noacl", "ratime", "rnoatime", "rrelatime", "rnorelatime", "rstrictatime",
     "rnostrictatime",
   ]
 
@@ -64,6 +76,8 @@ public struct MountOptions: Hashable, Sendable {
         if known.clear { recursiveCleared |= known.attribute } else { recursiveSet |= known.attribute }
       } else if option == "tmpcopyup" {
         copyUp = true
+      } else if option == "idmap" || option == "ridmap" || option.hasPrefix("idmap=") || option.hasPrefix("ridmap=") {
+        idMap = try Self.idMap(option, "\(path).options[\(index)]")
       } else if Self.refused.contains(option) {
         throw OCIError("\(path).options[\(index)]", "\"\(option)\" is not supported")
       } else {
@@ -74,6 +88,23 @@ public struct MountOptions: Hashable, Sendable {
 }
 
 extension MountOptions {
+  private static func idMap(_ option: String, _ path: String) throws(OCIError) -> IDMap {
+    var map = IDMap(recursive: option.hasPrefix("r"))
+    for kind in option.split(separator: "=", maxSplits: 1).dropFirst().joined().split(separator: ";") {
+      let halves = kind.split(separator: "=", maxSplits: 1)
+      guard halves.count == 2, halves[0] == "uids" || halves[0] == "gids" else { throw OCIError(path, "\"\(kind)\" is neither uids=… nor gids=…") }
+      for range in halves[1].split(separator: "#") {
+        let numbers = range.split(separator: "-", omittingEmptySubsequences: false).map { UInt32($0) }
+        guard numbers.count == 3, let first = numbers[0], let host = numbers[1], let size = numbers[2] else {
+          throw OCIError(path, "\"\(range)\" is not ID-HOSTID-SIZE")
+        }
+        let mapping = Config.IDMapping(containerID: first, hostID: host, size: size)
+        if halves[0] == "uids" { map.uids.append(mapping) } else { map.gids.append(mapping) }
+      }
+    }
+    return map
+  }
+
   /// `linux.rootfsPropagation` as mount(2)'s flags; 0 when absent.
   public static func propagation(_ name: String?) -> UInt64 { name.flatMap { propagationNames[$0] } ?? 0 }
 }

@@ -34,12 +34,15 @@ extension ConfigProcess {
       if let nice, !(-20...19).contains(nice) { throw OCIError(path + ".nice", "is not from -20 to 19") }
       if let priority, !(0...99).contains(priority) { throw OCIError(path + ".priority", "is not from 0 to 99") }
       guard policy == "SCHED_DEADLINE" else { return }
-      guard let runtime, runtime >= 1024 else { throw OCIError(path + ".runtime", "the scheduler needs at least 1024 ns with SCHED_DEADLINE") }
-      guard let deadline, deadline >= runtime, deadline < 1 << 63 else {
-        throw OCIError(path + ".deadline", "the scheduler needs runtime <= deadline < 2^63 with SCHED_DEADLINE")
-      }
-      if runtime >= 1 << 63 { throw OCIError(path + ".runtime", "the scheduler needs less than 2^63 ns") }
-      if let period, period != 0, period < deadline { throw OCIError(path + ".period", "the scheduler needs deadline <= period") }
+      // In crun's words. The bounds are the kernel's (kernel/sched/deadline.c, __checkparam_dl).
+      func refuse(_ key: String, _ cause: String) -> OCIError { OCIError(path + "." + key, "sched_setattr: `SCHED_DEADLINE` \(cause)") }
+      guard let runtime else { throw refuse("runtime", "requires `runtime`") }
+      guard let deadline else { throw refuse("deadline", "requires `deadline`") }
+      if runtime == 0 { throw refuse("runtime", "runtime must be greater than 0") }
+      guard (1024..<1 << 63).contains(runtime) else { throw refuse("runtime", "runtime (\(runtime)) must be between 1024 and 2^63 - 1") }
+      guard deadline >= runtime else { throw refuse("deadline", "runtime (\(runtime)) must be <= deadline (\(deadline))") }
+      guard deadline < 1 << 63 else { throw refuse("deadline", "deadline (\(deadline)) must be between 1024 and 2^63 - 1") }
+      if let period, period != 0, period < deadline { throw refuse("period", "deadline (\(deadline)) must be <= period (\(period))") }
     }
   }
 

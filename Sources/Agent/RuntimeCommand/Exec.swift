@@ -20,8 +20,8 @@ struct Exec: ParsableCommand {
   @Option(name: .shortAndLong, help: "One more capability; may be repeated.") var cap: [String] = []
   @Option(name: .customLong("preserve-fds"), help: "Keep this many descriptors beside stdio.") var preserve = 0
   @Flag(name: .customLong("ignore-paused"), help: "Also in a paused container; it then waits.") var ignorePaused = false
-  @Option(name: .customLong("apparmor"), help: "Not supported: refused.") var apparmor: String?
-  @Option(name: .customLong("process-label"), help: "Not supported: refused.") var label: String?
+  @Option(name: .customLong("apparmor"), help: "AppArmor profile.") var apparmor: String?
+  @Option(name: .customLong("process-label"), help: "SELinux label.") var label: String?
   @Argument var id: String
   @Argument(parsing: .captureForPassthrough, help: "The program and its arguments.") var command: [String] = []
 
@@ -58,7 +58,6 @@ struct Exec: ParsableCommand {
       wanted.user?.additionalGids = own + groups
     }
     if !cap.isEmpty {
-      if let unknown = cap.first(where: { CapabilitySet(name: $0) == nil }) { throw BundleError("--cap \(unknown): no such capability") }
       var sets = wanted.capabilities ?? .none
       // As runc: into every set that can hold it without being handed on.
       sets.bounding = (sets.bounding ?? []) + cap

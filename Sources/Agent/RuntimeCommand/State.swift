@@ -53,8 +53,22 @@ struct Delete: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "delete", abstract: "Remove a stopped container.")
   @ParentCommand var parent: OrchRuntime
   @Flag(name: .shortAndLong, help: "Kill it first where it runs; fine when there is none.") var force = false
+  @Flag(help: "ID is an extended regular expression (regex(7)): every container whose id it finds something in.") var regex = false
   @Argument var id: String
-  func run() throws { for warning in try parent.bundles().delete(id, force: force) { Log.warning(warning) } }
+  func run() throws {
+    let bundles = parent.bundles()
+    guard regex else { return try delete(id, bundles) }
+    var pattern = regex_t()
+    guard regcomp(&pattern, id, REG_EXTENDED | REG_NOSUB) == 0 else { throw BundleError("--regex \(id): is no regular expression") }
+    defer { regfree(&pattern) }
+    // One that fails keeps no other from being deleted.
+    var failed: (any Error)?
+    for state in bundles.list() where regexec(&pattern, state.id, 0, nil, 0) == 0 {
+      do { try delete(state.id, bundles) } catch { failed = failed ?? error }
+    }
+    if let failed { throw failed }
+  }
+  private func delete(_ id: String, _ bundles: Bundles) throws { for warning in try bundles.delete(id, force: force) { Log.warning(warning) } }
 }
 
 struct Pause: ParsableCommand {

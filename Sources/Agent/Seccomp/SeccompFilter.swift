@@ -31,6 +31,9 @@ public struct SeccompFilter: Hashable, Sendable {
 }
 
 extension Seccomp {
+  /// Whether this libseccomp has a system call of this name, on any architecture.
+  public static func knows(_ name: String) -> Bool { seccomp_syscall_resolve_name(name) != -1 }
+
   /// Names that this libseccomp does not know are passed over, as runc and crun do; so are rules that only repeat the default.
   public static func compile(_ filter: SeccompFilter) throws(SystemError) -> SeccompProgram {
     try build(filter.defaultAction) { context throws(SystemError) in

@@ -19,13 +19,13 @@
 // MARK: mounts
 
 // mount(2)'s flags as mount_setattr(2)'s.
-static uint64_t attributes(uint64_t flags) {
+uint64_t clinux_attributes(uint64_t flags) {
   return (flags & MS_RDONLY ? MOUNT_ATTR_RDONLY : 0) | (flags & MS_NOSUID ? MOUNT_ATTR_NOSUID : 0) | (flags & MS_NODEV ? MOUNT_ATTR_NODEV : 0) |
          (flags & MS_NOEXEC ? MOUNT_ATTR_NOEXEC : 0) | (flags & MS_NODIRATIME ? MOUNT_ATTR_NODIRATIME : 0) |
          (flags & MS_NOATIME ? MOUNT_ATTR_NOATIME : 0) | (flags & MS_STRICTATIME ? MOUNT_ATTR_STRICTATIME : 0) |
          (flags & 256 /* MS_NOSYMFOLLOW */ ? MOUNT_ATTR_NOSYMFOLLOW : 0);
 }
-static int set_attributes(int fd, uint64_t set, uint64_t clear, uint64_t propagation, int recursive) {
+int clinux_set_attributes(int fd, uint64_t set, uint64_t clear, uint64_t propagation, int recursive) {
   const uint64_t times = MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME;
   // The three ways to keep access times are one field, cleared as a whole.
   if ((set | clear) & times) clear |= MOUNT_ATTR__ATIME;
@@ -102,14 +102,69 @@ static int copy_tree(int from, int to, int depth) {
   }
 }
 
+// The root itself may be mounted over: then that is the root.
+static int take_root(struct child *child, const char *target) {
+  if (*target) return 0;
+  int root = open(child->root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (root < 0) return -errno;
+  close(child->root);
+  child->root = root;
+  return 0;
+}
+// What the parent made, with its options set.
+static int attach_tree(struct child *child, int tree, const char *target, uint64_t propagation) {
+  struct stat status;
+  TRY(fstat(tree, &status));
+  STEP("make the target");
+  int fd = clinux_child_target_in_root(child, target, S_ISDIR(status.st_mode));
+  if (fd < 0) return fd;
+  STEP("attach");
+  int r = clinux_child_attach(tree, fd);
+  close(fd);
+  if (r < 0) return r;
+  STEP("set the propagation");
+  TRYR(clinux_set_attributes(tree, 0, 0, propagation & ~(uint64_t)MS_REC, (propagation & MS_REC) != 0));
+  return take_root(child, target);
+}
+static int do_remount(struct child *child, const char *target, uint64_t flags, const char *data) {
+  int fd = clinux_openat2(child->root, target, O_PATH | O_CLOEXEC, 0, in_root);
+  if (fd < 0) return fd;
+  char path[40];
+  clinux_child_fd_path(path, fd);
+  int r = mount(NULL, path, NULL, flags, *data ? data : NULL) < 0 ? -errno : 0;
+  close(fd);
+  return r;
+}
+// A user namespace without a network namespace of its own may mount no sysfs: then it is shown the host's, without its cgroups.
+static int bind_host_sys(struct child *child, int target, uint64_t flags, uint64_t cleared) {
+  STEP("bind the host's");
+  int tree = open_tree(AT_FDCWD, "/sys", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+  if (tree < 0) return -errno;
+  int r = clinux_set_attributes(tree, clinux_attributes(flags), clinux_attributes(cleared), MS_PRIVATE, 1);
+  if (r == 0) r = clinux_child_attach(tree, target);
+  if (r == 0) {
+    int cgroup = openat(tree, "fs/cgroup", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    char path[40];
+    if (cgroup >= 0) {
+      clinux_child_fd_path(path, cgroup);
+      if (mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64k,mode=755") < 0) r = -errno;
+      close(cgroup);
+    }
+  }
+  close(tree);
+  return r;
+}
+
 static int is_plain(const char *path) { return !strcmp(path, "proc") || !strcmp(path, "sys"); }
 static int do_attach(struct child *child, struct cursor *p) {
   const char *type = string(p), *source = string(p), *target = string(p);
   uint64_t flags = number(p), cleared = number(p), below_set = number(p), below_cleared = number(p), propagation = number(p);
   const char *data = string(p);
-  uint64_t copy_up = number(p);
-  if (p->bad) return -EBADMSG;
+  uint64_t copy_up = number(p), tree_number = number(p);
+  if (p->bad || tree_number > CLINUX_TREES) return -EBADMSG;
   int recursive = (flags & MS_REC) != 0, fd;
+  if (flags & MS_REMOUNT) return do_remount(child, target, flags, data);
+  if (tree_number) return attach_tree(child, child->trees[tree_number - 1], target, propagation);
   if (flags & MS_BIND) {
     struct stat status;
     STEP("look at the source");
@@ -121,18 +176,34 @@ static int do_attach(struct child *child, struct cursor *p) {
     int tree;
     TRY(tree = open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0)));
     STEP("set the options");
-    TRYR(set_attributes(tree, attributes(flags), attributes(cleared), 0, 0));
-    TRYR(set_attributes(tree, below_set, below_cleared, 0, 1));
+    TRYR(clinux_set_attributes(tree, clinux_attributes(flags), clinux_attributes(cleared), 0, 0));
+    TRYR(clinux_set_attributes(tree, below_set, below_cleared, 0, 1));
     STEP("attach");
     TRYR(clinux_child_attach(tree, fd));
     close(fd);
     // Sharing needs a place in the tree.
     STEP("set the propagation");
-    TRYR(set_attributes(tree, 0, 0, propagation & ~(uint64_t)MS_REC, (propagation & MS_REC) != 0));
+    TRYR(clinux_set_attributes(tree, 0, 0, propagation & ~(uint64_t)MS_REC, (propagation & MS_REC) != 0));
     close(tree);
-    return 0;
+    return take_root(child, target);
   }
   STEP("make the target");
+  static char with_mode[4200];
+  if (!strcmp(type, "tmpfs") && !strstr(data, "mode=")) {
+    // It has the mode of what it covers, as with runc and crun; the file system's own where there was nothing.
+    struct stat covered;
+    int below = clinux_openat2(child->root, *target ? target : ".", O_PATH | O_DIRECTORY | O_CLOEXEC, 0, in_root);
+    if (below >= 0 && fstat(below, &covered) == 0 && strlen(data) < 4096) {
+      char digits[24], *end = stpcpy(with_mode, data);
+      int k = 23;
+      digits[k] = 0;
+      unsigned mode = covered.st_mode & 07777;
+      do digits[--k] = (char)('0' + (mode & 7)); while (mode >>= 3);
+      strcpy(stpcpy(stpcpy(end, *data ? "," : ""), "mode="), digits + k);
+      data = with_mode;
+    }
+    if (below >= 0) close(below);
+  }
   fd = is_plain(target) ? clinux_child_plain_folder(child, target) : clinux_child_target_in_root(child, target, 1);
   if (fd < 0) return fd;
   int under = -1;
@@ -147,42 +218,38 @@ static int do_attach(struct child *child, struct cursor *p) {
   clinux_child_fd_path(path, fd);
   // Read-only after the copying.
   uint64_t now = copy_up ? flags & ~(uint64_t)MS_RDONLY : flags;
-  TRY(mount(source, path, type, now, *data ? data : NULL));
+  if (mount(source, path, type, now, *data ? data : NULL) < 0) {
+    int r = -errno;
+    if (r == -EPERM && child->in_user_namespace && !strcmp(type, "sysfs")) r = bind_host_sys(child, fd, flags, cleared);
+    close(fd);
+    return r;
+  }
   close(fd);
+  TRYR(take_root(child, target));
   if (!copy_up && !below_set && !below_cleared && !propagation) return 0;
   STEP("open what was mounted");
-  fd = clinux_openat2(child->root, target, (copy_up ? O_RDONLY : O_PATH) | O_DIRECTORY | O_CLOEXEC, 0, in_root);
+  fd = clinux_openat2(child->root, *target ? target : ".", (copy_up ? O_RDONLY : O_PATH) | O_DIRECTORY | O_CLOEXEC, 0, in_root);
   if (fd < 0) return fd;
   if (copy_up) {
     STEP("copy up");
     TRYR(copy_tree(under, fd, 0));
     if (!strstr(data, "mode=")) TRY(fchmod(fd, status.st_mode & 07777));
     close(under);
-    if (flags & MS_RDONLY) TRYR(set_attributes(fd, MOUNT_ATTR_RDONLY, 0, 0, 0));
+    if (flags & MS_RDONLY) TRYR(clinux_set_attributes(fd, MOUNT_ATTR_RDONLY, 0, 0, 0));
   }
   STEP("set the options");
-  TRYR(set_attributes(fd, below_set, below_cleared, 0, 1));
-  TRYR(set_attributes(fd, 0, 0, propagation & ~(uint64_t)MS_REC, (propagation & MS_REC) != 0));
+  TRYR(clinux_set_attributes(fd, below_set, below_cleared, 0, 1));
+  TRYR(clinux_set_attributes(fd, 0, 0, propagation & ~(uint64_t)MS_REC, (propagation & MS_REC) != 0));
   close(fd);
   return 0;
 }
 
-static int bind_host_node(struct child *child, const char *path, mode_t type, dev_t device) {
-  int source = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-  if (source < 0) return -errno;
-  struct stat status;
-  TRY(fstat(source, &status));
-  if ((status.st_mode & S_IFMT) != type || status.st_rdev != device) { close(source); return -EPERM; }
-  int target = clinux_child_target_in_root(child, path, 0);
-  int r = target < 0 ? target : clinux_child_bind_onto(child, source, NULL, target, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
-  if (target >= 0) close(target);
-  close(source);
-  return r;
-}
 // By the folder's descriptor: a /dev that is a symbolic link leads nowhere but inside the root.
 static int do_node(struct child *child, struct cursor *p) {
   const char *path = string(p), *name;
-  uint64_t mode = number(p), major_number = number(p), minor_number = number(p), uid = number(p), gid = number(p);
+  uint64_t mode = number(p), major_number = number(p), minor_number = number(p), uid = number(p), gid = number(p), tree = number(p);
+  if (p->bad || tree > CLINUX_TREES) return -EBADMSG;
+  if (tree) return attach_tree(child, child->trees[tree - 1], path, 0);
   dev_t device = S_ISFIFO(mode) ? 0 : makedev((unsigned)major_number, (unsigned)minor_number);
   int parent = clinux_child_parent_in_root(child, path, &name);
   if (parent < 0) return parent;
@@ -196,11 +263,6 @@ static int do_node(struct child *child, struct cursor *p) {
   }
   if (r == 0 && fchownat(parent, name, (uid_t)uid, (gid_t)gid, AT_SYMLINK_NOFOLLOW) < 0) r = -errno;
   close(parent);
-  // A user namespace may make no nodes, but show the host's.
-  if (r == -EPERM && !S_ISFIFO(mode)) {
-    STEP("bind the host's");
-    r = bind_host_node(child, path, (mode_t)mode & S_IFMT, device);
-  }
   return r;
 }
 static int do_move_root(struct child *child) {
@@ -213,26 +275,36 @@ static int do_move_root(struct child *child) {
 
 // MARK: the process
 
-static int do_ids(struct child *child, struct cursor *p) {
-  uint64_t uid = number(p), gid = number(p), count = number(p);
-  static gid_t groups[1024];
-  if (count > 1024) return -E2BIG;
-  for (uint64_t i = 0; i < count; i++) groups[i] = (gid_t)number(p);
-  if (p->bad) return -EBADMSG;
-  // For HOME alone; a broken /etc/passwd is none of our business.
+// Before a seccomp filter, which may not know openat2. For HOME alone: a broken /etc/passwd is none of our business.
+static int do_home(struct child *child, struct cursor *p) {
+  uint64_t uid = number(p);
   int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
   char text[24], what[64];
   child->have_user = root >= 0 && clinux_resolve_user(root, clinux_child_digits(text, uid), NULL, 0, &child->user, what) == 0;
   if (root >= 0) close(root);
+  return 0;
+}
+static int do_ids(struct child *child, struct cursor *p) {
+  uint64_t uid = number(p), gid = number(p), count = number(p);
+  static gid_t groups[1024];
+  int keep = count == UINT64_MAX;
+  if (keep) count = 0;
+  if (count > 1024) return -E2BIG;
+  for (uint64_t i = 0; i < count; i++) groups[i] = (gid_t)number(p);
+  if (p->bad) return -EBADMSG;
   STEP("own stdio");
   for (int fd = 0; fd < 3; fd++) {
     struct stat status;
-    // As runc: so that /dev/stdout can be opened again. Not the host's devices, and not what is someone else's (a file, a foreign owner).
-    if (uid != 0 && fstat(fd, &status) == 0 && S_ISFIFO(status.st_mode)) (void)!fchown(fd, (uid_t)uid, (gid_t)-1);
+    // As runc: so that /dev/stdout can be opened again. Not the host's devices, not what is someone else's, and no file that is only read: as its
+    // owner the container could have it opened for writing.
+    if (uid == 0 || fstat(fd, &status) < 0) continue;
+    int writable = (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY;
+    if (S_ISFIFO(status.st_mode) || (S_ISREG(status.st_mode) && writable && status.st_uid == 0))
+      (void)!fchown(fd, (uid_t)uid, (gid_t)gid);
   }
   TRY(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0));
   STEP("set groups");
-  if (syscall(SYS_setgroups, count, groups) < 0 && (errno != EPERM || count > 0)) return -errno;
+  if (!keep && syscall(SYS_setgroups, count, groups) < 0 && (errno != EPERM || count > 0)) return -errno;
   STEP("set gid");
   TRY(syscall(SYS_setresgid, gid, gid, gid));
   STEP("set uid");
@@ -256,8 +328,8 @@ static int do_scheduler(struct cursor *p) {
 static int do_preserve(struct child *child, struct cursor *p) {
   uint64_t count = number(p);
   if (count > 1024) return -E2BIG;
-  int *ours[] = {&child->report, &child->state_fd};
-  for (int i = 0; i < 2; i++)
+  int *ours[] = {&child->report, &child->state_fd, &child->receiver};
+  for (int i = 0; i < 3; i++)
     if (*ours[i] >= 0) TRY(*ours[i] = fcntl(*ours[i], F_DUPFD_CLOEXEC, 7 + (int)count));
   // 5 is the socket that waits for start: out of the way, too.
   int listener = fcntl(5, F_DUPFD_CLOEXEC, 7 + (int)count);
@@ -321,6 +393,11 @@ static int take_state(struct child *child, int socket) {
   return 0;
 }
 
+// access(2): user and effective user are one by now. A filter of the configuration may be loaded and not know the call: then exec itself will tell.
+static int may_execute(const char *path) {
+  if (syscall(SYS_faccessat, AT_FDCWD, path, X_OK) == 0 || errno == EPERM || errno == ENOSYS) return 0;
+  return -1;
+}
 static int do_lookup(struct child *child, struct cursor *p) {
   const char *program = string(p), *path = string(p);
   if (p->bad) return -EBADMSG;
@@ -330,7 +407,7 @@ static int do_lookup(struct child *child, struct cursor *p) {
     struct stat status;
     TRY(stat(program, &status));
     if (S_ISDIR(status.st_mode)) return -EISDIR;
-    TRY(syscall(SYS_faccessat2, AT_FDCWD, program, X_OK, AT_EACCESS));
+    TRY(may_execute(program));
     strcpy(child->executable, program);
     return 0;
   }
@@ -345,7 +422,7 @@ static int do_lookup(struct child *child, struct cursor *p) {
       child->executable[n] = '/';
       strcpy(child->executable + n + 1, program);
       if (stat(child->executable, &status) == 0 && S_ISREG(status.st_mode)) {
-        if (syscall(SYS_faccessat2, AT_FDCWD, child->executable, X_OK, AT_EACCESS) == 0) return 0;
+        if (may_execute(child->executable) == 0) return 0;
         error = errno;
       }
     }
@@ -370,6 +447,58 @@ static int do_wait(struct child *child) {
   return take_state(child, child->report);
 }
 
+static int do_keep_shared(struct child *child, struct cursor *p) {
+  const char *root = string(p);
+  size_t n = strlen(root);
+  char path[4096];
+  if (p->bad || n >= sizeof path) return -ENAMETOOLONG;
+  memcpy(path, root, n + 1);
+  child->shared = 1;
+  // The mount that the root lies on: neither the root's own mount nor what is mounted in it appears on the host.
+  for (;;) {
+    struct statx info;
+    TRY(statx(AT_FDCWD, path, AT_NO_AUTOMOUNT, 0, &info));
+    if (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) break;
+    while (n > 1 && path[n - 1] != '/') n--;
+    if (n > 1) n--;
+    if (n == 0) return -ENOENT;
+    path[n] = 0;
+  }
+  struct mount_attr own = {.propagation = MS_PRIVATE};
+  TRY(mount_setattr(AT_FDCWD, path, 0, &own, sizeof own));
+  return 0;
+}
+static int do_memory_policy(struct cursor *p) {
+  static unsigned long mask[4096 / (8 * sizeof(unsigned long))];
+  uint64_t mode = number(p), length;
+  const char *nodes = bytes(p, &length);
+  if (p->bad || length > sizeof mask) return -EBADMSG;
+  memcpy(mask, nodes, length);
+  // One bit more than there are: set_mempolicy(2) counts so.
+  TRY(syscall(SYS_set_mempolicy, mode, length ? mask : NULL, length ? sizeof mask * 8 - 1 : 0));
+  return 0;
+}
+static int do_cpus(struct cursor *p) {
+  uint64_t length;
+  const char *mask = bytes(p, &length);
+  if (p->bad) return -EBADMSG;
+  TRY(syscall(SYS_sched_setaffinity, 0, length, mask));
+  return 0;
+}
+// For the next exec. The image's own /proc is not trusted: a fresh one of ours says who we are.
+static int do_label(struct child *child, struct cursor *p) {
+  const char *file = string(p), *text = string(p);
+  char path[64] = "thread-self/attr/";
+  if (p->bad || strlen(file) > 40) return -EBADMSG;
+  strcat(path, file);
+  if (child->proc < 0) return -ENOENT;
+  int fd = openat(child->proc, path, O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return -errno;
+  int r = write(fd, text, strlen(text)) < 0 ? -errno : 0;
+  close(fd);
+  return r;
+}
+
 int clinux_child_bundle(struct child *child, uint32_t code, struct cursor *p) {
   switch (code) {
     case CLINUX_OP_PROPAGATION: return do_propagation(p);
@@ -385,8 +514,13 @@ int clinux_child_bundle(struct child *child, uint32_t code, struct cursor *p) {
     case CLINUX_OP_UMASK: umask((mode_t)number(p)); return 0;
     case CLINUX_OP_SCHEDULER: return do_scheduler(p);
     case CLINUX_OP_IO_PRIORITY: TRY(syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, 0, (int)number(p))); return 0;
+    case CLINUX_OP_HOME: return do_home(child, p);
     case CLINUX_OP_IDS: return do_ids(child, p);
     case CLINUX_OP_PRESERVE: return do_preserve(child, p);
+    case CLINUX_OP_MEMORY_POLICY: return do_memory_policy(p);
+    case CLINUX_OP_CPUS: return do_cpus(p);
+    case CLINUX_OP_LABEL: return do_label(child, p);
+    case CLINUX_OP_KEEP_SHARED: return do_keep_shared(child, p);
     case CLINUX_OP_HOOKS:
       clinux_child_tell(child->report, CLINUX_REPORT_HOOKS, 0, child->index, "", -1);
       return take_state(child, child->report);

@@ -30,9 +30,26 @@ struct child {
   const char *step;  // what was being done, for the report
   char step_buffer[104];
   struct clinux_user user;
-  int have_user, init, start, state_fd, preserve, listener;
+  int have_user, init, start, state_fd, preserve, listener, shared, in_user_namespace;
+  int receiver;  // of seccomp notifications; -1 none
+  const char *root_path;  // of what the plan took as root
+  const int *trees;
+  const struct clinux_plan *plan;
+  struct clinux_shared *outside;
   char executable[4096];  // found before the wait for start; "" none
 };
+// Memory that the child and its parent share, for what must be told where no system call may be made.
+struct clinux_shared { pid_t pid; int listener; };
+int clinux_next(struct cursor *plan, uint32_t *code, struct cursor *payload);
+// What the parent prepares (clinux_prepare.c): every tree of the plan; fewer than there are: -errno, `step` says of what.
+int clinux_prepare(const struct clinux_plan *plan, int trees[CLINUX_TREES], const char **step);
+int clinux_write_maps(pid_t pid, const char *uid_map, const char *gid_map);
+// mount(2)'s flags as mount_setattr(2)'s; and the change itself.
+uint64_t clinux_attributes(uint64_t flags);
+int clinux_set_attributes(int fd, uint64_t set, uint64_t clear, uint64_t propagation, int recursive);
+int clinux_connect(const char *path);
+// Loads a filter with a listener and sends its descriptor.
+int clinux_child_notify(struct child *child, const void *filter, uint64_t flags, const struct clinux_plan *plan);
 #define STEP(text) (child->step = (text))
 #define TRY(call) do { if ((call) < 0) return -errno; } while (0)
 #define TRYR(call) do { int r_ = (call); if (r_ < 0) return r_; } while (0)

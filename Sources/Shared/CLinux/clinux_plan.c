@@ -29,7 +29,7 @@
 
 // MARK: reading
 
-static int next(struct cursor *plan, uint32_t *code, struct cursor *payload) {
+int clinux_next(struct cursor *plan, uint32_t *code, struct cursor *payload) {
   if (plan->at == plan->end) return 0;
   uint32_t length;
   if (plan->end - plan->at < 8) return -EBADMSG;
@@ -56,10 +56,10 @@ int clinux_plan_map(int fd, struct clinux_plan *plan) {
 int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *launch) {
   memset(launch, 0, sizeof *launch);
   launch->state = launch->oom = launch->log = launch->cgroup = "";
-  launch->uid_map = launch->gid_map = launch->time_offsets = "";
+  launch->uid_map = launch->gid_map = launch->time_offsets = launch->listener = "";
   struct cursor c = {plan->bytes + 8, plan->bytes + plan->length, 0}, p;
   uint32_t code;
-  for (int r; (r = next(&c, &code, &p)) != 0;) {
+  for (int r; (r = clinux_next(&c, &code, &p)) != 0;) {
     if (r < 0) return r;
     switch (code) {
       case CLINUX_OP_NAMESPACES: launch->namespaces = number(&p); break;
@@ -80,6 +80,11 @@ int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *lau
       case CLINUX_OP_STATE: launch->state = string(&p); launch->oom = string(&p); break;
       case CLINUX_OP_LOG: launch->log = string(&p); launch->log_size = number(&p); launch->log_files = number(&p); break;
       case CLINUX_OP_TTY: launch->tty = 1; break;
+      case CLINUX_OP_TREE_BIND: case CLINUX_OP_TREE_NODE:
+        if (++launch->trees > CLINUX_TREES) return -E2BIG;
+        break;
+      case CLINUX_OP_LISTENER: launch->listener = string(&p); break;
+      case CLINUX_OP_FIRST_CPUS: launch->first_cpus = (const uint8_t *)bytes(&p, &launch->first_cpus_length); break;
     }
     if (p.bad) return -EBADMSG;
   }
@@ -167,8 +172,35 @@ int clinux_child_parent_in_root(struct child *child, const char *path, const cha
   *name = path + slash;
   return clinux_child_folder_in_root(child, folder, in_root);
 }
-int clinux_child_target_in_root(struct child *child, const char *path, int folder) {
-  int fd = clinux_openat2(child->root, path, O_PATH | O_CLOEXEC, 0, in_root);
+// Where a symbolic link leads, by names alone: whatever it says stays below the root when it is resolved there.
+static int follow(const char *path, const char *link, char goal[4096]) {
+  size_t n = 0, k = strlen(path);
+  if (link[0] != '/') {
+    while (k && path[k - 1] != '/') k--;
+    if (k + strlen(link) + 2 > 4096) return -ENAMETOOLONG;
+    memcpy(goal, path, k);
+    n = k;
+  } else if (strlen(link) >= 4096) return -ENAMETOOLONG;
+  for (const char *at = link; *at;) {
+    const char *end = strchrnul(at, '/');
+    size_t length = (size_t)(end - at);
+    if (length == 2 && at[0] == '.' && at[1] == '.') {
+      while (n && goal[n - 1] == '/') n--;
+      while (n && goal[n - 1] != '/') n--;
+    } else if (length && !(length == 1 && at[0] == '.')) {
+      if (n && goal[n - 1] != '/') goal[n++] = '/';
+      memcpy(goal + n, at, length);
+      n += length;
+    }
+    at = *end ? end + 1 : end;
+  }
+  goal[n] = 0;
+  return n ? 0 : -EINVAL;
+}
+static int make_target(struct child *child, const char *path, int folder, int depth);
+int clinux_child_target_in_root(struct child *child, const char *path, int folder) { return make_target(child, path, folder, 0); }
+static int make_target(struct child *child, const char *path, int folder, int depth) {
+  int fd = clinux_openat2(child->root, *path ? path : ".", O_PATH | O_CLOEXEC, 0, in_root);
   if (fd >= 0) {
     struct stat status;
     if (fstat(fd, &status) < 0) { int e = errno; close(fd); return -e; }
@@ -181,6 +213,16 @@ int clinux_child_target_in_root(struct child *child, const char *path, int folde
   int parent = clinux_child_parent_in_root(child, path, &name);
   if (parent < 0) return parent;
   int made = openat(parent, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_RDONLY, 0644), error = errno;
+  if (made < 0 && error == EEXIST && depth < 8) {
+    // A link to what is not there yet: its goal is made.
+    char link[4096], goal[4096];
+    ssize_t count = readlinkat(parent, name, link, sizeof link - 1);
+    close(parent);
+    if (count <= 0) return -EEXIST;
+    link[count] = 0;
+    TRYR(follow(path, link, goal));
+    return make_target(child, goal, folder, depth + 1);
+  }
   close(parent);
   if (made < 0) return -error;
   close(made);
@@ -260,6 +302,7 @@ static int do_root(struct child *child, struct cursor *p) {
   if (fd < 0) return -errno;
   TRYR(clinux_child_bind_onto(child, -1, source, fd, devices ? 0 : MOUNT_ATTR_NODEV, 1));
   close(fd);
+  child->root_path = target;
   TRY(child->root = open(target, O_PATH | O_DIRECTORY | O_CLOEXEC));
   return 0;
 }
@@ -437,8 +480,17 @@ static int do_sysctl(struct child *child, struct cursor *p) {
   return r;
 }
 static int do_pivot(struct child *child) {
+  int old = -1;
+  if (child->shared) TRY(old = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
   TRY(fchdir(child->root));
   TRY(syscall(SYS_pivot_root, ".", "."));
+  if (old >= 0) {
+    // The host's mounts must not go with ours.
+    STEP("part from the host's mounts");
+    TRYR(clinux_set_attributes(old, 0, 0, MS_SLAVE, 1));
+    close(old);
+    STEP("");
+  }
   TRY(umount2(".", MNT_DETACH));
   TRY(chdir("/"));
   return 0;
@@ -548,13 +600,14 @@ static int do_capabilities(struct child *child, struct cursor *p) {
       clinux_child_tell(child->report, CLINUX_REPORT_WARNING, errno, child->index, "an ambient capability is neither permitted nor inheritable", -1);
   return 0;
 }
-static int do_seccomp(struct cursor *p) {
+static int do_seccomp(struct child *child, struct cursor *p) {
   uint64_t length;
   const char *program = bytes(p, &length);
   struct sock_fprog filter = {.len = (unsigned short)(length / sizeof(struct sock_filter)), .filter = (struct sock_filter *)(uintptr_t)program};
   uint64_t flags = number(p);
   if (p->bad) return -EBADMSG;
   if (length == 0 || length / sizeof(struct sock_filter) > 4096 * 8) return -EINVAL;
+  if (child->receiver >= 0) return clinux_child_notify(child, &filter, flags, child->plan);
   TRY(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter));
   return 0;
 }
@@ -733,7 +786,7 @@ static int perform(struct child *child, uint32_t code, struct cursor *p, int joi
     case CLINUX_OP_NO_NEW_PRIVS:
       TRY(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
       return 0;
-    case CLINUX_OP_SECCOMP: return do_seccomp(p);
+    case CLINUX_OP_SECCOMP: return do_seccomp(child, p);
     case CLINUX_OP_TTY: return do_tty(child, p);
     case CLINUX_OP_LOOPBACK_UP: return do_loopback();
     case CLINUX_OP_INIT: child->init = 1; return 0;
@@ -748,10 +801,11 @@ static int in_user_namespace(const struct clinux_launch *launch) {
   return ((launch->namespaces | launch->join) & CLONE_NEWUSER) != 0;
 }
 static _Noreturn void run_child(const struct clinux_plan *plan, const struct clinux_launch *launch, const int stdio[3], int report, const int *joined,
-                                const int *tasks) {
+                                const int *tasks, const int *trees, int receiver, struct clinux_shared *outside) {
   static struct child state;
   struct child *child = &state;
-  *child = (struct child){.report = report, .root = -1, .proc = -1, .null = -1, .state_fd = -1, .listener = -1, .start = launch->detached, .step = ""};
+  *child = (struct child){.report = report, .root = -1, .proc = -1, .null = -1, .state_fd = -1, .listener = -1, .start = launch->detached, .step = "",
+                          .receiver = receiver, .trees = trees, .outside = outside, .plan = plan};
   int r = 0;
   sigset_t none;
   sigemptyset(&none);
@@ -778,7 +832,7 @@ static _Noreturn void run_child(const struct clinux_plan *plan, const struct cli
     clinux_child_join_text(child, "join namespace ", launch->joined[i].path);
     if (setns(joined[i], (int)launch->joined[i].kind) < 0) { r = -errno; goto fail; }
   }
-  if (in_user_namespace(launch)) {
+  if ((child->in_user_namespace = in_user_namespace(launch))) {
     // Its root, where it has one: what is made from here on is owned by a user that the namespace knows.
     STEP("become the user namespace's root");
     if ((syscall(SYS_setresgid, 0, 0, 0) < 0 || syscall(SYS_setresuid, 0, 0, 0) < 0) && errno != EINVAL) { r = -errno; goto fail; }
@@ -795,7 +849,7 @@ static _Noreturn void run_child(const struct clinux_plan *plan, const struct cli
   uint32_t code;
   for (;; child->index++) {
     child->step = "";
-    if ((r = next(&c, &code, &p)) <= 0) break;
+    if ((r = clinux_next(&c, &code, &p)) <= 0) break;
     if ((r = perform(child, code, &p, launch->join || launch->detached)) == 0 && p.bad) r = -EBADMSG;
     if (r < 0) break;
   }
@@ -831,15 +885,16 @@ static int write_to(const char *path, const char *text) {
   return n < 0 ? -1 : 0;
 }
 // user_namespaces(7): by a process outside, before the child does anything in it.
-static int write_maps(const struct clinux_launch *launch, pid_t pid) {
+int clinux_write_maps(pid_t pid, const char *uid_map, const char *gid_map) {
   char path[48], text[24];
   const char *digits = clinux_child_digits(text, (uint64_t)pid);
-  if (write_to(strcat(strcat(strcpy(path, "/proc/"), digits), "/gid_map"), launch->gid_map) < 0) return -1;
-  return write_to(strcat(strcat(strcpy(path, "/proc/"), digits), "/uid_map"), launch->uid_map);
+  if (write_to(strcat(strcat(strcpy(path, "/proc/"), digits), "/gid_map"), gid_map) < 0) return -1;
+  return write_to(strcat(strcat(strcpy(path, "/proc/"), digits), "/uid_map"), uid_map);
 }
 
 pid_t clinux_launch(const struct clinux_plan *plan, const struct clinux_launch *launch, const int stdio[3], int report, int *pidfd, int *terminal) {
-  int channel[2], cgroup = -1, tasks[16], joined[8];
+  int channel[2], cgroup = -1, tasks[16], joined[8], trees[CLINUX_TREES], receiver = -1;
+  struct clinux_shared *outside = NULL;
   *pidfd = *terminal = -1;
 #define GIVE_UP(text) do { clinux_child_tell(report, CLINUX_REPORT_FAILED, errno, ~0U, text, -1); return -1; } while (0)
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, channel) < 0) GIVE_UP("make the error channel");
@@ -848,13 +903,26 @@ pid_t clinux_launch(const struct clinux_plan *plan, const struct clinux_launch *
   if (*launch->cgroup && (cgroup = open(launch->cgroup, O_PATH | O_DIRECTORY | O_CLOEXEC)) < 0) GIVE_UP("open the cgroup");
   for (int i = 0; i < launch->tasks_count; i++)
     if ((tasks[i] = open(launch->tasks[i], O_WRONLY | O_CLOEXEC)) < 0) GIVE_UP("open the cgroup's tasks");
+  if (launch->trees) {
+    const char *step = "";
+    int r = clinux_prepare(plan, trees, &step);
+    if (r < 0) { errno = -r; GIVE_UP(step); }
+  }
+  if (*launch->listener) {
+    if ((receiver = clinux_connect(launch->listener)) < 0) { errno = -receiver; GIVE_UP("connect to linux.seccomp.listenerPath"); }
+    outside = mmap(NULL, sizeof *outside, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (outside == MAP_FAILED) GIVE_UP("share memory with the child");
+    outside->listener = -1;
+  }
+  if (launch->first_cpus_length && syscall(SYS_sched_setaffinity, 0, launch->first_cpus_length, launch->first_cpus) < 0)
+    GIVE_UP("set process.execCPUAffinity.initial");
   // Nobody inside may look into this process or its copies before exec (ptrace(2), /proc/PID/exe).
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   if (launch->join || launch->detached) {
     // Inherited; inside it may not be permitted any more.
     struct cursor c = {plan->bytes + 8, plan->bytes + plan->length, 0}, p;
     uint32_t code;
-    while (next(&c, &code, &p) > 0)
+    while (clinux_next(&c, &code, &p) > 0)
       if (code == CLINUX_OP_OOM_SCORE && write_oom_score(number(&p)) < 0 && launch->detached)
         clinux_child_tell(report, CLINUX_REPORT_WARNING, EPERM, ~0U, "oom_score_adj: not permitted", -1);
   }
@@ -876,6 +944,11 @@ pid_t clinux_launch(const struct clinux_plan *plan, const struct clinux_launch *
   memset(&arguments, 0, sizeof arguments);
   arguments.flags = (launch->namespaces & ~(uint64_t)(CLONE_NEWCGROUP | CLONE_NEWTIME)) | CLONE_PIDFD | (cgroup >= 0 ? CLONE_INTO_CGROUP : 0);
   arguments.pidfd = (uint64_t)(uintptr_t)pidfd;
+  if (outside) {
+    // Written before the child runs; its own number is another.
+    arguments.flags |= CLONE_PARENT_SETTID;
+    arguments.parent_tid = (uint64_t)(uintptr_t)&outside->pid;
+  }
   // A sibling is reaped by our parent, whom its end tells.
   if (launch->detached) arguments.flags |= CLONE_PARENT; else arguments.exit_signal = SIGCHLD;
   arguments.cgroup = cgroup >= 0 ? (uint64_t)cgroup : 0;
@@ -883,15 +956,17 @@ pid_t clinux_launch(const struct clinux_plan *plan, const struct clinux_launch *
   if (pid < 0) GIVE_UP("clone");
   if (pid == 0) {
     close(channel[0]);
-    run_child(plan, launch, stdio, channel[1], joined, tasks);
+    run_child(plan, launch, stdio, channel[1], joined, tasks, trees, receiver, outside);
   }
   close(channel[1]);
   for (int i = 0; i < launch->joined_count; i++)
     if (joined[i] >= 0) close(joined[i]);
   if (cgroup >= 0) close(cgroup);
   for (int i = 0; i < launch->tasks_count; i++) close(tasks[i]);
+  for (int i = 0; i < launch->trees; i++) close(trees[i]);
+  if (receiver >= 0) close(receiver);
   if (*launch->uid_map) {
-    if (write_maps(launch, pid) < 0) {
+    if (clinux_write_maps(pid, launch->uid_map, launch->gid_map) < 0) {
       int error = errno;
       syscall(SYS_pidfd_send_signal, *pidfd, SIGKILL, NULL, 0);
       errno = error;

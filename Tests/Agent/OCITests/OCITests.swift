@@ -36,9 +36,27 @@ private func read(_ text: String = "", _ by: String = "") throws(OCIError) -> Co
       (#""linux": {"#, #""hostname": "x", "linux": {"#, "hostname: needs a uts namespace"),
       (
         #""linux": {"#, #""mounts": [{"destination": "/x", "type": "tmpfs", "options": ["ro", "idmap"]}], "linux": {"#,
-        #"mounts[0].options[1]: "idmap" is not supported"#
+        "mounts[0].options: idmap needs a bind mount"
       ),
       (#""linux": {"#, #""mounts": [{"destination": "/a/../b", "type": "tmpfs"}], "linux": {"#, #"mounts[0].destination: contains "..""#),
+      (
+        #""linux": {"#, #""mounts": [{"destination": "/x", "source": "/", "options": ["bind", "idmap"]}], "linux": {"#,
+        "mounts[0].uidMappings: idmap needs mappings"
+      ),
+      (
+        #""linux": {"#, #""mounts": [{"destination": "/x", "source": "/", "options": ["bind", "idmap=uids=1-2"]}], "linux": {"#,
+        #"mounts[0].options[1]: "1-2" is not ID-HOSTID-SIZE"#
+      ),
+      (#""linux": {"#, #""linux": {"memoryPolicy": {"mode": "MPOL_BEND"}, "#, #"linux.memoryPolicy.mode: "MPOL_BEND" is unknown"#),
+      (#""linux": {"#, #""linux": {"memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0-"}, "#, "linux.memoryPolicy.nodes"),
+      (
+        #""linux": {"#, #""linux": {"seccomp": {"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/x"}, "#, "linux.seccomp.defaultAction"
+      ),
+      (
+        #""linux": {"#, #""linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["x"], "action": "SCMP_ACT_NOTIFY"}]}, "#,
+        "linux.seccomp.syscalls[0].action: SCMP_ACT_NOTIFY needs listenerPath"
+      ),
+      (#""cwd": "/""#, #""cwd": "/", "execCPUAffinity": {"final": "x"}"#, "process.execCPUAffinity.final"),
       (#""linux": {"#, #""hooks": {"poststop": [{"path": "x"}]}, "linux": {"#, "hooks.poststop[0].path: must be an absolute path"),
       (#""cwd": "/""#, #""cwd": "/", "rlimits": [{"type": "RLIMIT_CORE", "soft": 2, "hard": 1}]"#, "process.rlimits[0].soft: is above hard"),
       (#""cwd": "/""#, #""cwd": "/", "scheduler": {"policy": "SCHED_ISO"}"#, #"process.scheduler.policy: "SCHED_ISO" is none of"#),
@@ -72,6 +90,14 @@ private func read(_ text: String = "", _ by: String = "") throws(OCIError) -> Co
     try Config.standard.check()
     #expect(try Document.read(Config.self, Document.write(Config.standard, pretty: true)) == .standard)
   }
+
+  @Test("lists of CPUs and nodes", arguments: [("0-2,5", [0b100111]), ("", []), ("63", [0, 0, 0, 0, 0, 0, 0, 128]), ("8", [0, 1])])
+  func lists(_ text: String, _ bytes: [UInt8]) throws {
+    let mask = try #require(BitList(text)).mask
+    #expect(mask.count % 8 == 0 && mask.prefix(bytes.count) == bytes[...] && mask.dropFirst(bytes.count).allSatisfy { $0 == 0 })
+  }
+  @Test("no lists of CPUs", arguments: ["2-1", "-1", "a", "1-2-3", "4096"])
+  func noLists(_ text: String) { #expect(BitList(text) == nil) }
 
   @Test("mount options: later ones win, what is not known is the file system's")
   func options() throws {

@@ -21,6 +21,11 @@ enum clinux_op {
   CLINUX_OP_DETACHED = 9,     // 1: keep the session keyring. The child is its launcher's sibling and outlives both
   CLINUX_OP_ID_MAPS = 10,     // uid_map, gid_map of the new user namespace
   CLINUX_OP_TIME_OFFSETS = 11,// timens_offsets of the new time namespace
+  // Made by the parent, which may what a user namespace may not; the child takes them by their number, from 1 in this order.
+  CLINUX_OP_TREE_BIND = 12,   // source, mount flags, flags taken away, recursive attributes set, cleared, 1: map ids below, too, propagation, uid_map, gid_map ("": as they are)
+  CLINUX_OP_TREE_NODE = 13,   // mode, major, minor, uid, gid: a device node on a file system of its own
+  CLINUX_OP_LISTENER = 14,    // Unix socket that is sent the next SECCOMP's notifications, two texts: the message, with the pid in their place
+  CLINUX_OP_FIRST_CPUS = 15,  // mask: before the cgroups are joined
   // For the child, in order.
   CLINUX_OP_PRIVATE = 20,     // no mount leaves this mount namespace
   CLINUX_OP_OVERLAY = 21,     // target, upper, work, count, lower... (top first)
@@ -51,19 +56,24 @@ enum clinux_op {
   CLINUX_OP_UNMOUNT = 46,     // path: detach what this plan mounted, and remove the folder
   // Of OCI bundles.
   CLINUX_OP_PROPAGATION = 50, // path, MS_SHARED and so on with MS_REC
-  CLINUX_OP_ATTACH = 51,      // type, source, target, mount flags, flags taken away, recursive attributes set, cleared, propagation, data, 1: copy up
-  CLINUX_OP_NODE = 52,        // path, type and mode, major, minor, uid, gid
+  CLINUX_OP_ATTACH = 51,      // type, source, target, mount flags, flags taken away, recursive attributes set, cleared, propagation, data, 1: copy up, number of a tree (0: none)
+  CLINUX_OP_NODE = 52,        // path, type and mode, major, minor, uid, gid, number of a tree (0: none)
   CLINUX_OP_MOVE_ROOT = 53,   // the root becomes / without pivot_root
   CLINUX_OP_DOMAINNAME = 54,  // name
   CLINUX_OP_PERSONALITY = 55, // persona
   CLINUX_OP_UMASK = 56,       // mask
-  CLINUX_OP_IDS = 57,         // uid, gid, count, group...
+  CLINUX_OP_IDS = 57,         // uid, gid, count (all ones: keep them), group...
   CLINUX_OP_PRESERVE = 58,    // count, for each 1 or 0: descriptors from 7 become those from 3, or there is none
   CLINUX_OP_HOOKS = 59,       // report, wait for the container's state
   CLINUX_OP_HOOK = 60,        // path, timeout in seconds (0: none), argc, args..., envc, env...
   CLINUX_OP_LOOKUP = 61,      // program, PATH: find what EXEC will execute
   CLINUX_OP_SCHEDULER = 63,   // policy, flags, nice, priority, runtime, deadline, period: sched_setattr(2)
   CLINUX_OP_IO_PRIORITY = 64, // class and priority: ioprio_set(2)
+  CLINUX_OP_MEMORY_POLICY = 65, // mode with its flags, mask of nodes ("" none): set_mempolicy(2)
+  CLINUX_OP_CPUS = 66,        // mask: sched_setaffinity(2)
+  CLINUX_OP_LABEL = 67,       // file below /proc/thread-self/attr, text
+  CLINUX_OP_KEEP_SHARED = 68, // root: mounts go on being shared with the host, but the root's own
+  CLINUX_OP_HOME = 69,        // uid: whose home is looked up
   CLINUX_OP_WAIT = 62,        // report READY; a connection to the socket that is descriptor 5 starts
 };
 enum { CLINUX_BIND_READONLY = 1, CLINUX_BIND_RECURSIVE = 2, CLINUX_BIND_DEVICES = 4 };
@@ -93,6 +103,7 @@ int clinux_resolve_user(int root, const char *user, const char *const *groups, i
 
 // Runs the plan in the child's part: never returns on success when it has an EXEC.
 struct clinux_plan { const uint8_t *bytes; size_t length; };
+enum { CLINUX_TREES = 128 };  // most of one plan
 int clinux_plan_map(int fd, struct clinux_plan *plan);
 // What the parent's side of a plan says.
 struct clinux_launch {
@@ -103,6 +114,10 @@ struct clinux_launch {
   int joined_count;
   uint64_t log_size, log_files, join;
   int tty, detached, keep_keyring;
+  int trees;  // how many there are to make
+  const char *listener;
+  const uint8_t *first_cpus;
+  uint64_t first_cpus_length;
   uint64_t rows, columns;
   const char *tasks[16];
   int tasks_count;
