@@ -32,20 +32,4 @@ extension Config {
     config.linux = linux
     return config
   }
-
-  /// What `spec --rootless` writes, as runc's and crun's: in a user namespace whose root is this user, on the host's network, without limits.
-  public static func rootless(uid: UInt32, gid: UInt32) -> Config {
-    var config = standard
-    config.linux?.namespaces = [.pid, .ipc, .uts, .mount, .cgroup, .user].map { Linux.Namespace($0) }
-    config.linux?.uidMappings = [IDMapping(containerID: 0, hostID: uid, size: 1)]
-    config.linux?.gidMappings = [IDMapping(containerID: 0, hostID: gid, size: 1)]
-    config.linux?.resources = nil
-    // devpts gives terminals to group 5, which is not there.
-    config.mounts = config.mounts?.filter { $0.type != "cgroup" }.map { mount in
-      var mount = mount
-      mount.options = mount.options?.filter { $0 != "gid=5" }
-      return mount
-    }
-    return config
-  }
 }

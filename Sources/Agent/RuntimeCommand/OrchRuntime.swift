@@ -69,15 +69,11 @@ struct Globals: ParsableArguments {
 struct Spec: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "spec", abstract: "Write a config.json that runs a shell in ./rootfs.")
   @Option(name: .shortAndLong, help: "The bundle.") var bundle = "."
-  @Flag(help: "With a user namespace whose root is the caller.") var rootless = false
 
   func run() throws {
     let path = bundle + "/config.json"
     if Files.exists(path) { throw BundleError("File \(path) exists. Remove it first") }
-    do throws(SystemError) {
-      try Files.writeAtomically(
-        path, Document.write(rootless ? Config.rootless(uid: getuid(), gid: getgid()) : Config.standard, pretty: true), mode: 0o666)
-    } catch {
+    do throws(SystemError) { try Files.writeAtomically(path, Document.write(Config.standard, pretty: true), mode: 0o666) } catch {
       throw BundleError("\(error)")
     }
   }

@@ -30,7 +30,7 @@ struct child {
   const char *step;  // what was being done, for the report
   char step_buffer[104];
   struct clinux_user user;
-  int have_user, init, start, state_fd, preserve, listener, shared, in_user_namespace;
+  int have_user, init, start, state_fd, preserve, listener, shared, in_user_namespace, marked;
   int receiver;  // of seccomp notifications; -1 none
   const char *root_path;  // of what the plan took as root
   const int *trees;

@@ -607,6 +607,8 @@ static int do_seccomp(struct child *child, struct cursor *p) {
   uint64_t flags = number(p);
   if (p->bad) return -EBADMSG;
   if (length == 0 || length / sizeof(struct sock_filter) > 4096 * 8) return -EINVAL;
+  // Now, since the filter may not know the call; what is opened from here on is closed by exec, too.
+  child->marked = syscall(SYS_close_range, 3 + child->preserve, ~0U, CLOSE_RANGE_CLOEXEC) == 0;
   if (child->receiver >= 0) return clinux_child_notify(child, &filter, flags, child->plan);
   TRY(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter));
   return 0;
@@ -699,7 +701,7 @@ static int do_exec(struct child *child, struct cursor *p) {
   if (!child->start) prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   // Every descriptor above stdio (and those to be kept) ends with exec, whoever left it open (CVE-2024-21626).
   STEP("close descriptors");
-  TRY(syscall(SYS_close_range, 3 + child->preserve, ~0U, CLOSE_RANGE_CLOEXEC));
+  if (syscall(SYS_close_range, 3 + child->preserve, ~0U, CLOSE_RANGE_CLOEXEC) < 0 && !(child->marked && (errno == EPERM || errno == ENOSYS))) return -errno;
   if (*child->executable) {
     STEP("");
     syscall(SYS_execve, child->executable, argv, envp);
