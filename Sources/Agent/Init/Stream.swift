@@ -4,19 +4,22 @@ import CLinux
 struct Stream {
   private(set) var fd: Int32
   private let name: StaticString
+  private let kind: UInt8
   private let buffer: UnsafeMutablePointer<UInt8>
   private var count = 0
   private static var capacity: Int { 16384 }
 
-  init(_ fd: Int32, name: StaticString) {
+  /// - Parameter kind: of its records to whoever is attached.
+  init(_ fd: Int32, name: StaticString, kind: UInt8) {
     self.fd = fd
     self.name = name
+    self.kind = kind
     buffer = .allocate(capacity: fd < 0 ? 1 : Self.capacity)
     if fd >= 0 { _ = clinux_nonblocking(fd) }
   }
 
   /// Reads once; false when there is nothing now or no more.
-  mutating func read(into log: inout Log) -> Bool {
+  mutating func read(into log: inout Log, _ attachment: inout Attachment) -> Bool {
     if fd < 0 { return false }
     let got = CLinux.read(fd, buffer + count, Self.capacity - count)
     if got < 0, clinux_errno() == 11 || clinux_errno() == 4 { return false }
@@ -27,6 +30,7 @@ struct Stream {
       fd = -1
       return false
     }
+    attachment.send(kind, buffer + count, got)
     let end = count + got
     var start = 0
     var position = count

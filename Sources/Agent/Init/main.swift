@@ -1,7 +1,7 @@
 // orch-init: a container's parent. It makes the child that becomes the container (CLinux), keeps its output in a log that
 // never blocks it, waits for it, and leaves an exit record. Or, as `exec`, puts one more process into a container and waits.
 // Or, for orch-runtime, it makes the child and ends.
-// Descriptors it inherits: 3 the plan, 4 the report socket, 5 a pidfd of the container (exec) or the socket of the start (OCI),
+// Descriptors it inherits: 3 the plan, 4 the report socket, 5 a pidfd of the container (exec), the attach socket, or the socket of the start (OCI),
 // 6 its own program, from 7 on what a container is to keep.
 // It outlives the agent, so it holds nothing of it; it allocates nothing after its start; no NIO, no Foundation, no concurrency.
 import CLinux
@@ -61,13 +61,19 @@ func runExec() -> Never {
 
 func runContainer() -> Never {
   _ = clinux_set_subreaper()
-  close(5)
+  let listens = launch.listens != 0
+  if !listens { close(5) }
   var out: (Int32, Int32) = (-1, -1)
   var err: (Int32, Int32) = (-1, -1)
   var stdio: (Int32, Int32, Int32) = (0, 1, 2)
   if launch.tty == 0 {
     if clinux_make_pipe(&out.0, &out.1) < 0 || clinux_make_pipe(&err.0, &err.1) < 0 { fail(125) }
     stdio = (0, out.1, err.1)
+  }
+  var input: (Int32, Int32) = (-1, -1)
+  if listens, launch.tty == 0 {
+    if clinux_make_pipe(&input.0, &input.1) < 0 { fail(125) }
+    stdio.0 = input.0
   }
   var log = Log(path: launch.log, limit: launch.log_size, files: Int(launch.log_files))
   let (pid, pidfd, terminal) = start(stdio)
@@ -77,6 +83,7 @@ func runContainer() -> Never {
   } else {
     out.0 = terminal
   }
+  if input.0 >= 0 { close(input.0) }
   // Known to the next agent before it is known to this one.
   var record = Text()
   record.number(UInt64(pid))
@@ -91,25 +98,34 @@ func runContainer() -> Never {
   send(UInt32(CLINUX_REPORT_STARTED), pid: pid, terminal: -1)
   close(4)
 
-  var stdout = Stream(out.0, name: "stdout")
-  var stderr = Stream(err.0, name: "stderr")
-  var polled = (pollfd(), pollfd(), pollfd())
+  var attachment = Attachment(
+    listener: listens ? 5 : -1, seconds: launch.attach_seconds, input: input.1, terminal: launch.tty == 0 ? -1 : terminal, process: pidfd)
+  var stdout = Stream(out.0, name: "stdout", kind: 1)
+  var stderr = Stream(err.0, name: "stderr", kind: 2)
+  var polled = (pollfd(), pollfd(), pollfd(), pollfd())
   let readable = Int16(POLLIN)
   while true {
     // A closed stream is -1, which poll(2) passes over.
-    polled.0 = pollfd(fd: stdout.fd, events: readable, revents: 0)
-    polled.1 = pollfd(fd: stderr.fd, events: readable, revents: 0)
+    let waits = attachment.isAwaited
+    polled.0 = pollfd(fd: waits ? -1 : stdout.fd, events: readable, revents: 0)
+    polled.1 = pollfd(fd: waits ? -1 : stderr.fd, events: readable, revents: 0)
     polled.2 = pollfd(fd: pidfd, events: readable, revents: 0)
-    let count = withUnsafeMutablePointer(to: &polled) { $0.withMemoryRebound(to: pollfd.self, capacity: 3) { poll($0, 3, -1) } }
+    polled.3 = pollfd(fd: attachment.polled, events: readable, revents: 0)
+    let count = withUnsafeMutablePointer(to: &polled) {
+      $0.withMemoryRebound(to: pollfd.self, capacity: 4) { poll($0, 4, attachment.timeout) }
+    }
     if count < 0 { continue }
-    if polled.0.revents != 0 { _ = stdout.read(into: &log) }
-    if polled.1.revents != 0 { _ = stderr.read(into: &log) }
+    if waits || polled.3.revents != 0 { attachment.look() }
+    if polled.0.revents != 0 { _ = stdout.read(into: &log, &attachment) }
+    if polled.1.revents != 0 { _ = stderr.read(into: &log, &attachment) }
     log.flush()
     if polled.2.revents != 0 { break }
   }
+  // Who has just come gets what there is.
+  if attachment.isAwaited { attachment.look() }
   // Its processes are gone with it, so what is in the pipes is all there will be.
-  while stdout.read(into: &log) {}
-  while stderr.read(into: &log) {}
+  while stdout.read(into: &log, &attachment) {}
+  while stderr.read(into: &log, &attachment) {}
   stdout.finish(into: &log)
   stderr.finish(into: &log)
   log.flush()

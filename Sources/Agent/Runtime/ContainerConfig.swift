@@ -20,6 +20,10 @@ public struct ContainerConfig: Hashable, Sendable {
   /// nil or empty: the first 12 characters of the id.
   public var hostname: String?
   public var tty: Bool
+  /// stdin stays open, and `attach` leads to it; otherwise it is empty.
+  public var openStdin: Bool
+  /// Seconds that output waits for the first who attaches, so that they miss nothing; 0: it goes to the log at once.
+  public var attachSeconds: UInt64
   public var mounts: [MountConfig]
   /// Secrets and configs: kept in a tmpfs of the container's own, in no file of the host.
   public var files: [FileConfig]
@@ -56,6 +60,8 @@ public struct ContainerConfig: Hashable, Sendable {
     groups = []
     hostname = nil
     tty = false
+    openStdin = false
+    attachSeconds = 0
     mounts = []
     files = []
     network = .new

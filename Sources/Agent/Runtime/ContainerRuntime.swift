@@ -89,7 +89,9 @@ public final class ContainerRuntime: Sendable {
     }
     let launched: Launcher.Launched
     do {
-      launched = try launcher.launch(plan, name: config.id) { monitor in
+      let listener = config.openStdin ? try SharedDescriptor(owning: checkResult(clinux_attach_listen(paths.state), "listen in", paths.state)) : nil
+      defer { withExtendedLifetime(listener) {} }
+      launched = try launcher.launch(plan, name: config.id, fifth: listener?.rawValue) { monitor in
         guard let identity = ProcessIdentity.of(monitor) else { return }
         try? Files.writeAtomically(paths.state + "/monitor", "\(identity.pid) \(identity.startTime)\n", durable: false)
       }

@@ -139,6 +139,7 @@ enum Plan {
     plan.add(CLINUX_OP_STATE, "keep state", [.text(paths.state), .text(cgroup.oomFile)])
     plan.add(
       CLINUX_OP_LOG, "keep logs", [.text(paths.log), .number(UInt64(max(0, config.log.maxSize))), .number(UInt64(max(1, config.log.maxFiles)))])
+    if config.openStdin { plan.add(CLINUX_OP_LISTEN, "keep stdin open", [.number(config.attachSeconds)]) }
 
     plan.add(CLINUX_OP_PRIVATE, "make mounts private")
     if let root = config.rootDirectory {

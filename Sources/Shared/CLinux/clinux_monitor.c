@@ -3,6 +3,8 @@
 #include "clinux.h"
 #include <errno.h>
 #include <stdio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 int clinux_make_pipe(int *read_end, int *write_end) {
   int ends[2];
@@ -58,4 +60,39 @@ uint64_t clinux_oom_kills(const char *path) {
   text[n] = 0;
   char *at = strstr(text, "oom_kill ");
   return at ? strtoull(at + 9, NULL, 10) : 0;
+}
+
+static int attach_socket(const char *folder, int listens) {
+  // By the folder's descriptor: a path is longer than the 107 bytes that an address holds.
+  int at = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (at < 0) return -errno;
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/attach", at);
+  int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | (listens ? SOCK_NONBLOCK : 0), 0), error = errno;
+  int r = fd < 0 ? -1 : listens ? bind(fd, (struct sockaddr *)&address, sizeof address) : connect(fd, (struct sockaddr *)&address, sizeof address);
+  if (r == 0 && listens) r = listen(fd, 4);
+  if (fd >= 0 && r < 0) {
+    error = errno;
+    close(fd);
+  }
+  close(at);
+  return r < 0 ? -error : fd;
+}
+int clinux_attach_listen(const char *folder) { return attach_socket(folder, 1); }
+int clinux_attach_connect(const char *folder) { return attach_socket(folder, 0); }
+int clinux_accept(int listener) {
+  int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+  return fd < 0 ? -errno : fd;
+}
+ssize_t clinux_send_record(int socket, uint8_t kind, const void *bytes, size_t count) {
+  struct iovec parts[2] = {{&kind, 1}, {(void *)bytes, count}};
+  struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+  ssize_t n;
+  do n = sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT); while (n < 0 && errno == EINTR);
+  return n < 0 ? -errno : n;
+}
+int64_t clinux_monotonic_ms(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }

@@ -85,6 +85,7 @@ int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *lau
         break;
       case CLINUX_OP_LISTENER: launch->listener = string(&p); break;
       case CLINUX_OP_FIRST_CPUS: launch->first_cpus = (const uint8_t *)bytes(&p, &launch->first_cpus_length); break;
+      case CLINUX_OP_LISTEN: launch->listens = 1; launch->attach_seconds = number(&p); break;
     }
     if (p.bad) return -EBADMSG;
   }

@@ -478,6 +478,64 @@ let isRoot = geteuid() == 0
     #expect(try await world.run(config).stdout == "/dev/pts/0\r\nyes\r\nxterm\r\nc")
   }
 
+  @Test("who attaches has stdin and all output from the beginning; the log has it too; leaving ends stdin, not the container")
+  func attach() async throws {
+    let world = try World()
+    var config = world.shell("attach", "printf first; cat; echo last >&2; exit 3")
+    config.openStdin = true
+    config.attachSeconds = 60
+    _ = try await world.runtime.start(config)
+    let attached = try await world.runtime.attach("attach")
+    do {
+      // As long as somebody has it, it does not end.
+      let input = try #require(attached.input.stdin)
+      #expect(write(input.rawValue, "in\n", 3) == 3)
+    }
+    func read(_ attached: AttachedProcess, until end: String? = nil) async throws -> String {
+      try await onOwnThread {
+        var all = ""
+        while end == nil || !all.hasSuffix(end!), let piece = try attached.next() {
+          all += (piece.stream == .stderr ? "!" : "") + String(decoding: piece.bytes, as: UTF8.self)
+        }
+        return all
+      }
+    }
+    #expect(try await read(attached, until: "in\n") == "firstin\n")
+    attached.input.closeStdin()
+    #expect(try await read(attached) == "!last\n")
+    let exit = try await world.runtime.wait("attach")
+    #expect(exit.code == 3)
+    let output = try await world.output("attach")
+    #expect(output.stdout == "firstin\n" && output.stderr == "last\n")
+    await #expect { _ = try await world.runtime.attach("attach") } throws: { ($0 as? RuntimeError)?.kind == .notRunning }
+    try await world.runtime.delete("attach")
+
+    // A terminal: its size, another who comes after the first has left, and a container that does not care who is there.
+    config = world.shell("attach-tty", "stty -echo; while read word; do stty size; echo $word; done")
+    (config.tty, config.openStdin) = (true, true)
+    _ = try await world.runtime.start(config)
+    for word in ["one", "two"] {
+      let terminal = try await world.runtime.attach("attach-tty")
+      terminal.input.resize(rows: 7, columns: 9)
+      let text = word + "\n"
+      #expect(write(try #require(terminal.input.stdin).rawValue, text, text.utf8.count) == text.utf8.count)
+      #expect(try await read(terminal, until: word + "\r\n").contains("7 9\r\n"))
+      terminal.leave()
+    }
+    #expect(try await world.runtime.stop("attach-tty", signal: SIGKILL, grace: .seconds(20)).code == 137)
+    try await world.runtime.delete("attach-tty")
+
+    // Without the option there is nobody to come to; nobody comes: output waits no longer than it was told.
+    _ = try await world.runtime.start(world.config("closed", "sleep", "60"))
+    await #expect { _ = try await world.runtime.attach("closed") } throws: { "\($0)".contains("stdin was not kept open") }
+    try await world.runtime.delete("closed")
+    config = world.shell("alone", "seq 1 100000; read word; echo never")
+    (config.openStdin, config.attachSeconds) = (true, 1)
+    _ = try await world.runtime.start(config)
+    for try await line in world.runtime.logs("alone", LogOptions(follow: true)) where line.bytes.starts(with: Array("100000".utf8)) { break }
+    try await world.runtime.delete("alone")
+  }
+
   @Test("start to exit of /bin/true over 50 runs")
   func speed() async throws {
     let world = try World()

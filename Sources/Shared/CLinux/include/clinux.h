@@ -58,7 +58,14 @@ int clinux_bpf_devices(int cgroup, const uint64_t *instructions, size_t count);
 int clinux_ioctl_raw_terminal(int fd, int raw);  // 1: raw, and what it was is kept; 0: as it was
 int clinux_copy_winsize(int from, int to);
 
+// The attach socket, `attach` in a folder: SOCK_SEQPACKET, one record a piece of output. Paths of any length.
+int clinux_attach_listen(const char *folder);   // not blocking
+int clinux_attach_connect(const char *folder);
+
 // For orch-init.
+int clinux_accept(int listener);                 // not blocking; -EAGAIN: nobody there
+ssize_t clinux_send_record(int socket, uint8_t kind, const void *bytes, size_t count);  // never waits: -EAGAIN
+int64_t clinux_monotonic_ms(void);
 int clinux_make_pipe(int *read_end, int *write_end);
 int clinux_write_byte(int fd, uint8_t byte);
 // Writes folder/name whole (beside, then renamed).

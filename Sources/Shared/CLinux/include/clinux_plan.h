@@ -26,6 +26,7 @@ enum clinux_op {
   CLINUX_OP_TREE_NODE = 13,   // mode, major, minor, uid, gid: a device node on a file system of its own
   CLINUX_OP_LISTENER = 14,    // Unix socket that is sent the next SECCOMP's notifications, two texts: the message, with the pid in their place
   CLINUX_OP_FIRST_CPUS = 15,  // mask: before the cgroups are joined
+  CLINUX_OP_LISTEN = 16,      // seconds: stdin stays open; descriptor 5 listens for who attaches, whom output awaits so long
   // For the child, in order.
   CLINUX_OP_PRIVATE = 20,     // no mount leaves this mount namespace
   CLINUX_OP_OVERLAY = 21,     // target, upper, work, count, lower... (top first)
@@ -112,7 +113,7 @@ struct clinux_launch {
   const char *uid_map, *gid_map, *time_offsets;
   struct { uint64_t kind; const char *path; } joined[8];
   int joined_count;
-  uint64_t log_size, log_files, join;
+  uint64_t log_size, log_files, join, listens, attach_seconds;
   int tty, detached, keep_keyring;
   int trees;  // how many there are to make
   const char *listener;
