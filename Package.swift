@@ -183,7 +183,7 @@ let testTargets: [Target] = [
   tests("Bundle", "Agent", ["LinuxSystem", "CLinux"]),
   tests("Runtime", "Agent", ["LinuxSystem", "Cgroups", "Seccomp", "Model"]),
   tests("AgentImage", "Agent", ["LinuxSystem", "CLinux", "CZlib", "CZstd", "Model", crypto]),
-  tests("Build", "Agent", ["LinuxSystem", "Model", "AgentImage", "Runtime", "Cgroups", "TreeArchive", log]),
+  tests("Build", "Agent", ["LinuxSystem", "Model", "AgentImage", "Runtime", "Cgroups", "TreeArchive", "Dockerfile", log]),
   tests("Telemetry", "Shared", ["LinuxSystem"]),
   tests("DNS", "Agent", ["Model", "LinuxSystem", log]),
   tests("AgentNetwork", "Agent", ["Model", "Netlink", "LinuxSystem", log]),
@@ -205,6 +205,7 @@ let benchmarks: [Target] = [
     ] + nio, path: "Benchmarks/consensus/Sources", swiftSettings: strict),
   .executableTarget(
     name: "network-bench", dependencies: ["Model", "AgentNetwork", "DNS", log], path: "Benchmarks/network/Sources", swiftSettings: strict),
+  .executableTarget(name: "image-bench", dependencies: ["AgentImage"], path: "Benchmarks/images/Sources", swiftSettings: strict),
 ]
 
 let package = Package(
