@@ -53,6 +53,7 @@ struct OrchAgent: AsyncParsableCommand {
 
     func images() -> ImageStoreConfiguration {
       var images = ImageStoreConfiguration()
+      images.proxies = ProxySettings(environment: ProcessInfo.processInfo.environment)
       images.insecureRegistries = Set(insecureRegistries)
       for mirror in registryMirrors {
         let parts = mirror.split(separator: "=", maxSplits: 1).map(String.init)

@@ -65,6 +65,8 @@ public struct ImageStoreConfiguration: Sendable {
   public var insecureRegistries: Set<String> = []
   /// For a registry's host other addresses that are asked first, each "https://HOST[:PORT]" (or http://, which declares it); pulls only.
   public var mirrors: [String: [String]] = [:]
+  /// Of the agent's environment.
+  public var proxies = ProxySettings()
   /// Folders as docker's /etc/docker/certs.d: HOST[:PORT]/*.crt are authorities, X.cert and X.key a client's certificate. First that has the host.
   public var certificateFolders = ["/etc/orch/certs.d", "/etc/docker/certs.d"]
   /// docker's configuration with the host's own credentials, for tasks; nil: none. Read anew for each pull.

@@ -194,7 +194,6 @@ final class LayerUnpacker {
     switch Errno.current {
     case .noEntry: return
     case .isDirectory, .perm:
-      lastParent = nil
       try checkResult(withName(name) { clinux_remove_tree(folder, $0) }, "replace", current)
     case let error: throw SystemError("replace", current, error)
     }

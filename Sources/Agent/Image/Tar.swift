@@ -94,6 +94,7 @@ final class TarReader {
 
   private func skip() throws {
     var left = remaining + padding
+    let optional = padding
     remaining = 0
     padding = 0
     guard left > 0 else { return }
@@ -106,7 +107,11 @@ final class TarReader {
       let count = try chunk.withUnsafeMutableBytes {
         try source.read(into: UnsafeMutableRawBufferPointer(rebasing: $0[..<Int(min(left, Int64($0.count)))]))
       }
-      guard count > 0 else { throw truncated }
+      if count == 0 {
+        // The data is whole: umoci 0.4.7 leaves the last padding out, and Go's reader takes it.
+        if left <= optional { return }
+        throw truncated
+      }
       position += Int64(count)
       left -= Int64(count)
     }

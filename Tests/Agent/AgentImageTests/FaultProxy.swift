@@ -77,6 +77,20 @@ final class HTTPListener: Sendable {
       bytes += chunk[..<count]
     }
   }
+  /// Passes bytes on both ways until one of them is done, and closes the second.
+  static func join(_ one: Int32, _ other: Int32) {
+    var polled = [pollfd(fd: one, events: Int16(POLLIN), revents: 0), pollfd(fd: other, events: Int16(POLLIN), revents: 0)]
+    var chunk = [UInt8](repeating: 0, count: 65_536)
+    while poll(&polled, 2, -1) > 0 {
+      for (index, target) in [other, one].enumerated() where polled[index].revents != 0 {
+        let count = recv(polled[index].fd, &chunk, chunk.count, 0)
+        if count <= 0 || !send(target, chunk[..<count]) {
+          close(other)
+          return
+        }
+      }
+    }
+  }
   @discardableResult
   static func send(_ socket: Int32, _ bytes: some Collection<UInt8>) -> Bool {
     var rest = Array(bytes)[...]

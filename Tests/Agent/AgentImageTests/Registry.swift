@@ -79,11 +79,11 @@ struct Certificate {
   var path: String { folder.path + "/server.crt" }
   var keyPath: String { folder.path + "/server.key" }
 
-  init() throws {
+  init(names: String = "IP:127.0.0.1") throws {
     folder = Folder()
     let made = run([
       "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
-      "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder.path + "/server.key", "-out", folder.path + "/server.crt",
+      "-addext", "subjectAltName=\(names)", "-keyout", folder.path + "/server.key", "-out", folder.path + "/server.crt",
     ])
     guard made.code == 0 else { throw ImageError(.system, "make", "a certificate", made.output) }
   }

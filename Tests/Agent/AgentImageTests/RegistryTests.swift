@@ -280,6 +280,69 @@ import Testing
     }
   }
 
+  @Test("registries are asked by the environment's proxy, plain ones too by CONNECT, with its password; NO_PROXY and loopback are asked directly")
+  func proxies() async throws {
+    let certificate = try Certificate(names: "IP:127.0.0.1,DNS:registry.test")
+    for (registry, variable) in [(try filled(), "http_proxy"), (try Registry(tls: certificate), "HTTPS_PROXY")] {
+      let asked = Mutex<[HTTPListener.Request]>([])
+      // Every name is the registry's: who comes this way did not look it up himself.
+      let proxy = try HTTPListener { request, client in
+        asked.withLock { $0.append(request) }
+        guard request.header("proxy-authorization") == "Basic dXNlcjpwQHNz" else {
+          return HTTPListener.send(client, "HTTP/1.1 407 Who\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        }
+        guard let server = try? HTTPListener.connect(registry.port) else { return }
+        HTTPListener.send(client, "HTTP/1.1 200 Go on\r\n\r\n")
+        HTTPListener.send(server, request.rest)
+        HTTPListener.join(client, server)
+      }
+      let host = "registry.test:\(registry.port)"
+      try Files.makeDirectories("\(folder.path)/certs.d/\(host)")
+      if registry.tls != nil {
+        try Files.writeAtomically("\(folder.path)/certs.d/\(host)/ca.crt", Files.read(certificate.path))
+        try Files.makeDirectories("\(folder.path)/certs.d/\(registry.host)")
+        try Files.writeAtomically("\(folder.path)/certs.d/\(registry.host)/ca.crt", Files.read(certificate.path))
+      }
+      func open(_ name: String, _ environment: [String: String]) throws -> ImageStore {
+        try self.open("\(variable)-\(name)") {
+          $0.proxies = ProxySettings(environment: environment)
+          $0.attempts = 1
+          if registry.tls == nil { $0.insecureRegistries = [host] }
+        }
+      }
+      let address = "http://user:p%40ss@127.0.0.1:\(proxy.port)"
+      let store = try open("pushing", [variable: address, "NO_PROXY": "other.test,10.0.0.0/8"])
+      let loaded = try await store.load(archive(), name: "\(host)/web:2")
+      #expect(try await store.push("\(host)/web:2") == loaded[0].digest)
+      #expect(try await open("pulling", [variable: address]).pull("\(host)/web:2").digest == loaded[0].digest)
+      #expect(asked.withLock { !$0.isEmpty && $0.allSatisfy { $0.method == "CONNECT" && $0.target == host } })
+      asked.withLock { $0 = [] }
+      // The name is nobody's: directly it cannot be found.
+      for exception in ["*", "test", ".test", "registry.test", "registry.test:\(registry.port)"] {
+        await #expect(throws: ImageError.self) { try await open("direct", [variable: address, "no_proxy": exception]).pull("\(host)/web:2") }
+      }
+      #expect(try await open("loopback", [variable: address]).pull("\(registry.host)/web:2").digest == loaded[0].digest)
+      #expect(asked.withLock { $0.isEmpty })
+      let wrong = await #expect(throws: ImageError.self) {
+        try await open("wrong", [variable: address.replacing("p%40ss", with: "hunter2")]).pull("\(host)/web:2")
+      }
+      #expect(wrong?.description.contains("hunter2") == false, "\(String(describing: wrong))")
+      let none = await #expect(throws: ImageError.self) { try await open("none", [variable: "https://user:hunter2@x:1"]).pull("\(host)/web:2") }
+      #expect(none?.kind == .unsupported && none?.description.contains("hunter2") == false)
+    }
+  }
+
+  @Test(
+    "a Retry-After is seconds or a date",
+    arguments: [
+      ("3", 3), ("-3", 0), ("999999999999", 86_400), ("Sun, 06 Nov 1994 08:49:47 GMT", 10), ("Sun, 06 Nov 1994 08:49:27 GMT", 0),
+      ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400), ("soon", nil), ("", nil), ("99999999999999999999", nil), ("1994-11-06", nil),
+    ])
+  func retryAfter(header: String, seconds: Int64?) {
+    // RFC 9110's own example is 784111777.
+    #expect(Patience.seconds(header, now: Timestamp(nanoseconds: 784_111_777_000_000_000)) == seconds)
+  }
+
   @Test("a push that is cut begins its layer anew; chunks too", arguments: [Int64(1 << 30), 500_000])
   func cutPush(chunk: Int64) async throws {
     let registry = try Registry()

@@ -14,6 +14,20 @@ import Testing
   private func open() throws -> ImageStore { try ImageStore(directory: folder.path + "/images") }
   private var ingest: [String] { (try? Files.list(folder.path + "/images/ingest")) ?? [] }
 
+  @Test("a blob that the disk changed is not believed: the image is gone until it is loaded again")
+  func changedOnDisk() async throws {
+    let folder = Folder()
+    let archive = try folder.write("web.tar", savedImage(layers: [Stores.layer([("base", "1")])], name: "web:1"))
+    let record = try #require(try await ImageStore(directory: folder.path + "/images").load(archive).first)
+    let path = "\(folder.path)/images/blobs/sha256/\(record.id.hex)"
+    let bytes = try Files.read(path)
+    // Still JSON, and another.
+    try Files.writeAtomically(path, bytes + [32], mode: 0o644, durable: false)
+    #expect(try ImageStore(directory: folder.path + "/images").list().isEmpty)
+    try Files.writeAtomically(path, bytes, mode: 0o644, durable: false)
+    #expect(try ImageStore(directory: folder.path + "/images").resolve("web:1")?.id == record.id)
+  }
+
   @Test("a docker save archive is loaded, resolved by name and id, and there again after a restart", arguments: [false, true])
   func saved(compressed: Bool) async throws {
     let config =

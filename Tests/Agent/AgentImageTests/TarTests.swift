@@ -17,6 +17,18 @@ import Testing
     return result
   }
 
+  @Test("an archive whose last padding is missing is read; one whose data is cut is not")
+  func missingPadding() throws {
+    let folder = Folder()
+    var tar = TarWriter()
+    tar.add("x", "abc")
+    for (count, isRead) in [(515, true), (600, true), (1024, true), (514, false)] {
+      let reader = TarReader(try FileSource(folder.write("t.tar", Array(tar.finished()[..<count]))))
+      #expect(try reader.next()?.size == 3)
+      if isRead { #expect(try reader.next() == nil) } else { #expect(throws: ImageError.self) { try reader.next() } }
+    }
+  }
+
   @Test("members are read whatever the size of the pieces", arguments: [1, 7, 512, Int.max])
   func pieces(_ piece: Int) throws {
     var tar = TarWriter()

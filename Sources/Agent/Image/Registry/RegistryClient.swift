@@ -2,6 +2,7 @@ import AsyncHTTPClient
 import LinuxSystem
 import Model
 import NIOCore
+import Synchronization
 
 /// Speaks to one repository of a registry: OCI distribution specification v1.1. What the network or a busy registry is to blame for is tried
 /// again, with growing pauses. Credentials go to the registry and to the token server it names, and never along a redirect to another host.
@@ -15,14 +16,24 @@ final class RegistryClient: Sendable {
   /// "pull" or "push", for errors.
   let verb: String
 
-  /// One for the process; redirects are followed here, by hand.
-  private static let http: HTTPClient = {
+  /// One for the process and each proxy; redirects are followed here, by hand.
+  private static let clients = Mutex<[ProxySettings.Proxy?: HTTPClient]>([:])
+  private static func client(_ proxy: ProxySettings.Proxy?) -> HTTPClient {
+    clients.withLock { clients in
+      if let client = clients[proxy] { return client }
+      let client = make(proxy)
+      clients[proxy] = client
+      return client
+    }
+  }
+  private static func make(_ proxy: ProxySettings.Proxy?) -> HTTPClient {
     var configuration = HTTPClient.Configuration(redirectConfiguration: .disallow)
     configuration.timeout = .init(connect: .seconds(10), read: .seconds(60))
     // `Patience` decides; otherwise a refused connection takes the whole ten seconds.
     configuration.connectionPool.retryConnectionEstablishment = false
+    configuration.proxy = proxy?.setting
     return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
-  }()
+  }
 
   /// - Parameter mountable: repositories of the same registry that a push may take layers from.
   init(
@@ -181,7 +192,7 @@ final class RegistryClient: Sendable {
       if RegistryHost.origin(of: message.url) != host.base { (tls.certificateChain, tls.privateKey) = ([], nil) }
       message.tlsConfiguration = tls
     }
-    return try await Self.http.execute(message, timeout: .hours(6))
+    return try await Self.client(configuration.proxies.proxy(for: message.url)).execute(message, timeout: .hours(6))
   }
 
   /// The message of an error's body (distribution specification, "Error Codes"), in parentheses.

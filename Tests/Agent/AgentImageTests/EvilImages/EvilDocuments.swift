@@ -29,6 +29,11 @@ extension Evil {
       bomb("gzip in gzip", small.finished(), gzip(gzip(small.finished())), "no tar file"),
       bomb("zstd in gzip", small.finished(), gzip(zstd(small.finished())), "no tar file"),
       bomb("a gzip stream that ends too early", small.finished(), Array(gzip(small.finished()).dropLast(12)), "too early"),
+      // Magic, no content size, a window of 2^30; then a raw block.
+      bomb(
+        "a zstd frame that wants a window of 1 GiB", small.finished(),
+        [0x28, 0xb5, 0x2f, 0xfd, 0, 0xa0, UInt8((small.finished().count << 3) & 0xff) | 1, UInt8((small.finished().count << 3) >> 8), 0]
+          + small.finished(), "zstd stream is damaged"),
       bomb("xz", small.finished(), [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0, 0, 0], "xz"),
       Evil(name: "the whole archive is a bomb", outcome: .refused("grows beyond")) { _ in gzip(savedImage(layers: [plain], name: "evil:1")) },
     ]
@@ -61,12 +66,12 @@ extension Evil {
   }
   private static func image(
     _ name: String, _ reason: String, config: [UInt8] = config(), layer: String? = nil, layers: Int = 1, configDescriptor: String? = nil,
-    extra: String = "", wrong: [(Digest, [UInt8])] = []
+    extra: String = "", wrong: [(Digest, [UInt8])] = [], kind: String = MediaType.ociManifest, version: Int = 2
   ) -> Evil {
     Evil(name: name, outcome: .refused(reason)) { _ in
       let layerText = layer ?? descriptor(tar, MediaType.ociLayer)
       let manifest = Array(
-        "{\"schemaVersion\":2,\"mediaType\":\"\(MediaType.ociManifest)\",\"config\":\(configDescriptor ?? descriptor(config, MediaType.ociConfig)),\"layers\":[\(Array(repeating: layerText, count: layers).joined(separator: ","))]\(extra)}"
+        "{\"schemaVersion\":\(version),\"mediaType\":\"\(kind)\",\"config\":\(configDescriptor ?? descriptor(config, MediaType.ociConfig)),\"layers\":[\(Array(repeating: layerText, count: layers).joined(separator: ","))]\(extra)}"
           .utf8)
       return oci([tar, config, manifest], index: index(descriptor(manifest, MediaType.ociManifest)), wrong: wrong)
     }
@@ -80,6 +85,9 @@ extension Evil {
     image(
       "a layer with another's digest", "its bytes have the digest", layer: descriptor(tar, MediaType.ociLayer, digest: zeros),
       wrong: [(Digest(zeros)!, tar)]),
+    image(
+      "a configuration with another's digest", "its bytes have the digest",
+      configDescriptor: descriptor(config(), MediaType.ociConfig, digest: zeros), wrong: [(Digest(zeros)!, config())]),
     image("a configuration of another size", "descriptor says", configDescriptor: descriptor(config(), MediaType.ociConfig, size: "3")),
     image("a configuration of a size below zero", "descriptor says", configDescriptor: descriptor(config(), MediaType.ociConfig, size: "-1")),
     image("a size beyond 64 bits", "JSON", configDescriptor: descriptor(config(), MediaType.ociConfig, size: "99999999999999999999999")),
@@ -94,7 +102,8 @@ extension Evil {
     ),
     image("a diff id that is a path", "is not a sha256 digest", config: config(["sha256:../../../outside"])),
     image("another architecture", "it is for", config: config(arch: "s390x")), image("another system", "it is for", config: config(os: "windows")),
-    image("manifest and index at once", "at once", extra: ",\"manifests\":[]"),
+    image("a manifest that calls itself something else", "is no image", kind: "application/vnd.unknown.artifact.v1+json"),
+    image("a manifest of schema 1", "schema version 1", version: 1), image("manifest and index at once", "at once", extra: ",\"manifests\":[]"),
     image("a configuration that is a list", "JSON", config: Array("[]".utf8)),
     image("a configuration of 100,000 brackets", "JSON", config: [UInt8](repeating: 91, count: 100_000)),
     image("a configuration of 5 MiB", "bytes", config: config() + [UInt8](repeating: 32, count: 5 << 20)),

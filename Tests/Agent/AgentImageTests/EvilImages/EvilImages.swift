@@ -136,6 +136,11 @@ extension Evil {
       tar.add("h", type: "1", link: "l")
       tar.add("h", "mine")
     },
+    .layer("a hard link of a link", .contained { isLink($0 + "/h") && isLink($0 + "/l") }) { tar, world in
+      tar.pax([("linkpath", Array((world.outside + "/secret").utf8))])
+      tar.add("l", type: "2", link: "x")
+      tar.add("h", type: "1", link: "l")
+    },
     .layer("a hard link out with ..", .refused("out of the layer")) { tar, _ in tar.add("h", type: "1", link: "../../../../outside/secret") },
     .layer("a hard link to an absolute name", .refused("absolute")) { tar, _ in tar.add("h", type: "1", link: "/etc/passwd") },
     .layer("a hard link through a link", .refused("symbolic link")) { tar, world in
@@ -188,6 +193,11 @@ extension Evil {
     .layer("a hard link to a whiteout", .refused("whiteout")) { tar, _ in
       tar.add(".wh.a", "")
       tar.add("h", type: "1", link: ".wh.a")
+    },
+    .layer("a whiteout of a link to a folder", .contained { isLink($0 + "/l") }) { tar, world in
+      tar.pax([("linkpath", Array(world.outside.utf8))])
+      tar.add("l", type: "2", link: "x")
+      tar.add(".wh.l", "")
     },
     .layer("a whiteout of a link", .contained { isLink($0 + "/l") }) { tar, world in
       tar.pax([("linkpath", Array((world.outside + "/secret").utf8))])
@@ -277,6 +287,10 @@ extension Evil {
     },
     .layer("a sparse file of 2^62 bytes", .refused("more than")) { tar, _ in
       tar.pax([("GNU.sparse.map", Array("0,1".utf8)), ("GNU.sparse.size", Array("4611686018427387904".utf8))])
+      tar.add("x", "x")
+    },
+    .layer("a sparse file with a part beyond its end", .refused("sparse file is damaged")) { tar, _ in
+      tar.pax([("GNU.sparse.map", Array("9,1".utf8)), ("GNU.sparse.size", Array("5".utf8))])
       tar.add("x", "x")
     },
     .layer("a sparse file whose parts overlap", .refused("sparse file is damaged")) { tar, _ in
