@@ -130,6 +130,33 @@ extension MainJobTests {
       }
     }
 
+    /// `orch run -i`, `-it` and `orch attach`, with what is typed, at a pseudoterminal (script(1)) if `size` says so.
+    private func typed(_ text: String, size: String? = nil, _ words: String...) throws -> Outcome {
+      let orch = (["\(LocalCluster.programs)/orch"] + words).map { "'\($0)'" }.joined(separator: " ")
+      let command = size.map { "script -qec \"stty rows \($0); exec \(orch)\" /dev/null" } ?? orch
+      return try LocalCluster.run(
+        "/bin/sh", ["-c", "printf '\(text)' | \(command)"], environment: ["ORCH_HOST": cluster.socket(), "SHELL": "/bin/sh"], seconds: 60)
+    }
+
+    private func conversations() async throws {
+      let sorted = try typed("b\\na\\n", "run", "--rm", "-i", "made-app", "sh", "-c", "busybox sort; echo over >&2; exit 4")
+      #expect(sorted.code == 4 && sorted.output == "a\nb\n" && sorted.errors == "over\n", "\(sorted)")
+      let many = try typed("", "run", "--rm", "-i", "made-app", "busybox", "seq", "1", "50000")
+      #expect(many.code == 0 && many.output.hasPrefix("1\n2\n") && many.output.hasSuffix("49999\n50000\n"), "\(many.output.utf8.count)")
+      let refused = try typed("", "run", "--rm", "-it", "made-app", "sh")
+      #expect(refused.code != 0 && refused.errors.contains("not a terminal"), "\(refused)")
+
+      let shell = try typed(
+        "busybox stty size; echo $((6*7)); exit 5\\n", size: "33 cols 99", "run", "--rm", "-it", "--network", "made_default", "made-app", "sh")
+      #expect(shell.code == 5 && shell.output.contains("33 99\r\n") && shell.output.contains("42\r\n"), "\(shell)")
+      let left = try typed("\\001x", size: "10 cols 40", "run", "-it", "--name", "left", "--detach-keys", "ctrl-a,x", "made-app", "sh")
+      #expect(left.code == 0 && left.output.contains("left goes on"), "\(left)")
+      #expect(try cluster.running("left").count == 1)
+      let back = try typed("exit 7\\n", size: "10 cols 40", "attach", "left.1")
+      #expect(back.code == 7, "\(back)")
+      try cluster.must(cluster.orch("rm", "left"))
+    }
+
     private func run() async throws {
       let hello = try cluster.orch("run", "--rm", "--node", "host1", "made-app", "sh", "-c", "id -u; echo $A >&2; exit 3")
       #expect(hello.code == 3 && hello.output == "1000\n" && hello.errors == "\n", "\(hello)")
@@ -142,8 +169,7 @@ extension MainJobTests {
       let missing = try cluster.orch("run", "--rm", "--entrypoint", "/nowhere", "made-app")
       #expect(missing.code == 125, "\(missing)")
       #expect(missing.errors.contains("/nowhere"), "\(missing)")
-      let terminal = try cluster.orch("run", "-it", "made-app", "sh")
-      #expect(terminal.code == 2 && terminal.errors.contains("orch exec -it"), "\(terminal)")
+      try await conversations()
       // Nothing of a run with --rm is left.
       try await eventually("no run is left") {
         let services = try cluster.must(cluster.orch("services")).output

@@ -27,8 +27,8 @@ extension MainJobTests {
     @Test("4: a key without effect is told with its place, and the rest is deployed")
     func warning() throws {
       defer { down() }
-      let deployed = try deploy("    stdin_open: true", replicas: 1)
-      #expect((deployed.output + deployed.errors).contains(":7:17: warning: services.shop.stdin_open"), "\(deployed)")
+      let deployed = try deploy("    dns: 192.0.2.1", replicas: 1)
+      #expect((deployed.output + deployed.errors).contains(":7:10: warning: services.shop.dns"), "\(deployed)")
       #expect(try cluster.running("shop").count == 1)
     }
 

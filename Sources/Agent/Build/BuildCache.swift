@@ -56,6 +56,17 @@ final class BuildCache: Sendable {
     store.retain(layers)
   }
 
+  /// Drops all: how many, and bytes of layers that no image has either. Blocking.
+  func clear() throws -> (steps: Int, bytes: Int64) {
+    let (steps, layers) = (entries.withLock { $0.count }, layers)
+    let kept = store.imageLayers
+    let bytes = layers.subtracting(kept).compactMap(store.layer).reduce(0) { $0 + $1.size + $1.unpackedSize }
+    entries.withLock { $0 = [:] }
+    try save()
+    try store.collect()
+    return (steps, bytes)
+  }
+
   /// Drops what is over the bounds and writes the rest. Blocking.
   func save() throws {
     let text = entries.withLock { entries in

@@ -176,11 +176,11 @@ struct BuildRun {
     let step = try done.stage.step(instruction)
     if step.fingerprint.isEmpty { return try await tell(.finished(ContinuousClock.now - begin)) }
     var decides = "\(done.key.hex) \(step.fingerprint)"
-    var copying: Copying?
-    if case .copy(let copy) = step.action {
+    var copying: [Copying] = []
+    for copy in step.copies {
       let found = try await sources(copy, instruction, in: number)
       decides += found.digests.map { " \($0.count):\($0)" }.joined()
-      copying = found
+      copying.append(found)
     }
     let key = ImageStore.digest(Array(decides.utf8))
     done.key = key
@@ -200,7 +200,7 @@ struct BuildRun {
     done.history.append(.init(created: done.created, text: instruction.text, isEmpty: layer == nil))
   }
 
-  private mutating func make(_ step: BuildStage.Step, _ copying: Copying?, _ instruction: Instruction, _ done: Done) async throws -> Digest? {
+  private mutating func make(_ step: BuildStage.Step, _ copying: [Copying], _ instruction: Instruction, _ done: Done) async throws -> Digest? {
     let place = try newFolder()
     defer { try? Files.removeTree(place) }
     let layers = try done.layers.map(path)
@@ -214,13 +214,13 @@ struct BuildRun {
         }
       }
     case .copy(let copy):
-      guard let copying else { return nil }
+      guard let copying = copying.first else { return nil }
       let line = instruction.line
       return try await blocking {
         try Self.layer(of: place, layers, epoch, builder.store) { root in try copying.write(copy, into: root, line: line) }
       }
     case .run(let run):
-      return try await self.run(run, instruction, layers: layers, place: place)
+      return try await self.run(run, copying, instruction, layers: layers, place: place)
     }
   }
 
@@ -258,7 +258,9 @@ struct BuildRun {
 
   // MARK: - RUN
 
-  private func run(_ run: BuildStage.RunAction, _ instruction: Instruction, layers: [String], place: String) async throws -> Digest? {
+  private func run(
+    _ run: BuildStage.RunAction, _ copies: [Copying], _ instruction: Instruction, layers: [String], place: String
+  ) async throws -> Digest? {
     try Files.makeDirectories("\(place)/empty", mode: 0o755)
     let id = Builder.containerPrefix + String(UInt64.random(in: 0...UInt64.max), radix: 16)
     var config = ContainerConfig(id: id, layers: layers.isEmpty ? ["\(place)/empty"] : layers, args: run.arguments)
@@ -273,6 +275,11 @@ struct BuildRun {
     try Files.writeAtomically(
       "\(place)/resolv.conf", network == .none ? "" : (try? Files.text("/etc/resolv.conf")) ?? "", mode: 0o644, durable: false)
     for file in ["hosts", "resolv.conf"] { config.mounts.append(.bind("\(place)/\(file)", "/etc/\(file)", readOnly: true)) }
+    let mounted = try await mount(run, copies, layers: layers, place: place, line: instruction.line)
+    defer { unmount(mounted) }
+    config.mounts += mounted.mounts
+    config.files = mounted.files
+    config.env += mounted.env
     let runtime = builder.runtime
     let code: Int32
     do {
@@ -301,6 +308,7 @@ struct BuildRun {
             var status = stat()
             if lstat("\(upper)/\(path)", &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_size == 0 { made.insert(path) }
           }
+          mounted.removeStubs(from: upper)
           for path in ["proc", "sys", "dev"] where rmdir("\(upper)/\(path)") == 0 { made.insert(path) }
           return try Self.commit(upper, epoch, store, leavingOut: made)
         })
@@ -323,7 +331,7 @@ struct BuildRun {
 
   // MARK: - COPY
 
-  /// The sources of one COPY, and a digest of each.
+  /// The sources of one COPY or bind, and a digest of each.
   private mutating func sources(_ copy: BuildStage.CopyAction, _ instruction: Instruction, in number: Int) async throws -> Copying {
     var tree = context
     if let from = copy.from {
@@ -341,5 +349,16 @@ struct BuildRun {
     }
     let source = tree
     return try await blocking { try Copying(copy, from: source, line: instruction.line) }
+  }
+}
+
+extension BuildStage.Step {
+  /// What it takes from the context, stages and images.
+  fileprivate var copies: [BuildStage.CopyAction] {
+    switch action {
+    case .copy(let copy): [copy]
+    case .run(let run): run.mounts.filter { $0.kind == .bind }.map(\.copied)
+    case .none, .folder: []
+    }
   }
 }

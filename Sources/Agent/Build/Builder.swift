@@ -29,6 +29,8 @@ public struct BuildRequest: Hashable, Sendable {
   public var pulls = false
   /// For RUNs that do not say.
   public var network = Instruction.Run.Network.host
+  /// For `RUN --mount=type=secret`, by id. In memory alone.
+  public var secrets: [String: [UInt8]] = [:]
   public init() {}
 }
 
@@ -58,6 +60,7 @@ public final class Builder: Sendable {
   let store: ImageStore
   let runtime: ContainerRuntime
   let cache: BuildCache
+  let cacheMounts: CacheMounts
   let log: Logger
   private let running = Mutex(0)
   /// Builds at once; more are refused.
@@ -71,12 +74,21 @@ public final class Builder: Sendable {
     self.runtime = runtime
     self.log = log
     cache = BuildCache(file: cacheFile, store: store)
+    cacheMounts = CacheMounts(cacheFile + "-mounts")
   }
 
   /// Removes containers of builds that an earlier agent did not finish. After the runtime's `recover`.
   public func removeLeftovers(_ containers: [String]) async {
     for id in containers where id.hasPrefix(Self.containerPrefix) {
       do { try await runtime.delete(id) } catch { log.warning("container \(id) of an earlier build: \(error)") }
+    }
+  }
+
+  /// Forgets every step that was built, and removes the folders that RUNs keep and none has now: the number of steps, and bytes of what went.
+  public func prune() async throws -> (steps: Int, bytes: Int64) {
+    try await onOwnThread("orch-build") { [self] in
+      let (steps, layers) = try cache.clear()
+      return (steps, try cacheMounts.prune() + layers)
     }
   }
 

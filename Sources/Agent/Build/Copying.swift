@@ -16,6 +16,9 @@ struct Copying: Sendable {
   /// Of names, modes and content; not of times.
   private(set) var digests: [String] = []
 
+  /// Its name, when one file is all there is.
+  var file: String? { items.count == 1 && !items[0].found.isFolder ? items[0].found.name : nil }
+
   init(_ copy: BuildStage.CopyAction, from source: SourceTree, line: Int) throws {
     let keyword = copy.unpacks ? "ADD" : "COPY"
     for word in copy.sources {

@@ -24,7 +24,12 @@ struct HostAPI: Sendable {
     let request = HostRequest(uri: head.uri)
     do {
       switch (head.method, request.path) {
-      case ("POST", ["build"]): try await build(request, stream)
+      case ("POST", ["build"]): try await build(request, secrets(head.headers), stream)
+      case ("POST", ["build", "prune"]):
+        let pruned = try await rooms.builder.prune()
+        try await stream.answer(200, type: "application/json")
+        // As docker's; of our steps nobody knows the ids.
+        try await stream.send(data: Data("{\"CachesDeleted\":[],\"StepsDeleted\":\(pruned.steps),\"SpaceReclaimed\":\(pruned.bytes)}\n".utf8))
       default: try await stream.answer(404, "this host does not serve \(head.method) /\(request.path.joined(separator: "/")): upgrade its agent")
       }
     } catch let error as Refusal {
@@ -40,8 +45,18 @@ struct HostAPI: Sendable {
 
   // MARK: - Build
 
-  private func build(_ request: HostRequest, _ stream: TransportStream) async throws {
-    let (build, isQuiet) = try buildRequest(request)
+  /// Of `X-Orch-Build-Secrets`: base64 of a JSON object, each value base64 again. They are in no URL and no log.
+  private func secrets(_ headers: [WireAPIHeader]) throws -> [String: [UInt8]] {
+    guard let header = headers.first(where: { $0.name.lowercased() == "x-orch-build-secrets" }) else { return [:] }
+    guard let data = Data(base64Encoded: header.value), let secrets = try? JSONDecoder().decode([String: Data].self, from: data) else {
+      throw Refusal(status: 400, message: "X-Orch-Build-Secrets is not what it should be")
+    }
+    return secrets.mapValues { [UInt8]($0) }
+  }
+
+  private func build(_ request: HostRequest, _ secrets: [String: [UInt8]], _ stream: TransportStream) async throws {
+    var (build, isQuiet) = try buildRequest(request)
+    build.secrets = secrets
     let folder = try await offPool { try rooms.images.workFolder() }
     defer { Task.detached { try? await offPool { try Files.removeTree(folder) } } }
     let (archive, context) = ("\(folder)/context.tar", "\(folder)/context")

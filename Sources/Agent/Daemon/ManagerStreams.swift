@@ -65,6 +65,7 @@ struct ManagerStreams: Sendable {
     guard case .start(let start)? = try await stream.receive(WireExecInput.self)?.kind else {
       throw StreamError(.invalidArgument, "exec begins with what to execute")
     }
+    if start.attach { return try await attach(start, stream) }
     var config = ExecConfig(
       args: start.arguments, env: start.environment, cwd: start.directory.isEmpty ? nil : start.directory,
       user: start.user.isEmpty ? nil : start.user, tty: start.tty, stdin: true)
@@ -98,6 +99,28 @@ struct ManagerStreams: Sendable {
       process.kill(SIGKILL)
     }
     try await stream.send(output(.exitCode(await process.wait())), end: true)
+  }
+
+  /// Who leaves ends nothing, but a stdin that is no terminal.
+  private func attach(_ start: WireExec, _ stream: TransportStream) async throws {
+    let container = try TaskID(wire: start.task).description
+    let attached: AttachedProcess
+    do { attached = try await rooms.runtime.attach(container) } catch { throw StreamError(.notFound, "\(error)") }
+    defer { attached.leave() }
+    if start.hasSize { attached.input.resize(rows: UInt16(clamping: start.size.rows), columns: UInt16(clamping: start.size.columns)) }
+    // From here on all output comes this way.
+    try await stream.send(output(.stdout(Data())))
+    let input = Task { await feed(attached.input, from: stream) }
+    defer { input.cancel() }
+    try await withTaskCancellationHandler {
+      while let piece = try await onOwnThread("orch-attach", { try attached.next() }) {
+        let data = Data(piece.bytes)
+        try await stream.send(output(piece.stream == .stdout ? .stdout(data) : .stderr(data)))
+      }
+    } onCancel: {
+      attached.leave()
+    }
+    try await stream.send(output(.exitCode(try await rooms.runtime.wait(container).code)), end: true)
   }
 
   private func output(_ kind: WireExecOutput.OneOf_Kind) -> WireExecOutput {

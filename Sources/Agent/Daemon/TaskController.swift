@@ -132,6 +132,9 @@ actor TaskController {
     config.groups = spec.groups ?? []
     config.hostname = spec.hostname.map(template.expand)
     config.tty = spec.tty ?? false
+    config.openStdin = spec.openStdin ?? false
+    // `orch run -i` is about to attach: nothing that its command says first is to be missed.
+    if order.spec.labels?["orch.run"] == "attach" { config.attachSeconds = 30 }
     config.useInit = spec.initProcess ?? false
     config.readOnlyRoot = spec.readOnly ?? false
     config.capabilityAdd = spec.capabilityAdd ?? []

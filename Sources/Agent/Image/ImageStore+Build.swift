@@ -25,6 +25,11 @@ extension ImageStore {
     }
   }
 
+  /// Layers that images have.
+  public var imageLayers: Set<Digest> { state.withLock { Set($0.images.values.flatMap(\.layers)) } }
+  /// Removes what nothing holds any more; later when something is being added just now. Blocking.
+  public func collect() throws { try sweep() }
+
   /// A folder of `ingest`, which is emptied at every start; the caller removes it.
   public func workFolder() throws -> String {
     let path = content.temporary()

@@ -106,9 +106,10 @@ public struct APIClient: Sendable {
 
   /// POST of a stream; the answer comes when the manager gives it, maybe before the body has ended.
   public func upload<Source: AsyncSequence & Sendable>(
-    _ path: String, _ query: Query = [], _ body: Source, length: Int64? = nil, type: String
+    _ path: String, _ query: Query = [], _ body: Source, length: Int64? = nil, type: String,
+    headers: [(name: String, value: String)] = []
   ) async throws -> HTTPClientResponse.Body where Source.Element == ByteBuffer {
-    try await open("POST", path, query, .stream(body, length: length.map { .known($0) } ?? .unknown), type: type).body
+    try await open("POST", path, query, .stream(body, length: length.map { .known($0) } ?? .unknown), type: type, headers: headers).body
   }
 
   private func open(

@@ -24,6 +24,9 @@ struct Build: AsyncParsableCommand {
   @Option(help: ArgumentHelp("Set an ARG; NAME alone takes it from the environment; repeatable.", valueName: "name=value")) var buildArg: [String] =
     []
   @Option(help: ArgumentHelp("Label the image; repeatable.", valueName: "name=value")) var label: [String] = []
+  @Option(
+    help: ArgumentHelp("For RUN --mount=type=secret: a file's content, or a variable's; repeatable.", valueName: "id=NAME[,src=FILE|env=VARIABLE]"))
+  var secret: [String] = []
   @Flag(help: "Carry out every step, whatever was built before.") var noCache = false
   @Flag(help: "Ask the registry for newer bases.") var pull = false
   @Option(help: ArgumentHelp("For RUN: host, or none.", valueName: "mode")) var network: String?
@@ -45,6 +48,7 @@ struct Build: AsyncParsableCommand {
     (options.network, options.node) = (network, node)
     options.arguments = try ImageBuild.pairs(buildArg, "--build-arg", environment: Terminal.allEnvironment)
     options.labels = try ImageBuild.pairs(label, "--label", environment: [:])
+    options.secrets = try BuildSecrets.read(secret)
     let style = quiet ? .quiet : progress
     let build = ImageBuild(client: client, options: options)
     let made = try await build.run { line in
@@ -68,6 +72,7 @@ struct ImageBuild {
     var target: String?
     var arguments: [String: String] = [:]
     var labels: [String: String] = [:]
+    var secrets: [String: [UInt8]] = [:]
     var noCache = false
     var pull = false
     var network: String?
@@ -127,7 +132,7 @@ struct ImageBuild {
     Terminal.explainInterrupt("Interrupted: the build is given up; its finished steps stay in the cache.")
     let answer: APIClient.Body
     do {
-      answer = try await client.upload("/build", query, body, type: "application/x-tar")
+      answer = try await client.upload("/build", query, body, type: "application/x-tar", headers: BuildSecrets.headers(options.secrets))
     } catch {
       if let problem = body.problem { throw ClientError.broken("the build's context: \(problem)") }
       throw error

@@ -1,13 +1,12 @@
 import API
 import APIClient
 import ArgumentParser
-import Dispatch
 import Model
 
 #if canImport(Glibc)
-  import Glibc
+  import func Glibc.isatty
 #elseif canImport(Musl)
-  import Musl
+  import func Musl.isatty
 #endif
 
 struct Exec: AsyncParsableCommand {
@@ -41,55 +40,9 @@ struct Exec: AsyncParsableCommand {
     let words = target
     if tty, interactive, isatty(0) == 0 { throw ValidationError("the input device is not a terminal: leave out -t") }
     let client = try connection.client()
-    let size = tty ? Terminal.size(of: 0) : nil
     let start = ExecStart(
-      command: Array(words.dropFirst()), env: env.isEmpty ? nil : env, user: user, workingDir: workdir, tty: tty, stdin: interactive,
-      size: size.map { .init(rows: $0.rows, columns: $0.columns) })
-    let input = Pipe<StreamFrame>(capacity: 8)
-    let raw = tty && interactive ? RawTerminal() : nil
-    let winch = tty ? watchSize(input) : nil
-    if interactive { forwardInput(to: input) } else { await input.send(StreamFrame(.endOfInput)) }
-    let code = ExitBox()
-    do {
-      try await client.exec(words[0], start, input: input) { event in
-        switch event {
-        case .stdout(let bytes): Terminal.write(1, bytes)
-        case .stderr(let bytes): Terminal.write(2, bytes)
-        case .exit(let status): code.value = status
-        }
-      }
-    } catch {
-      raw?.restore()
-      throw error
-    }
-    raw?.restore()
-    winch?.cancel()
-    throw ExitCode(code.value)
-  }
-
-  private final class ExitBox: @unchecked Sendable {
-    // Written by the one reader of the stream, read after it ended.
-    var value: Int32 = 0
-  }
-
-  private func forwardInput(to input: Pipe<StreamFrame>) {
-    Task {
-      while let chunk = try? await readChunk(0, upTo: 32 << 10) {
-        guard await input.send(StreamFrame(.stdin, chunk)) else { return }
-      }
-      await input.send(StreamFrame(.endOfInput))
-    }
-  }
-
-  private func watchSize(_ input: Pipe<StreamFrame>) -> any DispatchSourceSignal {
-    signal(SIGWINCH, SIG_IGN)
-    let source = DispatchSource.makeSignalSource(signal: SIGWINCH, queue: .global())
-    source.setEventHandler {
-      guard let size = Terminal.size(of: 0) else { return }
-      let payload = [size.rows, size.columns].flatMap { [UInt8($0 >> 8), UInt8($0 & 255)] }
-      Task { await input.send(StreamFrame(.resize, payload)) }
-    }
-    source.resume()
-    return source
+      command: Array(words.dropFirst()), env: env.isEmpty ? nil : env, user: user, workingDir: workdir, tty: tty, stdin: interactive)
+    let conversation = Conversation(tty: tty, input: interactive)
+    throw ExitCode(try await conversation.run(client, words[0], start))
   }
 }

@@ -60,13 +60,15 @@ struct Orch: AsyncParsableCommand {
       CommandGroup(
         name: "Stacks and services",
         subcommands: [Deploy.self, Down.self, Stacks.self, Services.self, Scale.self, Update.self, Rollback.self, Remove.self]),
-      CommandGroup(name: "What runs", subcommands: [ListTasks.self, Run.self, Logs.self, Exec.self, Inspect.self, Events.self, SQL.self]),
+      CommandGroup(
+        name: "What runs", subcommands: [ListTasks.self, Run.self, Logs.self, Exec.self, Attach.self, Inspect.self, Events.self, SQL.self]),
       CommandGroup(
         name: "The cluster",
         subcommands: [
           Nodes.self, NodeCommand.self, Managers.self, ManagerCommand.self, Networks.self, NetworkCommand.self, Volumes.self, Secrets.self,
           SecretCommand.self,
-          Configs.self, ConfigCommand.self, ImageCommand.self, Build.self, JoinToken.self, CertificateCommand.self, Backup.self, Restore.self,
+          Configs.self, ConfigCommand.self, ImageCommand.self, Build.self, BuilderCommand.self, JoinToken.self, CertificateCommand.self, Backup.self,
+          Restore.self,
           Dev.self,
         ]),
       CommandGroup(name: "orch itself", subcommands: Orch.own),

@@ -17,16 +17,18 @@ struct Run: AsyncParsableCommand {
     discussion: """
       It is a service of one task that is never started again: orch ps shows it, orch logs keeps its output until orch rm, or --rm.
       Without --node it runs on a host that has the image, if any has, and on any host otherwise.
-      Without --network it has its loopback alone. Ctrl-C and SIGTERM stop it. stdin and a terminal are not passed on yet: start it with -d
-      and use orch exec -it.
+      Without --network it has its loopback alone. Ctrl-C and SIGTERM stop it, but with -it Ctrl-C goes to the command; the detach keys leave
+      it running, and orch attach comes back to it.
       An exit code of its own: 125 when it could not be started.
 
       Example: orch run --rm busybox:1 echo hello
+      Example: orch run --rm -it busybox:1 sh
       Example: orch run --rm --network demo_default visitor:1 wget -qO- http://web:8000/
       """)
   @OptionGroup var connection: Connection
-  @Flag(name: .shortAndLong, help: ArgumentHelp("Refused: not yet.", visibility: .private)) var interactive = false
-  @Flag(name: .shortAndLong, help: ArgumentHelp("Refused: not yet.", visibility: .private)) var tty = false
+  @Flag(name: .shortAndLong, help: "Pass stdin on.") var interactive = false
+  @Flag(name: .shortAndLong, help: "Give the command a terminal.") var tty = false
+  @OptionGroup var leaving: Leaving
   @Flag(name: .customLong("rm"), help: "Remove it when it has ended.") var remove = false
   @Flag(name: .shortAndLong, help: "Print its name and return once it runs.") var detach = false
   @Option(help: "Its name; a new one otherwise.") var name: String?
@@ -45,15 +47,13 @@ struct Run: AsyncParsableCommand {
 
   func validate() throws {
     if words.first == "--help" || words.first == "-h" { throw CleanExit.helpRequest(self) }
-    if interactive || tty {
-      throw ValidationError("run does not pass stdin or a terminal on yet: start it with -d, then orch exec -it NAME.1 COMMAND")
-    }
     if words.first?.first == "-" { throw ValidationError("Unknown option '\(words[0])'") }
     if words.isEmpty { throw ValidationError("Name an image: orch run busybox:1 echo hello") }
     if detach, remove { throw ValidationError("-d returns before the end, so --rm has nobody to carry it out: use orch rm NAME later") }
   }
 
   func run() async throws {
+    if tty, interactive, !detach, isatty(0) == 0 { throw ValidationError("the input device is not a terminal: leave out -t") }
     let client = try connection.client()
     let host = if let node { node } else { try await holder(client) }
     let spec = try spec(on: host)
@@ -62,9 +62,17 @@ struct Run: AsyncParsableCommand {
     let signals = detach ? [] : stopping.watchSignals()
     defer { for signal in signals { signal.cancel() } }
     do {
-      let task = try await stopping.begin(until: detach ? .running : .logged)
+      let task = try await stopping.begin(until: detach ? .running : attaches ? .attachable : .logged)
       if detach { return Terminal.print(spec.name) }
-      if let task { try await stopping.output(of: task) }
+      if let task, !attaches {
+        try await stopping.output(of: task)
+      } else if let task {
+        do {
+          try await stopping.attach(to: task, Conversation(tty: tty, input: interactive, keys: tty ? leaving.keys : nil), tty: tty)
+        } catch is Conversation.Left {
+          return Terminal.warn("\norch: \(spec.name) goes on: orch attach \(spec.name).1 comes back to it, orch rm \(spec.name) ends it")
+        }
+      }
       let code = try await stopping.exitCode(of: task)
       if remove { await stopping.discard() }
       throw ExitCode(code)
@@ -73,6 +81,8 @@ struct Run: AsyncParsableCommand {
       Terminal.fail(error.description, code: 125)
     }
   }
+
+  private var attaches: Bool { (interactive || tty) && !detach }
 
   /// A host to run on that has the image, when others have not; nil: any may.
   private func holder(_ client: APIClient) async throws -> String? {
@@ -91,6 +101,8 @@ struct Run: AsyncParsableCommand {
     let here = Terminal.allEnvironment
     container.env = env.isEmpty ? nil : env.compactMap { entry in entry.contains("=") ? entry : here[entry].map { "\(entry)=\($0)" } }
     container.user = user
+    if tty { container.tty = true }
+    if interactive || tty { container.openStdin = true }
     container.dir = workdir
     container.mounts = try volume.map(Self.mount)
     var task = TaskSpec(containerSpec: container)
@@ -104,7 +116,7 @@ struct Run: AsyncParsableCommand {
     }
     if !network.isEmpty { task.networks = network.map { NetworkAttachmentConfig(target: $0) } }
     let name = name ?? "run-" + String(UInt32.random(in: 0 ... .max), radix: 36)
-    var spec = ServiceSpec(name: name, labels: ["orch.run": "1"], taskTemplate: task, mode: .replicated(1))
+    var spec = ServiceSpec(name: name, labels: ["orch.run": attaches ? "attach" : "1"], taskTemplate: task, mode: .replicated(1))
     if !publish.isEmpty { spec.endpointSpec = EndpointSpec(mode: .vip, ports: try publish.map(Self.port)) }
     return spec
   }
@@ -161,7 +173,7 @@ private final class OneOff: Sendable {
     }
   }
 
-  enum Wanted { case running, logged }
+  enum Wanted { case running, logged, attachable }
 
   private func task() async throws -> TaskInspect? {
     try await client.get("/tasks", [("filters", JSONText.line(["service": [service]]))], as: [TaskInspect].self).max { $0.createdAt < $1.createdAt }
@@ -187,7 +199,8 @@ private final class OneOff: Sendable {
         state.withLock { $0.hasTask = true }
         throw ClientError.broken(task.status.err ?? task.status.message)
       case "starting", "running", "complete", "failed", "shutdown":
-        if wanted == .running, task.status.state == "starting" { continue }
+        let starts = task.status.state == "starting"
+        if starts, wanted == .running || (wanted == .attachable && task.status.containerStatus?.health == nil) { continue }
         state.withLock { $0.hasTask = true }
         return task
       case "pending":
@@ -214,6 +227,22 @@ private final class OneOff: Sendable {
       }
     } catch let error as ClientError { throw error } catch {
       if state.withLock({ $0.signal }) == 0 { throw ClientError.broken("the connection broke while it ran: orch ps shows how it ended") }
+    }
+  }
+
+  /// To its stdin and output; when it ended before, what its log has.
+  func attach(to task: TaskInspect, _ conversation: Conversation, tty: Bool) async throws {
+    do {
+      _ = try await conversation.run(client, task.id, ExecStart(command: [], tty: tty, stdin: true, attach: true))
+    } catch let error as ClientError where !conversation.began {
+      guard let now: TaskInspect = try? await client.get("/tasks/\(task.id)"), ["complete", "failed", "shutdown"].contains(now.status.state) else {
+        // Its end may not have been told yet: the log is followed until then.
+        if state.withLock({ $0.signal }) == 0, error.status == nil { return try await output(of: task) }
+        throw error
+      }
+      try await output(of: task)
+    } catch let error as ClientError {
+      if state.withLock({ $0.signal }) == 0 { throw error }
     }
   }
 

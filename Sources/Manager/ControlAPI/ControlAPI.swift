@@ -142,6 +142,7 @@ public struct ControlAPI: Sendable {
       // Clients warn and go on: agents resolve the image when they pull it.
       throw APIError(404, "the registry is asked by the hosts that run \(path[1..<(path.count - 1)].joined(separator: "/")), not by the manager")
     case ("POST", "build", 1): return try await build(target, request)
+    case ("POST", "build", 2) where path[1] == "prune": return try await backend.ask(request, on: hostToBuild(target).id)
     case (_, "secrets", _): return try await routeFiles(.secret, request, target)
     case (_, "configs", _): return try await routeFiles(.config, request, target)
     case (_, "images", 2...): return try await routeImages(request, target)

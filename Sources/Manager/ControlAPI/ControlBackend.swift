@@ -112,8 +112,11 @@ public struct ExecRequest: Hashable, Sendable {
   public var tty: Bool
   public var stdin: Bool
   public var size: Size?
+  /// To the container's own first process; `command` is empty.
+  public var attach: Bool
   public init(
-    command: [String], env: [String] = [], user: String = "", workingDir: String = "", tty: Bool = false, stdin: Bool = false, size: Size? = nil
+    command: [String], env: [String] = [], user: String = "", workingDir: String = "", tty: Bool = false, stdin: Bool = false, size: Size? = nil,
+    attach: Bool = false
   ) {
     self.command = command
     self.env = env
@@ -122,6 +125,7 @@ public struct ExecRequest: Hashable, Sendable {
     self.tty = tty
     self.stdin = stdin
     self.size = size
+    self.attach = attach
   }
 }
 

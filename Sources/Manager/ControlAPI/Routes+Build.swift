@@ -13,6 +13,8 @@ extension ControlAPI {
     return response
   }
 
+  func hostToBuild(_ target: Target) async throws -> Node { try await hostToBuild(target["node"], asked: nil) }
+
   /// On a request that another manager was asked: that one's node.
   static let askedHeader = "Orch-Asked"
 

@@ -20,11 +20,12 @@ extension ControlAPI {
       throw APIError(400, "an exec's request begins with a start frame (see docs of /orch/v1/tasks/{id}/exec)")
     }
     let start = try JSON.parse(ExecStart.self, first.payload)
-    if start.command.isEmpty { throw APIError(400, "No exec command specified") }
+    let attach = start.attach ?? false
+    if start.command.isEmpty, !attach { throw APIError(400, "No exec command specified") }
     let input = Pipe<ExecInput>(capacity: 16)
     let run = ExecRequest(
       command: start.command, env: start.env ?? [], user: start.user ?? "", workingDir: start.workingDir ?? "", tty: start.tty,
-      stdin: start.stdin, size: start.size.map { .init(rows: $0.rows, columns: $0.columns) })
+      stdin: start.stdin, size: start.size.map { .init(rows: $0.rows, columns: $0.columns) }, attach: attach)
     let output = try await backend.exec(task, run, input: input)
     let reader = frames
     let response = Pipe<ByteBuffer>(capacity: 16)

@@ -152,7 +152,6 @@ extension ContainerSpec {
   /// What is kept but nothing carries out in this version, for Docker's `Warnings`; nil: nothing.
   fileprivate var notYet: [String]? {
     var keys: [String] = []
-    if openStdin == true { keys.append("the open stdin: it is empty") }
     if dnsConfig?.nameservers?.isEmpty == false { keys.append("the name servers: tasks ask their host's") }
     return keys.isEmpty ? nil : keys.map { "orch does not carry this out yet: \($0)" }
   }

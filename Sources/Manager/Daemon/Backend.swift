@@ -99,6 +99,7 @@ struct Backend: ControlBackend {
     start.start.directory = request.workingDir
     start.start.user = request.user
     start.start.tty = request.tty
+    start.start.attach = request.attach
     if let size = request.size { start.start.size = WireTerminalSize.with { ($0.rows, $0.columns) = (UInt32(size.rows), UInt32(size.columns)) } }
     try await stream.send(start)
     if !request.stdin {

@@ -309,8 +309,11 @@ public struct ExecStart: Codable, Hashable, Sendable {
   public var tty: Bool
   public var stdin: Bool
   public var size: Size?
+  /// To the container's own first process, which was started with its stdin open; there is no command then.
+  public var attach: Bool?
   public init(
-    command: [String], env: [String]? = nil, user: String? = nil, workingDir: String? = nil, tty: Bool = false, stdin: Bool = false, size: Size? = nil
+    command: [String], env: [String]? = nil, user: String? = nil, workingDir: String? = nil, tty: Bool = false, stdin: Bool = false,
+    size: Size? = nil, attach: Bool? = nil
   ) {
     self.command = command
     self.env = env
@@ -319,9 +322,10 @@ public struct ExecStart: Codable, Hashable, Sendable {
     self.tty = tty
     self.stdin = stdin
     self.size = size
+    self.attach = attach
   }
   enum CodingKeys: String, CodingKey {
-    case command = "Cmd", env = "Env", user = "User", workingDir = "WorkingDir", tty = "Tty", stdin = "AttachStdin", size = "Size"
+    case command = "Cmd", env = "Env", user = "User", workingDir = "WorkingDir", tty = "Tty", stdin = "AttachStdin", size = "Size", attach = "Attach"
   }
 }
 

@@ -58,8 +58,9 @@ public struct BuildPlan: Hashable, Sendable {
       guard needed.insert(number).inserted else { continue }
       if case .stage(let base) = bases[number] { queue.append(base) }
       for instruction in dockerfile.stages[number].instructions {
-        guard case .copy(let copy) = instruction.kind, let from = copy.from else { continue }
-        if case .stage(let source) = try Self.source(from, stages: dockerfile.stages[..<number], line: instruction.line) { queue.append(source) }
+        for from in instruction.sources {
+          if case .stage(let source) = try Self.source(from, stages: dockerfile.stages[..<number], line: instruction.line) { queue.append(source) }
+        }
       }
     }
     items = needed.sorted().map { Item(number: $0, stage: dockerfile.stages[$0], base: bases[$0]) }

@@ -27,6 +27,7 @@ public struct BuildStage: Sendable {
     public var workingDir: String
     public var user: String
     public var network: Instruction.Run.Network
+    public var mounts: [RunMount]
   }
   public struct CopyAction: Hashable, Sendable {
     public var sources: [String]
@@ -166,11 +167,23 @@ public struct BuildStage: Sendable {
     // ENV stands over ARG of the same name.
     let own = values.filter { settings.variable($0.key) == nil }.map { "\($0.key)=\($0.value)" }.sorted()
     let proxies = self.arguments.proxies.filter { settings.variable($0.key) == nil && values[$0.key] == nil }
+    var mounts = run.mounts
+    for index in mounts.indices {
+      let target = try expand(mounts[index].target)
+      if target.isEmpty, mounts[index].variable == nil { throw .init(message: "--mount: the target is empty") }
+      mounts[index].target = target.isEmpty ? "" : absolute(target)
+      if mounts[index].target == "/" { throw .init(message: "--mount: the target is the root") }
+      mounts[index].source = try expand(mounts[index].source)
+      mounts[index].id = try expand(mounts[index].id)
+      if mounts[index].kind == .cache, mounts[index].id.isEmpty { mounts[index].id = mounts[index].target }
+    }
     let action = RunAction(
       arguments: arguments, env: settings.env + own + proxies.map { "\($0.key)=\($0.value)" }.sorted(),
-      workingDir: settings.workingDir.isEmpty ? "/" : settings.workingDir, user: settings.user, network: run.network)
+      workingDir: settings.workingDir.isEmpty ? "/" : settings.workingDir, user: settings.user, network: run.network,
+      mounts: mounts)
     let decisive = own.filter { entry in !BuildArguments.predefined.contains(String(entry.prefix { $0 != "=" })) }
-    return Step(action: .run(action), fingerprint: fingerprint("RUN", [run.network.rawValue, "\(decisive.count)"] + decisive + arguments))
+    let mounted = mounts.isEmpty ? [] : ["mounts"] + mounts.flatMap(\.fingerprint)
+    return Step(action: .run(action), fingerprint: fingerprint("RUN", [run.network.rawValue, "\(decisive.count)"] + decisive + arguments + mounted))
   }
 
   private func copyStep(_ copy: Instruction.Copy) throws(Words.Problem) -> Step {

@@ -38,6 +38,7 @@ public struct Instruction: Hashable, Sendable {
   public struct Run: Hashable, Sendable {
     public var command: Command
     public var heredocs: [Heredoc]
+    public var mounts: [RunMount] = []
     public var network: Network = .standard
     public enum Network: String, Hashable, Sendable { case standard = "default", none, host }
   }
@@ -168,7 +169,7 @@ private struct InstructionReader {
       case ("network", let value?):
         guard let network = Instruction.Run.Network(rawValue: value) else { throw fail("RUN --network is default, none or host, not '\(value)'") }
         run.network = network
-      case ("mount", _): throw fail("RUN --mount is not supported: copy what the step needs, and keep no secret in a layer")
+      case ("mount", let value?): do { run.mounts.append(try RunMount(value)) } catch { throw fail("RUN --mount: \(error.message)") }
       case ("security", let value?) where value == "sandbox": continue
       default: throw fail("RUN has no flag --\(flag.name)" + (flag.name == "security" ? "=\(flag.value ?? "")" : ""))
       }

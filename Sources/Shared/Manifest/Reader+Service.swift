@@ -74,10 +74,7 @@ extension Reader {
     container.user = fields.take("user").flatMap { nonEmpty($0, "a user such as 1000:1000 or www-data") }
     container.initProcess = fields.take("init").flatMap { bool($0) }
     container.tty = fields.take("tty").flatMap { bool($0) }
-    if let value = fields.take("stdin_open") {
-      container.openStdin = bool(value)
-      if container.openStdin == true { notYet(value, "a task's stdin is empty; use 'orch exec -it' to talk to it") }
-    }
+    container.openStdin = fields.take("stdin_open").flatMap { bool($0) }
     container.readOnly = fields.take("read_only").flatMap { bool($0) }
     container.stopGracePeriod = fields.take("stop_grace_period").flatMap { duration($0) }
     container.stopSignal = fields.take("stop_signal").flatMap { signal($0) }

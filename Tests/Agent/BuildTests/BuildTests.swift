@@ -1,5 +1,6 @@
 import AgentImage
 import Cgroups
+import Dockerfile
 import Glibc
 import LinuxSystem
 import Logging
@@ -105,6 +106,20 @@ final class World: Sendable {
     return String(decoding: output, as: UTF8.self)
   }
 
+  /// Files below the folder with that text in them.
+  func holds(_ text: String) async throws -> [String] {
+    let wanted = Array(text.utf8)
+    return try await onOwnThread { [folder] in
+      func look(_ path: String) -> [String] {
+        var status = stat()
+        guard lstat(path, &status) == 0 else { return [] }
+        if status.st_mode & S_IFMT == S_IFDIR { return ((try? Files.list(path)) ?? []).flatMap { look("\(path)/\($0)") } }
+        guard status.st_mode & S_IFMT == S_IFREG, let bytes = try? Files.read(path), bytes.firstRange(of: wanted) != nil else { return [] }
+        return [path]
+      }
+      return look(folder)
+    }
+  }
   var containers: [String] { (try? Files.list(folder + "/data/containers")) ?? [] }
   var ingest: [String] { (try? Files.list(folder + "/images/ingest")) ?? [] }
 }
@@ -331,6 +346,90 @@ struct BuildTests {
     task.cancel()
     await #expect(throws: (any Error).self) { try await task.value }
     #expect(world.containers == [] && world.ingest == [])
+  }
+
+  @Test("RUN --mount: files of the context and of a stage, a cache that stays, a tmpfs and a secret; nothing of them is in the image")
+  func mounts() async throws {
+    let world = try await World()
+    let secret = "hunter2-\(UInt32.random(in: 0 ... .max))"
+    func files(_ source: String) -> [String: String] {
+      [
+        "src/a": source, "src/b": "b", "one": "one",
+        "Dockerfile": """
+        FROM base:1 AS tools
+        RUN mkdir /opt; echo tool > /opt/tool
+        FROM base:1
+        ARG WHERE=/look
+        RUN --mount=target=$WHERE,source=src --mount=from=tools,source=/opt/tool,target=/t/tool,rw --mount=type=tmpfs,target=/scratch,size=1m \\
+            cat /look/a /t/tool > /made; echo x >> /t/tool; echo x > /scratch/x; touch /look/c 2>/dev/null || echo read-only
+        RUN --mount=type=cache,target=/var/cache/x,sharing=locked,mode=700 echo $(cat /var/cache/x/n 2>/dev/null) again; echo kept >> /var/cache/x/n; stat -c %a /var/cache/x
+        RUN --mount=type=secret,id=token,required --mount=type=secret,id=token,env=TOKEN --mount=type=secret,id=none \\
+            wc -c < /run/secrets/token; stat -c %a /run/secrets/token; echo ${#TOKEN}; touch /done
+        """,
+      ]
+    }
+    let secrets = ["token": Array(secret.utf8)]
+    let first = try await world.build(files("1\n")) { ($0.names, $0.secrets) = (["m:1"], secrets) }
+    #expect(first.output == "read-only\nagain\n700\n\(secret.utf8.count)\n400\n\(secret.utf8.count)\n")
+    #expect(try await world.run(first.image, "cat /made; ls /; ls /run /t /look /scratch /var 2>&1 | wc -l").hasPrefix("1\ntool\n"))
+    for path in ["/look", "/t", "/scratch", "/var", "/run"] {
+      #expect(first.image.layerPaths.allSatisfy { !Files.exists($0 + path) }, "\(path) is in the image")
+    }
+    // In no file of the store, of the runtime and of the cache.
+    let found = try await world.holds(secret)
+    #expect(found.isEmpty, "\(found)")
+
+    // The same files: cached, whatever the cache folder holds. Others: the steps from the bind on again, with the cache as it was left.
+    #expect(try await world.build(files("1\n")) { $0.secrets = secrets }.steps.filter { $0.contains("RUN") }.allSatisfy { $0.hasSuffix("(cached)") })
+    let second = try await world.build(files("2\n")) { $0.secrets = secrets }
+    #expect(second.output.contains("kept again\n") && second.steps.contains { $0.contains("mkdir /opt") && $0.hasSuffix("(cached)") })
+    await #expect { _ = try await world.build(files("3\n")) } throws: { "\($0)".contains("given no secret 'token'") }
+    await #expect {
+      _ = try await world.build(["Dockerfile": "FROM base:1\nRUN --mount=target=/x,source=../../etc cat /x/passwd"])
+    } throws: { "\($0)".contains("leads out of the context") }
+
+    // A pruned cache knows nothing; the images stay.
+    let pruned = try await world.builder.prune()
+    #expect(pruned.steps > 0 && pruned.bytes > 0)
+    let third = try await world.build(files("1\n")) { $0.secrets = secrets }
+    #expect(third.output.contains("\nagain\n") && third.steps.allSatisfy { !$0.hasSuffix("(cached)") })
+    #expect(try await world.run(try #require(try world.store.resolve("m:1")), "cat /made") == "1\ntool\n")
+    #expect(world.containers.isEmpty && world.ingest.isEmpty)
+  }
+
+  @Test("a locked cache is one step's at a time, a private one is another's; too many are forgotten")
+  func cacheMounts() async throws {
+    let folder = "/tmp/orch-cache-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
+    defer { try? Files.removeTree(folder) }
+    let mounts = CacheMounts(folder)
+    func mount(_ text: String) throws -> RunMount {
+      guard case .run(let run) = try Dockerfile("FROM a\nRUN --mount=type=cache,\(text) x").stages[0].instructions[0].kind else {
+        throw BuildError(.invalid, "")
+      }
+      return run.mounts[0]
+    }
+    let locked = try mount("id=l,target=/l,sharing=locked")
+    let first = try await mounts.take(locked)
+    let order = Mutex<[String]>([])
+    let waiting = Task {
+      let second = try await mounts.take(locked)
+      order.withLock { $0.append("second") }
+      mounts.release(second.name)
+      return second.path
+    }
+    let alone = try mount("id=p,target=/p,sharing=private")
+    let (one, two) = (try await mounts.take(alone), try await mounts.take(alone))
+    #expect(one.path != two.path)
+    mounts.release(one.name)
+    #expect(try await mounts.take(alone).path == one.path)
+    order.withLock { $0.append("first") }
+    mounts.release(first.name)
+    #expect(try await waiting.value == first.path)
+    #expect(order.withLock { $0 } == ["first", "second"])
+    for number in 0..<80 { mounts.release(try await mounts.take(try mount("id=\(number),target=/x")).name) }
+    #expect(try Files.list(folder).count <= CacheMounts.foldersMax)
+    // In use: not forgotten.
+    #expect(Files.exists(one.path) && Files.exists(two.path))
   }
 
   @Test("SOURCE_DATE_EPOCH: the same image from the same files, built twice without the cache; and what RUN may not do")

@@ -529,6 +529,9 @@ public nonisolated struct WireExec: Sendable {
   /// Clears the value of `size`. Subsequent reads from it will return its default value.
   public mutating func clearSize() {self._size = nil}
 
+  /// The container's own first process, instead of one more.
+  public var attach: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -1775,7 +1778,7 @@ nonisolated extension WireExecInput: SwiftProtobuf.Message, SwiftProtobuf._Messa
 
 nonisolated extension WireExec: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Exec"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}arguments\0\u{1}environment\0\u{1}directory\0\u{1}user\0\u{1}tty\0\u{1}size\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}arguments\0\u{1}environment\0\u{1}directory\0\u{1}user\0\u{1}tty\0\u{1}size\0\u{1}attach\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1790,6 +1793,7 @@ nonisolated extension WireExec: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
       case 5: try { try decoder.decodeSingularStringField(value: &self.user) }()
       case 6: try { try decoder.decodeSingularBoolField(value: &self.tty) }()
       case 7: try { try decoder.decodeSingularMessageField(value: &self._size) }()
+      case 8: try { try decoder.decodeSingularBoolField(value: &self.attach) }()
       default: break
       }
     }
@@ -1821,6 +1825,9 @@ nonisolated extension WireExec: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     try { if let v = self._size {
       try visitor.visitSingularMessageField(value: v, fieldNumber: 7)
     } }()
+    if self.attach != false {
+      try visitor.visitSingularBoolField(value: self.attach, fieldNumber: 8)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1832,6 +1839,7 @@ nonisolated extension WireExec: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     if lhs.user != rhs.user {return false}
     if lhs.tty != rhs.tty {return false}
     if lhs._size != rhs._size {return false}
+    if lhs.attach != rhs.attach {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

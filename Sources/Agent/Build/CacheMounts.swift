@@ -1,0 +1,114 @@
+import AgentImage
+import Dockerfile
+import Glibc
+import LinuxSystem
+import Synchronization
+
+/// Folders of the host that builds keep between them (`RUN --mount=type=cache`), named by a digest of their ids. Losing one costs time only:
+/// beyond `foldersMax` the longest unused goes.
+final class CacheMounts: Sendable {
+  static let foldersMax = 64
+  private let folder: String
+  private struct State {
+    /// Steps that have it now.
+    var users: [String: Int] = [:]
+    var locked: Set<String> = []
+    var waiters: [String: [CheckedContinuation<Void, Never>]] = [:]
+  }
+  private let state = Mutex(State())
+
+  init(_ folder: String) { self.folder = folder }
+
+  /// A folder for one step; `release` it. Waits while a step has it `locked`, or for all to leave it when this one locks it.
+  func take(_ mount: RunMount) async throws -> (name: String, path: String) {
+    let base = ImageStore.digest(Array(mount.id.utf8)).hex
+    var name = base
+    var number = 0
+    while true {
+      let key = name
+      let isTaken = state.withLock { state in
+        let others = state.users[key, default: 0]
+        if state.locked.contains(key) || (mount.sharing != .shared && others > 0) { return false }
+        state.users[key] = others + 1
+        if mount.sharing == .locked { state.locked.insert(key) }
+        return true
+      }
+      if isTaken { break }
+      if mount.sharing == .private {
+        number += 1
+        name = "\(base)-\(number)"
+        continue
+      }
+      await withCheckedContinuation { continuation in
+        let isFree = state.withLock { state in
+          // It may have been left meanwhile.
+          if state.users[key] == nil { return true }
+          state.waiters[key, default: []].append(continuation)
+          return false
+        }
+        if isFree { continuation.resume() }
+      }
+      try Task.checkCancellation()
+    }
+    let taken = name
+    do {
+      return (taken, try await onOwnThread("orch-build") { [self] in try make(taken, mount) })
+    } catch {
+      release(taken)
+      throw error
+    }
+  }
+
+  func release(_ name: String) {
+    let waiters = state.withLock { state -> [CheckedContinuation<Void, Never>] in
+      let left = state.users[name, default: 1] - 1
+      state.users[name] = left > 0 ? left : nil
+      state.locked.remove(name)
+      return state.waiters.removeValue(forKey: name) ?? []
+    }
+    for waiter in waiters { waiter.resume() }
+  }
+
+  /// Blocking.
+  private func make(_ name: String, _ mount: RunMount) throws -> String {
+    let path = "\(folder)/\(name)"
+    if !Files.exists(path) {
+      try Files.makeDirectories(folder, mode: 0o711)
+      try Files.makeDirectories(path, mode: 0o755)
+      try check(chown(path, mount.uid, mount.gid), "change the owner of", path)
+      try check(chmod(path, mode_t(mount.mode ?? 0o755)), "set the mode of", path)
+      try trim()
+    }
+    // The time of its last use.
+    try check(utimensat(AT_FDCWD, path, nil, 0), "set the time of", path)
+    return path
+  }
+
+  private func trim() throws {
+    var found: [(name: String, used: Int)] = []
+    for name in try Files.list(folder) {
+      var status = stat()
+      if lstat("\(folder)/\(name)", &status) == 0 { found.append((name, status.st_mtim.tv_sec)) }
+    }
+    let unused = found.filter { one in state.withLock { $0.users[one.name] == nil } }.sorted { $0.used < $1.used }
+    for one in unused.prefix(max(0, found.count - Self.foldersMax)) { try Files.removeTree("\(folder)/\(one.name)") }
+  }
+
+  /// Removes what no step has now; its bytes on the disk, about. Blocking.
+  func prune() throws -> Int64 {
+    guard Files.exists(folder) else { return 0 }
+    var bytes: Int64 = 0
+    for name in try Files.list(folder) where state.withLock({ $0.users[name] == nil }) {
+      bytes += Self.size("\(folder)/\(name)")
+      try Files.removeTree("\(folder)/\(name)")
+    }
+    return bytes
+  }
+
+  private static func size(_ path: String) -> Int64 {
+    var status = stat()
+    guard lstat(path, &status) == 0 else { return 0 }
+    guard status.st_mode & S_IFMT == S_IFDIR else { return Int64(status.st_blocks) * 512 }
+    return ((try? Files.list(path)) ?? []).reduce(0) { $0 + size("\(path)/\($1)") }
+  }
+}
