@@ -17,18 +17,6 @@ import Testing
     return result
   }
 
-  @Test("an archive whose last padding is missing is read; one whose data is cut is not")
-  func missingPadding() throws {
-    let folder = Folder()
-    var tar = TarWriter()
-    tar.add("x", "abc")
-    for (count, isRead) in [(515, true), (600, true), (1024, true), (514, false)] {
-      let reader = TarReader(try FileSource(folder.write("t.tar", Array(tar.finished()[..<count]))))
-      #expect(try reader.next()?.size == 3)
-      if isRead { #expect(try reader.next() == nil) } else { #expect(throws: ImageError.self) { try reader.next() } }
-    }
-  }
-
   @Test("members are read whatever the size of the pieces", arguments: [1, 7, 512, Int.max])
   func pieces(_ piece: Int) throws {
     var tar = TarWriter()
@@ -47,12 +35,14 @@ import Testing
       ])
   }
 
-  @Test("an archive without its end is taken, one that is cut is not")
+  @Test("an archive without its end, or its last padding, is taken; one that is cut is not")
   func ends() throws {
     var tar = TarWriter()
     tar.add("a", "hello")
     #expect(try members(tar.bytes) == ["file a hello"])
-    for cut in [1, 511, 513, 600] { #expect(throws: ImageError.self) { try members(Array(tar.bytes[..<cut])) } }
+    // 512 of header, then 5 of data. umoci 0.4.7 writes no padding after the last member.
+    for cut in [517, 600] { #expect(try members(Array(tar.bytes[..<cut])) == ["file a hello"]) }
+    for cut in [1, 511, 513, 516] { #expect(throws: ImageError.self) { try members(Array(tar.bytes[..<cut])) } }
   }
 
   @Test("damage is told, never a crash: every byte of a header turned", arguments: 0..<512)
