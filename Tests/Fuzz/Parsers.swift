@@ -194,7 +194,9 @@
       // Values that are only looked at for being there are written as empty objects.
       promise((try? Document.read(Config.self, Document.write(config))) == config, "a configuration reads otherwise after it was written")
       _ = try? BundlePlan.make(config, rootfs: "/rootfs", cgroup: nil, options: BundlePlan.Options())
-      if let process = config.process { _ = try? BundlePlan.makeExec(config, process, cgroup: nil, preserved: []) }
+      if let process = config.process {
+        _ = try? BundlePlan.makeExec(config, process, cgroup: nil, preserved: [], State(id: "a", pid: 1, status: .running, bundle: "/b"))
+      }
       _ = DeviceRules.all(config.linux ?? Linux.empty)
     }
     if let resources = try? Document.read(Resources.self, bytes), (try? resources.check()) != nil {
