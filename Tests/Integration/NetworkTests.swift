@@ -102,11 +102,14 @@ extension MainJobTests {
         down()
       }
       try cluster.must(deploy("ports: ['8097:80']", replicas: 3))
+      let tasks = try cluster.running("shop")
       for host in hosts { try cluster.must(cluster.dev("kill", host, "--manager")) }
       #expect(try cluster.orch("nodes", seconds: 20).code != 0)
       for host in hosts {
+        // Namespaces of earlier tests' tasks may still be on their way out.
+        let task = try #require(tasks.first { $0["Node"] == host }?["ID"])
         let inside = """
-          n=$(ls -d /run/orch/agent/netns/* | head -1)
+          n=/run/orch/agent/netns/\(task)
           vip=$(nsenter --net=$n busybox nslookup shop 127.0.0.11 | awk '/^Address/ {a=$NF} END {print a}')
           for i in 1 2 3 4 5 6; do nsenter --net=$n timeout 3 busybox wget -qO- http://$vip/ | grep host:; done
           for i in 1 2 3; do timeout 3 busybox wget -qO- http://127.0.0.1:8097/ | grep host:; done

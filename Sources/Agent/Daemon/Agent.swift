@@ -23,6 +23,8 @@ actor Agent {
   private var persistDirty = false
   private var withdrawals: [TaskID: CheckedContinuation<Void, Never>] = [:]
   private var portConflicts: [NodeDescription.PortConflict] = []
+  private var descriptionPass: Task<Void, Never>?
+  private var descriptionDirty = false
   private var networkRepairs: [String: UInt64] = [:]
   private var repairsTold = false
   private var underlayFacts = UnderlayFacts()
@@ -207,9 +209,7 @@ actor Agent {
       let facts = try await rooms.network.underlayFacts()
       guard facts != underlayFacts else { return }
       underlayFacts = facts
-      guard let session else { return }
-      let description = description
-      Task { await session.describe(description) }
+      tellDescription()
     } catch {
       log.warning("read this host's routes: \(error)")
     }
@@ -218,9 +218,20 @@ actor Agent {
   private func tellConflicts(_ conflicts: [NodeDescription.PortConflict]) {
     guard conflicts != portConflicts else { return }
     portConflicts = conflicts
-    guard let session else { return }
-    let description = description
-    Task { await session.describe(description) }
+    tellDescription()
+  }
+
+  /// What this host says of itself, to the leader: one message after the other, so that the newest is the last.
+  func tellDescription() {
+    descriptionDirty = true
+    guard descriptionPass == nil, let session else { return }
+    descriptionPass = Task {
+      while descriptionDirty {
+        descriptionDirty = false
+        await session.describe(description)
+      }
+      descriptionPass = nil
+    }
   }
 
   /// Told at most every 10 s: another program may undo for ever what is repaired.
@@ -232,10 +243,10 @@ actor Agent {
     guard !repairsTold else { return }
     repairsTold = true
     Task {
-      if let session { await session.describe(description) }
+      tellDescription()
       try? await Task.sleep(for: .seconds(10))
       repairsTold = false
-      if let session { await session.describe(description) }
+      tellDescription()
     }
   }
 

@@ -73,7 +73,8 @@ actor Session {
     defer { connection.close("the session ended") }
     let stream = try await connection.open(.session)
     var register = WireRegister()
-    register.description_p = try ModelJSON.encode(await agent.description)
+    let description = await agent.description
+    register.description_p = try ModelJSON.encode(description)
     register.underlay = await agent.underlay.rawValue
     var hello = WireAgentMessage()
     hello.register = register
@@ -101,6 +102,8 @@ actor Session {
         self.stream = stream
         outbox = []
         await agent.input(.sessionOpened)
+        // What was learned on the way here was told to nobody.
+        if await agent.description != description { await agent.tellDescription() }
       }
       switch message.kind {
       case .assignments(let part): if let whole = try assembly.add(part) { await agent.input(.assignments(whole)) }
