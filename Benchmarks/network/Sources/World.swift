@@ -44,7 +44,13 @@ struct World {
         id: ServiceID(value: UInt128(100 + number)), name: "service\(number)", names: [Self.web: ["service\(number)"]], mode: .vip,
         virtualIPs: [NetworkAttachment(network: Self.web, address: virtual(number))], ports: number == 0 ? [port] : [])
     }
-    endpoints = []
+    // Of the caller: no packet reaches who is no endpoint. It is no task of a service that is called.
+    let caller = container(0)
+    endpoints = caller.attachments.map {
+      EndpointRecord(
+        task: caller.task, service: ServiceID(value: 99), network: $0.network, node: NodeID(value: 1), slot: 1, address: $0.address,
+        underlay: Self.underlay(1), ready: true)
+    }
     for number in 0..<count {
       for backend in 0..<(number == 0 ? 1 : backends) {
         let address = number == 0 ? server : IPv4Address(Self.base + 0x2000 + UInt32(number * backends + backend))
