@@ -285,13 +285,15 @@ import Testing
     let certificate = try Certificate(names: "IP:127.0.0.1,DNS:registry.test")
     for (registry, variable) in [(try filled(), "http_proxy"), (try Registry(tls: certificate), "HTTPS_PROXY")] {
       let asked = Mutex<[HTTPListener.Request]>([])
+      // The port alone: connections that stay open must not keep the registry's process.
+      let port = registry.port
       // Every name is the registry's: who comes this way did not look it up himself.
       let proxy = try HTTPListener { request, client in
         asked.withLock { $0.append(request) }
         guard request.header("proxy-authorization") == "Basic dXNlcjpwQHNz" else {
           return HTTPListener.send(client, "HTTP/1.1 407 Who\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         }
-        guard let server = try? HTTPListener.connect(registry.port) else { return }
+        guard let server = try? HTTPListener.connect(port) else { return }
         HTTPListener.send(client, "HTTP/1.1 200 Go on\r\n\r\n")
         HTTPListener.send(server, request.rest)
         HTTPListener.join(client, server)
