@@ -232,7 +232,7 @@ final class NameServerLoop: @unchecked Sendable {
         let upstreams = upstreams()
         if let answer = forwarded.answer(bytes, at: now()) {
           counters.kept.add(1, ordering: .relaxed)
-          send(fits(answer, bytes) ? answer : Self.cut(answer, query), descriptor, asker)
+          send(fits(answer, bytes) ? answer : Self.cut(query), descriptor, asker)
         } else {
           counters.forwarded.add(1, ordering: .relaxed)
           ask(Pending(task: task, asker: asker, query: bytes, rest: upstreams.order(turn: turn)[...], deadline: 0))
@@ -247,7 +247,7 @@ final class NameServerLoop: @unchecked Sendable {
     answer.count <= 512 || ((try? Message(query)).map { answer.count <= Self.limit($0) } ?? false)
   }
   /// Header and question of an answer that does not fit.
-  private static func cut(_ answer: [UInt8], _ query: Message) -> [UInt8] {
+  private static func cut(_ query: Message) -> [UInt8] {
     var message = Message(id: query.id)
     message.isResponse = true
     message.truncated = true

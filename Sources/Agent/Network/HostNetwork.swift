@@ -65,11 +65,13 @@ final class HostNetwork: Sendable {
     }
     try socket.perform(operations.filter { !$0.changesLinks }.map { message($0, links) })
     var problems = parameters(world)
-    let lost = reattachments(world, links, present.ports)
-    try socket.perform(lost + succeeded(world, links))
+    let byName = Dictionary(links.map { ($0.name, $0) }, uniquingKeysWith: { a, _ in a })
+    let successors = world.successors
+    let lost = reattachments(world, byName, successors, present.ports)
+    try socket.perform(lost + succeeded(world, byName, successors))
     if isKnown, linkChanges.isEmpty, !lost.isEmpty { count(["port"]) }
-    problems += resize(world, links, socket, isDrift: isKnown)
-    noteDrift(world, links)
+    problems += resize(world, byName, socket, isDrift: isKnown)
+    noteDrift(world, byName)
     memory.withLock { $0.reached = wanted }
     let ready = world.readyEndpoints()
     let ports = Ruleset.publishedPorts(world, ready: ready).map(\.port)
@@ -110,15 +112,14 @@ final class HostNetwork: Sendable {
   }
 
   /// Tells the watch which links are tunnels, and whose rules are to be loaded anew.
-  private func noteDrift(_ world: NetworkWorld, _ links: [LinkInfo]) {
-    let byName = Dictionary(links.map { ($0.name, $0) }, uniquingKeysWith: { a, _ in a })
+  private func noteDrift(_ world: NetworkWorld, _ links: [String: LinkInfo]) {
     memory.withLock { memory in
-      memory.drift?.tunnels.withLock { $0 = Set(links.filter { $0.kind == "vxlan" && isOurs($0) }.map(\.index)) }
+      memory.drift?.tunnels.withLock { $0 = Set(links.values.filter { $0.kind == "vxlan" && isOurs($0) }.map(\.index)) }
       let (touched, all) = (memory.touchedNamespaces, memory.allRulesTouched)
       (memory.touchedNamespaces, memory.allRulesTouched) = ([], false)
       guard all || !touched.isEmpty else { return }
       for container in world.containers.values where !container.attachments.isEmpty {
-        let namespace = byName[InterfaceName.veth(container.task, 0)]?.peerNamespace
+        let namespace = links[InterfaceName.veth(container.task, 0)]?.peerNamespace
         let isTouched = namespace.map(touched.contains) ?? false
         guard all || isTouched else { continue }
         memory.recovered.insert(container.task)
@@ -213,13 +214,13 @@ final class HostNetwork: Sendable {
   }
 
   /// Containers' interfaces that lost their bridge (it was removed by someone and is new) come back to it, or what they are as its ports.
-  private func reattachments(_ world: NetworkWorld, _ links: [LinkInfo], _ ports: Set<BridgeForwardingInfo>) -> [NetlinkMessage] {
-    let successors = world.successors
-    let byName = Dictionary(links.map { ($0.name, $0) }, uniquingKeysWith: { a, _ in a })
+  private func reattachments(
+    _ world: NetworkWorld, _ links: [String: LinkInfo], _ successors: [NetworkAttachment: TaskID], _ ports: Set<BridgeForwardingInfo>
+  ) -> [NetlinkMessage] {
     return world.containers.values.flatMap { container in
       container.attachments.enumerated().flatMap { index, attachment -> [NetlinkMessage] in
-        guard let network = world.network(attachment.network), let bridge = byName[InterfaceName.bridge(network.vni)],
-          let veth = byName[InterfaceName.veth(container.task, index)], successors[attachment].map({ $0 == container.task }) ?? true
+        guard let network = world.network(attachment.network), let bridge = links[InterfaceName.bridge(network.vni)],
+          let veth = links[InterfaceName.veth(container.task, index)], successors[attachment].map({ $0 == container.task }) ?? true
         else { return [] }
         let isPort = veth.master == bridge.index && veth.up && veth.bridgePort.map(Self.isContainers) ?? true
         if isPort, ports.contains(BridgeForwardingInfo(mac: attachment.address.mac, port: veth.index)) { return [] }
@@ -237,13 +238,13 @@ final class HostNetwork: Sendable {
   private static func isContainers(_ port: LinkInfo.BridgePort) -> Bool { port.hairpin && !port.learning && !port.flood }
 
   /// A namespace outlives its task by some seconds: whose address another task has by now gets no frames any more.
-  private func succeeded(_ world: NetworkWorld, _ links: [LinkInfo]) -> [NetlinkMessage] {
-    let successors = world.successors
-    let byName = Dictionary(links.map { ($0.name, $0) }, uniquingKeysWith: { a, _ in a })
+  private func succeeded(
+    _ world: NetworkWorld, _ links: [String: LinkInfo], _ successors: [NetworkAttachment: TaskID]
+  ) -> [NetlinkMessage] {
     return world.containers.values.flatMap { container in
       container.attachments.enumerated().flatMap { index, attachment -> [NetlinkMessage] in
         guard let successor = successors[attachment], successor != container.task,
-          let veth = byName[InterfaceName.veth(container.task, index)], veth.master != 0
+          let veth = links[InterfaceName.veth(container.task, index)], veth.master != 0
         else { return [] }
         return [.deleteBridgeForwarding(attachment.address.mac, port: veth.index), .setLink(veth.index, veth.name, master: 0)]
       }
@@ -251,12 +252,11 @@ final class HostNetwork: Sendable {
   }
 
   /// Containers' interfaces have their network's MTU, which a host that joins with a smaller one changes.
-  private func resize(_ world: NetworkWorld, _ links: [LinkInfo], _ socket: NetlinkSocket, isDrift: Bool) -> [NetworkProblem] {
-    let byName = Dictionary(links.map { ($0.name, $0) }, uniquingKeysWith: { a, _ in a })
+  private func resize(_ world: NetworkWorld, _ links: [String: LinkInfo], _ socket: NetlinkSocket, isDrift: Bool) -> [NetworkProblem] {
     var problems: [NetworkProblem] = []
     for container in world.containers.values {
       for (number, attachment) in container.attachments.enumerated() {
-        guard let network = world.network(attachment.network), let veth = byName[InterfaceName.veth(container.task, number)] else { continue }
+        guard let network = world.network(attachment.network), let veth = links[InterfaceName.veth(container.task, number)] else { continue }
         let mtu = UInt32(clamping: network.mtu)
         guard veth.mtu != mtu else { continue }
         do {

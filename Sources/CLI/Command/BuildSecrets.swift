@@ -57,10 +57,7 @@ struct BuilderPrune: AsyncParsableCommand {
     commandName: "prune", abstract: "Forget what builds have made before, and remove the folders of RUN --mount=type=cache.",
     discussion: "Images stay. Without --node and --all-hosts it is the manager's own host.\n\nExample: orch builder prune --all-hosts")
   @OptionGroup var connection: Connection
-  @Option(help: ArgumentHelp("On this host.", valueName: "host")) var node: String?
-  @Flag(help: "On every ready host.") var allHosts = false
-
-  func validate() throws { if node != nil, allHosts { throw ValidationError("--node and --all-hosts exclude each other") } }
+  @OptionGroup var place: ImageCommand.Where
 
   private struct Answer: Decodable {
     var steps: Int?
@@ -70,13 +67,8 @@ struct BuilderPrune: AsyncParsableCommand {
 
   func run() async throws {
     let client = try connection.client()
-    var hosts: [String?] = [node]
-    if allHosts {
-      hosts = try await client.get("/nodes", as: [NodeInspect].self).filter { $0.status.state == "ready" }.compactMap(\.description?.hostname)
-        .sorted()
-    }
-    for host in hosts {
-      let answer: Answer = try await client.post("/build/prune", host.map { [("node", $0)] } ?? [], [String: String](), as: Answer.self)
+    for host in try await place.hosts(client) {
+      let answer: Answer = try await client.post("/build/prune", ImageCommand.query(host), [String: String](), as: Answer.self)
       Terminal.print((host.map { $0 + ": " } ?? "") + "\(answer.steps ?? 0) steps forgotten, \(humanSize(answer.bytes)) reclaimed")
     }
   }

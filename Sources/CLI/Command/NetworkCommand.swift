@@ -42,23 +42,13 @@ struct NetworkCommand: AsyncParsableCommand {
       var spec = NetworkSpec(name: name)
       spec.driver = "overlay"
       (spec.internalOnly, spec.attachable) = (self.internal, attachable)
-      spec.labels = label.isEmpty ? nil : try Self.pairs(label, "--label")
-      spec.options = options.isEmpty ? nil : try Self.pairs(options, "--opt")
+      spec.labels = try edited(nil, add: label, remove: [], "--label")
+      spec.options = try edited(nil, add: options, remove: [], "--opt")
       if subnet != nil || gateway != nil || range != nil || !auxiliary.isEmpty {
-        let reserved = auxiliary.isEmpty ? nil : try Self.pairs(auxiliary, "--aux-address")
+        let reserved = try edited(nil, add: auxiliary, remove: [], "--aux-address")
         spec.ipam = .init(config: [.init(subnet: subnet, gateway: gateway, range: range, auxiliary: reserved)])
       }
       Terminal.print(try await connection.client().post("/networks/create", [], spec, as: NetworkCreateResponse.self).id)
-    }
-
-    private static func pairs(_ texts: [String], _ option: String) throws -> [String: String] {
-      var pairs: [String: String] = [:]
-      for text in texts {
-        let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
-        guard !parts[0].isEmpty else { throw ValidationError("\(option) takes NAME=VALUE, not '\(text)'") }
-        pairs[parts[0]] = parts.count == 2 ? parts[1] : ""
-      }
-      return pairs
     }
   }
 
@@ -87,12 +77,6 @@ struct NetworkCommand: AsyncParsableCommand {
       commandName: "rm", abstract: "Remove networks that no service uses.", discussion: "Example: orch network rm shared")
     @OptionGroup var connection: Connection
     @Argument(help: "Names or ids.") var names: [String]
-    func run() async throws {
-      let client = try connection.client()
-      for name in names {
-        try await client.call("DELETE", "/networks/\(percentEncoded(name))")
-        Terminal.print(name)
-      }
-    }
+    func run() async throws { try await removeEach(names, of: "networks", connection.client()) }
   }
 }

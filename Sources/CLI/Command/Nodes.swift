@@ -62,13 +62,7 @@ struct NodeCommand: AsyncParsableCommand {
     @OptionGroup var connection: Connection
     @Argument(help: "Hostnames or ids.") var nodes: [String]
     @Flag(name: .shortAndLong, help: "Even if it is not down.") var force = false
-    func run() async throws {
-      let client = try connection.client()
-      for node in nodes {
-        try await client.call("DELETE", "/nodes/\(percentEncoded(node))", force ? [("force", "1")] : [])
-        Terminal.print(node)
-      }
-    }
+    func run() async throws { try await removeEach(nodes, of: "nodes", connection.client(), force ? [("force", "1")] : []) }
   }
 }
 

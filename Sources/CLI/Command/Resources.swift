@@ -28,6 +28,14 @@ func listNetworks(_ connection: Connection, _ list: ListOptions) async throws {
   list.show(table, ids: networks.map { list.short($0.id) })
 }
 
+/// One after the other, each named when it is gone; the first refusal ends it.
+func removeEach(_ names: [String], of collection: String, _ client: APIClient, _ query: APIClient.Query = []) async throws {
+  for name in names {
+    try await client.call("DELETE", "/\(collection)/\(percentEncoded(name))", query)
+    Terminal.print(name)
+  }
+}
+
 struct Volumes: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "List the volumes; --rm deletes some.",
@@ -39,13 +47,7 @@ struct Volumes: AsyncParsableCommand {
 
   func run() async throws {
     let client = try connection.client()
-    if !remove.isEmpty {
-      for name in remove {
-        try await client.call("DELETE", "/volumes/\(percentEncoded(name))")
-        Terminal.print(name)
-      }
-      return
-    }
+    if !remove.isEmpty { return try await removeEach(remove, of: "volumes", client) }
     let volumes = try await client.get("/volumes", as: VolumeList.self).volumes
     var table = Table([
       .init("Driver", "DRIVER"), .init("Name", "VOLUME NAME", flexible: true), .init("Labels", nil), .init("Mountpoint", nil), .init("Scope", nil),

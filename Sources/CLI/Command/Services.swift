@@ -156,7 +156,7 @@ struct Update: AsyncParsableCommand {
   }
 }
 
-/// Labels after --…-add and --…-rm; nil stays nil when nothing is asked.
+/// Labels, or other KEY=VALUE, after --…-add and --…-rm; nil stays nil when nothing is asked.
 func edited(_ labels: [String: String]?, add: [String], remove: [String], _ option: String) throws -> [String: String]? {
   guard !add.isEmpty || !remove.isEmpty else { return labels }
   var labels = labels ?? [:]
@@ -192,11 +192,5 @@ struct Remove: AsyncParsableCommand {
   @OptionGroup var connection: Connection
   @Argument(help: "The services.") var services: [String]
 
-  func run() async throws {
-    let client = try connection.client()
-    for service in services {
-      try await client.call("DELETE", "/services/\(percentEncoded(service))")
-      Terminal.print(service)
-    }
-  }
+  func run() async throws { try await removeEach(services, of: "services", connection.client()) }
 }

@@ -74,8 +74,8 @@ final class Checkpointer: Sendable {
           try opened.execute("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0")
           database = opened
         }
-        var copied: Int32?
-        repeat { copied = try database?.checkpoint(after: copied ?? 0) } while copied.map { shouldGoOn(copied: $0) } ?? false
+        var copied: Int32 = 0
+        while let pages = try database?.checkpoint(after: copied), shouldGoOn(copied: pages) { copied = pages }
       } catch {
         // On a full disk the log holds everything still, and the next one tries again. Otherwise as with a write: nothing goes on as if
         // the fsync had worked.

@@ -128,12 +128,7 @@ static int attach_tree(struct child *child, int tree, const char *target, uint64
 }
 static int do_remount(struct child *child, const char *target, uint64_t flags, const char *data) {
   int fd = clinux_openat2(child->root, target, O_PATH | O_CLOEXEC, 0, in_root);
-  if (fd < 0) return fd;
-  char path[40];
-  clinux_child_fd_path(path, fd);
-  int r = mount(NULL, path, NULL, flags, *data ? data : NULL) < 0 ? -errno : 0;
-  close(fd);
-  return r;
+  return fd < 0 ? fd : clinux_child_mount_on(fd, NULL, flags, data);
 }
 // A user namespace without a network namespace of its own may mount no sysfs: then it is shown the host's, without its cgroups.
 static int bind_host_sys(struct child *child, int target, uint64_t flags, uint64_t cleared) {

@@ -73,5 +73,7 @@ static inline char *clinux_child_digits(char text[24], uint64_t value) {
 }
 // "/proc/self/fd/N".
 void clinux_child_fd_path(char path[40], int fd);
+// mount(2) onto an O_PATH descriptor, which it closes; empty `data` is none.
+int clinux_child_mount_on(int fd, const char *type, uint64_t flags, const char *data);
 // Operations of OCI bundles (clinux_bundle.c); -ENOSYS for others.
 int clinux_child_bundle(struct child *child, uint32_t code, struct cursor *p);

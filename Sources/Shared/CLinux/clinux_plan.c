@@ -323,18 +323,20 @@ static int do_proc(struct child *child) {
   close(target);
   return r;
 }
+int clinux_child_mount_on(int fd, const char *type, uint64_t flags, const char *data) {
+  char path[40];
+  clinux_child_fd_path(path, fd);
+  int r = mount(type, path, type, flags, *data ? data : NULL) < 0 ? -errno : 0;
+  close(fd);
+  return r;
+}
 static int do_mount(struct child *child, struct cursor *p) {
   const char *type = string(p), *target = string(p);
   uint64_t flags = number(p);
   const char *data = string(p);
   uint64_t plain = number(p);
   int fd = plain ? clinux_child_plain_folder(child, target) : clinux_child_target_in_root(child, target, 1);
-  if (fd < 0) return fd;
-  char path[40];
-  clinux_child_fd_path(path, fd);
-  int r = mount(type, path, type, flags, *data ? data : NULL) < 0 ? -errno : 0;
-  close(fd);
-  return r;
+  return fd < 0 ? fd : clinux_child_mount_on(fd, type, flags, data);
 }
 static int do_bind(struct child *child, struct cursor *p) {
   const char *source = string(p), *target = string(p);
