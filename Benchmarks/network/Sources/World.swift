@@ -61,8 +61,10 @@ struct World {
   }
 
   private func endpoint(_ service: Int, _ backend: Int, _ network: NetworkID, _ address: IPv4Address) -> EndpointRecord {
-    EndpointRecord(
-      task: TaskID(value: UInt128(2) << 100 | UInt128(service << 8 | backend)), service: services[service].id, network: network,
+    // The server is its container's: the host takes a container whose address another task has out of the network.
+    let task = service == 0 ? container(1).task : TaskID(value: UInt128(2) << 100 | UInt128(service << 8 | backend))
+    return EndpointRecord(
+      task: task, service: services[service].id, network: network,
       node: NodeID(value: 2), slot: UInt64(backend + 1), address: address, underlay: Self.underlay(2), ready: true)
   }
 
