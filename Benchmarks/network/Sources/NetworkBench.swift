@@ -78,7 +78,10 @@ struct Hosts {
     switch (command, numbers.count) {
     case ("services", 2):
       // SERVICES BACKENDS-EACH
+      let before = Set(world.records(of: 1).map(\.key))
       world.make(services: numbers[0], backends: numbers[1])
+      let records = world.records(of: 1)
+      names.update(records, removing: Array(before.subtracting(records.map(\.key))))
       return ["apply": [try await apply(1), try await apply(2)]]
     case ("containers", 1):
       // As many more on host 1, or none.
@@ -94,8 +97,8 @@ struct Hosts {
       var times: [Double] = [], zones: [Double] = []
       for turn in 0..<numbers[0] {
         world.toggle(ready: turn % 2 == 1)
-        let (services, endpoints, networks) = (world.services, world.endpoints, world.networks(of: 1))
-        zones.append(await milliseconds { names.update(Zone(services: services, endpoints: endpoints, networks: networks)) })
+        let changed = world.toggled
+        zones.append(await milliseconds { names.update([.endpoint(changed)]) })
         times.append(try await apply(1))
       }
       world.toggle(ready: true)
@@ -108,8 +111,8 @@ struct Hosts {
       let recovered = try await milliseconds { _ = try await overlay.recover(alive) }
       return ["recover": recovered, "apply": try await apply(1)]
     case ("names", 0):
-      let (services, endpoints, networks) = (world.services, world.endpoints, world.networks(of: 1))
-      let time = await milliseconds { names.update(Zone(services: services, endpoints: endpoints, networks: networks)) }
+      let (records, other) = (world.records(of: 1), try NameServer(upstreams: ResolvConf(), log: Logger(label: "bench")))
+      let time = await milliseconds { other.update(records) }
       try await names.serve(
         containers[0].task, namespace: "\(folder)/run1/netns/\(containers[0].task)", client: DNSClient(networks: [World.web], forwards: false))
       return ["zone": time]

@@ -70,4 +70,10 @@ struct World {
 
   /// The last endpoint of the last service.
   mutating func toggle(ready: Bool) { endpoints[endpoints.count - 1].ready = ready }
+  var toggled: EndpointRecord { endpoints[endpoints.count - 1] }
+
+  /// All that an agent of that host is told.
+  func records(of host: Int) -> [AssignmentItem] {
+    networks(of: host).map { .network($0) } + services.map { .service($0) } + endpoints.map { .endpoint($0) }
+  }
 }

@@ -23,8 +23,8 @@ public final class NameServer: Sendable {
   /// server answered or for which there was no room (SERVFAIL), and what was no question.
   public var counts: (answered: UInt64, kept: UInt64, forwarded: UInt64, failed: UInt64, malformed: UInt64) { loop.counters.values }
 
-  /// From the next question on.
-  public func update(_ zone: Zone) { loop.update(zone) }
+  /// From the next question on, in the order of the calls; `removals` come first. Questions wait as long as it takes: microseconds a record.
+  public func update(_ updates: [AssignmentItem], removing removals: [AssignmentItem.Key] = []) { loop.update(updates, removals) }
 
   /// Opens the sockets in the namespace at `path` and answers on them until `stop`. A task that is served already is served anew;
   /// after a restart of the agent this is called again. Throws SystemError when the address is in use there.

@@ -62,9 +62,11 @@ final class NameServerLoop: @unchecked Sendable {
   private let inbox = Mutex<[Command]>([])
   private let wake: Int32
   private let epoll: Int32
-  private let fixedUpstreams: ResolvConf?
+  /// Whether the servers are those of the host's resolv.conf.
+  private let readsHost: Bool
   private let log: Logger
-  /// Not by way of the inbox: a question that comes after an update may be read in the round that the one before it began.
+  /// Not by way of the inbox: a question that comes after an update may be read in the round that the one before it began. Nobody takes a copy of it:
+  /// the next change would copy it all.
   private let zone = Mutex((zone: Zone(), version: UInt64(0)))
   private var sources: [Int32: Source] = [:]
   private var served: [TaskID: Served] = [:]
@@ -72,14 +74,16 @@ final class NameServerLoop: @unchecked Sendable {
   private var pending: [Int32: Pending] = [:]
   private var turn = 0
   private var connectionNumber: UInt64 = 0
-  private var hostUpstreams: (conf: ResolvConf, readAt: Int64) = (ResolvConf(), .min)
+  private var upstreams: ResolvConf
+  /// nil: not yet.
+  private var upstreamsReadAt: Int64?
   private var forwarded = AnswerCache()
   /// Threads that fetch by TCP.
   private var fetching = 0
   private var buffer = [UInt8](repeating: 0, count: 65_536)
 
   init(upstreams: ResolvConf?, log: Logger) throws {
-    fixedUpstreams = upstreams
+    (self.upstreams, readsHost) = (upstreams ?? ResolvConf(), upstreams == nil)
     self.log = log
     wake = eventfd(0, Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK))
     epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
@@ -87,7 +91,13 @@ final class NameServerLoop: @unchecked Sendable {
     watch(wake, .inbox)
   }
 
-  func update(_ new: Zone) { zone.withLock { $0 = (new, $0.version + 1) } }
+  func update(_ updates: [AssignmentItem], _ removals: [AssignmentItem.Key]) {
+    zone.withLock { zone in
+      for key in removals { zone.zone.remove(key) }
+      for item in updates { zone.zone.update(item) }
+      zone.version += 1
+    }
+  }
 
   func push(_ command: Command) {
     inbox.withLock { $0.append(command) }
@@ -220,8 +230,8 @@ final class NameServerLoop: @unchecked Sendable {
         if let answer = formatError(bytes) { send(answer, descriptor, asker) }
         continue
       }
-      let (zone, known) = zone.withLock { $0 }
-      switch zone.resolve(query, from: client, turn: turn) {
+      let (resolution, known) = zone.withLock { ($0.zone.resolve(query, from: client, turn: turn), $0.version) }
+      switch resolution {
       case .ignore: break
       case .answer(let message):
         counters.answered.add(1, ordering: .relaxed)
@@ -229,7 +239,7 @@ final class NameServerLoop: @unchecked Sendable {
         if known == version { served[task]?.prepared.keep(answer, to: question, turn: turn, of: message.answers.count) }
         send(answer, descriptor, asker)
       case .forward:
-        let upstreams = upstreams()
+        readUpstreams()
         if let answer = forwarded.answer(bytes, at: now()) {
           counters.kept.add(1, ordering: .relaxed)
           send(fits(answer, bytes) ? answer : Self.cut(query), descriptor, asker)
@@ -277,29 +287,27 @@ final class NameServerLoop: @unchecked Sendable {
 
   // MARK: The host's resolvers
 
-  private func upstreams() -> ResolvConf {
-    if let fixedUpstreams { return fixedUpstreams }
+  /// The host's resolv.conf again, when it is older than 5 s; what its servers answered is kept as long as they are the same.
+  private func readUpstreams() {
     let now = now()
-    if hostUpstreams.readAt == .min || now - hostUpstreams.readAt > 5000 {
-      let conf = ResolvConf.ofHost()
-      // Others may know other names.
-      if conf.servers != hostUpstreams.conf.servers { forwarded.removeAll() }
-      hostUpstreams = (conf, now)
-    }
-    return hostUpstreams.conf
+    guard readsHost, upstreamsReadAt.map({ now - $0 > 5000 }) ?? true else { return }
+    let conf = ResolvConf.ofHost()
+    // Others may know other names.
+    if conf.servers != upstreams.servers { forwarded.removeAll() }
+    (upstreams, upstreamsReadAt) = (conf, now)
   }
 
   /// Asks the next resolver of the list; SERVFAIL when there is none left.
   private func ask(_ question: Pending) {
     var question = question
     while let upstream = question.rest.popFirst(), pending.count < 512 {
-      let descriptor = upstream.connect(SOCK_DGRAM, blocking: false)
+      let descriptor = upstream.connect(SOCK_DGRAM, waiting: nil)
       guard descriptor >= 0 else { continue }
       guard Glibc.send(descriptor, question.query, question.query.count, 0) == question.query.count else {
         close(descriptor)
         continue
       }
-      question.deadline = now() + upstreams().timeoutMilliseconds
+      question.deadline = now() + upstreams.timeoutMilliseconds
       pending[descriptor] = question
       watch(descriptor, .upstream)
       return
@@ -361,14 +369,13 @@ final class NameServerLoop: @unchecked Sendable {
     for bytes in queries {
       guard let query = try? Message(bytes) else { return drop(descriptor) }
       turn = (turn + 1) & 0xffff
-      let zone = zone.withLock { $0.zone }
-      switch zone.resolve(query, from: client, turn: turn) {
+      switch zone.withLock({ $0.zone.resolve(query, from: client, turn: turn) }) {
       case .ignore: break
       case .answer(let message):
         counters.answered.add(1, ordering: .relaxed)
         reply(message.encoded(), to: descriptor)
       case .forward:
-        _ = upstreams()
+        readUpstreams()
         if let answer = forwarded.answer(bytes, at: now()) {
           counters.kept.add(1, ordering: .relaxed)
           reply(answer, to: descriptor)
@@ -382,7 +389,7 @@ final class NameServerLoop: @unchecked Sendable {
 
   /// Over TCP: the asker came that way, or the answer is too large for a datagram.
   private func fetch(_ query: [UInt8], for asker: Asker) {
-    let conf = upstreams()
+    let conf = upstreams
     fetching += 1
     guard fetching <= 64 else { return push(.fetched(asker, query: query, answer: nil)) }
     let servers = conf.order(turn: turn)

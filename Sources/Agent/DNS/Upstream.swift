@@ -12,10 +12,12 @@ public struct Upstream: Hashable, Sendable {
   }
 
   /// A socket connected to it; -1 and errno when that fails at once. Only its answers arrive on it, on a port that the kernel chose.
-  func connect(_ kind: __socket_type, blocking: Bool, milliseconds: Int64 = 2000) -> Int32 {
-    let descriptor = socket(AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | (blocking ? 0 : Int32(SOCK_NONBLOCK.rawValue)), 0)
+  /// - Parameter milliseconds: that each step blocks at most; nil: it does not block.
+  func connect(_ kind: __socket_type, waiting milliseconds: Int64?) -> Int32 {
+    let descriptor = socket(
+      AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | (milliseconds == nil ? Int32(SOCK_NONBLOCK.rawValue) : 0), 0)
     guard descriptor >= 0 else { return -1 }
-    if blocking {
+    if let milliseconds {
       var limit = timeval(tv_sec: Int(milliseconds / 1000), tv_usec: Int(milliseconds % 1000) * 1000)
       setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
       setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
@@ -28,8 +30,8 @@ public struct Upstream: Hashable, Sendable {
   }
 
   /// One question over TCP (RFC 1035 4.2.2), waiting at most so long for each step; nil when there is no answer. Blocks.
-  func askByTCP(_ query: [UInt8], milliseconds: Int64 = 2000) -> [UInt8]? {
-    let descriptor = connect(SOCK_STREAM, blocking: true, milliseconds: milliseconds)
+  func askByTCP(_ query: [UInt8], milliseconds: Int64) -> [UInt8]? {
+    let descriptor = connect(SOCK_STREAM, waiting: milliseconds)
     guard descriptor >= 0 else { return nil }
     defer { close(descriptor) }
     let framed = [UInt8(query.count >> 8 & 0xff), UInt8(query.count & 0xff)] + query

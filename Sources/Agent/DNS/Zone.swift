@@ -1,81 +1,204 @@
 import Model
 
-/// All names of the networks of this node, and what they mean. A value; made anew at each change of the records.
-public struct Zone: Sendable {
+/// All names of the networks of this node, and what they mean. A value that follows its records: a change costs what changed, whatever else is there,
+/// and what was reached by changes equals what the same records make at once.
+public struct Zone: Sendable, Equatable {
   /// Seconds that an answer may be kept. Names follow tasks within a second.
   public static let ttl: UInt32 = 1
 
-  struct Entry: Sendable, Equatable {
-    var addresses: [IPv4Address] = []
-    /// A virtual IP stands first and alone; others are turned at each answer.
-    var rotates = true
+  /// What a name is said to mean; which addresses that is follows from the records when it is asked for.
+  enum Meaning: Hashable, Comparable, Sendable {
+    /// Its virtual IP, or its ready tasks.
+    case service(ServiceID)
+    case tasks(ServiceID)
+    case task(TaskID, IPv4Address)
   }
-  private var names: [NetworkID: [String: Entry]] = [:]
-  private var reverse: [NetworkID: [IPv4Address: String]] = [:]
-  /// `_http._tcp.web`: of a published port with a name, or its number in the container: where the service's tasks answer it (RFC 2782).
-  private var ports: [NetworkID: [String: (port: UInt16, targets: [String])]] = [:]
-  private var subnets: [NetworkID: IPv4Prefix] = [:]
+  /// A published port's number in the container, of a service.
+  struct Port: Hashable, Comparable, Sendable {
+    var service: ServiceID
+    var number: UInt16
+    static func < (a: Self, b: Self) -> Bool { (a.service, a.number) < (b.service, b.number) }
+  }
+  /// Names on one network. Several services may claim one: their order is that of the claims.
+  struct Table: Sendable, Equatable {
+    var names: [String: [Meaning]] = [:]
+    /// `_http._tcp.web`: of a published port with a name, or its number in the container (RFC 2782).
+    var ports: [String: [Port]] = [:]
+    var reverse: [IPv4Address: [String]] = [:]
+    var isEmpty: Bool { names.isEmpty && ports.isEmpty && reverse.isEmpty }
+  }
+  struct Endpoint: Hashable, Comparable, Sendable {
+    var address: IPv4Address
+    var task: TaskID
+    static func < (a: Self, b: Self) -> Bool { (a.address, a.task) < (b.address, b.task) }
+  }
+  /// A service's tasks on one network.
+  struct Group: Sendable, Equatable {
+    var tasks: Set<TaskID> = []
+    /// Sorted.
+    var ready: [Endpoint] = []
+  }
+  struct Place: Hashable, Sendable {
+    var task: TaskID
+    var network: NetworkID
+  }
+
+  private(set) var tables: [NetworkID: Table] = [:]
+  private var services: [ServiceID: ServiceRecord] = [:]
+  private var endpoints: [Place: EndpointRecord] = [:]
+  private var groups: [ServiceID: [NetworkID: Group]] = [:]
+  private(set) var subnets: [NetworkID: IPv4Prefix] = [:]
 
   public init() {}
 
   /// - Parameter networks: nobody outside is asked for the names of their addresses.
   public init(services: [ServiceRecord], endpoints: [EndpointRecord], networks: [NetworkAssignment] = []) {
-    subnets = Dictionary(networks.map { ($0.id, $0.subnet) }, uniquingKeysWith: { first, _ in first })
-    let byService = Dictionary(grouping: endpoints, by: \.service)
-    for service in services {
-      let networks = Set(service.names.keys).union(service.virtualIPs.map(\.network))
-      for network in networks {
-        let tasks = (byService[service.id] ?? []).filter { $0.network == network }
-        let ready = tasks.filter(\.ready).map(\.address).sorted()
-        let virtual = service.mode == .vip ? service.virtualIPs.first { $0.network == network }?.address : nil
-        for name in Set((service.names[network] ?? []) + [service.name]) {
-          add(name, on: network, virtual.map { [$0] } ?? ready, rotates: virtual == nil)
-          add("tasks.\(name)", on: network, ready)
-        }
-        if let virtual { reverse[network, default: [:]][virtual] = service.name }
-        let targets = tasks.filter(\.ready).sorted { $0.address < $1.address }.map { Self.name(of: $0, service) }
-        for port in service.ports {
-          for label in [port.name, "\(port.targetPort)"].compactMap({ $0 }) {
-            for name in Set((service.names[network] ?? []) + [service.name]) {
-              guard let key = Name("_\(label)._\((port.protocol ?? .tcp).rawValue).\(name)")?.key else { continue }
-              ports[network, default: [:]][key] = (port.targetPort, targets)
-            }
-          }
-        }
-        // Docker's names of task containers; they answer for as long as the task is there.
-        for task in tasks {
-          let slot = task.slot == 0 ? "\(task.node)" : "\(task.slot)"
-          let full = Self.name(of: task, service)
-          add(full, on: network, [task.address])
-          add("\(service.name).\(slot)", on: network, [task.address])
-          add("\(task.task)", on: network, [task.address])
-          reverse[network, default: [:]][task.address] = full
-        }
+    self.endpoints.reserveCapacity(endpoints.count)
+    for network in networks { update(.network(network)) }
+    for service in services { update(.service(service)) }
+    for endpoint in endpoints { update(.endpoint(endpoint)) }
+  }
+
+  /// Follows one record; those that say nothing of names change nothing.
+  public mutating func update(_ item: AssignmentItem) {
+    switch item {
+    case .network(let network): subnets[network.id] = network.subnet
+    case .service(let service): replace(services[service.id], service)
+    case .endpoint(let endpoint): replace(endpoints[Place(task: endpoint.task, network: endpoint.network)], endpoint)
+    case .task, .revision, .file: break
+    }
+  }
+
+  public mutating func remove(_ key: AssignmentItem.Key) {
+    switch key {
+    case .network(let id): subnets[id] = nil
+    case .service(let id): replace(services[id], nil)
+    case .endpoint(let task, let network): replace(endpoints[Place(task: task, network: network)], nil)
+    case .task, .revision, .file: break
+    }
+  }
+
+  // MARK: Records
+
+  private mutating func replace(_ old: ServiceRecord?, _ new: ServiceRecord?) {
+    guard old != new, let id = (old ?? new)?.id else { return }
+    services[id] = new
+    let (before, after) = (old.map(Self.claims) ?? [], new.map(Self.claims) ?? [])
+    for claim in before.subtracting(after) { drop(claim) }
+    for claim in after.subtracting(before) { add(claim) }
+    // Names of tasks have their service's in them.
+    let (gone, come) = (old.map(Self.networks) ?? [], new.map(Self.networks) ?? [])
+    let isRenamed = old?.name != new?.name
+    for (network, group) in groups[id] ?? [:] {
+      for task in group.tasks {
+        guard let endpoint = endpoints[Place(task: task, network: network)] else { continue }
+        if let old, gone.contains(network), isRenamed || !come.contains(network) { for claim in Self.claims(endpoint, old) { drop(claim) } }
+        if let new, come.contains(network), isRenamed || !gone.contains(network) { for claim in Self.claims(endpoint, new) { add(claim) } }
       }
     }
   }
 
-  private static func name(of task: EndpointRecord, _ service: ServiceRecord) -> String {
-    "\(service.name).\(task.slot == 0 ? "\(task.node)" : "\(task.slot)").\(task.task)"
+  private mutating func replace(_ old: EndpointRecord?, _ new: EndpointRecord?) {
+    guard old != new, let record = old ?? new else { return }
+    endpoints[Place(task: record.task, network: record.network)] = new
+    if let old { leave(old) }
+    if let new { join(new) }
+    let (before, after) = (old.map(claims) ?? [], new.map(claims) ?? [])
+    for claim in before where !after.contains(claim) { drop(claim) }
+    for claim in after where !before.contains(claim) { add(claim) }
   }
 
-  /// A name that can only be of a cluster, though nobody here has it (any more): the world is not asked.
-  func isOurs(_ key: String, on networks: [NetworkID]) -> Bool {
-    if key.hasPrefix("tasks.") { return true }
-    let labels = key.split(separator: ".").map(String.init)
-    // No host outside has an underscore in its name (RFC 1123 2.1), a service of a stack has: demo_web.1.4f2a…
-    if let first = labels.first, labels.count > 1, first.dropFirst().contains("_"), lookup(first, on: networks) != nil { return true }
-    // _http._tcp.web
-    return labels.count > 2 && labels[0].hasPrefix("_") && labels[1].hasPrefix("_")
-      && lookup(labels.dropFirst(2).joined(separator: "."), on: networks) != nil
+  private mutating func join(_ endpoint: EndpointRecord) {
+    groups[endpoint.service, default: [:]][endpoint.network, default: Group()].tasks.insert(endpoint.task)
+    guard endpoint.ready else { return }
+    groups[endpoint.service]?[endpoint.network]?.ready.insertSorted(Endpoint(address: endpoint.address, task: endpoint.task))
   }
-  func isOurs(_ address: IPv4Address, on networks: [NetworkID]) -> Bool { networks.contains { subnets[$0]?.contains(address) == true } }
-  func service(_ key: String, on networks: [NetworkID]) -> (port: UInt16, targets: [String])? {
-    for network in networks { if let found = ports[network]?[key] { return found } }
-    return nil
+  private mutating func leave(_ endpoint: EndpointRecord) {
+    groups[endpoint.service]?[endpoint.network]?.tasks.remove(endpoint.task)
+    groups[endpoint.service]?[endpoint.network]?.ready.removeSorted(Endpoint(address: endpoint.address, task: endpoint.task))
+    if groups[endpoint.service]?[endpoint.network]?.tasks.isEmpty == true { groups[endpoint.service]?[endpoint.network] = nil }
+    if groups[endpoint.service]?.isEmpty == true { groups[endpoint.service] = nil }
   }
 
-  /// `Name(name)?.key`, without taking the usual name apart: there are tens of thousands of them at each change.
+  // MARK: Claims
+
+  private struct Claim: Hashable {
+    enum Value: Hashable {
+      case name(String, Meaning)
+      case port(String, Port)
+      case reverse(IPv4Address, String)
+    }
+    var network: NetworkID
+    var value: Value
+  }
+
+  private static func networks(of service: ServiceRecord) -> Set<NetworkID> {
+    Set(service.names.keys).union(service.virtualIPs.map(\.network))
+  }
+  private static func virtualIP(_ service: ServiceRecord, on network: NetworkID) -> IPv4Address? {
+    service.mode == .vip ? service.virtualIPs.first { $0.network == network }?.address : nil
+  }
+
+  private static func claims(of service: ServiceRecord) -> Set<Claim> {
+    var claims: Set<Claim> = []
+    for network in networks(of: service) {
+      for name in Set((service.names[network] ?? []) + [service.name]) {
+        guard let key = key(name), let tasks = Self.key("tasks.\(name)") else { continue }
+        claims.insert(Claim(network: network, value: .name(key, .service(service.id))))
+        claims.insert(Claim(network: network, value: .name(tasks, .tasks(service.id))))
+        for port in service.ports {
+          for label in [port.name, "\(port.targetPort)"].compactMap({ $0 }) {
+            guard let key = Name("_\(label)._\((port.protocol ?? .tcp).rawValue).\(name)")?.key else { continue }
+            claims.insert(Claim(network: network, value: .port(key, Port(service: service.id, number: port.targetPort))))
+          }
+        }
+      }
+      if let address = virtualIP(service, on: network) { claims.insert(Claim(network: network, value: .reverse(address, service.name))) }
+    }
+    return claims
+  }
+
+  /// Docker's names of task containers; they answer for as long as the task is there.
+  private func claims(of endpoint: EndpointRecord) -> [Claim] {
+    guard let service = services[endpoint.service], Self.networks(of: service).contains(endpoint.network) else { return [] }
+    return Self.claims(endpoint, service)
+  }
+  private static func claims(_ endpoint: EndpointRecord, _ service: ServiceRecord) -> [Claim] {
+    let full = name(of: endpoint, service)
+    let names = [full, "\(service.name).\(slot(of: endpoint))", "\(endpoint.task)"].compactMap(key)
+    return names.map { Claim(network: endpoint.network, value: .name($0, .task(endpoint.task, endpoint.address))) }
+      + [Claim(network: endpoint.network, value: .reverse(endpoint.address, full))]
+  }
+  private static func slot(of endpoint: EndpointRecord) -> String { endpoint.slot == 0 ? "\(endpoint.node)" : "\(endpoint.slot)" }
+  private static func name(of endpoint: EndpointRecord, _ service: ServiceRecord) -> String {
+    "\(service.name).\(slot(of: endpoint)).\(endpoint.task)"
+  }
+
+  private mutating func add(_ claim: Claim) {
+    switch claim.value {
+    case .name(let key, let meaning): tables[claim.network, default: Table()].names[key, default: []].insertSorted(meaning)
+    case .port(let key, let port): tables[claim.network, default: Table()].ports[key, default: []].insertSorted(port)
+    case .reverse(let address, let name): tables[claim.network, default: Table()].reverse[address, default: []].insertSorted(name)
+    }
+  }
+
+  private mutating func drop(_ claim: Claim) {
+    let network = claim.network
+    switch claim.value {
+    case .name(let key, let meaning):
+      tables[network]?.names[key]?.removeSorted(meaning)
+      if tables[network]?.names[key]?.isEmpty == true { tables[network]?.names[key] = nil }
+    case .port(let key, let port):
+      tables[network]?.ports[key]?.removeSorted(port)
+      if tables[network]?.ports[key]?.isEmpty == true { tables[network]?.ports[key] = nil }
+    case .reverse(let address, let name):
+      tables[network]?.reverse[address]?.removeSorted(name)
+      if tables[network]?.reverse[address]?.isEmpty == true { tables[network]?.reverse[address] = nil }
+    }
+    if tables[network]?.isEmpty == true { tables[network] = nil }
+  }
+
+  /// `Name(name)?.key`, without taking the usual name apart: there are tens of thousands of them.
   private static func key(_ name: String) -> String? {
     var label = 0
     for byte in name.utf8 {
@@ -90,114 +213,74 @@ public struct Zone: Sendable {
     return label == 0 || name.utf8.count > 253 ? Name(name)?.key : name
   }
 
-  /// Two services may have one alias: both answer.
-  private mutating func add(_ name: String, on network: NetworkID, _ addresses: [IPv4Address], rotates: Bool = true) {
-    guard let key = Self.key(name) else { return }
-    var entry = names[network]?[key] ?? Entry(rotates: rotates)
-    for address in addresses where !entry.addresses.contains(address) { entry.addresses.append(address) }
-    if entry.addresses.count > 1 { entry.rotates = true }
-    names[network, default: [:]][key] = entry
-  }
+  // MARK: Questions
 
-  /// Of the first network that knows it.
-  func lookup(_ key: String, on networks: [NetworkID]) -> Entry? {
-    for network in networks { if let entry = names[network]?[key] { return entry } }
+  /// What a name means: of the first network that knows it. Two services may have one alias: both answer.
+  func lookup(_ key: String, on networks: [NetworkID]) -> [IPv4Address]? {
+    for network in networks {
+      guard let meanings = tables[network]?.names[key] else { continue }
+      var addresses: [IPv4Address] = []
+      for meaning in meanings {
+        for address in self.addresses(meaning, on: network) where meanings.count == 1 || !addresses.contains(address) { addresses.append(address) }
+      }
+      return addresses
+    }
     return nil
+  }
+  private func addresses(_ meaning: Meaning, on network: NetworkID) -> [IPv4Address] {
+    switch meaning {
+    case .service(let id):
+      if let virtual = services[id].flatMap({ Self.virtualIP($0, on: network) }) { return [virtual] }
+      return addresses(.tasks(id), on: network)
+    case .tasks(let id): return groups[id]?[network]?.ready.map(\.address) ?? []
+    case .task(_, let address): return [address]
+    }
   }
   func name(of address: IPv4Address, on networks: [NetworkID]) -> String? {
-    for network in networks { if let name = reverse[network]?[address] { return name } }
+    for network in networks { if let name = tables[network]?.reverse[address]?.first { return name } }
     return nil
   }
-}
-
-/// Who asks: one container.
-public struct DNSClient: Hashable, Sendable {
-  public var networks: [NetworkID]
-  /// Its own names (hostname, aliases of its own) and addresses: they answer whatever the zone says.
-  public var ownNames: [String: IPv4Address]
-  /// Names that nobody here knows are asked outside; false for containers of internal networks alone.
-  public var forwards: Bool
-  public init(networks: [NetworkID], ownNames: [String: IPv4Address] = [:], forwards: Bool) {
-    self.networks = networks
-    self.ownNames = ownNames
-    self.forwards = forwards
-  }
-}
-
-/// What to do with a query; pure.
-public enum Resolution: Equatable, Sendable {
-  case answer(Message)
-  /// Ask the host's resolvers and give their answer as it comes.
-  case forward
-  /// Not a query: say nothing (answers to answers would circle).
-  case ignore
-}
-
-extension Zone {
-  /// `turn` is any number that grows with each query: answers with several addresses start at another each time.
-  public func resolve(_ query: Message, from client: DNSClient, turn: Int) -> Resolution {
-    guard !query.isResponse else { return .ignore }
-    var response = Message(id: query.id)
-    response.isResponse = true
-    response.opcode = query.opcode
-    response.recursionDesired = query.recursionDesired
-    response.recursionAvailable = true
-    response.questions = query.questions
-    response.udpPayloadSize = query.udpPayloadSize.map { _ in 4096 }
-    func fail(_ code: Message.ResponseCode) -> Resolution {
-      response.code = code
-      return .answer(response)
+  /// Where a service's ready tasks answer a port; the first claim has it.
+  func service(_ key: String, on networks: [NetworkID]) -> (port: UInt16, targets: [String])? {
+    for network in networks {
+      guard let port = tables[network]?.ports[key]?.first, let service = services[port.service] else { continue }
+      let ready = groups[port.service]?[network]?.ready ?? []
+      let targets = ready.compactMap { endpoints[Place(task: $0.task, network: network)] }.map { Self.name(of: $0, service) }
+      return (port.number, targets)
     }
-    guard query.opcode == 0 else { return fail(.notImplemented) }
-    guard query.questions.count == 1, let question = query.questions.first else { return fail(.formatError) }
-    let elsewhere: () -> Resolution = { client.forwards ? .forward : fail(.nameError) }
-    guard question.recordClass == 1 || question.recordClass == 255 else { return elsewhere() }
-
-    let key = question.name.key
-    if let address = Self.reverseAddress(key) {
-      guard let name = name(of: address, on: client.networks), let target = Name(name) else {
-        return isOurs(address, on: client.networks) ? fail(.nameError) : elsewhere()
-      }
-      response.authoritative = true
-      if question.type == RecordType.ptr || question.type == RecordType.any {
-        response.answers = [.init(name: question.name, type: RecordType.ptr, ttl: Self.ttl, data: target.wire)]
-      }
-      return .answer(response)
-    }
-
-    if let service = service(key, on: client.networks) {
-      response.authoritative = true
-      if question.type == RecordType.srv || question.type == RecordType.any {
-        // Priority and weight 0, the port, the target uncompressed.
-        response.answers = service.targets.compactMap { Name($0) }.map { target in
-          .init(
-            name: question.name, type: RecordType.srv, ttl: Self.ttl,
-            data: [0, 0, 0, 0, UInt8(service.port >> 8), UInt8(service.port & 0xff)] + target.wire)
-        }
-      }
-      return .answer(response)
-    }
-
-    let own = client.ownNames.first { Name($0.key)?.key == key }?.value
-    guard let entry = own.map({ Entry(addresses: [$0], rotates: false) }) ?? lookup(key, on: client.networks) else {
-      return isOurs(key, on: client.networks) ? fail(.nameError) : elsewhere()
-    }
-    // A name of ours: other types exist not (NODATA), and nobody outside is asked.
-    response.authoritative = true
-    if question.type == RecordType.a || question.type == RecordType.any {
-      let count = entry.addresses.count
-      let shift = entry.rotates && count > 0 ? abs(turn % count) : 0
-      response.answers = (0..<count).map {
-        .init(name: question.name, type: RecordType.a, ttl: Self.ttl, data: entry.addresses[($0 + shift) % count].octets)
-      }
-    }
-    return .answer(response)
+    return nil
   }
 
-  /// `4.3.2.1.in-addr.arpa` is 1.2.3.4 (RFC 1035 3.5).
-  static func reverseAddress(_ key: String) -> IPv4Address? {
-    let suffix = ".in-addr.arpa"
-    guard key.hasSuffix(suffix) else { return nil }
-    return IPv4Address(key.dropLast(suffix.count).split(separator: ".", omittingEmptySubsequences: false).reversed().joined(separator: "."))
+  private func knows(_ key: String, on networks: [NetworkID]) -> Bool { networks.contains { tables[$0]?.names[key] != nil } }
+  /// A name that can only be of a cluster, though nobody here has it (any more): the world is not asked.
+  func isOurs(_ key: String, on networks: [NetworkID]) -> Bool {
+    if key.hasPrefix("tasks.") { return true }
+    let labels = key.split(separator: ".").map(String.init)
+    // No host outside has an underscore in its name (RFC 1123 2.1), a service of a stack has: demo_web.1.4f2a…
+    if let first = labels.first, labels.count > 1, first.dropFirst().contains("_"), knows(first, on: networks) { return true }
+    // _http._tcp.web
+    return labels.count > 2 && labels[0].hasPrefix("_") && labels[1].hasPrefix("_")
+      && knows(labels.dropFirst(2).joined(separator: "."), on: networks)
+  }
+  func isOurs(_ address: IPv4Address, on networks: [NetworkID]) -> Bool { networks.contains { subnets[$0]?.contains(address) == true } }
+}
+
+extension Array where Element: Comparable {
+  /// Where `element` is or belongs.
+  private func place(of element: Element) -> Int {
+    var (low, high) = (0, count)
+    while low < high {
+      let middle = (low + high) / 2
+      if self[middle] < element { low = middle + 1 } else { high = middle }
+    }
+    return low
+  }
+  fileprivate mutating func insertSorted(_ element: Element) {
+    let index = place(of: element)
+    if index == count || self[index] != element { insert(element, at: index) }
+  }
+  fileprivate mutating func removeSorted(_ element: Element) {
+    let index = place(of: element)
+    if index < count, self[index] == element { remove(at: index) }
   }
 }

@@ -88,7 +88,9 @@ actor Agent {
         await agent.closeLane(id)
       }
     case .sweep: sweep()
-    case .network: applyNetwork()
+    case .network(let change):
+      rooms.names.update(change.updates, removing: change.removals)
+      applyNetwork()
     case .report(let reports):
       guard let session else { break }
       Task { await session.report(reports) }
@@ -185,7 +187,6 @@ actor Agent {
         networkDirty = false
         let (networks, services, endpoints, sequence) = (worker.networks, worker.services, worker.endpoints, worker.sequence)
         let number = sessions
-        rooms.names.update(Zone(services: services, endpoints: endpoints, networks: networks))
         do {
           let problems = try await rooms.network.apply(networks: networks, services: services, endpoints: endpoints)
           for problem in problems { log.warning("network: \(problem)") }

@@ -113,20 +113,20 @@ public struct Worker: Sendable {
   // MARK: - Inputs
 
   private mutating func assign(_ message: AssignmentsMessage, _ now: Timestamp, _ outputs: inout [WorkerOutput]) {
+    var removals = message.removals
     if message.complete {
-      items = [:]
+      let assigned = Set(message.updates.map(\.key))
+      removals = items.keys.filter { !assigned.contains($0) }
     } else if sequence != message.appliesTo {
       outputs.append(.resync)
       return
     }
     sequence = message.resultsIn
-    var networking = message.complete
-    for key in message.removals where items.removeValue(forKey: key) != nil { networking = networking || key.isNetworking }
-    for item in message.updates where items.updateValue(item, forKey: item.key) != item {
-      networking = networking || item.key.isNetworking
-    }
+    var change = NetworkChange()
+    for key in removals where items.removeValue(forKey: key) != nil && key.isNetworking { change.removals.append(key) }
+    for item in message.updates where items.updateValue(item, forKey: item.key) != item && item.key.isNetworking { change.updates.append(item) }
     // Names and routes first: a task must find its peers when it starts.
-    if networking { outputs.append(.network) }
+    if message.complete || !change.isEmpty { outputs.append(.network(change)) }
     outputs.append(.persist)
 
     for case .task(let task) in message.updates { adopt(task, now) }
@@ -179,7 +179,7 @@ public struct Worker: Sendable {
         items[item.key] = item
         if case .task(let task) = item, task.status.state >= .starting { begun.insert(task.id) }
       }
-      outputs.append(.network)
+      outputs.append(.network(NetworkChange(updates: message.updates.filter(\.key.isNetworking))))
     }
     for container in containers {
       guard case .task(let task)? = items[.task(container.id)] else {
@@ -374,13 +374,21 @@ public enum WorkerOutput: Hashable, Sendable {
   case remove(TaskID)
   /// Once, when the manager has named every task of this host: what is there of others was left by a crash.
   case sweep
-  /// Networks, services or endpoints changed.
-  case network
+  /// Networks, services or endpoints changed, or were told anew.
+  case network(NetworkChange)
   case report([TaskReport])
   /// Keep `assignments` on disk.
   case persist
   /// Ask the manager for the whole set.
   case resync
+}
+
+/// Which networks, services and endpoints are new or other than before, and which are gone: to be done first.
+public struct NetworkChange: Hashable, Sendable {
+  public var updates: [AssignmentItem]
+  public var removals: [AssignmentItem.Key]
+  public init(updates: [AssignmentItem] = [], removals: [AssignmentItem.Key] = []) { (self.updates, self.removals) = (updates, removals) }
+  public var isEmpty: Bool { updates.isEmpty && removals.isEmpty }
 }
 
 public struct RecoveredTask: Hashable, Sendable {

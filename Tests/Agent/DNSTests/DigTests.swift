@@ -41,7 +41,7 @@ struct DigTests {
     }
     _ = Self.text("unshare --net=\(path) ip link set lo up")
     let server = try NameServer(upstreams: ResolvConf(), log: Logger(label: "test"))
-    server.update(Zone(services: [web, many], endpoints: endpoints))
+    server.update([.service(web), .service(many)] + endpoints.map { .endpoint($0) })
     try await server.serve(TaskID(value: 1), namespace: path, client: DNSClient(networks: [network], forwards: false))
     func dig(_ arguments: String) async -> String {
       await withCheckedContinuation { continuation in

@@ -101,8 +101,8 @@ struct NameServerTests {
     let bytes = query.encoded()
     let server = Upstream(address: NameServer.address)
     let answer: [UInt8]? = try await withNetworkNamespace(path) {
-      if tcp { return server.askByTCP(bytes) }
-      let descriptor = server.connect(SOCK_DGRAM, blocking: true)
+      if tcp { return server.askByTCP(bytes, milliseconds: 2000) }
+      let descriptor = server.connect(SOCK_DGRAM, waiting: 2000)
       defer { close(descriptor) }
       send(descriptor, bytes, bytes.count, 0)
       var buffer = [UInt8](repeating: 0, count: 4096)
@@ -113,14 +113,14 @@ struct NameServerTests {
   }
 
   private let network = NetworkID(value: 1)
-  private func zone(_ addresses: [String]) -> Zone {
-    Zone(
-      services: [ServiceRecord(id: ServiceID(value: 1), name: "web", names: [network: ["web"]], mode: .dnsrr, virtualIPs: [], ports: [])],
-      endpoints: addresses.enumerated().map {
-        EndpointRecord(
-          task: TaskID(value: UInt128($0.offset)), service: ServiceID(value: 1), network: network, node: NodeID(value: 1), slot: 1,
-          address: address($0.element), underlay: address("192.168.0.1"), ready: true)
-      })
+  private func records(_ addresses: [String]) -> [AssignmentItem] {
+    [.service(ServiceRecord(id: ServiceID(value: 1), name: "web", names: [network: ["web"]], mode: .dnsrr, virtualIPs: [], ports: []))]
+      + addresses.enumerated().map {
+        .endpoint(
+          EndpointRecord(
+            task: TaskID(value: UInt128($0.offset)), service: ServiceID(value: 1), network: network, node: NodeID(value: 1), slot: 1,
+            address: address($0.element), underlay: address("192.168.0.1"), ready: true))
+      }
   }
 
   @Test("answers by UDP and TCP, follows the zone, forwards the rest by the way it came, and is silent after stop")
@@ -130,13 +130,13 @@ struct NameServerTests {
       let server = try NameServer(
         upstreams: ResolvConf(servers: [Upstream(address: address("127.0.0.1"), port: 1), resolver.upstream]), log: Logger(label: "test"))
       let task = TaskID(value: 7)
-      server.update(zone(["10.0.0.1"]))
+      server.update(records(["10.0.0.1"]))
       try await server.serve(task, namespace: path, client: DNSClient(networks: [network], ownNames: ["me": address("10.0.0.9")], forwards: true))
       func addresses(_ name: String, tcp: Bool = false) async throws -> [[UInt8]]? { try await ask(name, in: path, tcp: tcp)?.answers.map(\.data) }
       #expect(try await addresses("web") == [[10, 0, 0, 1]])
       #expect(try await addresses("web", tcp: true) == [[10, 0, 0, 1]])
       #expect(try await addresses("me") == [[10, 0, 0, 9]])
-      server.update(zone(["10.0.0.2", "10.0.0.3"]))
+      server.update(records(["10.0.0.2", "10.0.0.3"]))
       #expect(try await addresses("tasks.web").map(Set.init) == [[10, 0, 0, 2], [10, 0, 0, 3]])
       let nothing = try await ask("web", in: path, type: RecordType.aaaa)
       #expect(nothing?.code == .noError && nothing?.answers == [])

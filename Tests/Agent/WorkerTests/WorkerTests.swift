@@ -170,6 +170,25 @@ struct WorkerTests {
     #expect(!again.contains { if case .prepare = $0 { true } else if case .start = $0 { true } else { false } })
   }
 
+  @Test("what changed of networks is told by record: a new session's whole set too is compared with what was known")
+  func networkChange() {
+    func endpoint(_ number: UInt64, ready: Bool = true) -> AssignmentItem {
+      .endpoint(
+        EndpointRecord(
+          task: TaskID(value: UInt128(number)), service: ServiceID(value: 1), network: NetworkID(value: 1), node: NodeID(value: 1), slot: number,
+          address: IPv4Address(UInt32(number)), underlay: IPv4Address(1), ready: ready))
+    }
+    func changes(_ outputs: [WorkerOutput]) -> [NetworkChange] { outputs.compactMap { if case .network(let change) = $0 { change } else { nil } } }
+    var world = World()
+    let first = changes(world.complete([endpoint(1), endpoint(2), endpoint(3), .task(world.task)]))
+    #expect(first == [NetworkChange(updates: [endpoint(1), endpoint(2), endpoint(3)])])
+    _ = world.worker.step(.sessionOpened, now: world.now)
+    let again = changes(world.complete([endpoint(1), endpoint(3, ready: false), .task(world.task)]))
+    #expect(again == [NetworkChange(updates: [endpoint(3, ready: false)], removals: [endpoint(2).key])])
+    #expect(changes(world.change([endpoint(1), .revision(world.revision)])) == [])
+    #expect(changes(world.change([endpoint(1, ready: false)])) == [NetworkChange(updates: [endpoint(1, ready: false)])])
+  }
+
   @Test("after the host's restart nothing begins before the manager has spoken, and a task whose container is gone has failed")
   func reboot() {
     var world = World()
@@ -181,7 +200,7 @@ struct WorkerTests {
     _ = world.change([.task(world.task), .task(gone)])
     let kept = world.worker.assignments
     world.worker = Worker()
-    #expect(world.worker.step(.recovered(kept, []), now: world.now) == [.network])
+    #expect(world.worker.step(.recovered(kept, []), now: world.now) == [.network(NetworkChange())])
     #expect(world.worker.step(.sessionOpened, now: world.now) == [])
     let outputs = world.complete([.revision(world.revision), .task(world.task), .task(given)])
     #expect(world.worker.entries[world.task.id]?.status.state == .failed)

@@ -1,0 +1,93 @@
+import Model
+
+/// Who asks: one container.
+public struct DNSClient: Hashable, Sendable {
+  public var networks: [NetworkID]
+  /// Its own names (hostname, aliases of its own) and addresses: they answer whatever the zone says.
+  public var ownNames: [String: IPv4Address]
+  /// Names that nobody here knows are asked outside; false for containers of internal networks alone.
+  public var forwards: Bool
+  public init(networks: [NetworkID], ownNames: [String: IPv4Address] = [:], forwards: Bool) {
+    self.networks = networks
+    self.ownNames = ownNames
+    self.forwards = forwards
+  }
+}
+
+/// What to do with a query; pure.
+public enum Resolution: Equatable, Sendable {
+  case answer(Message)
+  /// Ask the host's resolvers and give their answer as it comes.
+  case forward
+  /// Not a query: say nothing (answers to answers would circle).
+  case ignore
+}
+
+extension Zone {
+  /// `turn` is any number that grows with each query: answers with several addresses start at another each time.
+  public func resolve(_ query: Message, from client: DNSClient, turn: Int) -> Resolution {
+    guard !query.isResponse else { return .ignore }
+    var response = Message(id: query.id)
+    response.isResponse = true
+    response.opcode = query.opcode
+    response.recursionDesired = query.recursionDesired
+    response.recursionAvailable = true
+    response.questions = query.questions
+    response.udpPayloadSize = query.udpPayloadSize.map { _ in 4096 }
+    func fail(_ code: Message.ResponseCode) -> Resolution {
+      response.code = code
+      return .answer(response)
+    }
+    guard query.opcode == 0 else { return fail(.notImplemented) }
+    guard query.questions.count == 1, let question = query.questions.first else { return fail(.formatError) }
+    let elsewhere: () -> Resolution = { client.forwards ? .forward : fail(.nameError) }
+    guard question.recordClass == 1 || question.recordClass == 255 else { return elsewhere() }
+
+    let key = question.name.key
+    if let address = Self.reverseAddress(key) {
+      guard let name = name(of: address, on: client.networks), let target = Name(name) else {
+        return isOurs(address, on: client.networks) ? fail(.nameError) : elsewhere()
+      }
+      response.authoritative = true
+      if question.type == RecordType.ptr || question.type == RecordType.any {
+        response.answers = [.init(name: question.name, type: RecordType.ptr, ttl: Self.ttl, data: target.wire)]
+      }
+      return .answer(response)
+    }
+
+    if let service = service(key, on: client.networks) {
+      response.authoritative = true
+      if question.type == RecordType.srv || question.type == RecordType.any {
+        // Priority and weight 0, the port, the target uncompressed.
+        response.answers = service.targets.compactMap { Name($0) }.map { target in
+          .init(
+            name: question.name, type: RecordType.srv, ttl: Self.ttl,
+            data: [0, 0, 0, 0, UInt8(service.port >> 8), UInt8(service.port & 0xff)] + target.wire)
+        }
+      }
+      return .answer(response)
+    }
+
+    let own = client.ownNames.first { Name($0.key)?.key == key }?.value
+    guard let addresses = own.map({ [$0] }) ?? lookup(key, on: client.networks) else {
+      return isOurs(key, on: client.networks) ? fail(.nameError) : elsewhere()
+    }
+    // A name of ours: other types exist not (NODATA), and nobody outside is asked.
+    response.authoritative = true
+    if question.type == RecordType.a || question.type == RecordType.any {
+      let count = addresses.count
+      let shift = count > 0 ? abs(turn % count) : 0
+      response.answers = (0..<count).map {
+        .init(name: question.name, type: RecordType.a, ttl: Self.ttl, data: addresses[($0 + shift) % count].octets)
+      }
+    }
+    return .answer(response)
+  }
+
+  /// `4.3.2.1.in-addr.arpa` is 1.2.3.4 (RFC 1035 3.5).
+  static func reverseAddress(_ key: String) -> IPv4Address? {
+    let suffix = ".in-addr.arpa"
+    guard key.hasSuffix(suffix) else { return nil }
+    return IPv4Address(key.dropLast(suffix.count).split(separator: ".", omittingEmptySubsequences: false).reversed().joined(separator: "."))
+  }
+}
