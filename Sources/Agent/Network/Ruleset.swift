@@ -13,13 +13,13 @@ enum Ruleset {
     var table = RuleTable(
       chains: balancing.chains + [
         chain("output", "type nat hook output priority -100; policy accept;", Balancing.lookup),
-        chain("refuse", "type filter hook output priority 0; policy accept;", refusal + stale(in: world, on: networks)),
+        // One chain: each that hangs on a hook costs every packet.
+        chain(
+          "depart", "type filter hook output priority 0; policy accept;",
+          (arrival == nil ? [] : ["ct direction reply ct mark != 0 meta mark set ct mark"]) + refusal + stale(in: world, on: networks)),
       ], balancing: balancing)
     if let arrival {
-      table.chains += [
-        chain("arrive", "type filter hook prerouting priority -150; policy accept;", [arrival.marking]),
-        chain("depart", "type filter hook output priority -150; policy accept;", ["ct direction reply ct mark != 0 meta mark set ct mark"]),
-      ]
+      table.chains.append(chain("arrive", "type filter hook prerouting priority -150; policy accept;", [arrival.marking]))
       table.egress = arrival.egress
     }
     return table
@@ -38,7 +38,7 @@ enum Ruleset {
   }
 
   private static let refusal = [
-    "ip daddr @refused meta l4proto tcp reject with tcp reset", "ip daddr @refused reject with icmp type host-unreachable",
+    "ip daddr @alive accept", "ip daddr @refused meta l4proto tcp reject with tcp reset", "ip daddr @refused reject with icmp type host-unreachable",
   ]
 
   /// A published port's connection keeps its client's address, so its answer must leave through the host that the client called, which alone
@@ -47,8 +47,7 @@ enum Ruleset {
   private static func arrival(_ network: TaskNetwork, in world: NetworkWorld) -> (marking: String, egress: RuleTable.Egress)? {
     guard let ingress = world.ingress, let number = network.attachments.firstIndex(where: { $0.network == ingress.id }) else { return nil }
     let hosts = (ingress.peers.map(\.address) + [ingress.nodeAddress]).sorted()
-    func hex(_ bytes: [UInt8]) -> [String] { bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) } }
-    let marks = hosts.map { "\(hex($0.mac).joined(separator: ":")) : 0x\(hex($0.octets).joined())" }.joined(separator: ", ")
+    let marks = hosts.map { "\(mac($0)) : 0x\(hex($0.octets).joined())" }.joined(separator: ", ")
     // The first six bytes of a frame: its receiver. As a number, since `ether daddr` would ask for the device it came in by; it came by none.
     let receivers = hosts.map { "0x\(hex($0.octets).joined()) : 0x\(hex($0.mac).joined())" }.joined(separator: ", ")
     return (
@@ -87,9 +86,9 @@ enum Ruleset {
     if !outward.isEmpty { postrouting.append("oifname != \"orbr*\" ip saddr \(set(outward.map { "\($0.subnet)" })) masquerade") }
 
     let stale = stale(in: world, on: Set(world.networks.map(\.id)))
-    var forward = stale
+    var forward = ["ct state untracked accept"] + stale
     if !world.networks.isEmpty {
-      // With bridge-nf-call-iptables frames inside one bridge come by here too.
+      // What the bridge forwards after it was translated comes by here too (bridge-nf-call-iptables).
       forward.append("iifname . oifname \(set(world.networks.map { "\"\(bridge($0))\" . \"\(bridge($0))\"" })) accept")
       forward.append("iifname \"orbr*\" ct status dnat accept")
       forward.append("oifname \"orbr*\" ct status dnat accept")
@@ -99,9 +98,12 @@ enum Ruleset {
       if !inside.isEmpty { forward.append("iifname \(set(inside.map { "\"\(bridge($0))\"" })) drop") }
     }
 
-    // What is inside is tracked where it is translated; the packets around it need nobody's memory.
+    // What is inside is tracked where it is translated; the packets around it need nobody's memory, nor do frames from one container to another,
+    // which bridge-nf-call-iptables (on by default) shows to these rules: their receiver is not the bridge.
     let tunnels = Set(world.networks.map { "\($0.dataPathPort)" })
     let untracked = tunnels.isEmpty ? [] : ["udp dport \(set(Array(tunnels))) notrack"]
+    let own = Set(world.networks.map { mac($0.nodeAddress) })
+    let bridged = own.isEmpty ? [] : ["ether daddr != \(set(Array(own))) notrack"]
     let members = members(world)
     let published = vmap("meta l4proto . th dport", open.map { ("\($0.port.protocol.rawValue) . \($0.port.number)", "goto \($0.port.chain)") })
     return RuleTable(
@@ -114,14 +116,15 @@ enum Ruleset {
         + [
           chain("published", "", published),
           // route_localnet lets 127.0.0.1 reach published ports; nobody else may use it to reach what listens there.
-          chain("guard", "type filter hook prerouting priority -300; policy accept;", ["iifname \"orbr*\" ip daddr 127.0.0.0/8 drop"] + untracked),
+          chain("inside", "", ["ip daddr 127.0.0.0/8 drop"] + bridged),
+          chain("guard", "type filter hook prerouting priority -300; policy accept;", ["iifname \"orbr*\" goto inside"] + untracked),
           chain("untracked", "type filter hook output priority -300; policy accept;", untracked),
           chain("prerouting", "type nat hook prerouting priority -100; policy accept;", ["fib daddr type local jump published"]),
           chain("output", "type nat hook output priority -100; policy accept;", ["fib daddr type local jump published"] + Balancing.lookup),
           chain("postrouting", "type nat hook postrouting priority 100; policy accept;", postrouting),
           chain("forward", "type filter hook forward priority 0; policy accept;", forward),
           chain("input", "type filter hook input priority 0; policy accept;", members.guarding + refuse(closed.map(\.port))),
-          chain("refuse", "type filter hook output priority 0; policy accept;", refusal + stale),
+          chain("refuse", "type filter hook output priority 0; policy accept;", ["ct state untracked accept"] + refusal + stale),
         ], balancing: balancing)
   }
 
@@ -191,6 +194,9 @@ enum Ruleset {
     RuleTable.Chain(name: name, hook: hook, rules: rules)
   }
   private static func set(_ items: [String]) -> String { "{ \(items.sorted().joined(separator: ", ")) }" }
+  private static func hex(_ bytes: [UInt8]) -> [String] { bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) } }
+  /// As nft writes a link address.
+  private static func mac(_ address: IPv4Address) -> String { hex(address.mac).joined(separator: ":") }
   private static func vmap(_ key: String, _ items: [(String, String)]) -> [String] {
     items.isEmpty ? [] : ["\(key) vmap { \(items.map { "\($0.0) : \($0.1)" }.joined(separator: ", ")) }"]
   }
