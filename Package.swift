@@ -201,7 +201,8 @@ let benchmarks: [Target] = [
   .executableTarget(
     name: "consensus-bench",
     dependencies: [
-      "Model", "Surroundings", "Raft", "Store", "Wire", "Consensus", "Scheduler", "Orchestrator", "Identity", "Transport", log, protobuf,
+      "Model", "Surroundings", "Raft", "Store", "Wire", "Consensus", "Scheduler", "Orchestrator", "Dispatcher", "Identity", "Transport", log,
+      protobuf,
     ] + nio, path: "Benchmarks/consensus/Sources", swiftSettings: strict),
   .executableTarget(
     name: "network-bench", dependencies: ["Model", "AgentNetwork", "DNS", log], path: "Benchmarks/network/Sources", swiftSettings: strict),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """orch's consensus and store beside etcd, on one disk, both with real fsync; then orch's store, state and scheduler alone.
 
-usage: run.py PROGRAMS_DIR [--turns 5] [--seconds 5] [--tasks 1000000] [--only etcd,store,state,placement]
+usage: run.py PROGRAMS_DIR [--turns 5] [--seconds 5] [--tasks 1000000] [--only etcd,store,state,placement,dispatch]
 
 Needs Debian's etcd-server, libssl-dev and gcc (run.sh installs them). Everything is in one folder below --folder (default: the current
 one, which must be on the disk to be measured) and is removed at the end. etcd runs with its defaults; `turns` alternate the two systems,
@@ -194,7 +194,7 @@ def main():
     parser.add_argument("--tasks", type=int, default=1_000_000)
     parser.add_argument("--clients", type=lambda text: [int(word) for word in text.split(",")], default=list(CLIENTS))
     parser.add_argument("--operations", type=lambda text: text.split(","), default=["write", "read"], help="of write,read")
-    parser.add_argument("--only", default="etcd,store,state,placement")
+    parser.add_argument("--only", default="etcd,store,state,placement,dispatch")
     parser.add_argument("--members", type=lambda text: [int(word) for word in text.split(",")], default=[1, 3])
     parser.add_argument("--folder", default=".")
     arguments = parser.parse_args()
@@ -223,6 +223,10 @@ def main():
     if "placement" in parts:
         print(table)
         alone(arguments, root, "placement", "10000", str(arguments.tasks))
+        print()
+    if "dispatch" in parts:
+        print(table)
+        alone(arguments, root, "dispatch", "1000")
         print()
     print(f"load {load():.1f} at the end")
 

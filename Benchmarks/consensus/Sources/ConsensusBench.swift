@@ -9,6 +9,7 @@ import Glibc
       snapshot FOLDER              a snapshot of it while a client writes
       store FOLDER                 the log's append rate and the state's apply rate, by batch
       placement NODES TASKS        the scheduler and the reconciler alone
+      dispatch NODES               what the leader does to tell NODES hosts of a changed endpoint
       identities FOLDER MEMBERS    certificates for members and clients
       member FOLDER NUMBER MEMBERS one of MEMBERS managers on loopback, until it is killed
     """
@@ -22,6 +23,7 @@ import Glibc
     case ("snapshot", 2): try await StateBench.snapshot(arguments[1])
     case ("store", 2): try StoreBench.run(arguments[1])
     case ("placement", 3): PlacementBench.run(nodes: number(1), tasks: number(2))
+    case ("dispatch", 2): try DispatchBench.run(nodes: number(1))
     case ("identities", 3): try Member.identities(arguments[1], members: number(2))
     case ("member", 4): try await Member.run(arguments[1], number: number(2), members: number(3))
     default:
