@@ -56,26 +56,10 @@ extension MainJobTests {
       .enabled(if: wrk, "needs wrk"), arguments: ["stop-first", "start-first"])
     func update(order: String) async throws {
       defer { down() }
-      try deploy(
-        """
-          web:
-            image: web:1
-            ports: ["8099:80"]
-            stop_grace_period: 5s
-            healthcheck: {test: [CMD, wget, -q, -O, /dev/null, "http://127.0.0.1/health"], interval: 10s, timeout: 8s, retries: 5, start_interval: 100ms}
-            deploy: {replicas: 10, update_config: {parallelism: 2, monitor: 100ms, order: \(order)}}
-          client:
-            image: busybox:1
-            command: [sleep, "100000"]
-            stop_grace_period: 0s
-        """)
-      let client = try #require(try cluster.running("client").first)
-      let (task, host) = (try #require(client["ID"]), try #require(client["Node"]))
-      let found = try cluster.must(cluster.orch("exec", "client.1", "nslookup", "web")).output
-      let virtual = try #require(
-        found.split(separator: "\n").last { $0.hasPrefix("Address") }?.split(separator: " ").last.map(String.init), "\(found)")
+      try deploy(Self.services(update: ", update_config: {parallelism: 2, monitor: 100ms, order: \(order)}"))
+      let client = try client()
       for round in 1...(Self.strict ?? 3) {
-        let failures = try await load(around: round, host: host, task: task, virtual: virtual)
+        let failures = try await load(client) { try cluster.must(cluster.orch("update", "web", "--image", "web:\(round % 2 + 1)", seconds: 120)) }
         if Self.strict == nil {
           if failures.isEmpty { break }
           print("round \(round), \(order): \(failures.joined(separator: "\n"))")
@@ -85,15 +69,61 @@ extension MainJobTests {
       }
     }
 
-    /// Updates `web` once under load at every host's port and at its virtual IP; returns reports of failed requests.
-    private func load(around round: Int, host: String, task: String, virtual: String) async throws -> [String] {
+    @Test("agents and managers are killed and come back, host by host, and no request fails", .enabled(if: wrk, "needs wrk"))
+    func killed() async throws {
+      defer {
+        for host in Self.hosts { _ = try? cluster.dev("start", host) }
+        down()
+      }
+      try deploy(Self.services(update: ""))
+      let client = try client()
+      let failures = try await load(client) {
+        for host in Self.hosts {
+          for part in ["--agent", "--manager"] {
+            try cluster.must(cluster.dev("kill", host, part))
+            try cluster.must(cluster.dev("start", host))
+          }
+          try await eventually("every node is ready", seconds: 45) {
+            let nodes = try cluster.orch("nodes", "--format", "json").rows
+            return (nodes.count == 3 && nodes.allSatisfy { $0["Status"] == "Ready" }, "\(nodes)")
+          }
+        }
+      }
+      #expect(failures.isEmpty, "\(failures.joined(separator: "\n"))")
+    }
+
+    private static func services(update: String) -> String {
+      """
+        web:
+          image: web:1
+          ports: ["8099:80"]
+          stop_grace_period: 5s
+          healthcheck: {test: [CMD, wget, -q, -O, /dev/null, "http://127.0.0.1/health"], interval: 10s, timeout: 8s, retries: 5, start_interval: 100ms}
+          deploy: {replicas: 10\(update)}
+        client:
+          image: busybox:1
+          command: [sleep, "100000"]
+          stop_grace_period: 0s
+      """
+    }
+
+    /// A task beside the tasks of `web`, and the virtual IP that it calls.
+    private func client() throws -> (task: String, host: String, virtual: String) {
+      let client = try #require(try cluster.running("client").first)
+      let found = try cluster.must(cluster.orch("exec", "client.1", "nslookup", "web")).output
+      let virtual = found.split(separator: "\n").last { $0.hasPrefix("Address") }?.split(separator: " ").last.map(String.init)
+      return (try #require(client["ID"]), try #require(client["Node"]), try #require(virtual, "\(found)"))
+    }
+
+    /// Does something under load at every host's port of `web` and at its virtual IP; returns reports of failed requests.
+    private func load(_ client: (task: String, host: String, virtual: String), around body: () async throws -> Void) async throws -> [String] {
       var loads: [Load] = []
       defer { for load in loads { load.stop() } }
       for (number, host) in Self.hosts.enumerated() {
         loads.append(try Load(cluster, on: host, "wrk", "http://192.168.77.\(number + 1):8099/"))
       }
-      loads.append(try Load(cluster, on: host, "nsenter --net=/run/orch/agent/netns/\(task) wrk", "http://\(virtual)/"))
-      try cluster.must(cluster.orch("update", "web", "--image", "web:\(round % 2 + 1)", seconds: 120))
+      loads.append(try Load(cluster, on: client.host, "nsenter --net=/run/orch/agent/netns/\(client.task) wrk", "http://\(client.virtual)/"))
+      try await body()
       var failures: [String] = []
       for load in loads {
         load.stop()
