@@ -334,7 +334,7 @@ let isRoot = geteuid() == 0
   @Test("a new runtime object finds what runs and what ended meanwhile, with complete logs")
   func recover() async throws {
     let world = try World()
-    var config = world.shell("running", "for i in $(seq 1 200); do echo line $i; sleep 0.005; done; exit 4")
+    var config = world.shell("running", "trap end=1 TERM; for i in $(seq 1 200); do echo line $i; done; until [ $end ]; do sleep 0.05; done; exit 4")
     config.labels = ["task": "a b\nc"]
     let before = try await ContainerRuntime(configuration: world.configuration).start(config)
     _ = try await ContainerRuntime(configuration: world.configuration).start(world.shell("ended", "exit 9"))
@@ -354,6 +354,8 @@ let isRoot = geteuid() == 0
     #expect(running.pid == before.pid && running.startTime == before.startTime)
     var lines = 0
     for try await line in world.runtime.logs("running", LogOptions(follow: true)) {
+      // It is ready to be told.
+      if lines == 0 { kill(running.pid, SIGTERM) }
       lines += 1
       #expect(String(decoding: line.bytes, as: UTF8.self) == "line \(lines)\n")
     }
