@@ -5,21 +5,29 @@ import LinuxSystem
 import OCI
 
 extension BundlePlan {
-  static func mounts(_ config: Config, cgroup: Cgroup?, _ plan: inout PlanWriter) throws(BundleError) {
+  /// `fromOutside`: into a container that runs, whose own view has not the sources.
+  static func mounts(_ config: Config, cgroup: Cgroup?, fromOutside: Bool = false, _ plan: inout PlanWriter) throws(BundleError) {
     for (index, mount) in (config.mounts ?? []).enumerated() {
-      let options: MountOptions
+      var options: MountOptions
       do throws(OCIError) { options = try MountOptions(mount.options ?? [], path: "mounts[\(index)]") } catch {
         throw BundleError("config.json", error)
       }
       let target = mount.destination.split(separator: "/").filter { $0 != "." }.joined(separator: "/")
       let type = mount.type ?? ""
+      // What is unmounted here would be unmounted where it came from.
+      if !config.hasOwnMounts { options.propagation = MountOptions.private | MountOptions.recursive }
+      if options.copiesLink, let content = try? Files.link(mount.source ?? "") {
+        plan.add(CLINUX_OP_SYMLINK, "copy the link \(mount.source ?? "") to /\(target)", [.text(content), .text(target), 1])
+        continue
+      }
       if (type == "cgroup" || type == "cgroup2"), !options.isBind {
         cgroups(target, options, cgroup, ownNamespace: config.has(.cgroup), &plan)
         continue
       }
       let maps = options.idMap != nil || mount.uidMappings?.isEmpty == false
       // A user namespace's root may not reach what only the host's may.
-      if maps || (options.isBind && !options.isRemount && config.namespace(.user).map { ($0.path ?? "").isEmpty } ?? false) {
+      let foreign = fromOutside || config.namespace(.user).map { ($0.path ?? "").isEmpty } ?? false
+      if maps || (options.isBind && !options.isRemount && foreign) {
         bind(mount, options, config, maps: maps, &plan)
         attach("bind", mount.source ?? "", target, options, tree: plan.trees, &plan)
         continue
@@ -42,7 +50,9 @@ extension BundlePlan {
       CLINUX_OP_TREE_BIND, "bind \(mount.source ?? "")",
       [
         .text(mount.source ?? ""), .number(options.flags), .number(options.cleared), .number(options.recursiveSet), .number(options.recursiveCleared),
-        .number(map?.recursive == true ? 1 : 0), .number(options.propagation),
+        .number(
+          UInt64((map?.recursive == true ? CLINUX_TREE_MAP_BELOW : 0) | (options.bindsLink ? CLINUX_TREE_SOURCE_LINK : 0))),
+        .number(options.propagation),
         .text(first(map?.uids, mount.uidMappings, config.linux?.uidMappings)),
         .text(first(map?.gids, mount.gidMappings, config.linux?.gidMappings)),
       ])
@@ -51,11 +61,14 @@ extension BundlePlan {
   private static func attach(
     _ type: String, _ source: String, _ target: String, _ options: MountOptions, tree: UInt64 = 0, _ plan: inout PlanWriter
   ) {
+    let how =
+      (options.copyUp ? CLINUX_ATTACH_COPY_UP : 0) | (options.bindsLink ? CLINUX_ATTACH_SOURCE_LINK : 0)
+      | (options.coversLink ? CLINUX_ATTACH_TARGET_LINK : 0)
     plan.add(
       CLINUX_OP_ATTACH, options.isRemount ? "remount /\(target)" : options.isBind ? "bind \(source) to /\(target)" : "mount \(type) on /\(target)",
       [
         .text(type), .text(source), .text(target), .number(options.flags), .number(options.cleared), .number(options.recursiveSet),
-        .number(options.recursiveCleared), .number(options.propagation), .text(options.data.joined(separator: ",")), .number(options.copyUp ? 1 : 0),
+        .number(options.recursiveCleared), .number(options.propagation), .text(options.data.joined(separator: ",")), .number(UInt64(how)),
         .number(tree),
       ])
   }
@@ -107,7 +120,7 @@ extension BundlePlan {
         let (hostUID, hostGID) = (
           try host(uid, config.linux?.uidMappings, "user", path), try host(gid, config.linux?.gidMappings, "group", path)
         )
-        plan.add(CLINUX_OP_TREE_NODE, "make device \(path)", numbers + [.number(UInt64(hostUID)), .number(UInt64(hostGID))])
+        plan.add(CLINUX_OP_TREE_NODE, "make device \(path)", numbers + [.number(UInt64(hostUID)), .number(UInt64(hostGID)), .text(path)])
         tree = plan.trees
       }
       plan.add(CLINUX_OP_NODE, "make device \(path)", [.text(path)] + numbers + owner + [.number(tree)])
@@ -132,7 +145,7 @@ extension BundlePlan {
       ("/proc/self/fd", "dev/fd"), ("/proc/self/fd/0", "dev/stdin"), ("/proc/self/fd/1", "dev/stdout"), ("/proc/self/fd/2", "dev/stderr"),
       ("pts/ptmx", "dev/ptmx"), ("/proc/kcore", "dev/core"),
     ] {
-      plan.add(CLINUX_OP_SYMLINK, "link /\(path)", [.text(content), .text(path)])
+      plan.add(CLINUX_OP_SYMLINK, "link /\(path)", [.text(content), .text(path), 0])
     }
   }
 }

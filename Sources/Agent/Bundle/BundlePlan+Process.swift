@@ -50,6 +50,12 @@ extension BundlePlan {
     }
     let (args, env) = (process.args ?? [], process.env ?? [])
     let path = env.last { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? ""
+    guard !args.isEmpty else {
+      // No process is configured: it waits for what never comes.
+      plan.add(CLINUX_OP_WAIT, "wait for start")
+      plan.add(CLINUX_OP_END, "end")
+      return
+    }
     plan.add(CLINUX_OP_LOOKUP, programName, [.text(args.first ?? ""), .text(path)])
     if waits { plan.add(CLINUX_OP_WAIT, "wait for start") }
     for hook in hooks.startContainer ?? [] { add(hook, "startContainer", &plan) }

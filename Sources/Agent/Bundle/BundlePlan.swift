@@ -21,7 +21,7 @@ enum BundlePlan {
   }
 
   static func make(_ config: Config, rootfs: String, cgroup: Cgroup?, options: Options) throws(BundleError) -> PlanWriter {
-    guard let process = config.process else { throw BundleError("process is missing") }
+    let process = config.process ?? ConfigProcess(args: [], cwd: "/")
     let linux = config.linux ?? Linux.empty
     var plan = PlanWriter()
     namespaces(linux, &plan)
@@ -33,7 +33,9 @@ enum BundlePlan {
     listener(linux.seccomp, state, &plan)
     memoryPolicy(linux, &plan)
     let propagation = MountOptions.propagation(linux.rootfsPropagation)
-    if propagation & UInt64(CLINUX_MS_SHARED) != 0 {
+    if !config.hasOwnMounts {
+      // Others are in that namespace: nothing of theirs is changed.
+    } else if propagation & UInt64(CLINUX_MS_SHARED) != 0 {
       plan.add(CLINUX_OP_KEEP_SHARED, "share mounts with the host", [.text(rootfs)])
     } else {
       // Nothing that is mounted here may reach the host.
@@ -49,7 +51,13 @@ enum BundlePlan {
     for (name, value) in (linux.sysctl ?? [:]).sorted(by: { $0.key < $1.key }) {
       plan.add(CLINUX_OP_SYSCTL, "set sysctl \(name)", [.text(String(name.map { $0 == "." ? "/" : $0 })), .text(value)])
     }
-    if options.noPivot { plan.add(CLINUX_OP_MOVE_ROOT, "move the root") } else { plan.add(CLINUX_OP_PIVOT, "change the root") }
+    if !config.hasOwnMounts {
+      plan.add(CLINUX_OP_CHROOT, "change the root", [0])
+    } else if options.noPivot {
+      plan.add(CLINUX_OP_MOVE_ROOT, "move the root")
+    } else {
+      plan.add(CLINUX_OP_PIVOT, "change the root")
+    }
     if process.terminal == true { terminal(process, console: true, &plan) }
     if propagation != 0 { plan.add(CLINUX_OP_PROPAGATION, "set linux.rootfsPropagation", ["/", .number(propagation)]) }
     plan.add(CLINUX_OP_CWD, "chdir to working directory \(process.cwd)", [.text(process.cwd), 1])
@@ -64,14 +72,17 @@ enum BundlePlan {
 
   /// One more process in a running container: `process` is its own, the rest is the container's.
   static func makeExec(
-    _ config: Config, _ process: ConfigProcess, cgroup: Cgroup?, preserved: [Bool], _ state: State
+    _ config: Config, _ process: ConfigProcess, cgroup: Cgroup?, root: String, preserved: [Bool], _ state: State
   ) throws(BundleError) -> PlanWriter {
     let linux = config.linux ?? Linux.empty
     var plan = PlanWriter()
-    let kinds = (linux.namespaces ?? []).reduce(UInt64(0)) { $0 | $1.type.flag }
-    plan.add(CLINUX_OP_JOIN, "enter the container", [.number(kinds)])
+    enter(linux, &plan)
     join(cgroup, &plan)
     plan.add(CLINUX_OP_DETACHED, "outlive the runtime", [1])
+    if !config.hasOwnMounts {
+      plan.add(CLINUX_OP_TREE_FOLDER, "open the container's root", [.text(root)])
+      plan.add(CLINUX_OP_CHROOT, "change the root", [.number(plan.trees)])
+    }
     oomScore(process, &plan)
     listener(linux.seccomp, state, &plan)
     memoryPolicy(linux, &plan)
@@ -86,6 +97,28 @@ enum BundlePlan {
     if linux.personality?.domain == "LINUX32" { plan.add(CLINUX_OP_PERSONALITY, "set the personality", [8]) }
     try self.process(process, linux, start: Config.Hooks.empty, preserved: preserved, waits: false, config.annotations ?? [:], &plan)
     return plan
+  }
+
+  /// Adds mounts to a running container, or takes them away, the last one first.
+  static func makeMounts(_ config: Config, adding: Bool) throws(BundleError) -> PlanWriter {
+    var plan = PlanWriter()
+    enter(config.linux ?? Linux.empty, &plan)
+    plan.add(CLINUX_OP_DETACHED, "outlive the runtime", [1])
+    plan.add(CLINUX_OP_HERE, "open the root")
+    if adding {
+      try mounts(config, cgroup: nil, fromOutside: true, &plan)
+    } else {
+      for mount in (config.mounts ?? []).reversed() {
+        let target = mount.destination.split(separator: "/").filter { $0 != "." }.joined(separator: "/")
+        plan.add(CLINUX_OP_DETACH, "unmount /\(target)", [.text(target)])
+      }
+    }
+    plan.add(CLINUX_OP_END, "end")
+    return plan
+  }
+  private static func enter(_ linux: Linux, _ plan: inout PlanWriter) {
+    let kinds = (linux.namespaces ?? []).reduce(UInt64(0)) { $0 | $1.type.flag }
+    plan.add(CLINUX_OP_JOIN, "enter the container", [.number(kinds)])
   }
 
   /// As uid_map and gid_map read it (user_namespaces(7)).

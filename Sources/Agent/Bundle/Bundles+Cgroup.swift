@@ -26,11 +26,18 @@ extension Bundles {
     guard let group = try cgroup(stored) else { return nil }
     // Another root may have the same id: whoever ends one must not end the other.
     guard group.processes().isEmpty else { throw BundleError("container's cgroup /\(names.joined(separator: "/")) is not empty") }
-    do throws(SystemError) {
-      try group.create(CgroupLimits(), more: stored.controllers.filter { !["memory", "cpu", "pids"].contains($0) })
-      if stored.controllers.contains("cpuset") { try group.inheritCpuset() }
-    } catch { throw BundleError("make cgroup \(names.joined(separator: "/"))", error) }
+    do throws(BundleError) { try make(group, stored, names) } catch {
+      // In a user namespace cgroups are seldom ours; where nothing is limited, nothing is missed.
+      guard Self.isInUserNamespace, try ResourceWrites(resources, v2: group.isV2).writes.isEmpty else { throw error }
+      (stored.cgroupName, stored.cgroupParent) = (nil, nil)
+      return nil
+    }
     do throws(BundleError) {
+      if let cpu = resources.cpu, let runtime = cpu.realtimeRuntime, runtime > 0, !group.isV2 {
+        do throws(SystemError) { try group.makeRealtimeRoom(runtime, period: Int64(clamping: cpu.realtimePeriod ?? 1_000_000)) } catch {
+          throw BundleError("linux.resources.cpu.realtimeRuntime", error)
+        }
+      }
       try ResourceWrites(resources, v2: group.isV2).apply(to: group)
       do throws(SystemError) { try group.restrictDevices(DeviceRules.all(config.linux ?? Linux.empty)) } catch {
         throw BundleError("restrict devices", error)
@@ -40,6 +47,17 @@ extension Bundles {
       throw error
     }
     return group
+  }
+
+  private func make(_ group: Cgroup, _ stored: StoredBundle, _ names: [String]) throws(BundleError) {
+    do throws(SystemError) {
+      try group.create(CgroupLimits(), more: stored.controllers.filter { !["memory", "cpu", "pids"].contains($0) })
+      if stored.controllers.contains("cpuset") { try group.inheritCpuset() }
+    } catch { throw BundleError("make cgroup \(names.joined(separator: "/"))", error) }
+  }
+  /// Other than the first, which maps every id to itself (user_namespaces(7)).
+  static var isInUserNamespace: Bool {
+    (try? Files.text("/proc/self/uid_map"))?.split(whereSeparator: \.isWhitespace).map(String.init) != ["0", "0", "4294967295"]
   }
 
   func cgroup(_ stored: StoredBundle) throws(BundleError) -> Cgroup? {

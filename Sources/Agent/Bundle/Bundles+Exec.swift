@@ -33,8 +33,14 @@ extension Bundles {
     }
     do throws(OCIError) { try process.check("process") } catch { throw BundleError("exec", error) }
     guard let first = self.process(stored) else { throw BundleError("cannot exec in a stopped container") }
+    // By a descriptor of the very process, whatever becomes of its number.
+    let root: OwnedDescriptor
+    do throws(SystemError) {
+      root = try OwnedDescriptor.open("/proc/\(stored.pid)/root", Int32(CLINUX_O_PATH) | O_DIRECTORY)
+    } catch { throw BundleError("exec failed", error) }
+    if first.hasEnded { throw BundleError("cannot exec in a stopped container") }
     let plan = try BundlePlan.makeExec(
-      folder.config(), process, cgroup: cgroup(stored), preserved: options.preserved.map { $0 != nil },
+      folder.config(), process, cgroup: cgroup(stored), root: "/proc/\(getpid())/fd/\(root.rawValue)", preserved: options.preserved.map { $0 != nil },
       State(id: id, pid: 0, status: .running, bundle: stored.bundle, annotations: stored.annotations))
     let launched: Launcher.Launched
     do {

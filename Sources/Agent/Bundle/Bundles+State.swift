@@ -66,12 +66,20 @@ extension Bundles {
     if let process = process(stored) {
       try? process.send(SIGKILL)
       var entry = pollfd(fd: process.rawValue, events: Int16(POLLIN), revents: 0)
-      poll(&entry, 1, 10_000)
+      if poll(&entry, 1, 200) == 0 {
+        // Somebody froze it in a group of theirs (v1): there SIGKILL waits.
+        for pid in [stored.pid] + (group?.processes() ?? []) { CgroupHost.takeOutOfFreezer(pid) }
+        poll(&entry, 1, 10_000)
+      }
     }
     if let group {
       group.killAll()
-      do throws(SystemError) { try group.remove() } catch { throw BundleError("delete container \(id)", error) }
+      do throws(SystemError) { try group.remove() } catch {
+        // As the C library says it, which callers of crun look for.
+        throw BundleError("delete container \(id): \(error.operation) \(error.object): \(error.errno.message)")
+      }
     }
+    Self.unmountRoot(stored)
     try folder.remove()
     let state = State(id: id, pid: 0, status: .stopped, bundle: stored.bundle, annotations: stored.annotations)
     var warnings: [String] = []

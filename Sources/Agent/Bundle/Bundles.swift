@@ -55,7 +55,9 @@ public struct Bundles: Sendable {
   public func create(_ id: String, bundle: String, configFile: String = "config.json", _ options: CreateOptions) throws(BundleError) -> Created {
     try BundleFolder.checkID(id)
     guard geteuid() == 0 else {
-      throw BundleError("create container: permission denied: orch-runtime needs root; rootless containers are not supported")
+      throw BundleError(
+        "create container: permission denied: orch-runtime needs root, on the host or in a user namespace, as in: unshare --user --map-root-user --mount orch-runtime …"
+      )
     }
     let file = configFile.hasPrefix("/") ? configFile : "\(bundle)/\(configFile)"
     let document = try BundleFolder.readBytes(file)
@@ -76,6 +78,7 @@ public struct Bundles: Sendable {
     var stored = StoredBundle(
       id: id, bundle: bundle, rootfs: String(cString: rootfs), created: Self.now(), owner: "root", annotations: config.annotations,
       program: config.process?.args?.first ?? "", poststart: config.hooks?.poststart, poststop: config.hooks?.poststop)
+    if !config.has(.mount) { stored.rootMount = Self.mountID(stored.rootfs) }
     let folder = try BundleFolder.make(root: root, id)
     var group: Cgroup?
     do throws(BundleError) {
@@ -91,6 +94,7 @@ public struct Bundles: Sendable {
       if stored.pid > 0 { Glibc.kill(stored.pid, SIGKILL) }
       group?.killAll()
       if let group { try? group.remove() }
+      Self.unmountRoot(stored)
       try? folder.remove()
       throw error
     }
@@ -153,6 +157,7 @@ public struct Bundles: Sendable {
     case .creating: throw BundleError("cannot start a container that is not created yet")
     case .running, .paused: throw BundleError("cannot start an already running container")
     }
+    if stored.program.isEmpty { throw BundleError("cannot start a container without a process: config.json has no \"process\"") }
     var state = State(id: id, pid: stored.pid, status: .created, bundle: stored.bundle, annotations: stored.annotations)
     var failure: BundleError?
     do throws(SystemError) {

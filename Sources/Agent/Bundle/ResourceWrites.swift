@@ -50,7 +50,10 @@ struct ResourceWrites: Hashable, Sendable {
   private func bytes(_ value: Int64) -> String { value < 0 ? (v2 ? "max" : "-1") : "\(value)" }
 
   private mutating func memory(_ memory: Resources.Memory) throws(BundleError) {
-    if memory.kernel != nil || memory.kernelTCP != nil { throw BundleError("linux.resources.memory.kernel: the kernel has no such limit any more") }
+    // docker writes a zero where nothing is asked for.
+    if (memory.kernel ?? 0) != 0 || (memory.kernelTCP ?? 0) != 0 {
+      throw BundleError("linux.resources.memory.kernel: the kernel has no such limit any more")
+    }
     if v2 {
       if let limit = memory.limit, limit != 0 { add("memory", "memory.max", bytes(limit)) }
       if let swap = memory.swap, swap != 0 {

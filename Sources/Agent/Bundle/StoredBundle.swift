@@ -19,6 +19,8 @@ struct StoredBundle: Codable, Hashable, Sendable {
   var cgroupName: String?
   /// v1: what it is in beside the usual ones.
   var controllers: [String] = []
+  /// Of a container in the host's mount namespace: what was mounted on its root before, to tell it from what is ours.
+  var rootMount: String?
   var annotations: [String: String]?
   /// Of the configuration, so that `start` and `delete` need not read it.
   var program = ""

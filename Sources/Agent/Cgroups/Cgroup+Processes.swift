@@ -92,3 +92,13 @@ extension Cgroup {
     }
   }
 }
+
+extension CgroupHost {
+  /// v1: back to the hierarchy's root, where nobody is frozen; whatever else is in its group stays as it is. Does nothing without that hierarchy.
+  public static func takeOutOfFreezer(_ pid: Int32) {
+    guard case .v1(let hierarchies, _)? = try? detect(more: ["freezer"]).version,
+      let freezer = hierarchies.first(where: { $0.controller == "freezer" })
+    else { return }
+    try? Files.writeExisting(freezer.root + "/cgroup.procs", "\(pid)")
+  }
+}

@@ -23,7 +23,7 @@ package struct PlanWriter {
 
   package mutating func add(_ code: clinux_op, _ name: String, _ values: [Value] = []) {
     names.append(name)
-    if code == CLINUX_OP_TREE_BIND || code == CLINUX_OP_TREE_NODE { trees += 1 }
+    if code == CLINUX_OP_TREE_BIND || code == CLINUX_OP_TREE_NODE || code == CLINUX_OP_TREE_FOLDER { trees += 1 }
     append(UInt32(code.rawValue))
     let lengthAt = bytes.count
     append(UInt32(0))

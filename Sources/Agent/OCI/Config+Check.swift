@@ -6,41 +6,63 @@ extension Config {
     }
     guard let root else { throw OCIError("root", "is required") }
     if root.path.isEmpty { throw OCIError("root.path", "is empty") }
-    guard let process else { throw OCIError("process", "is required") }
-    try process.check("process")
-    for (index, mount) in (mounts ?? []).enumerated() {
-      let path = "mounts[\(index)]"
-      guard !mount.destination.isEmpty else { throw OCIError(path + ".destination", "is empty") }
-      if mount.destination.split(separator: "/").contains("..") { throw OCIError(path + ".destination", "contains \"..\"") }
-      let options = try MountOptions(mount.options ?? [], path: path)
-      if let map = options.idMap {
-        guard options.isBind, !options.isRemount else { throw OCIError(path + ".options", "idmap needs a bind mount") }
-        let own = !(mount.uidMappings ?? []).isEmpty || !map.uids.isEmpty
-        if !own, (linux?.uidMappings ?? []).isEmpty {
-          throw OCIError(path + ".uidMappings", "idmap needs mappings: there are none here nor in linux")
-        }
-      } else if mount.uidMappings != nil || mount.gidMappings != nil {
-        guard options.isBind else { throw OCIError(path + ".uidMappings", "idmapped mounts are bind mounts") }
-      }
-      guard (mount.uidMappings ?? []).isEmpty == (mount.gidMappings ?? []).isEmpty else {
-        throw OCIError(path + ".uidMappings", "and gidMappings belong together")
-      }
-      if options.isRemount { continue }
-      if options.isBind, (mount.source ?? "").isEmpty { throw OCIError(path + ".source", "is required for a bind mount") }
-      if !options.isBind, (mount.type ?? "").isEmpty { throw OCIError(path + ".type", "is required where \"bind\" is not an option") }
-    }
+    // Without one the container can be made, and `start` has nothing to execute.
+    try process?.check("process")
+    for (index, mount) in (mounts ?? []).enumerated() { try check(mount, "mounts[\(index)]") }
     try hooks?.check()
     try linux?.check()
     if hostname != nil || domainname != nil, !has(.uts) {
       throw OCIError(hostname == nil ? "domainname" : "hostname", "needs a uts namespace in linux.namespaces")
     }
-    for (name, value, key) in [("hostname", hostname, "kernel.hostname"), ("domainname", domainname, "kernel.domainname")] {
-      if let value, let other = linux?.sysctl?[key], other != value {
-        throw OCIError("linux.sysctl.\(key)", "is \"\(other)\", and \(name) \"\(value)\"")
+    if let domainname, let other = linux?.sysctl?["kernel.domainname"], other != domainname {
+      throw OCIError("linux.sysctl.kernel.domainname", "is \"\(other)\", and domainname \"\(domainname)\"")
+    }
+    try checkSharedMounts()
+  }
+
+  /// Of a container that is made, or one that runs (`mounts add`).
+  public func check(_ mount: Mount, _ path: String) throws(OCIError) {
+    guard !mount.destination.isEmpty else { throw OCIError(path + ".destination", "is empty") }
+    if mount.destination.split(separator: "/").contains("..") { throw OCIError(path + ".destination", "contains \"..\"") }
+    let options = try MountOptions(mount.options ?? [], path: path)
+    if let map = options.idMap {
+      guard options.isBind, !options.isRemount else { throw OCIError(path + ".options", "idmap needs a bind mount") }
+      let own = !(mount.uidMappings ?? []).isEmpty || !map.uids.isEmpty
+      if !own, (linux?.uidMappings ?? []).isEmpty {
+        throw OCIError(path + ".uidMappings", "idmap needs mappings: there are none here nor in linux")
+      }
+    } else if mount.uidMappings != nil || mount.gidMappings != nil {
+      guard options.isBind else { throw OCIError(path + ".uidMappings", "idmapped mounts are bind mounts") }
+    }
+    guard (mount.uidMappings ?? []).isEmpty == (mount.gidMappings ?? []).isEmpty else {
+      throw OCIError(path + ".uidMappings", "and gidMappings belong together")
+    }
+    if options.bindsLink || options.coversLink || options.copiesLink {
+      guard options.isBind, !options.isRemount else {
+        throw OCIError(path + ".options", "src-nofollow, dest-nofollow and copy-symlink are for bind mounts")
+      }
+      if options.copiesLink, options.bindsLink || options.coversLink {
+        throw OCIError(path + ".options", "copy-symlink excludes src-nofollow and dest-nofollow")
       }
     }
-    if !has(.mount) { throw OCIError("linux.namespaces", "a container without a mount namespace of its own is not supported") }
+    if options.isRemount { return }
+    if options.isBind, (mount.source ?? "").isEmpty { throw OCIError(path + ".source", "is required for a bind mount") }
+    if !options.isBind, (mount.type ?? "").isEmpty { throw OCIError(path + ".type", "is required where \"bind\" is not an option") }
   }
+
+  /// In a mount namespace that is the host's, or joined, everything that is mounted is undone with the container, or stays: never may that reach
+  /// what others mounted.
+  private func checkSharedMounts() throws(OCIError) {
+    guard !hasOwnMounts else { return }
+    let path = "linux.namespaces"
+    if let user = namespace(.user), (user.path ?? "").isEmpty { throw OCIError(path, "a new user namespace needs a new mount namespace") }
+    if !(linux?.rootfsPropagation ?? "").isEmpty { throw OCIError("linux.rootfsPropagation", "needs a new mount namespace in linux.namespaces") }
+    for (index, mount) in (mounts ?? []).enumerated() where try MountOptions(mount.options ?? [], path: "mounts[\(index)]").propagation != 0 {
+      throw OCIError("mounts[\(index)].options", "a propagation needs a new mount namespace in linux.namespaces")
+    }
+  }
+  /// Whether its mount namespace is new; else it is the host's or one that is joined.
+  public var hasOwnMounts: Bool { namespace(.mount).map { ($0.path ?? "").isEmpty } ?? false }
 
   /// Whether a namespace of this kind is listed, new or by path.
   public func has(_ kind: Linux.Namespace.Kind) -> Bool { namespace(kind) != nil }
@@ -95,9 +117,6 @@ extension Linux {
       if let path = namespace.path, !path.isEmpty, !path.hasPrefix("/") {
         throw OCIError("linux.namespaces[\(index)].path", "must be an absolute path")
       }
-      if namespace.type == .mount, namespace.path?.isEmpty == false {
-        throw OCIError("linux.namespaces[\(index)].path", "joining a mount namespace is not supported")
-      }
     }
     if (uidMappings ?? []).isEmpty != (gidMappings ?? []).isEmpty { throw OCIError("linux.uidMappings", "and gidMappings belong together") }
     if !seen.contains(.user), !(uidMappings ?? []).isEmpty { throw OCIError("linux.uidMappings", "needs a user namespace in linux.namespaces") }
@@ -121,10 +140,12 @@ extension Linux {
     }
     for name in (sysctl ?? [:]).keys.sorted() {
       let plain = String(name.map { $0 == "/" ? "." : $0 })
+      // runc and crun have it so: two names for one thing.
+      if plain == "kernel.hostname" { throw OCIError("linux.sysctl.\(name)", "is not allowed: say it with hostname") }
       let needed: Namespace.Kind? =
         plain.hasPrefix("net.")
         ? .network
-        : plain == "kernel.hostname" || plain == "kernel.domainname"
+        : plain == "kernel.domainname"
           ? .uts : plain.hasPrefix("fs.mqueue.") || Self.ipcSysctls.contains(plain) ? .ipc : nil
       guard let needed else { throw OCIError("linux.sysctl.\(name)", "is not in a separate kernel namespace") }
       if !seen.contains(needed) { throw OCIError("linux.sysctl.\(name)", "needs a \(needed.rawValue) namespace in linux.namespaces") }

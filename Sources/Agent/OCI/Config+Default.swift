@@ -32,4 +32,19 @@ extension Config {
     config.linux = linux
     return config
   }
+
+  /// What `spec --rootless` writes: a user namespace, on the host's network, without limits. As crun's without mappings: whoever makes the container is
+  /// its root, by the number that they have there.
+  public static var rootless: Config {
+    var config = standard
+    // Group 5 is not mapped.
+    config.mounts = config.mounts?.map { mount in
+      var mount = mount
+      mount.options?.removeAll { $0.hasPrefix("gid=") }
+      return mount
+    }
+    config.linux?.namespaces = [.pid, .ipc, .uts, .mount, .cgroup, .user].map { Linux.Namespace($0) }
+    config.linux?.resources = nil
+    return config
+  }
 }

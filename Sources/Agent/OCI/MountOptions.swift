@@ -12,6 +12,10 @@ public struct MountOptions: Hashable, Sendable {
   /// What the file system itself reads.
   public var data: [String] = []
   public var copyUp = false
+  /// crun's (crun.1): a symbolic link as source is itself bound, or made again in the root; one as target is itself covered.
+  public var bindsLink = false
+  public var copiesLink = false
+  public var coversLink = false
   /// Ids are mapped: with the mount's own mappings, or these, or the container's.
   public var idMap: IDMap?
   public struct IDMap: Hashable, Sendable {
@@ -27,6 +31,7 @@ public struct MountOptions: Hashable, Sendable {
   public static let remount: UInt64 = 32
   public static let bind: UInt64 = 4096
   public static let recursive: UInt64 = 16384
+  public static let `private`: UInt64 = 1 << 18
   public static let kernelRelatime: UInt64 = 1 << 21
   public static let strictatime: UInt64 = 1 << 24
 
@@ -52,7 +57,9 @@ public struct MountOptions: Hashable, Sendable {
   ]
   /// Every name that is understood.
   public static let names: [String] =
-    (Array(flagNames.keys) + Array(propagationNames.keys) + Array(recursiveNames.keys) + ["idmap", "ridmap", "tmpcopyup"]).sorted()
+    (Array(flagNames.keys) + Array(propagationNames.keys) + Array(recursiveNames.keys) + [
+      "idmap", "ridmap", "tmpcopyup", "src-nofollow", "dest-nofollow", "copy-symlink",
+    ]).sorted()
   /// Named by the specification or by runc, and not done here.
   static let refused: Set<String> = [
     "mand", "nomand", "acl", "noacl", "ratime", "rnoatime", "rrelatime", "rnorelatime", "rstrictatime",
@@ -76,6 +83,12 @@ public struct MountOptions: Hashable, Sendable {
         if known.clear { recursiveCleared |= known.attribute } else { recursiveSet |= known.attribute }
       } else if option == "tmpcopyup" {
         copyUp = true
+      } else if option == "src-nofollow" {
+        bindsLink = true
+      } else if option == "dest-nofollow" {
+        coversLink = true
+      } else if option == "copy-symlink" {
+        copiesLink = true
       } else if option == "idmap" || option == "ridmap" || option.hasPrefix("idmap=") || option.hasPrefix("ridmap=") {
         idMap = try Self.idMap(option, "\(path).options[\(index)]")
       } else if Self.refused.contains(option) {

@@ -186,7 +186,7 @@ enum Plan {
       ("/proc/self/fd", "dev/fd"), ("/proc/self/fd/0", "dev/stdin"), ("/proc/self/fd/1", "dev/stdout"), ("/proc/self/fd/2", "dev/stderr"),
       ("pts/ptmx", "dev/ptmx"), ("/proc/kcore", "dev/core"),
     ] {
-      plan.add(CLINUX_OP_SYMLINK, "link /\(path)", [.text(content), .text(path)])
+      plan.add(CLINUX_OP_SYMLINK, "link /\(path)", [.text(content), .text(path), 0])
     }
     // A mount below another comes after it, in whatever order they were given.
     let mounts = config.mounts.enumerated().sorted {

@@ -13,7 +13,7 @@ import OCI
     subcommands: named.isEmpty ? all : named)
   private static let all: [any ParsableCommand.Type] = [
     Create.self, Start.self, Run.self, Exec.self, StateCommand.self, Kill.self, Delete.self, ListCommand.self, Ps.self, Pause.self, Resume.self,
-    Update.self, Events.self, Spec.self, FeaturesCommand.self,
+    Update.self, Mounts.self, Events.self, Spec.self, FeaturesCommand.self, Checkpoint.self, Restore.self,
   ]
   /// Those whose names are among the arguments: the parser looks into the types of all that it is given, which takes longer than to parse.
   private static var named: [any ParsableCommand.Type] {
@@ -22,6 +22,16 @@ import OCI
   }
 
   @OptionGroup var globals: Globals
+
+  /// Without `--rootless VALUE` before the command, which callers of crun and runc give and nothing here depends on: `spec` has an option of that name.
+  private static var arguments: [String] {
+    let list = Array(CommandLine.arguments.dropFirst())
+    let names = Set(all.map { $0.configuration.commandName ?? "" })
+    guard let at = list.firstIndex(where: { $0 == "--rootless" || $0.hasPrefix("--rootless=") }),
+      !list[..<at].contains(where: names.contains)
+    else { return list }
+    return Array(list[..<at] + list.dropFirst(at + (list[at] == "--rootless" ? 2 : 1)))
+  }
 
   /// orch-init is where this program is.
   func bundles() -> Bundles {
@@ -34,7 +44,7 @@ import OCI
     if getenv("LISTEN_FDS") != nil || CommandLine.arguments.contains(where: { $0.hasPrefix("--preserve-fds") }) { Inherited.remember() }
     // urfave/cli, which runc uses, takes long options with one dash as well; callers are few, so they are not understood here.
     do {
-      var command = try parseAsRoot()
+      var command = try parseAsRoot(arguments)
       try command.run()
     } catch let error as BundleError {
       Log.error(error.description)
@@ -51,7 +61,6 @@ struct Globals: ParsableArguments {
   @Option(name: .customLong("cgroup-manager"), help: "cgroupfs or disabled.") var cgroupManager = "cgroupfs"
   @Flag(name: .customLong("systemd-cgroup"), help: "Not supported: refused where a container is made.") var systemdCgroup = false
   @Flag(help: "Understood for the callers that give it; there is nothing more to say.") var debug = false
-  @Option(help: "Understood for the callers that give it; containers are made by root alone.") var rootless: String?
 
   enum LogFormat: String, ExpressibleByArgument { case text, json }
 
@@ -69,11 +78,13 @@ struct Globals: ParsableArguments {
 struct Spec: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "spec", abstract: "Write a config.json that runs a shell in ./rootfs.")
   @Option(name: .shortAndLong, help: "The bundle.") var bundle = "."
+  @Flag(help: "With a user namespace whose root is the caller, and the host's network.") var rootless = false
 
   func run() throws {
     let path = bundle + "/config.json"
     if Files.exists(path) { throw BundleError("File \(path) exists. Remove it first") }
-    do throws(SystemError) { try Files.writeAtomically(path, Document.write(Config.standard, pretty: true), mode: 0o666) } catch {
+    let config = rootless ? Config.rootless : Config.standard
+    do throws(SystemError) { try Files.writeAtomically(path, Document.write(config, pretty: true), mode: 0o666) } catch {
       throw BundleError("\(error)")
     }
   }

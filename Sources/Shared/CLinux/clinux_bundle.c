@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <dirent.h>
 #include <unistd.h>
@@ -111,12 +112,30 @@ static int take_root(struct child *child, const char *target) {
   child->root = root;
   return 0;
 }
+// Where a mount goes. A link that is itself meant must be there, and in no file system of the kernel's: /proc/self, /dev/pts and the like are what
+// everybody in the container goes by (as crun has it).
+static int mount_target(struct child *child, const char *target, int folder, uint64_t how) {
+  if (!(how & CLINUX_ATTACH_TARGET_LINK)) return clinux_child_target_in_root(child, target, folder);
+  const char *name;
+  int parent = clinux_child_parent_in_root(child, target, &name);
+  if (parent < 0) return parent;
+  int fd = openat(parent, name, O_PATH | O_NOFOLLOW | O_CLOEXEC), error = errno;
+  close(parent);
+  if (fd < 0) return -error;
+  struct statfs fs;
+  if (fstatfs(fd, &fs) < 0 || fs.f_type == 0x9fa0 /* proc */ || fs.f_type == 0x62656572 /* sysfs */ || fs.f_type == 0x1cd1 /* devpts */) {
+    STEP("dest-nofollow: its target is in a file system of the kernel's");
+    close(fd);
+    return -EPERM;
+  }
+  return fd;
+}
 // What the parent made, with its options set.
-static int attach_tree(struct child *child, int tree, const char *target, uint64_t propagation) {
+static int attach_tree(struct child *child, int tree, const char *target, uint64_t propagation, uint64_t how) {
   struct stat status;
   TRY(fstat(tree, &status));
   STEP("make the target");
-  int fd = clinux_child_target_in_root(child, target, S_ISDIR(status.st_mode));
+  int fd = mount_target(child, target, S_ISDIR(status.st_mode), how);
   if (fd < 0) return fd;
   STEP("attach");
   int r = clinux_child_attach(tree, fd);
@@ -155,21 +174,22 @@ static int do_attach(struct child *child, struct cursor *p) {
   const char *type = string(p), *source = string(p), *target = string(p);
   uint64_t flags = number(p), cleared = number(p), below_set = number(p), below_cleared = number(p), propagation = number(p);
   const char *data = string(p);
-  uint64_t copy_up = number(p), tree_number = number(p);
+  uint64_t how = number(p), tree_number = number(p), copy_up = how & CLINUX_ATTACH_COPY_UP;
   if (p->bad || tree_number > CLINUX_TREES) return -EBADMSG;
   int recursive = (flags & MS_REC) != 0, fd;
   if (flags & MS_REMOUNT) return do_remount(child, target, flags, data);
-  if (tree_number) return attach_tree(child, child->trees[tree_number - 1], target, propagation);
+  if (tree_number) return attach_tree(child, child->trees[tree_number - 1], target, propagation, how);
   if (flags & MS_BIND) {
     struct stat status;
     STEP("look at the source");
-    TRY(stat(source, &status));
+    int link = how & CLINUX_ATTACH_SOURCE_LINK ? AT_SYMLINK_NOFOLLOW : 0;
+    TRY(fstatat(AT_FDCWD, source, &status, link));
     STEP("make the target");
-    fd = clinux_child_target_in_root(child, target, S_ISDIR(status.st_mode));
+    fd = mount_target(child, target, S_ISDIR(status.st_mode), how);
     if (fd < 0) return fd;
     STEP("clone the source");
     int tree;
-    TRY(tree = open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | (recursive ? AT_RECURSIVE : 0)));
+    TRY(tree = open_tree(AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | link | (recursive ? AT_RECURSIVE : 0)));
     STEP("set the options");
     TRYR(clinux_set_attributes(tree, clinux_attributes(flags), clinux_attributes(cleared), 0, 0));
     TRYR(clinux_set_attributes(tree, below_set, below_cleared, 0, 1));
@@ -184,10 +204,12 @@ static int do_attach(struct child *child, struct cursor *p) {
   }
   STEP("make the target");
   static char with_mode[4200];
+  int was_there = 0;
   if (!strcmp(type, "tmpfs") && !strstr(data, "mode=")) {
     // It has the mode of what it covers, as with runc and crun; the file system's own where there was nothing.
     struct stat covered;
     int below = clinux_openat2(child->root, *target ? target : ".", O_PATH | O_DIRECTORY | O_CLOEXEC, 0, in_root);
+    was_there = below >= 0;
     if (below >= 0 && fstat(below, &covered) == 0 && strlen(data) < 4096) {
       char digits[24], *end = stpcpy(with_mode, data);
       int k = 23;
@@ -228,7 +250,7 @@ static int do_attach(struct child *child, struct cursor *p) {
   if (copy_up) {
     STEP("copy up");
     TRYR(copy_tree(under, fd, 0));
-    if (!strstr(data, "mode=")) TRY(fchmod(fd, status.st_mode & 07777));
+    if (was_there && !strstr(data, "mode=")) TRY(fchmod(fd, status.st_mode & 07777));
     close(under);
     if (flags & MS_RDONLY) TRYR(clinux_set_attributes(fd, MOUNT_ATTR_RDONLY, 0, 0, 0));
   }
@@ -239,12 +261,22 @@ static int do_attach(struct child *child, struct cursor *p) {
   return 0;
 }
 
+static int bind_host_node(struct child *child, const char *path, uint64_t mode, dev_t device) {
+  STEP("make it, or bind the host's");
+  int source = clinux_host_node(path, mode, device);
+  if (source < 0) return source;
+  int target = clinux_child_target_in_root(child, path, 0);
+  int r = target < 0 ? target : clinux_child_bind_onto(child, source, NULL, target, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
+  close(source);
+  if (target >= 0) close(target);
+  return r;
+}
 // By the folder's descriptor: a /dev that is a symbolic link leads nowhere but inside the root.
 static int do_node(struct child *child, struct cursor *p) {
   const char *path = string(p), *name;
   uint64_t mode = number(p), major_number = number(p), minor_number = number(p), uid = number(p), gid = number(p), tree = number(p);
   if (p->bad || tree > CLINUX_TREES) return -EBADMSG;
-  if (tree) return attach_tree(child, child->trees[tree - 1], path, 0);
+  if (tree) return attach_tree(child, child->trees[tree - 1], path, 0, 0);
   dev_t device = S_ISFIFO(mode) ? 0 : makedev((unsigned)major_number, (unsigned)minor_number);
   int parent = clinux_child_parent_in_root(child, path, &name);
   if (parent < 0) return parent;
@@ -256,7 +288,36 @@ static int do_node(struct child *child, struct cursor *p) {
     if (fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && (status.st_mode & S_IFMT) == (mode & S_IFMT) && status.st_rdev == device) r = 0;
     else STEP("another file is in its place");
   }
+  if (r == -EPERM && !S_ISFIFO(mode)) {
+    close(parent);
+    return bind_host_node(child, path, mode, device);
+  }
   if (r == 0 && fchownat(parent, name, (uid_t)uid, (gid_t)gid, AT_SYMLINK_NOFOLLOW) < 0) r = -errno;
+  close(parent);
+  return r;
+}
+// In a mount namespace that others are in.
+static int do_chroot(struct child *child, struct cursor *p) {
+  uint64_t tree = number(p);
+  if (p->bad || tree > CLINUX_TREES) return -EBADMSG;
+  TRY(fchdir(tree ? child->trees[tree - 1] : child->root));
+  TRY(chroot("."));
+  TRY(chdir("/"));
+  return 0;
+}
+// By the folder's descriptor and a name that is no link: the container may change its links meanwhile.
+static int do_detach(struct child *child, struct cursor *p) {
+  const char *path = string(p);
+  char folder[4096];
+  size_t n = strlen(path);
+  if (p->bad || n == 0 || n >= sizeof folder) return -EINVAL;
+  size_t slash = n;
+  while (slash && path[slash - 1] != '/') slash--;
+  memcpy(folder, path, slash);
+  folder[slash] = 0;
+  int parent = clinux_openat2(child->root, slash ? folder : ".", O_PATH | O_DIRECTORY | O_CLOEXEC, 0, in_root);
+  if (parent < 0) return parent;
+  int r = fchdir(parent) < 0 || umount2(path + slash, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
   close(parent);
   return r;
 }
@@ -500,6 +561,10 @@ int clinux_child_bundle(struct child *child, uint32_t code, struct cursor *p) {
     case CLINUX_OP_ATTACH: return do_attach(child, p);
     case CLINUX_OP_NODE: return do_node(child, p);
     case CLINUX_OP_MOVE_ROOT: return do_move_root(child);
+    case CLINUX_OP_CHROOT: return do_chroot(child, p);
+    case CLINUX_OP_HERE: TRY(child->root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC)); return 0;
+    case CLINUX_OP_DETACH: return do_detach(child, p);
+    case CLINUX_OP_END: _exit(0);
     case CLINUX_OP_DOMAINNAME: {
       const char *name = string(p);
       TRY(setdomainname(name, strlen(name)));

@@ -43,6 +43,8 @@ struct clinux_shared { pid_t pid; int listener; };
 int clinux_next(struct cursor *plan, uint32_t *code, struct cursor *payload);
 // What the parent prepares (clinux_prepare.c): every tree of the plan; fewer than there are: -errno, `step` says of what.
 int clinux_prepare(const struct clinux_plan *plan, int trees[CLINUX_TREES], const char **step);
+// Root of a user namespace from before us makes no nodes: the host's very device, where it has one of that name (as runc); -EPERM where not.
+int clinux_host_node(const char *path, uint64_t mode, uint64_t device);
 int clinux_write_maps(pid_t pid, const char *uid_map, const char *gid_map);
 // mount(2)'s flags as mount_setattr(2)'s; and the change itself.
 uint64_t clinux_attributes(uint64_t flags);

@@ -80,7 +80,7 @@ int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *lau
       case CLINUX_OP_STATE: launch->state = string(&p); launch->oom = string(&p); break;
       case CLINUX_OP_LOG: launch->log = string(&p); launch->log_size = number(&p); launch->log_files = number(&p); break;
       case CLINUX_OP_TTY: launch->tty = 1; break;
-      case CLINUX_OP_TREE_BIND: case CLINUX_OP_TREE_NODE:
+      case CLINUX_OP_TREE_BIND: case CLINUX_OP_TREE_NODE: case CLINUX_OP_TREE_FOLDER:
         if (++launch->trees > CLINUX_TREES) return -E2BIG;
         break;
       case CLINUX_OP_LISTENER: launch->listener = string(&p); break;
@@ -414,9 +414,16 @@ static int do_device(struct child *child, struct cursor *p) {
 }
 static int do_symlink(struct child *child, struct cursor *p) {
   const char *content = string(p), *path = string(p), *name;
+  uint64_t same = number(p);
+  if (p->bad) return -EBADMSG;
   int parent = clinux_child_parent_in_root(child, path, &name);
   if (parent < 0) return parent;
-  int r = symlinkat(content, parent, name) < 0 && errno != EEXIST ? -errno : 0;
+  int r = symlinkat(content, parent, name) < 0 ? -errno : 0;
+  if (r == -EEXIST) {
+    char there[4096];
+    ssize_t n = same ? readlinkat(parent, name, there, sizeof there) : 0;
+    if (!same || (n == (ssize_t)strlen(content) && !memcmp(there, content, (size_t)n))) r = 0;
+  }
   close(parent);
   return r;
 }

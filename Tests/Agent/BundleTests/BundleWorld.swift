@@ -23,7 +23,7 @@ final class BundleWorld: Sendable {
     try Files.writeAtomically(rootfs + "/bin/busybox", try Files.read("/bin/busybox"), mode: 0o755, durable: false)
     for name in [
       "sh", "true", "false", "sleep", "cat", "id", "env", "echo", "hostname", "dnsdomainname", "ls", "pwd", "kill", "mount", "grep", "touch", "mkdir",
-      "stty", "ionice", "mknod", "chmod", "stat", "readlink", "ps", "tty", "dd", "head", "ulimit", "cut",
+      "stty", "ionice", "mknod", "chmod", "stat", "readlink", "ps", "tty", "dd", "head", "ulimit", "cut", "wc",
     ] {
       symlink("busybox", rootfs + "/bin/" + name)
     }

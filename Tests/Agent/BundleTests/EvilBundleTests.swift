@@ -61,6 +61,44 @@ import Testing
     #expect(try world.call(["exec", "--cap", "CAP_CHOWN"] + look).out == wanted("0000000020000421"))
   }
 
+  @Test("paths are masked by the host's /dev/null, whatever the container's is (CVE-2025-31133)")
+  func mask() throws {
+    let world = try BundleWorld()
+    let result = try world.run("head -c 4 /dev/null | wc -c; head -c 4 /up/file | wc -c") { config in
+      config.object("linux") {
+        $0["devices"] = [["path": "/dev/null", "type": "c", "major": 1, "minor": 5]]
+        $0["maskedPaths"] = ["/up/file"]
+      }
+    }
+    #expect(result.out == "4\n0\n", "\(result.err)")
+  }
+
+  @Test("a terminal goes where the image's /dev/console leads inside of its root, and a link in place of a device is refused (CVE-2025-52565)")
+  func console() throws {
+    let world = try BundleWorld()
+    let dev = world.bundle + "/rootfs/dev"
+    try Files.makeDirectories(dev + "/pts", mode: 0o755)
+    let outside = world.folder + "/outside"
+    try Files.writeAtomically(outside, "host\n", mode: 0o644, durable: false)
+    func run(_ script: String) throws -> BundleWorld.Result {
+      try world.run(script) { config in
+        config["mounts"] = [
+          ["destination": "/proc", "type": "proc", "source": "proc"],
+          ["destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]],
+        ]
+        config.object("process") { $0["terminal"] = true }
+      }
+    }
+    symlink(outside, dev + "/console")
+    let result = try run("stat -L -c %F /dev/console; stat -c %F \(outside)")
+    #expect(result.out == "character special file\r\ncharacter special file\r\n", "\(result.out)\(result.err)")
+    for name in try Files.list(dev) where name != "pts" { unlink("\(dev)/\(name)") }
+    symlink(outside, dev + "/null")
+    let refused = try run("true")
+    #expect(refused.code == 1 && refused.err.contains("make device /dev/null: another file is in its place"), "\(refused.err)")
+    #expect(try Files.text(outside) == "host\n")
+  }
+
   @Test("a link of the image that turns to the host and back lets no mount point out (CVE-2021-30465)")
   func swapped() throws {
     let world = try BundleWorld()

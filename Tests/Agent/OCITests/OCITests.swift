@@ -69,8 +69,17 @@ private func read(_ text: String = "", _ by: String = "") throws(OCIError) -> Co
       (#""cwd": "/""#, #""cwd": "/", "ioPriority": {"class": "IOPRIO_CLASS_RT", "priority": 8}"#, "process.ioPriority.priority"),
       (
         #""linux": {"namespaces": [{"type": "mount"}"#,
-        #""hostname": "a", "linux": {"sysctl": {"kernel.hostname": "b"}, "namespaces": [{"type": "mount"}, {"type": "uts"}"#,
-        #"linux.sysctl.kernel.hostname: is "b", and hostname "a""#
+        #""domainname": "a", "linux": {"sysctl": {"kernel.domainname": "b"}, "namespaces": [{"type": "mount"}, {"type": "uts"}"#,
+        #"linux.sysctl.kernel.domainname: is "b", and domainname "a""#
+      ),
+      (
+        #""linux": {"namespaces": [{"type": "mount"}"#,
+        #""linux": {"sysctl": {"kernel.hostname": "b"}, "namespaces": [{"type": "mount"}, {"type": "uts"}"#,
+        "linux.sysctl.kernel.hostname: is not allowed: say it with hostname"
+      ),
+      (
+        #""linux": {"#, #""mounts": [{"destination": "/x", "type": "tmpfs", "options": ["src-nofollow"]}], "linux": {"#,
+        "mounts[0].options: src-nofollow, dest-nofollow and copy-symlink are for bind mounts"
       ),
       (#""cwd": "/""#, #""cwd": "/"#, "is not JSON"),
       (#""path": "rootfs""#, #""path": "/etc\u0000rootfs""#, "holds a NUL character"),

@@ -22,11 +22,12 @@ enum clinux_op {
   CLINUX_OP_ID_MAPS = 10,     // uid_map, gid_map of the new user namespace
   CLINUX_OP_TIME_OFFSETS = 11,// timens_offsets of the new time namespace
   // Made by the parent, which may what a user namespace may not; the child takes them by their number, from 1 in this order.
-  CLINUX_OP_TREE_BIND = 12,   // source, mount flags, flags taken away, recursive attributes set, cleared, 1: map ids below, too, propagation, uid_map, gid_map ("": as they are)
-  CLINUX_OP_TREE_NODE = 13,   // mode, major, minor, uid, gid: a device node on a file system of its own
+  CLINUX_OP_TREE_BIND = 12,   // source, mount flags, flags taken away, recursive attributes set, cleared, CLINUX_TREE_*, propagation, uid_map, gid_map ("": as they are)
+  CLINUX_OP_TREE_NODE = 13,   // mode, major, minor, uid, gid, path: a device node on a file system of its own; where that may not be made the host's at that path
   CLINUX_OP_LISTENER = 14,    // Unix socket that is sent the next SECCOMP's notifications, two texts: the message, with the pid in their place
   CLINUX_OP_FIRST_CPUS = 15,  // mask: before the cgroups are joined
   CLINUX_OP_LISTEN = 16,      // seconds: stdin stays open; descriptor 5 listens for who attaches, whom output awaits so long
+  CLINUX_OP_TREE_FOLDER = 17, // path: a folder as it is, for CHROOT
   // For the child, in order.
   CLINUX_OP_PRIVATE = 20,     // no mount leaves this mount namespace
   CLINUX_OP_OVERLAY = 21,     // target, upper, work, count, lower... (top first)
@@ -35,7 +36,7 @@ enum clinux_op {
   CLINUX_OP_MOUNT = 24,       // type, target, mount flags, data, 1: target must be a plain folder
   CLINUX_OP_BIND = 25,        // source, target, flags (CLINUX_BIND_*)
   CLINUX_OP_DEVICE = 26,      // name: the host's /dev/name, checked, bound to /dev/name
-  CLINUX_OP_SYMLINK = 27,     // content, path
+  CLINUX_OP_SYMLINK = 27,     // content, path, 1: what is there already must be the same
   CLINUX_OP_MASK = 28,        // path
   CLINUX_OP_READONLY = 29,    // path
   CLINUX_OP_SYSCTL = 30,      // path below /proc/sys, value
@@ -57,7 +58,7 @@ enum clinux_op {
   CLINUX_OP_UNMOUNT = 46,     // path: detach what this plan mounted, and remove the folder
   // Of OCI bundles.
   CLINUX_OP_PROPAGATION = 50, // path, MS_SHARED and so on with MS_REC
-  CLINUX_OP_ATTACH = 51,      // type, source, target, mount flags, flags taken away, recursive attributes set, cleared, propagation, data, 1: copy up, number of a tree (0: none)
+  CLINUX_OP_ATTACH = 51,      // type, source, target, mount flags, flags taken away, recursive attributes set, cleared, propagation, data, CLINUX_ATTACH_*, number of a tree (0: none)
   CLINUX_OP_NODE = 52,        // path, type and mode, major, minor, uid, gid, number of a tree (0: none)
   CLINUX_OP_MOVE_ROOT = 53,   // the root becomes / without pivot_root
   CLINUX_OP_DOMAINNAME = 54,  // name
@@ -75,9 +76,16 @@ enum clinux_op {
   CLINUX_OP_LABEL = 67,       // file below /proc/thread-self/attr, text
   CLINUX_OP_KEEP_SHARED = 68, // root: mounts go on being shared with the host, but the root's own
   CLINUX_OP_HOME = 69,        // uid: whose home is looked up
+  CLINUX_OP_CHROOT = 70,      // number of a tree (0: none): it becomes /, else the root does; other processes keep theirs
+  CLINUX_OP_HERE = 71,        // / is the root of what follows
+  CLINUX_OP_DETACH = 72,      // path in the root: unmount it, and what is mounted below
+  CLINUX_OP_END = 73,         // nothing is executed: exit with 0
   CLINUX_OP_WAIT = 62,        // report READY; a connection to the socket that is descriptor 5 starts
 };
 enum { CLINUX_BIND_READONLY = 1, CLINUX_BIND_RECURSIVE = 2, CLINUX_BIND_DEVICES = 4 };
+// A link as source or target is itself meant, not what it leads to.
+enum { CLINUX_ATTACH_COPY_UP = 1, CLINUX_ATTACH_SOURCE_LINK = 2, CLINUX_ATTACH_TARGET_LINK = 4 };
+enum { CLINUX_TREE_MAP_BELOW = 1, CLINUX_TREE_SOURCE_LINK = 2 };
 
 // What the child or its parent says over the report socket: one record, fixed size.
 struct clinux_report {
