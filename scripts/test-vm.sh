@@ -3,7 +3,8 @@
 # For hosts that have v1, or a kernel that Debian has not. Needs no KVM: ORCH_VM_ACCEL=kvm uses it where it works.
 # The machine sees this host's files read-only (9p) below an overlay in its memory, so it runs what `make test-vm`
 # built (the test bundle, orch-init and orch-runtime) in ORCH_SCRATCH (default .build). Nothing of this host is changed; the kernel and the ramdisk stay in ORCH_SCRATCH/vm.
-# Also: ORCH_VM_MEMORY (MiB, 2048), ORCH_VM_SECONDS (1800).
+# Also: ORCH_VM_MEMORY (MiB, 2048), ORCH_VM_SECONDS (1800). ORCH_VM_COMMAND: run that instead of the tests, as in
+# ORCH_VM_COMMAND="CRUN_SOURCE=FOLDER scripts/crun-tests.sh $PWD/.build/debug/orch-runtime test_update"; what is below /tmp, /run and /var/lib is not seen there.
 set -euo pipefail
 filter=${1:-RuntimeTests|CgroupsTests|BundleTests}
 cd "$(dirname "$0")/.."
@@ -77,7 +78,7 @@ export HOME=/root TMPDIR=/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin
 ip link set lo up
 cd '$repository'
 echo "test-vm: Linux \$(uname -r), \$(stat -f -c %T /sys/fs/cgroup), controllers \$(cat /sys/fs/cgroup/cgroup.controllers)"
-'$tests' --testing-library swift-testing --filter '$filter' 2>&1
+${ORCH_VM_COMMAND:-"'$tests' --testing-library swift-testing --filter '$filter'"} 2>&1
 echo "test-vm: exit \$?"
 /run/busybox poweroff -f
 INSIDE
@@ -85,12 +86,14 @@ chmod +x "$disk/init"
 (cd "$disk" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/ramdisk.gz"
 
 # no_timer_check: on a busy host an emulated timer is late, and the kernel would take it for broken.
+shown='test-vm:|✔|✘|↳|Kernel panic|rror:'
+[ -z "${ORCH_VM_COMMAND:-}" ] || shown=.
 echo "test-vm.sh: booting (emulated: a minute or two)"
 timeout "${ORCH_VM_SECONDS:-1800}" qemu-system-x86_64 -accel "${ORCH_VM_ACCEL:-tcg,thread=multi}" -cpu max -smp 2 -m "${ORCH_VM_MEMORY:-2048}" \
   -nodefaults -nographic -no-reboot -serial stdio -kernel "$kernel/vmlinuz" -initrd "$work/ramdisk.gz" \
   -append "console=ttyS0 quiet panic=-1 no_timer_check" -device virtio-rng-pci \
   -fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap -device virtio-9p-pci,fsdev=host,mount_tag=host \
-  </dev/null | tr -d '\r' | tee "$log" | grep --line-buffered -aE 'test-vm:|✔|✘|↳|Kernel panic|rror:' || true
+  </dev/null | tr -d '\r' | tee "$log" | grep --line-buffered -aE "$shown" || true
 code=$(sed -n 's/^test-vm: exit \([0-9]*\)$/\1/p' "$log")
 [ -n "$code" ] || { tail -30 "$log" >&2; echo "test-vm.sh: the machine ended without a result" >&2; exit 1; }
 exit "$code"

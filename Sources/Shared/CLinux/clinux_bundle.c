@@ -266,7 +266,8 @@ static int bind_host_node(struct child *child, const char *path, uint64_t mode, 
   int source = clinux_host_node(path, mode, device);
   if (source < 0) return source;
   int target = clinux_child_target_in_root(child, path, 0);
-  int r = target < 0 ? target : clinux_child_bind_onto(child, source, NULL, target, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
+  // Read-only: its mode and owner are the host's.
+  int r = target < 0 ? target : clinux_child_bind_onto(child, source, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0);
   close(source);
   if (target >= 0) close(target);
   return r;

@@ -121,7 +121,11 @@ static int make_node(struct cursor *p, int *folder, int number_of, const char **
     if (host < 0) return host;
     int tree = open_tree(host, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC), error = errno;
     close(host);
-    return tree < 0 ? -error : tree;
+    if (tree < 0) return -error;
+    // Its mode and owner are the host's.
+    r = clinux_set_attributes(tree, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0, 0, 0);
+    if (r < 0) close(tree);
+    return r < 0 ? r : tree;
   }
   TRYR(r);
   TRY(fchownat(*folder, name, (uid_t)uid, (gid_t)gid, AT_SYMLINK_NOFOLLOW));

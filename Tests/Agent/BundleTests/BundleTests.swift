@@ -10,7 +10,7 @@ import Testing
   func life() throws {
     let world = try BundleWorld()
     try world.specify()
-    try world.configure(["sleep", "100"]) { $0["annotations"] = ["who": "me"] }
+    try world.configure(["sleep", "1000"]) { $0["annotations"] = ["who": "me"] }
     let pidFile = world.folder + "/pid"
     #expect(try world.call(["create", "--bundle", world.bundle, "--pid-file", pidFile, "one"]).code == 0)
     var state = try world.state("one")
@@ -53,7 +53,7 @@ import Testing
     let world = try BundleWorld()
     let result = try world.run("echo out; echo err >&2; exit 7")
     #expect(result.code == 7 && result.out == "out\n" && result.err == "err\n")
-    try world.configure(["sleep", "100"]) { $0.object("linux") { $0["cgroupsPath"] = "/orch-bundle-test-\(getpid())-taken" } }
+    try world.configure(["sleep", "1000"]) { $0.object("linux") { $0["cgroupsPath"] = "/orch-bundle-test-\(getpid())-taken" } }
     #expect(try world.call(["run", "-d", "--bundle", world.bundle, "first"]).code == 0)
     let taken = try world.call(["run", "-d", "--bundle", world.bundle, "second"])
     #expect(taken.code == 1 && taken.err.contains("is not empty"), "\(taken.err)")
@@ -76,7 +76,7 @@ import Testing
   func exec() throws {
     let world = try BundleWorld()
     try world.specify()
-    try world.configure(["sleep", "100"])
+    try world.configure(["sleep", "1000"])
     #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
     #expect(try world.call(["exec", "one", "sh", "-c", "exit 3"]).code == 3)
     #expect(try world.call(["exec", "--user", "1000:1001", "one", "id"]).out.hasPrefix("uid=1000(app) gid=1001"))
@@ -132,7 +132,7 @@ import Testing
     #expect(three.code == 0, "\(three)")
     #expect(try Files.text(world.folder + "/seen").contains("creating"))
     // A poststart hook that fails is the end of the container.
-    try world.configure(["sleep", "100"]) { config in
+    try world.configure(["sleep", "1000"]) { config in
       config.object("hooks") {
         $0["poststart"] = [["path": "/bin/false"]]; $0["poststop"] = [["path": "/bin/sh", "args": ["sh", "-c", "exit 4"]]]
       }

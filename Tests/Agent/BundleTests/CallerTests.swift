@@ -30,7 +30,7 @@ import Testing
   func zeros() throws {
     let world = try BundleWorld()
     try world.specify()
-    try world.configure(["sleep", "100"])
+    try world.configure(["sleep", "1000"])
     #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
     let file = world.folder + "/resources.json"
     try Files.writeAtomically(
@@ -87,7 +87,7 @@ import Testing
   func foreignFreezer() throws {
     let world = try BundleWorld()
     try world.specify()
-    try world.configure(["sleep", "100"])
+    try world.configure(["sleep", "1000"])
     #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
     let pid = try #require(try world.state("one")["pid"] as? Int)
     let group = "/sys/fs/cgroup/freezer/orch-bundle-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"

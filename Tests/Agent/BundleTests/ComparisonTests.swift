@@ -22,7 +22,7 @@ import Testing
         lines.append("\((state["bundle"] as? String) == world.bundle) \((state["rootfs"] as? String) == world.bundle + "/rootfs")")
         lines.append((state["created"] as? String)?.hasSuffix("Z") == true ? "created" : "\(state)")
       }
-      try world.configure(["sleep", "100"]) { config in
+      try world.configure(["sleep", "1000"]) { config in
         config["ociVersion"] = "1.0.2"
         config["annotations"] = ["a": "b"]
         // runc 1.1 mounts a named hierarchy that not every host has.

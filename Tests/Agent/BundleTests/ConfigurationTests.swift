@@ -162,7 +162,7 @@ import Testing
   func namespaces() throws {
     let world = try BundleWorld()
     try world.specify()
-    try world.configure(["sleep", "100"])
+    try world.configure(["sleep", "1000"])
     #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
     let pid = try #require(try world.state("one")["pid"] as? Int)
     func own(_ kind: String, of pid: Any = "self") throws -> String { try Files.link("/proc/\(pid)/ns/\(kind)") }

@@ -16,6 +16,9 @@ import Testing
     let program = try OwnedDescriptor.open("/proc/\(pid)/exe", O_RDONLY)
     // F_GET_SEALS; SEAL, SHRINK, GROW and WRITE.
     #expect(fcntl(program.rawValue, 1034) == 15)
+    // Nor may its equal inside look into it before it has executed the program (PR_SET_DUMPABLE).
+    #expect(try world.call(["exec", "one", "cat", "/proc/1/comm"]).code == 0)
+    #expect(try world.call(["exec", "one", "readlink", "/proc/1/exe"]).out == "")
     #expect(try world.call(["delete", "-f", "one"]).code == 0)
   }
 
@@ -28,7 +31,7 @@ import Testing
       let result = try world.call(["run", "--bundle", world.bundle, "one"])
       #expect(result.code != 0 && result.out == "", "\(number): \(result.out)")
     }
-    try world.configure(["sleep", "100"])
+    try world.configure(["sleep", "1000"])
     #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
     for number in 3...12 { #expect(try world.call(["exec", "--cwd", "/proc/self/fd/\(number)", "one", "pwd"]).out == "") }
   }
@@ -50,7 +53,7 @@ import Testing
   func exec() throws {
     let world = try BundleWorld()
     try world.specify()
-    try world.configure(["sleep", "100"])
+    try world.configure(["sleep", "1000"])
     #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
     let look = ["one", "grep", "-E", "^(Cap(Inh|Eff|Bnd|Amb)|NoNewPrivs)", "/proc/self/status"]
     let own = "0000000020000420"

@@ -82,6 +82,11 @@ import Testing
         mount.merging(["options": ["rbind", "idmap"], "uidMappings": mapping(0, 1000, 2), "gidMappings": mapping(0, 1001, 2)]) { $1 })
       config.object("process") { $0["user"] = ["uid": 1000, "gid": 1001] }
     }
+    if own.err.contains("its file system and this kernel must be able to") {
+      // tmpfs before Linux 6.3: an error that says so is all that can be had.
+      #expect(own.code == 1)
+      return
+    }
     #expect(own.out == "1000:1001\n", "\(own.err)")
     var made = stat()
     #expect(stat(source + "/new", &made) == 0 && made.st_uid == 0 && made.st_gid == 0)
@@ -179,7 +184,7 @@ import Testing
   func memoryPolicy() throws {
     let world = try BundleWorld()
     try world.specify()
-    try world.configure(["sleep", "100"]) { config in
+    try world.configure(["sleep", "1000"]) { config in
       config.object("linux") { $0["memoryPolicy"] = ["mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]] }
     }
     #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
@@ -193,7 +198,7 @@ import Testing
   func affinity() throws {
     let world = try BundleWorld()
     try world.specify()
-    try world.configure(["sleep", "100"])
+    try world.configure(["sleep", "1000"])
     #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
     let file = world.folder + "/process.json"
     try Files.writeAtomically(
@@ -211,7 +216,7 @@ import Testing
   func unknownCapabilities() throws {
     let world = try BundleWorld()
     try world.specify()
-    try world.configure(["sleep", "100"]) { config in
+    try world.configure(["sleep", "1000"]) { config in
       config.object("process") { process in process.object("capabilities") { $0["bounding"] = ["CAP_UNHEARD_OF", "KILL", "CAP_CHOWN"] } }
     }
     let created = try world.call(["run", "-d", "--bundle", world.bundle, "one"])
@@ -226,7 +231,7 @@ import Testing
     let world = try BundleWorld()
     try world.specify()
     for id in ["ab1", "ab2", "other"] {
-      try world.configure(["sleep", "100"])
+      try world.configure(["sleep", "1000"])
       #expect(try world.call(["run", "-d", "--bundle", world.bundle, id]).code == 0)
     }
     #expect(try world.call(["delete", "-f", "--regex", "^ab[0-9]$"]).code == 0)

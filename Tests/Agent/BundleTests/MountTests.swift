@@ -54,7 +54,7 @@ import Testing
     try Files.makeDirectories(world.folder + "/outside", mode: 0o777)
     // Where it leads from inside there is nothing of the host.
     symlink(world.folder + "/outside", world.bundle + "/rootfs/m/out")
-    try world.configure(["sleep", "100"]) { if mapped { map(&$0) } }
+    try world.configure(["sleep", "1000"]) { if mapped { map(&$0) } }
     #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
     let list = world.folder + "/mounts.json"
     try Files.writeAtomically(
@@ -96,7 +96,7 @@ import Testing
     let volume = world.folder + "/volume"
     try Files.makeDirectories(volume, mode: 0o755)
     func specify(_ namespaces: [[String: String]]) throws {
-      try world.configure(["sleep", "100"]) { config in
+      try world.configure(["sleep", "1000"]) { config in
         config.removeValue(forKey: "hostname")
         config.append("mounts", ["destination": "/v", "source": volume, "options": ["rbind"]])
         config.object("linux") { $0["namespaces"] = namespaces }
@@ -126,7 +126,7 @@ import Testing
     #expect(lines[0] == "kept" && lines[3] == "/" && lines[4] == lines[5] && lines[6...] == ["kept", "0"], "\(host.out)\(host.err)")
 
     // That of another container: its view stays what it was.
-    try world.configure(["sleep", "100"])
+    try world.configure(["sleep", "1000"])
     #expect(try world.call(["run", "-d", "--bundle", world.bundle, "first"]).code == 0)
     let pid = try #require(try world.state("first")["pid"] as? Int)
     let holder = world.folder + "/holder"
