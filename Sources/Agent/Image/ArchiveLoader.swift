@@ -1,6 +1,7 @@
 import Glibc
 import LinuxSystem
 import Model
+import Synchronization
 
 /// Brings the images of an archive into the content store; the store's index is not its business. Blocking.
 struct ArchiveLoader {
@@ -41,6 +42,43 @@ struct ArchiveLoader {
     return loaded
   }
 
+  // MARK: - Layers
+
+  /// One thread's at a time.
+  private struct LayerJob: @unchecked Sendable {
+    var source: FileSource
+    var diffID: Digest
+    var transferred: Digest?
+  }
+
+  /// Three at once, since one is bound by its inflating; in their order. Of several that fail the first to do so is told, when all have ended.
+  private func add(_ jobs: [LayerJob]) throws -> [Packing] {
+    let progress = Mutex((next: 0, added: [Int: Packing](), error: (any Error)?.none))
+    let ended = Semaphore()
+    let threads = min(3, jobs.count)
+    for _ in 0..<threads {
+      startThread("orch-image") { [content] in
+        defer { ended.signal() }
+        while let index = progress.withLock({ progress -> Int? in
+          guard progress.error == nil, progress.next < jobs.count else { return nil }
+          progress.next += 1
+          return progress.next - 1
+        }) {
+          let job = jobs[index]
+          do {
+            let packing = try content.addLayer(job.source, diffID: job.diffID, transferred: job.transferred).packing
+            progress.withLock { $0.added[index] = packing }
+          } catch { progress.withLock { $0.error = $0.error ?? error } }
+        }
+      }
+    }
+    for _ in 0..<threads { ended.wait() }
+    return try progress.withLock { progress in
+      if let error = progress.error { throw error }
+      return jobs.indices.map { progress.added[$0]! }
+    }
+  }
+
   // MARK: - docker save
 
   private func saved(_ image: SavedImage, _ archive: some Archive) throws -> Loaded {
@@ -49,12 +87,11 @@ struct ArchiveLoader {
     guard let config = try archive.document(image.Config) else { throw missing(image.Config) }
     let diffIDs = try (decode(config, image.Config) as ConfigDocument).diffIDs(image.Config)
     guard diffIDs.count == image.Layers.count else { throw layerCount(image.Layers.count, diffIDs.count) }
-    var layers: [Descriptor] = []
-    for (name, diffID) in zip(image.Layers, diffIDs) {
+    let layers = try zip(image.Layers, diffIDs).map { name, diffID in
       guard let source = try archive.source(name) else { throw missing(name) }
-      layers.append(try content.addLayer(source, diffID: diffID).packing.descriptor)
+      return LayerJob(source: source, diffID: diffID, transferred: nil)
     }
-    return Loaded(names: names, manifest: try content.addImage(config: config, layers: layers))
+    return Loaded(names: names, manifest: try content.addImage(config: config, layers: add(layers).map(\.descriptor)))
   }
 
   // MARK: - OCI layout
@@ -91,6 +128,7 @@ struct ArchiveLoader {
     let config = try verified(configDescriptor.checkedDigest(), configDescriptor.size, archive)
     let diffIDs = try (decode(config, "config \(configDescriptor.digest)") as ConfigDocument).diffIDs("config \(configDescriptor.digest)")
     guard diffIDs.count == layers.count else { throw layerCount(layers.count, diffIDs.count) }
+    var jobs: [LayerJob] = []
     for (layer, diffID) in zip(layers, diffIDs) {
       try layer.checkIsLayer()
       let transferred = try layer.checkedDigest()
@@ -99,8 +137,9 @@ struct ArchiveLoader {
         if content.packing(diffID) != nil { continue }
         throw missing(name)
       }
-      _ = try content.addLayer(source, diffID: diffID, transferred: transferred)
+      jobs.append(LayerJob(source: source, diffID: diffID, transferred: transferred))
     }
+    _ = try add(jobs)
     try content.addBlob(config)
     return try content.addBlob(bytes)
   }
