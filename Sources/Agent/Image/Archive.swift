@@ -26,13 +26,15 @@ struct TarArchive: Archive {
   private let file: FileSource
   private var members: [String: Range<Int64>] = [:]
 
-  init(_ path: String) throws {
+  init(_ path: String, maximumMembers: Int = 100_000) throws {
     file = try FileSource(path)
     let tar = TarReader(try FileSource(path))
     var links: [(String, String)] = []
+    var entries = 0
     while let entry = try tar.next() {
       let name = Self.normalized(text(entry.name))
-      guard members.count < 100_000 else { throw ImageError(.hostile, "read", "the archive", "it has more than 100000 members") }
+      guard entries < maximumMembers else { throw ImageError(.hostile, "read", "the archive", "it has more than \(maximumMembers) members") }
+      entries += 1
       switch entry.kind {
       case .file:
         // The largest sizes, added to a position, are no number any more.

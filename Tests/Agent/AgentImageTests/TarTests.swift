@@ -79,6 +79,18 @@ import Testing
     #expect(throws: ImageError.self) { try members(huge.finished()) }
   }
 
+  @Test("an archive of more members than are looked at is refused, links and folders counted")
+  func archiveMembers() throws {
+    var tar = TarWriter()
+    for number in 0..<8 { tar.add("f\(number)", "x") }
+    tar.add("l", type: "2", link: "f0")
+    tar.folder("d")
+    let folder = Folder()
+    let path = try folder.write("a.tar", tar.finished())
+    _ = try TarArchive(path, maximumMembers: 10)
+    #expect { _ = try TarArchive(path, maximumMembers: 9) } throws: { "\($0)".contains("more than 9 members") }
+  }
+
   @Test("gzip and zstd are unpacked in any pieces, members and frames in a row too", arguments: [false, true])
   func inflates(zstandard: Bool) throws {
     let content = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 &* 7 ^ $0 >> 5) }

@@ -187,11 +187,7 @@ final class RegistryClient: Sendable {
   private func execute(_ message: HTTPClientRequest) async throws -> HTTPClientResponse {
     var message = message
     message.headers.replaceOrAdd(name: "user-agent", value: "orch")
-    // A client's certificate is for the registry alone; its authorities are for its token server and storage, too.
-    if var tls = host.tls {
-      if RegistryHost.origin(of: message.url) != host.base { (tls.certificateChain, tls.privateKey) = ([], nil) }
-      message.tlsConfiguration = tls
-    }
+    if let tls = host.tls(for: message.url) { message.tlsConfiguration = tls }
     return try await Self.client(configuration.proxies.proxy(for: message.url)).execute(message, timeout: .hours(6))
   }
 

@@ -75,6 +75,13 @@ struct RegistryHost: Sendable {
     return configuration
   }
 
+  /// A client's certificate is for the registry alone; its authorities are for its token server and storage, too.
+  func tls(for url: String) -> TLSConfiguration? {
+    guard var tls, Self.origin(of: url) != base else { return tls }
+    (tls.certificateChain, tls.privateKey) = ([], nil)
+    return tls
+  }
+
   // MARK: - URLs
 
   /// `https://host:port` of a URL in lower case; empty for anything else, such as one that names a user.

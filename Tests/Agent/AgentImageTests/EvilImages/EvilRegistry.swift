@@ -169,6 +169,27 @@ struct EvilRegistry: Sendable, CustomTestStringConvertible {
     }
   }
 
+  @Test("a client's certificate is for the registry alone, wherever it leads; its authorities go along")
+  func clientCertificate() throws {
+    let certificate = try Certificate()
+    let folder = Folder()
+    try Files.makeDirectories(folder.path + "/r.test", mode: 0o700)
+    for (name, path) in [("ca.crt", certificate.path), ("client.cert", certificate.path), ("client.key", certificate.keyPath)] {
+      try folder.write("r.test/" + name, Files.read(path))
+    }
+    var configuration = ImageStoreConfiguration()
+    configuration.certificateFolders = [folder.path]
+    let host = try #require(RegistryHost.candidates(ImageReference("r.test/web:1"), configuration).last)
+    for (url, shown) in [
+      ("https://r.test/v2/web/blobs/x", true), ("https://R.test/x", true), ("https://storage.test/x", false), ("https://r.test:8443/x", false),
+      ("https://r.test@storage.test/x", false), ("https://storage.test/r.test", false),
+    ] {
+      let tls = try #require(host.tls(for: url))
+      #expect(!tls.certificateChain.isEmpty == shown && (tls.privateKey != nil) == shown, "\(url)")
+      #expect(!tls.additionalTrustRoots.isEmpty)
+    }
+  }
+
   @Test("a redirect leaves neither TLS nor names a user")
   func redirects() throws {
     let host = try #require(RegistryHost.candidates(ImageReference("r.test/web:1"), ImageStoreConfiguration()).last)
