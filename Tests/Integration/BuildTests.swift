@@ -87,6 +87,22 @@ extension MainJobTests {
       let wrong = try build("made-bad:1", "-f", "\(app)/bad.Dockerfile")
       #expect(wrong.code == 1 && wrong.errors.contains("Dockerfile line 2: 'FOO' is no instruction"), "\(wrong)")
 
+      // A secret out of a file; what was made is found again until the cache is pruned.
+      try write("key", "1234567")
+      try write(
+        "app/secret.Dockerfile",
+        "FROM busybox:1\nRUN --mount=type=secret,id=key,required --mount=type=cache,target=/c wc -c </run/secrets/key; echo kept >>/c/f; wc -l </c/f\n"
+      )
+      func secretBuild() throws -> Outcome {
+        try cluster.must(build("made-secret:1", "-f", "\(app)/secret.Dockerfile", "--secret", "id=key,src=\(scratch.path)/key"))
+      }
+      #expect(try secretBuild().output.contains("\n7\n1\n"))
+      #expect(try secretBuild().output.contains("Using cache"))
+      try cluster.must(cluster.orch("builder", "prune"))
+      #expect(try secretBuild().output.contains("\n7\n1\n"))
+      let without = try build("made-secret:1", "--no-cache", "-f", "\(app)/secret.Dockerfile")
+      #expect(without.code == 1 && without.errors.contains("--secret id=key"), "\(without)")
+
       // Ctrl-C, at a manager that leads and at one that does not.
       try write("app/slow.Dockerfile", "FROM busybox:1\nRUN echo begun; sleep 600\n")
       for host in ["host1", "host2"] {

@@ -77,7 +77,12 @@ extension BuildRun {
     return step
   }
 
-  func unmount(_ step: StepMounts) { for name in step.leased { builder.cacheMounts.release(name) } }
+  func unmount(_ step: StepMounts) {
+    if step.leased.isEmpty { return }
+    for name in step.leased { builder.cacheMounts.release(name) }
+    // Nobody waits for it; what it cannot remove now it removes after the next step.
+    Task { [caches = builder.cacheMounts] in try? await onOwnThread("orch-build") { try caches.bound() } }
+  }
 
   private static func missing(_ targets: [String], in root: SharedDescriptor) -> [String] {
     var stubs: Set<String> = []

@@ -5,10 +5,11 @@ import LinuxSystem
 import Synchronization
 
 /// Folders of the host that builds keep between them (`RUN --mount=type=cache`), named by a digest of their ids. Losing one costs time only:
-/// beyond `foldersMax` the longest unused goes.
+/// beyond `foldersMax` and `bytesMax` the longest unused go.
 final class CacheMounts: Sendable {
   static let foldersMax = 64
   private let folder: String
+  private let bytesMax: Int64
   private struct State {
     /// Steps that have it now.
     var users: [String: Int] = [:]
@@ -17,7 +18,8 @@ final class CacheMounts: Sendable {
   }
   private let state = Mutex(State())
 
-  init(_ folder: String) { self.folder = folder }
+  /// - Parameter bytesMax: on the disk, of all folders that no step has.
+  init(_ folder: String, bytesMax: Int64 = 20 << 30) { (self.folder, self.bytesMax) = (folder, bytesMax) }
 
   /// A folder for one step; `release` it. Waits while a step has it `locked`, or for all to leave it when this one locks it.
   func take(_ mount: RunMount) async throws -> (name: String, path: String) {
@@ -82,6 +84,29 @@ final class CacheMounts: Sendable {
     // The time of its last use.
     try check(utimensat(AT_FDCWD, path, nil, 0), "set the time of", path)
     return path
+  }
+
+  /// After steps that wrote into some: until what is there fits, the longest unused go. Blocking.
+  func bound() throws {
+    var found: [(name: String, used: (Int, Int), bytes: Int64)] = []
+    for name in try Files.list(folder) {
+      var status = stat()
+      guard lstat("\(folder)/\(name)", &status) == 0 else { continue }
+      found.append((name, (status.st_mtim.tv_sec, status.st_mtim.tv_nsec), Self.size("\(folder)/\(name)")))
+    }
+    var excess = found.reduce(0) { $0 + $1.bytes } - bytesMax
+    for one in found.sorted(by: { $0.used < $1.used }) where excess > 0 {
+      // Nobody gets it while it goes.
+      let isFree = state.withLock { state in
+        guard state.users[one.name] == nil else { return false }
+        state.users[one.name] = 1
+        return state.locked.insert(one.name).inserted
+      }
+      guard isFree else { continue }
+      defer { release(one.name) }
+      try Files.removeTree("\(folder)/\(one.name)")
+      excess -= one.bytes
+    }
   }
 
   private func trim() throws {

@@ -397,6 +397,30 @@ struct BuildTests {
     #expect(world.containers.isEmpty && world.ingest.isEmpty)
   }
 
+  @Test("beyond their bytes the longest unused caches go, and never one that a step has")
+  func cacheBytes() async throws {
+    let folder = "/tmp/orch-cache-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
+    defer { try? Files.removeTree(folder) }
+    let mounts = CacheMounts(folder, bytesMax: 250_000)
+    var taken: [(name: String, path: String)] = []
+    for id in ["a", "b", "c"] {
+      guard case .run(let run) = try Dockerfile("FROM a\nRUN --mount=type=cache,id=\(id),target=/x x").stages[0].instructions[0].kind else { return }
+      let one = try await mounts.take(run.mounts[0])
+      try Files.writeAtomically(one.path + "/f", [UInt8](repeating: 65, count: 100_000), mode: 0o644)
+      utimensat(AT_FDCWD, one.path, [timespec(tv_sec: 1000 + taken.count, tv_nsec: 0), timespec(tv_sec: 1000 + taken.count, tv_nsec: 0)], 0)
+      taken.append(one)
+    }
+    func there() -> [Bool] { taken.map { Files.exists($0.path) } }
+    mounts.release(taken[1].name)
+    mounts.release(taken[2].name)
+    // The oldest is in use; with the next one gone the others fit.
+    try mounts.bound()
+    #expect(there() == [true, false, true])
+    mounts.release(taken[0].name)
+    try mounts.bound()
+    #expect(there() == [true, false, true])
+  }
+
   @Test("a locked cache is one step's at a time, a private one is another's; too many are forgotten")
   func cacheMounts() async throws {
     let folder = "/tmp/orch-cache-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
