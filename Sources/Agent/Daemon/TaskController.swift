@@ -6,6 +6,7 @@ import Foundation
 import LinuxSystem
 import Logging
 import Model
+import RegistryLogin
 import Runtime
 import Surroundings
 import Worker
@@ -119,7 +120,7 @@ actor TaskController {
   private func configure(_ order: TaskOrder, _ agent: Agent) async throws -> Prepared {
     let spec = order.container
     let template = Template(order: order, node: rooms.node)
-    let image = try await image(spec.image)
+    let image = try await image(order.spec)
     try await rooms.images.use(image, by: container)
 
     let args = (spec.command ?? image.config.entrypoint) + (spec.args ?? (spec.command == nil ? image.config.cmd : []))
@@ -163,9 +164,12 @@ actor TaskController {
     return Prepared(order: order, config: config, health: health)
   }
 
-  private func image(_ name: String) async throws -> ImageRecord {
+  /// Pulled with what came with the service, or with the host's own credentials.
+  private func image(_ spec: ServiceSpec) async throws -> ImageRecord {
+    let name = spec.taskTemplate.containerSpec.image
     if let record = try rooms.images.resolve(name) { return record }
-    return try await rooms.images.pull(name)
+    let login = try spec.registryLogin.flatMap { try RegistryCredentials(header: String(decoding: $0.data, as: UTF8.self)) }
+    return try await rooms.images.pull(name, credentials: login)
   }
 
   private func attach(_ order: TaskOrder, _ agent: Agent, _ template: Template, _ config: inout ContainerConfig) async throws {

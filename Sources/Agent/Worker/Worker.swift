@@ -45,11 +45,15 @@ public struct Worker: Sendable {
 
   // MARK: - Questions
 
-  /// Everything the manager assigned, for keeping on disk: all but secrets and configs, which it tells again. What was begun is at least
+  /// Everything the manager assigned, for keeping on disk: all but secrets, configs and registry logins, which it tells again. What was begun is at least
   /// starting there.
   public var assignments: AssignmentsMessage {
     var kept = items.values.filter { if case .file = $0 { false } else { true } }
     for position in kept.indices {
+      if case .revision(var revision) = kept[position] {
+        revision.spec.registryLogin = nil
+        kept[position] = .revision(revision)
+      }
       guard case .task(var task) = kept[position], begun.contains(task.id), task.status.state < .starting else { continue }
       task.status.state = .starting
       kept[position] = .task(task)

@@ -75,8 +75,10 @@ public struct APIClient: Sendable {
 
   /// The answer's body; an error status is thrown.
   @discardableResult
-  public func call(_ method: String, _ path: String, _ query: Query = [], _ body: [UInt8]? = nil) async throws -> [UInt8] {
-    let stream = try await open(method, path, query, body.map { .bytes(ByteBuffer(bytes: $0)) }, type: "application/json")
+  public func call(_ method: String, _ path: String, _ query: Query = [], _ body: [UInt8]? = nil, headers: [(name: String, value: String)] = [])
+    async throws -> [UInt8]
+  {
+    let stream = try await open(method, path, query, body.map { .bytes(ByteBuffer(bytes: $0)) }, type: "application/json", headers: headers)
     do {
       let buffer = try await stream.body.collect(upTo: 256 << 20)
       return Array(buffer.readableBytesView)

@@ -40,6 +40,7 @@ struct Deploy: AsyncParsableCommand {
   var name: String?
   @Flag(help: "Build the images of services that say how (build:) on one host, and bring them to all.") var build = false
   @Option(help: ArgumentHelp("With --build: on this host; the manager's own otherwise.", valueName: "host")) var buildNode: String?
+  @OptionGroup var auth: RegistryAuthOption
   @OptionGroup var waiting: WaitOptions
 
   func run() async throws {
@@ -65,10 +66,14 @@ struct Deploy: AsyncParsableCommand {
     let client = try connection.client()
     try await checkExternals(stack, client)
     if build { try await buildImages(stack, client) } else { try await checkBuilt(stack, client) }
-    let request = StackDeployRequest(
+    var request = StackDeployRequest(
       manifest: text, services: stack.services, networks: stack.networks,
       volumes: stack.volumes.map { VolumeSpec(name: $0.name, labels: $0.labels, driver: $0.driver, driverOptions: $0.driverOptions) },
       secrets: try contents(.secret, stack), configs: try contents(.config, stack))
+    if auth.withRegistryAuth {
+      request.registryLogins = [:]
+      for service in stack.services { request.registryLogins?[service.name] = try auth.header(for: service.taskTemplate.containerSpec.image) }
+    }
     let result = try await client.post("/orch/v1/stacks/\(percentEncoded(stack.name))", [], request, as: StackDeployResponse.self)
     for warning in result.warnings { Terminal.warn("warning: \(warning)") }
     if !waiting.quiet {

@@ -5,7 +5,6 @@ import Foundation
 import struct LinuxSystem.OwnedDescriptor
 import Model
 import NIOCore
-import RegistryLogin
 
 extension ImageCommand {
   struct Pull: AsyncParsableCommand {
@@ -14,13 +13,16 @@ extension ImageCommand {
     @OptionGroup var connection: Connection
     @Argument(help: "Names, such as web:1, HOST:PORT/web:1 or web@sha256:DIGEST.") var images: [String]
     @OptionGroup var place: Where
+    @Option(help: ArgumentHelp("Refuse on a host of another platform: each pulls what is made for its own.", valueName: "os/architecture"))
+    var platform: String?
     @Flag(name: .shortAndLong, help: "Print nothing but the name.") var quiet = false
     func run() async throws {
       let client = try connection.client()
       let hosts = try await place.hosts(client)
+      let wanted = platform.map { [(name: "platform", value: $0)] } ?? []
       for image in images {
         let reference = try ImageReference(image)
-        try await transfer(hosts, reference, client, quiet: quiet) { host in ("/images/create", query(host, [("fromImage", image)])) }
+        try await transfer(hosts, reference, client, quiet: quiet) { host in ("/images/create", query(host, [("fromImage", image)] + wanted)) }
         Terminal.print(reference.description)
       }
     }
@@ -126,7 +128,7 @@ extension ImageCommand {
     _ hosts: [String?], _ reference: ImageReference, _ client: APIClient, quiet: Bool,
     _ request: @escaping @Sendable (String?) -> (path: String, query: APIClient.Query)
   ) async throws {
-    let header = try login(reference.registry)
+    let header = try RegistryAuth.header(for: reference.registry).map { [(name: "X-Registry-Auth", value: $0)] } ?? []
     let display = TransferDisplay(quiet: quiet, isTerminal: Terminal.isInteractive)
     let failures = await withTaskGroup(of: String?.self) { group in
       for host in hosts {
@@ -152,13 +154,6 @@ extension ImageCommand {
     if failures.isEmpty { return }
     for failure in failures.sorted().dropLast() { Terminal.warn("orch: " + failure) }
     throw ClientError.broken(failures.sorted().last!)
-  }
-
-  /// docker's header with what this machine's config.json has for the registry. Blocks while a helper runs.
-  private static func login(_ registry: String) throws -> [(name: String, value: String)] {
-    guard let file = CredentialsFile.path(environment: Terminal.environment) else { return [] }
-    guard let found = try CredentialsFile.credentials(for: registry, in: file) else { return [] }
-    return [("X-Registry-Auth", try found.header(for: registry))]
   }
 }
 

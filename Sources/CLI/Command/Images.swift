@@ -137,10 +137,12 @@ struct ImageCommand: AsyncParsableCommand {
       ])
       for (image, hosts) in groups {
         let (repository, tag) = split(image.name)
-        let id = image.id.hasPrefix("sha256:") && !list.noTruncation ? String(image.id.dropFirst(7)) : image.id
-        table.add([repository, tag, list.short(id), image.createdAt?.description ?? "", humanSize(image.size), hosts.sorted().joined(separator: ",")])
+        table.add([
+          repository, tag, list.short(digest: image.id), image.createdAt?.description ?? "", humanSize(image.size),
+          hosts.sorted().joined(separator: ","),
+        ])
       }
-      list.show(table, ids: groups.map { list.short($0.first.id.hasPrefix("sha256:") ? String($0.first.id.dropFirst(7)) : $0.first.id) })
+      list.show(table, ids: groups.map { list.short(digest: $0.first.id) })
     }
     private func split(_ name: String) -> (String, String) {
       if name.isEmpty { return ("<none>", "<none>") }
@@ -179,13 +181,13 @@ struct ImageCommand: AsyncParsableCommand {
         .init("Comment", "COMMENT", flexible: true),
       ])
       for item in items {
-        let id = item.id.hasPrefix("sha256:") ? list.short(String(item.id.dropFirst(7))) : item.id
         table.add([
-          id, item.created == 0 ? "" : Timestamp(nanoseconds: item.created * 1_000_000_000).description, item.createdBy, humanSize(item.size),
+          list.short(digest: item.id), item.created == 0 ? "" : Timestamp(nanoseconds: item.created * 1_000_000_000).description, item.createdBy,
+          humanSize(item.size),
           item.comment,
         ])
       }
-      list.show(table, ids: items.map { $0.id.hasPrefix("sha256:") ? list.short(String($0.id.dropFirst(7))) : $0.id })
+      list.show(table, ids: items.map { list.short(digest: $0.id) })
     }
   }
 

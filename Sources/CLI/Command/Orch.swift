@@ -115,4 +115,6 @@ struct ListOptions: ParsableArguments {
   }
 
   func short(_ id: String) -> String { noTruncation ? id : String(id.prefix(12)) }
+  /// Of an image's id, as docker shows it.
+  func short(digest: String) -> String { noTruncation ? digest : short(digest.hasPrefix("sha256:") ? String(digest.dropFirst(7)) : digest) }
 }

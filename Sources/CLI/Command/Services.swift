@@ -88,6 +88,7 @@ struct Update: AsyncParsableCommand {
   @Option(help: "stop-first or start-first.") var updateOrder: String?
   @Option(help: "pause, continue or rollback.") var updateFailureAction: String?
   @Flag(help: "Replace the tasks even if nothing else changed.") var force = false
+  @OptionGroup var auth: RegistryAuthOption
   @OptionGroup var waiting: WaitOptions
 
   func run() async throws {
@@ -98,12 +99,14 @@ struct Update: AsyncParsableCommand {
       var spec = old.spec
       try change(&spec)
       do {
-        try await client.call("POST", "/services/\(old.id)/update", [("version", String(old.version.index))], JSONText.encode(spec))
+        let login = try auth.header(for: spec.taskTemplate.containerSpec.image).map { [(name: "X-Registry-Auth", value: $0)] } ?? []
+        try await client.call(
+          "POST", "/services/\(old.id)/update", [("version", String(old.version.index))], JSONText.encode(spec), headers: login)
       } catch let error as ClientError where error.description.contains("out of sequence") && attempts > 1 {
         attempts -= 1
         continue
       }
-      if !waiting.quiet { Terminal.print(spec == old.spec ? "\(spec.name): nothing to change" : "\(spec.name) updated") }
+      if !waiting.quiet { Terminal.print(spec == old.spec && !auth.withRegistryAuth ? "\(spec.name): nothing to change" : "\(spec.name) updated") }
       return try await waiting.wait(client, [old.id])
     }
   }

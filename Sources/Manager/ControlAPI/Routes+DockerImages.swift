@@ -145,6 +145,21 @@ extension ControlAPI {
     do { return try request.header("x-registry-auth").flatMap { try RegistryCredentials(header: $0) } } catch { throw APIError(400, "\(error)") }
   }
 
+  /// docker's `--platform`: OS/ARCHITECTURE[/VARIANT]. A host pulls what is made for itself and nothing else; the best variant is its own choice.
+  private func check(_ platform: String, on node: Node) throws {
+    let parts = platform.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
+    guard (2...3).contains(parts.count), !parts.contains("") else {
+      throw APIError(400, "'\(platform)' is no platform: OS/ARCHITECTURE, such as linux/amd64")
+    }
+    guard let own = node.description?.platform else { throw APIError(503, "host \(node.hostname) has not said what it is; try again") }
+    guard parts[0] == own.os, goArchitecture(parts[1]) == goArchitecture(own.architecture ?? "") else {
+      throw APIError(
+        400,
+        "host \(node.hostname) is \(own.os ?? "")/\(goArchitecture(own.architecture ?? "")) and keeps no images for \(platform): pull it on a host of that platform (orch: --node)"
+      )
+    }
+  }
+
   private func pullImage(_ request: APIRequest, _ target: Target) async throws -> APIResponse {
     guard let image = target["fromImage"], !image.isEmpty else {
       throw APIError(501, "an image is made of a tar file by POST /orch/v1/images/import (orch image import)")
@@ -154,6 +169,7 @@ extension ControlAPI {
     let reference: ImageReference
     do { reference = try ImageReference(name) } catch { throw APIError(400, "\(error)") }
     let node = try await imageHost(target)
+    if let platform = target["platform"], !platform.isEmpty { try check(platform, on: node) }
     let events = try await backend.image(.pull(name: name, try login(request)), on: node.id)
     let head = ImageMessage(status: "Pulling from \(reference.path)", id: reference.tag ?? reference.digest?.description)
     return try await messages(events, head: head, words: Self.pullWords) { digest, changed in

@@ -34,10 +34,11 @@ extension ControlAPI {
   }
 
   func createService(_ request: APIRequest) async throws -> APIResponse {
-    let spec = try await serviceSpec(request)
+    var spec = try await serviceSpec(request)
+    spec.registryLogin = try login(request.header("x-registry-auth"), instead: nil)
     try await refuseTakenPorts([spec])
     let now = Timestamp.now
-    let id = try await edit { state in
+    let id = try await edit { [spec] state in
       var generator = SystemRandomNumberGenerator()
       let created = try ServiceEdits.create(spec, state: state, now: now, generator: &generator)
       return (created.command, created.id)
@@ -59,8 +60,13 @@ extension ControlAPI {
       try await refuseTakenPorts([spec])
       let container = spec.taskTemplate.containerSpec
       warnings = try await edit(retries: 0) { state in
-        let old = state.spec(of: try state.lookUpService(name))?.taskTemplate.containerSpec
-        let warnings = container.notYet == old?.notYet ? nil : container.notYet
+        let service = try state.lookUpService(name)
+        let old = state.spec(of: service)
+        let warnings = container.notYet == old?.taskTemplate.containerSpec.notYet ? nil : container.notYet
+        var spec = spec
+        // Docker's clients say which one is to stay when they send none.
+        let kept = target["registryAuthFrom"] == "previous-spec" ? service.previous.flatMap { state.revision(service.id, $0)?.spec } : old
+        spec.registryLogin = try login(request.header("x-registry-auth"), instead: kept?.registryLogin)
         return (try ServiceEdits.update(try state.lookUpService(name).id, to: spec, version: version, state: state, now: now), warnings)
       }
     }
@@ -103,12 +109,26 @@ extension ControlAPI {
     return .json(ScaleResponse(services: items))
   }
 
+  /// What the service's hosts are to tell the registry: what the client sends (docker's X-Registry-Auth), sealed, or `old` without any. The same
+  /// as before stays the same object, so that nothing seems changed.
+  func login(_ header: String?, instead old: SealedLogin?) throws -> SealedLogin? {
+    guard let header, !header.isEmpty else { return old }
+    func credentials(_ header: String) throws -> RegistryCredentials? {
+      do { return try RegistryCredentials(header: header) } catch { throw APIError(400, "\(error)") }
+    }
+    guard let wanted = try credentials(header) else { return nil }
+    // Not the text: JSON's keys come in any order.
+    if let old, let known = try? backend.content(of: old.file), try credentials(String(decoding: known, as: UTF8.self)) == wanted { return old }
+    let id = FileID.random()
+    return SealedLogin(id: id, data: try backend.seal(Array(header.utf8), as: id))
+  }
+
   /// The body as a spec; refuses by name what orch would have to drop.
   private func serviceSpec(_ request: APIRequest) async throws -> ServiceSpec {
     let bytes = try await JSON.bytes(of: request)
     let unknown = try JSON.parse(UnsupportedSpec.self, bytes)
     if let name = unknown.found { throw APIError(501, "orch does not support \(name) in a service yet: leave it out") }
-    return try JSON.parse(ServiceSpec.self, bytes)
+    return try JSON.parse(ServiceSpec.self, bytes).withoutLogin
   }
 }
 

@@ -19,7 +19,8 @@ extension ControlAPI {
     let body = try await JSON.body(StackDeployRequest.self, of: request, limit: 4 * JSON.bodyMax)
     for network in body.networks { try refuseUnsupported(network) }
     var wanted = ServiceEdits.Deployment(
-      name: name, manifest: body.manifest, services: body.services, networks: body.networks, volumes: try body.volumes.map { try volume($0) })
+      name: name, manifest: body.manifest, services: body.services.map(\.withoutLogin), networks: body.networks,
+      volumes: try body.volumes.map { try volume($0) })
     try await refuseTakenPorts(wanted.services)
     var new: [StoredFile.Name: StoredFile] = [:]
     for (kind, specs) in [(StoredFile.Kind.secret, body.secrets ?? []), (.config, body.configs ?? [])] {
@@ -30,6 +31,10 @@ extension ControlAPI {
       wanted.files =
         try files(.secret, body.secrets ?? [], new: new, stack: name, in: state)
         + files(.config, body.configs ?? [], new: new, stack: name, in: state)
+      for (index, spec) in wanted.services.enumerated() {
+        let old = state.service(named: spec.name).flatMap { state.spec(of: $0) }
+        wanted.services[index].registryLogin = try login(body.registryLogins?[spec.name], instead: old?.registryLogin)
+      }
       var generator = SystemRandomNumberGenerator()
       let deployed = try ServiceEdits.deploy(wanted, state: state, now: now, generator: &generator)
       let before = state.stacks[name]?.revision ?? 0

@@ -112,6 +112,14 @@ final class AgentSessions: Sendable {
   private func opened(_ message: AssignmentsMessage) -> AssignmentsMessage {
     var message = message
     message.updates = message.updates.compactMap { item in
+      if case .revision(var revision) = item, let login = revision.spec.registryLogin {
+        do { revision.spec.registryLogin?.data = try vault.content(of: login.file) } catch {
+          // Its hosts' own credentials may do.
+          log.error("registry login of \(revision.spec.name): \(error)")
+          revision.spec.registryLogin = nil
+        }
+        return .revision(revision)
+      }
       guard case .file(var file) = item else { return item }
       do { file.data = try vault.content(of: file) } catch {
         log.error("\(file.kind) \(file.name) (\(file.id)): \(error)")

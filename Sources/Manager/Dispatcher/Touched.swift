@@ -17,8 +17,8 @@ struct Touched {
       case .service(let old, let new):
         let id = (new ?? old)!.id
         collect(service: id, view)
-        // Its revisions go with its row.
-        if new == nil { collect(revisionsOf: id, view) }
+        // Its revisions go with its row; the current one says what all are pulled with.
+        if new == nil || old?.current != new?.current { collect(revisionsOf: id, view) }
       case .revision(let key):
         collect(service: key.service, view)
         collect(revisionsOf: key.service, view)

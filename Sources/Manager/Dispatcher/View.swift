@@ -90,7 +90,7 @@ struct View: Sendable {
   func item(_ key: AssignmentItem.Key, for node: NodeID) -> AssignmentItem? {
     switch key {
     case .task(let id): task(id, for: node).map(AssignmentItem.task)
-    case .revision(let key): needsRevision(key, node) ? state.revisions[key].map(AssignmentItem.revision) : nil
+    case .revision(let key): needsRevision(key, node) ? revision(key).map(AssignmentItem.revision) : nil
     case .network(let id): network(id, for: node).map(AssignmentItem.network)
     case .service(let id): knowsService(id, node) ? service(id).map(AssignmentItem.service) : nil
     case .file(let id): file(id, for: node).map(AssignmentItem.file)
@@ -124,6 +124,13 @@ struct View: Sendable {
     if draining.contains(id) { task.desiredState = .running }
     if task.status.state < .running { task.status = TaskStatus(state: .assigned, timestamp: task.createdAt, message: "assigned") }
     return task
+  }
+
+  /// Tasks of an earlier revision pull with what the service was last told: a registry takes the newest password.
+  private func revision(_ key: ServiceRevision.Key) -> ServiceRevision? {
+    guard var revision = state.revisions[key] else { return nil }
+    if let spec = state.services[key.service].flatMap({ state.spec(of: $0) }) { revision.spec.registryLogin = spec.registryLogin }
+    return revision
   }
 
   private func needsRevision(_ key: ServiceRevision.Key, _ node: NodeID) -> Bool {

@@ -52,6 +52,8 @@ extension ServiceEdits {
         if let name = NetworkID(target).flatMap({ backup.networks[$0]?.name }) { spec.taskTemplate.networks![index].target = name }
       }
       for index in spec.taskTemplate.containerSpec.files.indices { spec.taskTemplate.containerSpec.files[index].id = "" }
+      // Sealed with the other cluster's key: `--with-registry-auth` gives it anew.
+      if backup.cluster?.id != state.cluster?.id { spec.registryLogin = nil }
       let old = state.service(named: service.name).flatMap { $0.pendingDelete ? nil : $0 }
       spec = try checked(spec, replacing: old, state: state, known: networks, files: files, leaving: leaving)
       let bytes = String(describing: spec).utf8.count

@@ -11,6 +11,8 @@ public struct StackDeployRequest: Codable, Hashable, Sendable {
   public var volumes: [VolumeSpec]
   public var secrets: [FileSpec]?
   public var configs: [FileSpec]?
+  /// By a service's full name, as in docker's X-Registry-Auth: what its hosts pull its image with.
+  public var registryLogins: [String: String]?
   public init(
     manifest: String, services: [ServiceSpec], networks: [NetworkSpec], volumes: [VolumeSpec], secrets: [FileSpec] = [], configs: [FileSpec] = []
   ) {
@@ -23,6 +25,7 @@ public struct StackDeployRequest: Codable, Hashable, Sendable {
   }
   enum CodingKeys: String, CodingKey {
     case manifest = "Manifest", services = "Services", networks = "Networks", volumes = "Volumes", secrets = "Secrets", configs = "Configs"
+    case registryLogins = "RegistryLogins"
   }
 }
 

@@ -50,8 +50,8 @@ public struct ServiceInspect: Codable, Hashable, Sendable {
     version = ObjectVersion(index: service.version)
     createdAt = service.createdAt
     updatedAt = service.updatedAt
-    self.spec = spec
-    previousSpec = service.previous.flatMap { state.revision(service.id, $0)?.spec }
+    self.spec = spec.withoutLogin
+    previousSpec = service.previous.flatMap { state.revision(service.id, $0)?.spec.withoutLogin }
     endpoint = Endpoint(
       spec: spec.endpointSpec ?? EndpointSpec(),
       ports: service.endpoint.ports.isEmpty ? nil : service.endpoint.ports,

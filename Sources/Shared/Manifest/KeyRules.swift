@@ -40,7 +40,6 @@ enum KeyRules {
     "cpu_shares": .unsupported("use 'cpus'"), "cpu_quota": .unsupported("use 'cpus'"), "cpu_period": .unsupported("use 'cpus'"),
     "cpuset": .unsupported("use 'cpus'"), "mem_reservation": .unsupported("use deploy.resources.reservations.memory"),
     "memswap_limit": .unsupported("use 'mem_limit'; swap is not given"),
-    "platform": .unsupported("use deploy.placement.constraints: node.platform.arch == x86_64"),
     "pull_policy": .unsupported("an agent pulls what it does not have; name another tag or digest to get another image"),
     "domainname": .unsupported("write it into 'hostname'"),
     "annotations": .unsupported("use 'labels'"), "label_file": .unsupported("use 'labels'"),

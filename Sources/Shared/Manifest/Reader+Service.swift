@@ -32,6 +32,11 @@ extension Reader {
     if let value = fields.take("depends_on") { dependencies[fullName] = readDependencies(value) }
     let ports = fields.take("ports")
     readDeploy(&fields, &spec)
+    if let value = fields.take("platform"), let constraints = platform(value) {
+      var placement = spec.taskTemplate.placement ?? Placement()
+      placement.constraints = (placement.constraints ?? []) + constraints
+      spec.taskTemplate.placement = placement
+    }
     spec.labels?[StackLabel.namespace] = stack.name
     spec.labels?[StackLabel.image] = image
     if let ports {
@@ -49,6 +54,19 @@ extension Reader {
     }
     fields.finish(KeyRules.service)
     return spec
+  }
+
+  /// `OS/ARCHITECTURE` as the hosts that it may run on: an agent pulls what is made for its own host.
+  private func platform(_ value: Value) -> [String]? {
+    guard let text = nonEmpty(value, "a platform such as linux/amd64") else { return nil }
+    let parts = text.split(separator: "/", omittingEmptySubsequences: false)
+    guard parts.count == 2 || (parts.count == 3 && text == "linux/arm64/v8"), parts[0] == "linux", !parts[1].isEmpty,
+      parts[1].utf8.allSatisfy({ (48...57).contains($0) || (97...122).contains($0) || $0 == 95 })
+    else {
+      error(value, "'\(text)' is no platform that orch places tasks by", "write linux/ARCHITECTURE, for example linux/amd64 or linux/arm64")
+      return nil
+    }
+    return ["node.platform.os == linux", "node.platform.arch == \(parts[1])"]
   }
 
   private func imageName(_ fields: inout Fields, _ entry: Value.Entry, default name: String?) -> String {

@@ -9,6 +9,8 @@ public struct ServiceSpec: Codable, Hashable, Sendable {
   public var updateConfig: UpdateConfig?
   public var rollbackConfig: UpdateConfig?
   public var endpointSpec: EndpointSpec?
+  /// orch's own; never in an answer, never taken from a body.
+  public var registryLogin: SealedLogin?
 
   public init(
     name: String, labels: [String: String]? = nil, taskTemplate: TaskSpec, mode: ServiceMode? = nil, updateConfig: UpdateConfig? = nil,
@@ -25,7 +27,7 @@ public struct ServiceSpec: Codable, Hashable, Sendable {
 
   enum CodingKeys: String, CodingKey {
     case name = "Name", labels = "Labels", taskTemplate = "TaskTemplate", mode = "Mode", updateConfig = "UpdateConfig"
-    case rollbackConfig = "RollbackConfig", endpointSpec = "EndpointSpec"
+    case rollbackConfig = "RollbackConfig", endpointSpec = "EndpointSpec", registryLogin = "OrchRegistryLogin"
   }
 }
 

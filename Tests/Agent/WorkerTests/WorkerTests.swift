@@ -56,6 +56,16 @@ struct WorkerTests {
     #expect(error.hasPrefix("éé") && error.hasSuffix("…") && error.utf8.count < Worker.errorBytesMax + 8)
   }
 
+  @Test("what a registry is told is known and never among what is kept on disk")
+  func registryLogin() {
+    var world = World()
+    var revision = world.revision
+    revision.spec.registryLogin = SealedLogin(id: FileID(value: 1), data: Array("open".utf8))
+    _ = world.complete([.revision(revision), .task(world.task)])
+    #expect(world.worker.spec(of: world.task)?.registryLogin != nil)
+    #expect(world.worker.assignments.updates.contains(.revision(world.revision)))
+  }
+
   @Test("secrets are known while they are assigned and never among what is kept on disk")
   func files() {
     var world = World()

@@ -10,8 +10,10 @@ struct Caller {
   let backend = MemoryBackend()
   var api: ControlAPI { ControlAPI(backend: backend) }
 
-  func send(_ method: String, _ uri: String, _ body: String? = nil) async throws -> (status: Int, text: String, headers: [APIHeader]) {
-    let response = await api.serve(APIRequest(method: method, uri: uri, body: body.map { APIBody(string: $0) } ?? .empty))
+  func send(
+    _ method: String, _ uri: String, _ body: String? = nil, headers: [APIHeader] = []
+  ) async throws -> (status: Int, text: String, headers: [APIHeader]) {
+    let response = await api.serve(APIRequest(method: method, uri: uri, headers: headers, body: body.map { APIBody(string: $0) } ?? .empty))
     return (response.status, String(buffer: try await response.body.collect(upTo: 1 << 20)), response.headers)
   }
   func get<Value: Decodable>(_ uri: String, as type: Value.Type = Value.self) async throws -> Value {
@@ -397,6 +399,13 @@ struct Caller {
     #expect(caller.backend.world.withLock { $0.logins.first??.password } == "hunter2" && !text.contains("hunter2"))
     // What fails before anything is said is a status.
     #expect(try await caller.send("POST", "/images/create?fromImage=gone&tag=1").status == 404)
+    for (platform, status, words) in [
+      ("linux/arm64", 400, "host h1 is linux/amd64"), ("windows/amd64", 400, "linux/amd64"), ("amd64", 400, "OS/ARCHITECTURE"),
+      ("linux/amd64", 200, "Pulling"), ("linux/x86_64/v2", 200, "Pulling"), ("", 200, "Pulling"),
+    ] {
+      let answer = try await caller.send("POST", "/images/create?fromImage=team/web&tag=1&platform=\(percentEncoded(platform))")
+      #expect(answer.status == status && answer.text.contains(words), "\(platform): \(answer.text)")
+    }
     #expect(try await caller.send("POST", "/images/create?fromImage=Bad%20Name").status == 400)
     let bad = await caller.api.serve(APIRequest(method: "POST", uri: "/images/create?fromImage=web", headers: [APIHeader("X-Registry-Auth", "!!!")]))
     #expect(bad.status == 400)

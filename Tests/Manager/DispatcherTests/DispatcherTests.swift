@@ -231,6 +231,32 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     #expect(!View(state).items(for: node(2).id).contains { if case .file = $0 { true } else { false } })
   }
 
+  @Test("tasks of an older revision are pulled with what the service was told last")
+  func registryLogin() {
+    var spec = ServiceSpec(name: "web", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "app")))
+    spec.registryLogin = SealedLogin(id: FileID(value: 1), data: [1])
+    var service = Service(id: ServiceID(value: 1), name: "web", createdAt: .zero)
+    var task = ClusterTask(id: TaskID(value: 1), service: service.id, revision: 1, slot: 1, createdAt: .zero)
+    task.node = node(1).id
+    task.status.state = .assigned
+    var state = ClusterState()
+    _ = state.speculate([
+      .putNode(node(1)), .putService(service), .putRevision(ServiceRevision(key: .init(service.id, 1), spec: spec, template: 1, createdAt: .zero)),
+      .createTask(task),
+    ])
+    func login() -> [UInt8]? {
+      for case .revision(let revision) in View(state).items(for: node(1).id) { return revision.spec.registryLogin?.data }
+      return nil
+    }
+    #expect(login() == [1])
+    service.current = 2
+    spec.registryLogin?.data = [2]
+    _ = state.speculate([
+      .putService(service), .putRevision(ServiceRevision(key: .init(service.id, 2), spec: spec, template: 1, createdAt: .zero)),
+    ])
+    #expect(login() == [2])
+  }
+
   @Test("differences put together are the full set", arguments: 1...40)
   func differences(_ seed: UInt64) {
     var dice = SplitMix(seed)
@@ -287,11 +313,14 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
           if Bool.random(using: &dice) {
             spec.taskTemplate.containerSpec.files = [FileReference(kind: .secret, target: nil, id: fileID.description, name: "f\(fileID.value)")]
           }
+          if Bool.random(using: &dice) { spec.registryLogin = SealedLogin(id: fileID, data: [UInt8(step % 3)]) }
           if Bool.random(using: &dice) { spec.endpointSpec = EndpointSpec(ports: [PortConfig(targetPort: 80, publishedPort: 80)]) }
           service.current = UInt64(pick(1...3))
           service.pendingDelete = pick(0...5) == 0
           let service2 = ServiceRevision(key: .init(serviceID, service.current), spec: spec, template: service.current, createdAt: .zero)
-          actions += Bool.random(using: &dice) ? [.putService(service), .putRevision(service2)] : [.putRevision(service2), .putService(service)]
+          let both: [Action] = [.putService(service), .putRevision(service2)]
+          // Alone: a rollback.
+          actions += pick(0...3) == 0 ? [.putService(service)] : Bool.random(using: &dice) ? both : both.reversed()
         case 6: if pick(0...2) == 0 { actions.append(.removeService(serviceID)) }
         case 7:
           var endpoint = Service.Endpoint()

@@ -65,6 +65,10 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
       "4:24 services.web.stop_grace_period: expected a duration such as 10s or 1m30s, found 10; add a unit: s, m, h, ms, us or ns"
     ),
     ("stop_grace_period: -1s", "4:24 services.web.stop_grace_period: expected a duration such as 10s or 1m30s, found text '-1s'"),
+    (
+      "platform: windows/amd64",
+      "4:15 services.web.platform: 'windows/amd64' is no platform that orch places tasks by; write linux/ARCHITECTURE, for example linux/amd64 or linux/arm64"
+    ),
     ("mem_limit: lots", "4:16 services.web.mem_limit: expected a size such as 64m or 1g, found text 'lots'; units are b, k, m, g, t"),
     ("mem_limit: 1k", "4:16 services.web.mem_limit: expected at least 6291456 bytes, found text '1k'"),
     ("cpus: 0", "4:11 services.web.cpus: expected a number of CPUs greater than 0 such as 0.5, found 0"),
@@ -267,6 +271,16 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     ("64m", 64 << 20), ("64M", 64 << 20), ("64mb", 64 << 20), ("1g", 1 << 30), ("1.5g", 3 << 29), ("8388608", 8 << 20), ("8388608b", 8 << 20),
     ("1GiB", 1 << 30),
   ]
+  @Test(
+    "a platform places tasks on the hosts that have it, beside what else places them", arguments: ["linux/amd64", "linux/arm64", "linux/arm64/v8"])
+  func platform(text: String) throws {
+    let spec = try service("platform: \(text)\ndeploy: {placement: {constraints: [node.role == worker]}}")
+    let architecture = String(text.dropFirst(6).prefix(5))
+    #expect(
+      spec.taskTemplate.placement?.constraints == ["node.role == worker", "node.platform.os == linux", "node.platform.arch == \(architecture)"])
+    #expect(try service("platform: \(text)").taskTemplate.placement?.constraints?.count == 2)
+  }
+
   @Test("sizes are powers of 1024", arguments: sizes)
   func size(_ text: String, _ bytes: Int64) throws {
     #expect(try service("mem_limit: \(text)").taskTemplate.resources?.limits?.memoryBytes == bytes)

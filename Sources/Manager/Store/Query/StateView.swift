@@ -75,17 +75,20 @@ struct StateView {
         json_extract(r.spec, '$.Mode.Replicated.Replicas') AS replicas, json_extract(r.spec, '$.TaskTemplate.ContainerSpec.Image') AS image,
         s.current AS revision, s.previous AS previous_revision, json_extract(s.update_status, '$.state') AS update_state,
         json_extract(s.update_status, '$.message') AS update_message, json_extract(s.endpoint, '$.ports') AS ports,
-        \(labels("r.spec")) AS labels, s.pending_delete AS removing, r.spec, time_text(s.created_at) AS created_at,
+        \(labels("r.spec")) AS labels, s.pending_delete AS removing, \(spec), time_text(s.created_at) AS created_at,
         time_text(s.updated_at) AS updated_at, s.version
       FROM main.services s LEFT JOIN main.revisions r ON r.service = s.id AND r.number = s.current
       """)
+
+  /// Without what a registry is told, sealed as it is.
+  private static let spec = "json_remove(r.spec, '$.OrchRegistryLogin') AS spec"
 
   private static let revisions = StateView(
     name: "revisions",
     select: """
       SELECT (SELECT s.name FROM main.services s WHERE s.id = r.service) AS service, id_text(r.service) AS service_id, r.number, r.template,
         r.number = (SELECT s.current FROM main.services s WHERE s.id = r.service) AS is_current,
-        json_extract(r.spec, '$.TaskTemplate.ContainerSpec.Image') AS image, r.spec, time_text(r.created_at) AS created_at
+        json_extract(r.spec, '$.TaskTemplate.ContainerSpec.Image') AS image, \(spec), time_text(r.created_at) AS created_at
       FROM main.revisions r
       """)
 
