@@ -195,7 +195,7 @@
       promise((try? Document.read(Config.self, Document.write(config))) == config, "a configuration reads otherwise after it was written")
       _ = try? BundlePlan.make(config, rootfs: "/rootfs", cgroup: nil, options: BundlePlan.Options())
       if let process = config.process {
-        _ = try? BundlePlan.makeExec(config, process, cgroup: nil, preserved: [], State(id: "a", pid: 1, status: .running, bundle: "/b"))
+        _ = try? BundlePlan.makeExec(config, process, cgroup: nil, root: "/", preserved: [], State(id: "a", pid: 1, status: .running, bundle: "/b"))
       }
       _ = DeviceRules.all(config.linux ?? Linux.empty)
     }
