@@ -24,6 +24,11 @@ struct OrchAgent: AsyncParsableCommand {
     @Option(help: "Folder on tmpfs for what does not outlive a boot.") var runDir = "/run/orch/agent"
     @Option(help: "This host's IPv4 address as the other hosts reach it; default: the one that leads to the manager.")
     var advertiseAddr: String?
+    @Option(
+      help: ArgumentHelp(
+        "Addresses of containers' ways out of this host, which nobody outside sees; default: a private /20 that no route of this host has.",
+        valueName: "CIDR"))
+    var uplinkSubnet: String?
     @Option(help: "Below this cgroup containers get theirs.") var cgroupParent = "orch"
     @Option(name: .customLong("insecure-registry"), help: "HOST:PORT of a registry that speaks plain HTTP.") var insecureRegistries: [String] = []
     @Option(
@@ -43,6 +48,9 @@ struct OrchAgent: AsyncParsableCommand {
     @Option(help: "trace, debug, info, notice, warning or error; also ORCH_LOG.") var logLevel: String?
 
     func validate() throws {
+      if let uplinkSubnet, (IPv4Prefix(uplinkSubnet)?.length).map({ (8...29).contains($0) }) != true {
+        throw ValidationError("--uplink-subnet is an IPv4 subnet between /8 and /29, like 172.28.240.0/20")
+      }
       guard (1...100).contains(imageHighWater), (0...imageHighWater).contains(imageLowWater) else {
         throw ValidationError("--image-high-water is 1 to 100, and --image-low-water at most as much")
       }

@@ -14,10 +14,16 @@ final class DriftWatch: Sendable {
     case rules
     /// The same in the namespace of a container, by the host's id for it; nil: it may be any.
     case containerRules(Int32?)
+    /// Interfaces, addresses or routes of a container's namespace; nil: it may be any.
+    case containerLinks(Int32?)
+    /// The host's route to an uplink.
+    case uplinkRoutes
   }
   /// Links whose neighbours are ours.
-  let tunnels: Tunnels
-  final class Tunnels: Sendable {
+  let tunnels: Links
+  /// Links whose routes are ours.
+  let uplinks: Links
+  final class Links: Sendable {
     private let indexes = Mutex<Set<UInt32>>([])
     func withLock(_ body: (inout Set<UInt32>) -> Void) { indexes.withLock { body(&$0) } }
     func contains(_ index: UInt32) -> Bool { indexes.withLock { $0.contains(index) } }
@@ -33,26 +39,33 @@ final class DriftWatch: Sendable {
       close(routes)
       return nil
     }
-    stop = eventfd(0, Int32(EFD_CLOEXEC))
-    guard stop >= 0 else {
+    // One for all containers; without RTMGRP_NEIGH, which says when one just asked for another's address.
+    guard let inside = Self.open(0, groups: 0x51) else {
       close(routes)
       close(rules)
       return nil
     }
+    stop = eventfd(0, Int32(EFD_CLOEXEC))
+    guard stop >= 0 else {
+      for descriptor in [routes, rules, inside] { close(descriptor) }
+      return nil
+    }
     // Of the namespaces that this one knows, which are its containers', too; each message says of which.
     var on: Int32 = 1
-    setsockopt(rules, 270, 8, &on, socklen_t(MemoryLayout<Int32>.size))  // NETLINK_LISTEN_ALL_NSID
+    for descriptor in [rules, inside] {
+      setsockopt(descriptor, 270, 8, &on, socklen_t(MemoryLayout<Int32>.size))  // NETLINK_LISTEN_ALL_NSID
+    }
     let end = dup(stop)
-    let tunnels = Tunnels()
-    self.tunnels = tunnels
+    let (tunnels, uplinks) = (Links(), Links())
+    (self.tunnels, self.uplinks) = (tunnels, uplinks)
     startThread("orch-drift") {
-      defer { for descriptor in [routes, rules, end] { close(descriptor) } }
+      defer { for descriptor in [routes, rules, inside, end] { close(descriptor) } }
       var buffer = [UInt8](repeating: 0, count: 65_536)
       var events: [Int32?: RuleEvents] = [:]
       var seen: Set<Change> = []
       while true {
-        var polled = [end, routes, rules].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
-        let count = poll(&polled, 3, seen.isEmpty ? -1 : 100)
+        var polled = [end, routes, rules, inside].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+        let count = poll(&polled, 4, seen.isEmpty ? -1 : 100)
         if count == 0 {
           changed(seen)
           seen = []
@@ -62,6 +75,12 @@ final class DriftWatch: Sendable {
         if polled[1].revents != 0 {
           let messages = Self.read(routes, &buffer)
           if messages?.contains(where: { Self.concerns($0.message, tunnels) }) ?? true { seen.insert(.links) }
+          if messages?.contains(where: { Self.isRoute($0.message, of: uplinks) }) ?? true { seen.insert(.uplinkRoutes) }
+        }
+        if polled[3].revents != 0 {
+          let messages = Self.read(inside, &buffer)
+          for (_, namespace) in messages ?? [] { if let namespace { seen.insert(.containerLinks(namespace)) } }
+          if messages == nil { seen.insert(.containerLinks(nil)) }
         }
         guard polled[2].revents != 0 else { continue }
         guard let messages = Self.read(rules, &buffer) else {
@@ -81,7 +100,7 @@ final class DriftWatch: Sendable {
 
   /// A neighbour that was learned or aged is not of our making: only entries that somebody set, of bridges and VXLAN devices, and neighbours on
   /// the latter.
-  private static func concerns(_ message: NetlinkReply, _ tunnels: Tunnels) -> Bool {
+  private static func concerns(_ message: NetlinkReply, _ tunnels: Links) -> Bool {
     guard message.type == 28 || message.type == 29 else { return true }
     guard message.payload.count >= 12 else { return false }
     if message.payload[0] == UInt8(AF_INET) {
@@ -89,6 +108,14 @@ final class DriftWatch: Sendable {
     }
     guard message.payload[0] == UInt8(AF_BRIDGE) else { return false }
     return message.payload[10] & 2 != 0 || (message.payload[8] | message.payload[9]) & 0xc0 != 0
+  }
+
+  /// One that was taken away (RTM_DELROUTE).
+  private static func isRoute(_ message: NetlinkReply, of uplinks: Links) -> Bool {
+    guard message.type == 25, message.payload.count >= 12, message.payload[0] == UInt8(AF_INET) else { return false }
+    // RTA_OIF
+    guard let device = message.attributes(after: 12)[4], device.count == 4 else { return false }
+    return uplinks.contains(device.withUnsafeBytes { $0.loadUnaligned(as: UInt32.self) })
   }
 
   /// The rule set's events come object by object; the last of a transaction, NFT_MSG_NEWGEN, says who made it.

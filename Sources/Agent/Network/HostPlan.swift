@@ -47,11 +47,13 @@ struct HostState: Equatable, Sendable {
     let remote = Dictionary(grouping: world.endpoints.lazy.filter { $0.underlay != world.underlay }, by: \.network)
     for network in world.networks {
       let mtu = UInt32(clamping: network.mtu)
+      // Without an address it sends nothing; the kernel would give it the MAC of one of its ports.
       bridges[network.vni] = Bridge(
-        mac: network.nodeAddress.mac, mtu: mtu, addresses: [Address(address: network.nodeAddress, length: network.subnet.length)])
+        mac: network.nodeAddress?.mac ?? [0x02, 0x4f] + world.underlay.octets, mtu: mtu,
+        addresses: Set(network.nodeAddress.map { [Address(address: $0, length: network.subnet.length)] } ?? []))
       var places: [IPv4Address: IPv4Address] = [:]
       for endpoint in remote[network.id] ?? [] { places[endpoint.address] = endpoint.underlay }
-      for peer in network.peers { places[peer.address] = peer.underlay }
+      for peer in network.peers { if let address = peer.address { places[address] = peer.underlay } }
       // No entry for all others (the all-zero MAC): their frames end in the device, which counts them as dropped.
       tunnels[network.vni] = Tunnel(
         local: world.underlay, port: network.dataPathPort, mtu: mtu,

@@ -7,15 +7,21 @@ struct NetworkWorld: Sendable {
   var services: [ServiceRecord] = []
   var endpoints: [EndpointRecord] = []
   var containers: [TaskID: TaskNetwork] = [:]
+  /// By this host's own choice, of containers that need one.
+  var uplinks: [TaskID: Uplink] = [:]
+  /// Where those came from.
+  var uplinkSubnets: Set<IPv4Prefix> = []
   /// Of tasks that are gone since a short while: what they still had to say may be under way.
-  var lingering: Set<IPv4Address> = []
+  var lingering: Set<NetworkAttachment> = []
 
   func network(_ id: NetworkID) -> NetworkAssignment? { networks.first { $0.id == id } }
   var ingress: NetworkAssignment? { networks.first { $0.ingress } }
 
+  func lingering(on networks: Set<NetworkID>) -> Set<IPv4Address> { Set(lingering.lazy.filter { networks.contains($0.network) }.map(\.address)) }
+
   /// Who has an address now, of those that any task has.
   var successors: [NetworkAttachment: TaskID] {
-    Dictionary(endpoints.lazy.map { (NetworkAttachment(network: $0.network, address: $0.address), $0.task) }, uniquingKeysWith: { _, b in b })
+    Dictionary(endpoints.lazy.map { ($0.attachment, $0.task) }, uniquingKeysWith: { _, b in b })
   }
 
   /// Where new connections to a service may go, on each network; sorted, so that equal worlds give equal rules.
@@ -37,11 +43,20 @@ struct NetworkWorld: Sendable {
     }
   }
 
+  func isOnIngress(_ container: TaskNetwork) -> Bool { container.attachments.contains { $0.network == ingress?.id } }
+  func leadsOutside(_ container: TaskNetwork) -> Bool {
+    isOnIngress(container) || container.attachments.contains { network($0.network)?.internalOnly == false }
+  }
+  /// What is on ingress goes out by it. With internal networks alone an uplink leads to the host's own processes and no further.
+  func needsUplink(_ container: TaskNetwork) -> Bool {
+    !isOnIngress(container) && (leadsOutside(container) || (!container.hostPorts.isEmpty && !container.attachments.isEmpty))
+  }
+
   /// The container's default route: ingress when it publishes there (who calls from outside is answered from the address that was called,
-  /// by a datagram too), or else its first network that leads outside.
-  func gateway(of attachments: [NetworkAttachment]) -> IPv4Address? {
-    let attached = attachments.compactMap { network($0.network) }.filter { !$0.internalOnly }
-    return (attached.first { $0.ingress } ?? attached.first)?.nodeAddress
+  /// by a datagram too), or else its uplink.
+  func gateway(of container: TaskNetwork) -> IPv4Address? {
+    if isOnIngress(container) { return ingress?.nodeAddress }
+    return leadsOutside(container) ? uplinks[container.task]?.gateway : nil
   }
 }
 
@@ -51,10 +66,17 @@ enum InterfaceName {
   static func tunnel(_ vni: UInt32) -> String { "orvx\(vni)" }
   /// The host's end of a container's interface: the last ten digits of the task's id (they are random) and the interface's number.
   static func veth(_ task: TaskID, _ index: Int) -> String { "ov\(task.description.suffix(10))\(index)" }
+  /// The host's end of a container's uplink.
+  static func uplink(_ task: TaskID) -> String { uplinkPrefix + task.description.suffix(10) }
   static func vni(_ name: String, prefix: String) -> UInt32? {
     guard name.hasPrefix(prefix), let vni = UInt32(name.dropFirst(prefix.count)), name == "\(prefix)\(vni)" else { return nil }
     return vni
   }
   static let bridgePrefix = "orbr"
   static let tunnelPrefix = "orvx"
+  static let uplinkPrefix = "orup"
+}
+
+extension EndpointRecord {
+  var attachment: NetworkAttachment { NetworkAttachment(network: network, address: address) }
 }

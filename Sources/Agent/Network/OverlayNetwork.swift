@@ -59,7 +59,10 @@ public actor OverlayNetwork {
     public var hostNamespace: String?
     /// How long what a task said last may take to arrive, retransmissions included, before connections to it are reset.
     var lingering = Duration.seconds(10)
-    public init(underlayAddress: IPv4Address, runDirectory: String, hostNamespace: String? = nil) {
+    /// Where uplinks' addresses come from; nil: a private range that this host does not use.
+    public var uplinkSubnet: IPv4Prefix?
+    public init(underlayAddress: IPv4Address, runDirectory: String, hostNamespace: String? = nil, uplinkSubnet: IPv4Prefix? = nil) {
+      self.uplinkSubnet = uplinkSubnet
       self.underlayAddress = underlayAddress
       self.runDirectory = runDirectory
       self.hostNamespace = hostNamespace
@@ -72,8 +75,9 @@ public actor OverlayNetwork {
   private var desired = NetworkWorld()
   private var containers: [TaskID: TaskNetwork] = [:]
   /// Of tasks that are gone, while rules still lead to them; then, while conntrack remembers flows to them.
-  private var departed: Set<IPv4Address> = []
-  private var remembered: Set<IPv4Address> = []
+  private var departed: Set<NetworkAttachment> = []
+  private var remembered: Set<NetworkAttachment> = []
+  private var rememberedUplinks: Set<IPv4Address> = []
   private var forgetting: Task<Void, Never>?
   private var asked = 0
   private var done = 0
@@ -95,12 +99,13 @@ public actor OverlayNetwork {
   public func apply(networks: [NetworkAssignment], services: [ServiceRecord], endpoints: [EndpointRecord]) async throws -> [NetworkProblem] {
     desired.networks = networks
     desired.services = services
-    depart(Set(desired.endpoints.map(\.address)).subtracting(endpoints.map(\.address)), back: Set(endpoints.map(\.address)))
+    let there = Set(endpoints.map(\.attachment))
+    depart(Set(desired.endpoints.map(\.attachment)).subtracting(there), back: there)
     desired.endpoints = endpoints
     return try await reconcile()
   }
 
-  private func depart(_ gone: Set<IPv4Address>, back: Set<IPv4Address>) {
+  private func depart(_ gone: Set<NetworkAttachment>, back: Set<NetworkAttachment>) {
     desired.lingering.subtract(back)
     departed.subtract(back)
     guard !gone.isEmpty else { return }
@@ -113,17 +118,19 @@ public actor OverlayNetwork {
   }
 
   /// As the kernel does by itself: no rule changes.
-  private func forgetLingering(_ addresses: Set<IPv4Address>) { desired.lingering.subtract(addresses) }
+  private func forgetLingering(_ addresses: Set<NetworkAttachment>) { desired.lingering.subtract(addresses) }
 
   /// Those of a moment together, beside what comes: who changed rules does not wait.
-  private func forget(_ addresses: Set<IPv4Address>) {
+  private func forget(_ addresses: Set<NetworkAttachment>, uplink: IPv4Address? = nil) {
     remembered.formUnion(addresses)
-    guard !remembered.isEmpty, forgetting == nil else { return }
+    if let uplink { rememberedUplinks.insert(uplink) }
+    guard !remembered.isEmpty || !rememberedUplinks.isEmpty, forgetting == nil else { return }
     forgetting = Task {
-      while !remembered.isEmpty {
-        let (gone, tasks, host) = (Set(remembered.map(\.octets)), containers.keys.sorted(), self.host)
-        remembered = []
-        let problems = try? await host.flows.run { host.forget(gone, in: tasks) }
+      while !remembered.isEmpty || !rememberedUplinks.isEmpty {
+        let (gone, uplinks, ingress, host) = (remembered, rememberedUplinks, desired.ingress?.id, self.host)
+        let containers = containers.values.sorted { $0.task < $1.task }
+        (remembered, rememberedUplinks) = ([], [])
+        let problems = try? await host.flows.run { host.forget(gone, uplinks, ingress: ingress, in: containers) }
         for problem in problems ?? [] { log.warning("network: \(problem)") }
       }
       forgetting = nil
@@ -216,10 +223,13 @@ public actor OverlayNetwork {
   /// Takes the task's namespace away; the kernel removes its interfaces once nothing runs in it. No error when there is none.
   public func detach(_ task: TaskID) async throws {
     guard let network = containers.removeValue(forKey: task) else {
-      return try await thread.run { [host] in host.detach(TaskNetwork(task: task, attachments: [])) }
+      _ = try await thread.run { [host] in host.detach(TaskNetwork(task: task, attachments: [])) }
+      return
     }
-    try await thread.run { [host] in host.detach(network) }
-    if !network.hostPorts.isEmpty { _ = try await reconcile() }
+    let uplink = try await thread.run { [host] in host.detach(network) }
+    if network.hostPorts.isEmpty { return }
+    _ = try await reconcile()
+    if network.hostPorts.contains(where: { $0.protocol == .udp }) { forget([], uplink: uplink) }
   }
 
   /// After a restart of the agent, before the first `apply`: takes over the namespaces of tasks that are alive and removes all others.

@@ -33,7 +33,9 @@ enum Ruleset {
       }
     }
     for endpoint in world.endpoints where networks.contains(endpoint.network) { balancing.alive.insert(endpoint.address) }
-    for container in world.containers.values { for attachment in container.attachments { balancing.alive.insert(attachment.address) } }
+    for container in world.containers.values {
+      for attachment in container.attachments where networks.contains(attachment.network) { balancing.alive.insert(attachment.address) }
+    }
     return balancing
   }
 
@@ -45,8 +47,10 @@ enum Ruleset {
   /// knows what it translated. That host is known by the link address the connection came from: the connection is marked with it, and what
   /// answers goes back to it (docs/network.md).
   private static func arrival(_ network: TaskNetwork, in world: NetworkWorld) -> (marking: String, egress: RuleTable.Egress)? {
-    guard let ingress = world.ingress, let number = network.attachments.firstIndex(where: { $0.network == ingress.id }) else { return nil }
-    let hosts = (ingress.peers.map(\.address) + [ingress.nodeAddress]).sorted()
+    guard let ingress = world.ingress, let own = ingress.nodeAddress,
+      let number = network.attachments.firstIndex(where: { $0.network == ingress.id })
+    else { return nil }
+    let hosts = (ingress.peers.compactMap(\.address) + [own]).sorted()
     let marks = hosts.map { "\(mac($0)) : 0x\(hex($0.octets).joined())" }.joined(separator: ", ")
     // The first six bytes of a frame: its receiver. As a number, since `ether daddr` would ask for the device it came in by; it came by none.
     let receivers = hosts.map { "0x\(hex($0.octets).joined()) : 0x\(hex($0.mac).joined())" }.joined(separator: ", ")
@@ -69,41 +73,56 @@ enum Ruleset {
     return dead("ct state new") + dead("ct direction original ip daddr != @lingering")
   }
 
+  /// What was translated to an uplink that is gone would leave by the host's default route.
+  private static func goneUplinks(_ world: NetworkWorld) -> [String] {
+    guard !world.uplinkSubnets.isEmpty else { return [] }
+    let match = "ct status dnat ip daddr \(set(world.uplinkSubnets.map { "\($0)" })) oifname != \"\(InterfaceName.uplinkPrefix)*\""
+    return ["\(match) meta l4proto tcp reject with tcp reset", "\(match) reject with icmp type host-unreachable"]
+  }
+
   typealias Ready = [NetworkWorld.ServiceOnNetwork: [IPv4Address]]
 
   static func host(_ world: NetworkWorld, ready: Ready, unavailable: Set<PublishedPort>) -> RuleTable {
-    let balancing = balancing(in: world, on: Set(world.networks.map(\.id)), ready: ready)
+    // On others this host has no address: what is on them passes its bridges, and not its rules.
+    let ingress = world.ingress.flatMap { $0.nodeAddress == nil ? nil : $0 }
+    let own = Set(ingress.map { [$0.id] } ?? [])
+    let balancing = balancing(in: world, on: own, ready: ready)
     let ports = publishedPorts(world, ready: ready).filter { !unavailable.contains($0.port.anywhere) }
     let open = ports.filter { !$0.backends.isEmpty }
     let closed = ports.filter { $0.backends.isEmpty }
 
-    // Callers inside overlays would be answered there directly, past the translation; all others keep their address.
-    let local =
-      world.networks.isEmpty
-      ? [] : ["ct status dnat oifname \"orbr*\" ip saddr \(set(world.networks.map { "\($0.subnet)" } + ["127.0.0.0/8"])) masquerade"]
-    var postrouting = local
-    let outward = world.networks.filter { !$0.internalOnly }
-    if !outward.isEmpty { postrouting.append("oifname != \"orbr*\" ip saddr \(set(outward.map { "\($0.subnet)" })) masquerade") }
-
-    let stale = stale(in: world, on: Set(world.networks.map(\.id)))
-    var forward = ["ct state untracked accept"] + stale
+    let uplinks = "\"\(InterfaceName.uplinkPrefix)*\"", bridges = "\"\(InterfaceName.bridgePrefix)*\""
+    var postrouting: [String] = []
+    let gone = goneUplinks(world)
+    var forward = ["ct state untracked accept"] + stale(in: world, on: own) + gone
     if !world.networks.isEmpty {
+      // Callers inside would be answered there directly, past the translation; or have addresses that are known here alone. All others keep theirs.
+      for device in [bridges, uplinks] {
+        postrouting.append("ct status dnat oifname \(device) ip saddr \(set((ingress.map { ["\($0.subnet)"] } ?? []) + ["127.0.0.0/8"])) masquerade")
+        postrouting.append("ct status dnat oifname \(device) iifname \(uplinks) masquerade")
+      }
+      let outward = "oifname != \(bridges) oifname != \(uplinks)"
+      if let ingress { postrouting.append("\(outward) ip saddr \(ingress.subnet) masquerade") }
+      postrouting.append("\(outward) iifname \(uplinks) masquerade")
+
       // What the bridge forwards after it was translated comes by here too (bridge-nf-call-iptables).
       forward.append("iifname . oifname \(set(world.networks.map { "\"\(bridge($0))\" . \"\(bridge($0))\"" })) accept")
-      forward.append("iifname \"orbr*\" ct status dnat accept")
-      forward.append("oifname \"orbr*\" ct status dnat accept")
-      forward.append("oifname \"orbr*\" ct state established,related accept")
-      forward.append("oifname \"orbr*\" drop")
-      let inside = world.networks.filter(\.internalOnly)
-      if !inside.isEmpty { forward.append("iifname \(set(inside.map { "\"\(bridge($0))\"" })) drop") }
+      let inside = world.uplinks.keys.filter { task in world.containers[task].map { !world.leadsOutside($0) } ?? false }
+      if !inside.isEmpty { forward.append("iifname \(set(inside.map { "\"\(InterfaceName.uplink($0))\"" })) ct direction original drop") }
+      for device in [bridges, uplinks] {
+        forward.append("iifname \(device) ct status dnat accept")
+        forward.append("oifname \(device) ct status dnat accept")
+        forward.append("oifname \(device) ct state established,related accept")
+      }
+      forward += [bridges, uplinks].map { "oifname \($0) drop" }
     }
 
     // What is inside is tracked where it is translated; the packets around it need nobody's memory, nor do frames from one container to another,
     // which bridge-nf-call-iptables (on by default) shows to these rules: their receiver is not the bridge.
     let tunnels = Set(world.networks.map { "\($0.dataPathPort)" })
     let untracked = tunnels.isEmpty ? [] : ["udp dport \(set(Array(tunnels))) notrack"]
-    let own = Set(world.networks.map { mac($0.nodeAddress) })
-    let bridged = own.isEmpty ? [] : ["ether daddr != \(set(Array(own))) notrack"]
+    // Two networks may have the same addresses.
+    let bridged = world.networks.isEmpty ? [] : [(ingress?.nodeAddress).map { "ether daddr != \(mac($0)) notrack" } ?? "notrack"]
     let members = members(world)
     let published = vmap("meta l4proto . th dport", open.map { ("\($0.port.protocol.rawValue) . \($0.port.number)", "goto \($0.port.chain)") })
     return RuleTable(
@@ -117,14 +136,18 @@ enum Ruleset {
           chain("published", "", published),
           // route_localnet lets 127.0.0.1 reach published ports; nobody else may use it to reach what listens there.
           chain("inside", "", ["ip daddr 127.0.0.0/8 drop"] + bridged),
-          chain("guard", "type filter hook prerouting priority -300; policy accept;", ["iifname \"orbr*\" goto inside"] + untracked),
+          chain(
+            "guard", "type filter hook prerouting priority -300; policy accept;",
+            ["iifname \(bridges) goto inside", "iifname \(uplinks) ip daddr 127.0.0.0/8 drop"] + untracked),
           chain("untracked", "type filter hook output priority -300; policy accept;", untracked),
           chain("prerouting", "type nat hook prerouting priority -100; policy accept;", ["fib daddr type local jump published"]),
           chain("output", "type nat hook output priority -100; policy accept;", ["fib daddr type local jump published"] + Balancing.lookup),
           chain("postrouting", "type nat hook postrouting priority 100; policy accept;", postrouting),
           chain("forward", "type filter hook forward priority 0; policy accept;", forward),
           chain("input", "type filter hook input priority 0; policy accept;", members.guarding + refuse(closed.map(\.port))),
-          chain("refuse", "type filter hook output priority 0; policy accept;", ["ct state untracked accept"] + refusal + stale),
+          chain(
+            "refuse", "type filter hook output priority 0; policy accept;",
+            ["ct state untracked accept"] + gone + refusal + stale(in: world, on: own)),
         ], balancing: balancing)
   }
 
@@ -171,9 +194,7 @@ enum Ruleset {
   }
 
   private static func hostPortAddress(_ container: TaskNetwork, _ world: NetworkWorld) -> IPv4Address? {
-    let gateway = world.gateway(of: container.attachments)
-    return (container.attachments.first { gateway != nil && world.network($0.network)?.nodeAddress == gateway } ?? container.attachments.first)?
-      .address
+    world.uplinks[container.task]?.address ?? container.attachments.first { $0.network == world.ingress?.id }?.address
   }
 
   /// What calls another address of this host than the port's own goes on.

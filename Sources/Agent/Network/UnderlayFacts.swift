@@ -33,7 +33,7 @@ public struct UnderlayFacts: Equatable, Sendable {
       else { continue }
       let device = String(columns[0])
       let length = UInt8(mask.byteSwapped.leadingZeroBitCount == 32 ? 0 : (~mask.byteSwapped).leadingZeroBitCount)
-      guard length > 0, device != "lo", !device.hasPrefix(InterfaceName.bridgePrefix) else { continue }
+      guard length > 0, device != "lo", ![InterfaceName.bridgePrefix, InterfaceName.uplinkPrefix].contains(where: device.hasPrefix) else { continue }
       guard let prefix = IPv4Prefix(IPv4Address(destination.byteSwapped), length: length) else { continue }
       routes.insert(.init(destination: prefix, device: device))
     }
@@ -50,7 +50,7 @@ public struct UnderlayFacts: Equatable, Sendable {
     return kept
   }
 
-  private static func contents(_ path: String) -> String {
+  static func contents(_ path: String) -> String {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { return "" }
     defer { close(descriptor) }

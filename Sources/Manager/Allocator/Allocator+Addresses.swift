@@ -6,6 +6,7 @@ extension Allocator {
   public mutating func endpoint(for service: Service, spec: ServiceSpec, state: ClusterState) throws(AllocationRefusal) -> Service.Endpoint {
     let before = self
     do throws(AllocationRefusal) {
+      try Self.checkApart(service.name, networks(of: spec).compactMap { state.networks[$0] })
       var endpoint = Service.Endpoint()
       endpoint.ports = try publish(spec.ports, for: service, state: state)
       if spec.endpointMode == .vip {

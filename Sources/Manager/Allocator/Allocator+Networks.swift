@@ -42,16 +42,13 @@ struct DeclaredSubnet: Equatable {
 }
 
 extension Allocator {
-  /// The subnet a spec asks for, or nil when any will do.
-  /// - Throws: when it is malformed, too small, or overlaps another network's or a host's route.
-  public static func subnet(of spec: NetworkSpec, state: ClusterState, alsoTaken: [IPv4Prefix] = []) throws(AllocationRefusal) -> IPv4Prefix? {
+  /// The subnet a spec asks for, or nil when any will do. Others may have the same: they are apart, and no task is on both (`checkApart`).
+  /// - Throws: when it is malformed, too small, or overlaps that of ingress, which every host is on, or a host's route.
+  public static func subnet(of spec: NetworkSpec, state: ClusterState) throws(AllocationRefusal) -> IPv4Prefix? {
     guard let wanted = try DeclaredSubnet(spec)?.prefix else { return nil }
-    for other in state.networks.values where other.name != spec.name {
-      guard let taken = other.subnet ?? other.spec.ipam?.config?.first?.subnet.flatMap({ IPv4Prefix($0) }), taken.overlaps(wanted) else { continue }
+    for other in state.networks.values where other.spec.ingress == true && other.name != spec.name {
+      guard let taken = other.subnet, taken.overlaps(wanted) else { continue }
       throw AllocationRefusal("network \(spec.name): subnet \(wanted) overlaps \(taken) of network \(other.name): choose another subnet")
-    }
-    for taken in alsoTaken where taken.overlaps(wanted) {
-      throw AllocationRefusal("network \(spec.name): subnet \(wanted) overlaps \(taken) of another network in the same manifest")
     }
     for node in state.nodes.values.sorted(by: { $0.hostname < $1.hostname }) {
       guard let route = node.description?.routes?.first(where: { $0.destination.overlaps(wanted) }) else { continue }
@@ -62,12 +59,26 @@ extension Allocator {
     return wanted
   }
 
+  /// A task has one namespace, in which an address has one meaning.
+  public static func checkApart(_ service: String, _ networks: [Network]) throws(AllocationRefusal) {
+    func subnet(_ network: Network) -> IPv4Prefix? { network.subnet ?? (try? DeclaredSubnet(network.spec)).flatMap { $0 }?.prefix }
+    for (number, one) in networks.enumerated() {
+      guard let own = subnet(one) else { continue }
+      for other in networks[..<number] {
+        guard let taken = subnet(other), taken.overlaps(own) else { continue }
+        throw AllocationRefusal(
+          "service \(service): subnet \(own) of network \(one.name) overlaps \(taken) of network \(other.name), and one task cannot be on both: "
+            + "name one of them, or make one anew with another subnet")
+      }
+    }
+  }
+
   /// Gives a network its VNI and subnet; what it has already it keeps.
   public mutating func allocate(_ network: Network, cluster: Cluster?, state: ClusterState) throws(AllocationRefusal) -> Network {
     var network = network
     if network.subnet == nil {
       if let declared = try DeclaredSubnet(network.spec)?.prefix {
-        if let (id, taken) = subnets.first(where: { $0.key != network.id && $0.value.overlaps(declared) }) {
+        if let id = ingress, id != network.id, let taken = subnets[id], taken.overlaps(declared) {
           throw AllocationRefusal(
             "network \(network.name): subnet \(declared) overlaps \(taken) of network \(state.networks[id]?.name ?? "\(id)"): choose another subnet")
         }

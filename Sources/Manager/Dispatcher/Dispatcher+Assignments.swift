@@ -21,6 +21,7 @@ extension Dispatcher {
     var touched = Touched(connected: { known[$0] != nil })
     touched.collect(changes, before)
     touched.collect(changes, view)
+    touched.collectMoves(changes, from: before, to: view)
     // The same for every node that knows it: made once.
     var shared: [AssignmentItem.Key: (old: AssignmentItem?, new: AssignmentItem?)] = [:]
     for (node, keys) in touched.keys.sorted(by: { $0.key < $1.key }) {

@@ -28,8 +28,9 @@ extension Dispatcher {
   }
 
   mutating func inherit(_ now: Timestamp) {
-    for node in view.state.nodes.values where node.isExpected && !node.attachments.isEmpty {
-      let networks = node.attachments.map(\.network)
+    for node in view.state.nodes.values where node.isExpected {
+      let networks = view.networks(of: node.id)
+      if networks.isEmpty { continue }
       inheritance.strangers[node.id] = networks
       for network in networks {
         inheritance.waits[network, default: 0] += 1

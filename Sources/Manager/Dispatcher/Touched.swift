@@ -34,6 +34,30 @@ struct Touched {
     }
   }
 
+  /// Who enters or leaves a network: for itself everything there, for the others that it is there.
+  mutating func collectMoves(_ changes: [StateChange], from before: View, to after: View) {
+    var nodes: Set<NodeID> = []
+    for change in changes {
+      switch change {
+      case .node(let old, let new): nodes.insert((new ?? old)!.id)
+      case .task(let old, let new):
+        let (left, right) = (View.place(old), View.place(new))
+        if left?.node == right?.node, left?.networks == right?.networks { continue }
+        for place in [left, right] { if let place { nodes.insert(place.node) } }
+      default: break
+      }
+    }
+    for node in nodes {
+      for network in Set(before.networks(of: node)).symmetricDifference(after.networks(of: node)) {
+        for view in [before, after] {
+          add(.network(network), onNetwork: network, view)
+          for service in view.services[network] ?? TreeSet() { add(.service(service), node) }
+          for task in view.tasks[network] ?? TreeSet() { add(.endpoint(task, network), node) }
+        }
+      }
+    }
+  }
+
   private mutating func add(_ key: AssignmentItem.Key, _ node: NodeID) {
     if connected(node) { keys[node, default: []].insert(key) }
   }
@@ -68,17 +92,12 @@ struct Touched {
     }
     let before = old?.attachments ?? []
     let after = new?.attachments ?? []
-    // Its own view of a network that it enters or leaves: everything there.
     for attachment in before + after where !(before.contains(attachment) && after.contains(attachment)) {
-      let network = attachment.network
-      add(.network(network), onNetwork: network, view)
-      add(.network(network), id)
-      for service in view.services[network] ?? TreeSet() { add(.service(service), id) }
-      for task in view.tasks[network] ?? TreeSet() { add(.endpoint(task, network), id) }
+      add(.network(attachment.network), onNetwork: attachment.network, view)
     }
     guard old?.status.state != new?.status.state || old?.status.address != new?.status.address else { return }
-    for attachment in before + after where old?.status.address != new?.status.address {
-      add(.network(attachment.network), onNetwork: attachment.network, view)
+    if old?.status.address != new?.status.address {
+      for network in view.networks(of: id) { add(.network(network), onNetwork: network, view) }
     }
     for task in view.state.tasks(on: id) {
       for attachment in task.attachments { add(.endpoint(task.id, attachment.network), onNetwork: attachment.network, view) }

@@ -5,8 +5,10 @@ import Model
 /// change is kept by copying it.
 struct View: Sendable {
   var state = ClusterState()
-  /// Nodes that are attached to a network (the allocator gave them an address there).
-  var members = TreeDictionary<NetworkID, TreeSet<NodeID>>()
+  /// Nodes that are on a network: those with a task there that has not ended, and those with an address of their own (ingress).
+  private(set) var members = TreeDictionary<NetworkID, TreeSet<NodeID>>()
+  /// The same the other way, with the number of reasons.
+  private var reasons = TreeDictionary<NodeID, TreeDictionary<NetworkID, Int>>()
   var services = TreeDictionary<NetworkID, TreeSet<ServiceID>>()
   var tasks = TreeDictionary<NetworkID, TreeSet<TaskID>>()
   /// Tasks whose nodes are not told of their end yet: somebody may still be sent to them.
@@ -48,21 +50,48 @@ struct View: Sendable {
       if let mtu = new?.linkMTU { linkMTUs[mtu, default: 0] += 1 }
     }
     if old?.attachments == new?.attachments { return }
-    for attachment in old?.attachments ?? [] {
-      members[attachment.network]?.remove(id)
-      if members[attachment.network]?.isEmpty == true { members[attachment.network] = nil }
-    }
-    for attachment in new?.attachments ?? [] { members[attachment.network, default: TreeSet()].insert(id) }
+    for attachment in old?.attachments ?? [] { leave(id, attachment.network) }
+    for attachment in new?.attachments ?? [] { enter(id, attachment.network) }
   }
+
+  private mutating func enter(_ node: NodeID, _ network: NetworkID) {
+    let count = reasons[node]?[network] ?? 0
+    reasons[node, default: [:]][network] = count + 1
+    if count == 0 { members[network, default: TreeSet()].insert(node) }
+  }
+
+  private mutating func leave(_ node: NodeID, _ network: NetworkID) {
+    guard let count = reasons[node]?[network] else { return }
+    reasons[node]![network] = count > 1 ? count - 1 : nil
+    if count > 1 { return }
+    if reasons[node]!.isEmpty { reasons[node] = nil }
+    members[network]?.remove(node)
+    if members[network]?.isEmpty == true { members[network] = nil }
+  }
+
+  /// Those that a node is on.
+  func networks(of node: NodeID) -> [NetworkID] { reasons[node].map { Array($0.keys) } ?? [] }
 
   private mutating func index(task old: ClusterTask?, _ new: ClusterTask?) {
     let id = (new ?? old)!.id
+    let (before, after) = (Self.place(old), Self.place(new))
+    if before?.node != after?.node || before?.networks != after?.networks {
+      // The new one first: who stays is not away in between.
+      for network in after?.networks ?? [] { enter(after!.node, network) }
+      for network in before?.networks ?? [] { leave(before!.node, network) }
+    }
     if let old, let new, old.attachments == new.attachments { return }
     for attachment in old?.attachments ?? [] {
       tasks[attachment.network]?.remove(id)
       if tasks[attachment.network]?.isEmpty == true { tasks[attachment.network] = nil }
     }
     for attachment in new?.attachments ?? [] { tasks[attachment.network, default: TreeSet()].insert(id) }
+  }
+
+  /// Where a task puts its node; nil when it does not, or not any more.
+  static func place(_ task: ClusterTask?) -> (node: NodeID, networks: [NetworkID])? {
+    guard let task, let node = task.node, !task.status.state.isTerminal, !task.attachments.isEmpty else { return nil }
+    return (node, task.attachments.map(\.network))
   }
 
   private mutating func index(service id: ServiceID) {
@@ -102,10 +131,10 @@ struct View: Sendable {
   /// Everything a node must know, in the order of keys.
   func items(for node: NodeID) -> [AssignmentItem] {
     var keys: Set<AssignmentItem.Key> = []
-    for attachment in state.nodes[node]?.attachments ?? [] {
-      keys.insert(.network(attachment.network))
-      for service in services[attachment.network] ?? TreeSet() { keys.insert(.service(service)) }
-      for task in tasks[attachment.network] ?? TreeSet() { keys.insert(.endpoint(task, attachment.network)) }
+    for network in networks(of: node) {
+      keys.insert(.network(network))
+      for service in services[network] ?? TreeSet() { keys.insert(.service(service)) }
+      for task in tasks[network] ?? TreeSet() { keys.insert(.endpoint(task, network)) }
     }
     for task in state.tasks(on: node) {
       keys.insert(.task(task.id))
@@ -153,13 +182,16 @@ struct View: Sendable {
   }
 
   private func network(_ id: NetworkID, for node: NodeID) -> NetworkAssignment? {
-    guard let own = address(of: node, on: id), let network = state.networks[id], let vni = network.vni, let subnet = network.subnet else {
+    guard members[id]?.contains(node) == true, let network = state.networks[id], let vni = network.vni, let subnet = network.subnet else {
       return nil
     }
+    let own = address(of: node, on: id)
+    // On ingress who has no address cannot be reached, nor reach the others.
+    if network.spec.ingress == true, own == nil { return nil }
     var peers: [NetworkAssignment.Peer] = []
     for other in members[id] ?? TreeSet() where other != node {
-      guard let underlay = state.nodes[other]?.status.address, let address = address(of: other, on: id) else { continue }
-      peers.append(.init(node: other, underlay: underlay, address: address))
+      guard let underlay = state.nodes[other]?.status.address else { continue }
+      peers.append(.init(node: other, underlay: underlay, address: address(of: other, on: id)))
     }
     peers.sort { $0.node < $1.node }
     // One for all: a host with a larger one would send what a host with a smaller link cannot take, and nobody tells it.

@@ -47,28 +47,21 @@ extension Reconciler {
     }
   }
 
-  /// Every node has an address on ingress and on the networks of its tasks.
+  /// Every node has an address on ingress: what is published comes and goes by it. On other networks hosts have none.
   mutating func addressNodes(_ plan: inout Plan) {
     let ids = dirtyNodes.sorted()
     dirtyNodes = []
     for id in ids {
       guard let node = plan.world.nodes[id], node.description != nil else { continue }
-      var networks: [NetworkID] = []
-      if let ingress = allocator.ingress { networks.append(ingress) }
-      for task in plan.world.tasks(on: id) where !task.status.state.isTerminal {
-        for attachment in task.attachments where !networks.contains(attachment.network) { networks.append(attachment.network) }
-      }
-      networks = networks.filter { plan.world.networks[$0]?.subnet != nil }.sorted()
+      let networks = allocator.ingress.map { [$0] }?.filter { plan.world.networks[$0]?.subnet != nil } ?? []
       // On a full network the node stays without an address there until one is free.
-      var attachments: [NetworkAttachment] = []
-      for network in networks { attachments += (try? allocator.attachments(for: node, on: [network], state: plan.world)) ?? [] }
-      if attachments.count < networks.count {
+      let attachments = try? allocator.attachments(for: node, on: networks, state: plan.world)
+      if attachments == nil {
         lacksAddresses = true
         unaddressed.insert(id)
       }
-      if attachments != node.attachments { emit(.nodeAttachments(id, attachments), &plan) }
+      if attachments ?? [] != node.attachments { emit(.nodeAttachments(id, attachments ?? []), &plan) }
     }
-    dirtyNodes = []
   }
 
   mutating func schedule(_ services: [ServiceID], _ plan: inout Plan, _ now: Timestamp) {
@@ -122,13 +115,12 @@ extension Reconciler {
     for task in tasks.dropFirst(placement.nodes.count) { hold(task, placement.shortfall ?? "", &plan, now) }
   }
 
-  /// A task's host needs an address of its own on each of the task's networks: without one the task could not start there.
+  /// The host of a task on ingress needs an address of its own there: without one the task could not start.
   private mutating func address(_ id: NodeID, on networks: [NetworkID], _ plan: inout Plan) throws(AllocationRefusal) {
-    guard let node = plan.world.nodes[id] else { return }
-    let own = Set(node.attachments.map(\.network))
-    if own.isSuperset(of: networks) { return }
+    guard let ingress = allocator.ingress, networks.contains(ingress), let node = plan.world.nodes[id] else { return }
+    if node.attachments.contains(where: { $0.network == ingress }) { return }
     do throws(AllocationRefusal) {
-      let attachments = try allocator.attachments(for: node, on: own.union(networks).sorted(), state: plan.world)
+      let attachments = try allocator.attachments(for: node, on: [ingress], state: plan.world)
       emit(.nodeAttachments(id, attachments), &plan)
     } catch {
       throw AllocationRefusal("\(error.description); host \(node.hostname) needs one of its own beside the task's")
@@ -165,7 +157,6 @@ extension Reconciler {
       if unwanted, !used.contains(network.id.description) {
         if !allocator.isInUse(network.id) {
           emit(.removeNetwork(network.id), &plan)
-          dirtyNodes.formUnion(plan.world.nodes.values.filter { $0.attachments.contains { $0.network == network.id } }.map(\.id))
           continue
         }
         checkStacks = true
@@ -175,7 +166,6 @@ extension Reconciler {
     for stack in plan.world.stacks.values.sorted(by: { $0.name < $1.name }) where stack.isBeingRemoved {
       if !stacksWithServices.contains(stack.name), !stacksWithNetworks.contains(stack.name) { emit(.removeStack(stack.name), &plan) }
     }
-    addressNodes(&plan)
   }
 
   /// What was on a node that is gone, or lost for long, is given up.

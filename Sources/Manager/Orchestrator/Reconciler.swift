@@ -156,7 +156,6 @@ public struct Reconciler: Sendable {
       let service = (new ?? old)!.service
       dirty.insert(service)
       dirty.formUnion(waitedFor[service] ?? [])
-      if let node = new?.node ?? old?.node { dirtyNodes.insert(node) }
       if let old, let new, old.status.state == .running, new.status.state.isTerminal {
         ranFor[id] = new.status.timestamp - old.status.timestamp
       }
@@ -222,7 +221,6 @@ public struct Reconciler: Sendable {
     scheduler.observe(change, state: world)
     switch change {
     case .task(let old, let new):
-      if let node = new?.node ?? old?.node { dirtyNodes.insert(node) }
       if let new { index(new) } else if let old { unindex(old.id, old.service) }
     case .service, .stack, .network: checkStacks = true
     default: break

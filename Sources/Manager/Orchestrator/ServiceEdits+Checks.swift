@@ -35,11 +35,12 @@ extension ServiceEdits {
   /// The spec with networks, secrets and configs as ids, or what is wrong with it.
   /// - Parameters:
   ///   - known: networks that the same command makes, by name.
+  ///   - making: their specs.
   ///   - files: secrets and configs that the same command makes.
   ///   - leaving: services whose ports and names do not count: the same command removes or updates them.
   static func checked(
-    _ spec: ServiceSpec, replacing old: Service?, state: ClusterState, known: [String: NetworkID] = [:], files: [StoredFile.Name: FileID] = [:],
-    leaving: Set<ServiceID> = []
+    _ spec: ServiceSpec, replacing old: Service?, state: ClusterState, known: [String: NetworkID] = [:], making: [NetworkSpec] = [],
+    files: [StoredFile.Name: FileID] = [:], leaving: Set<ServiceID> = []
   ) throws(EditError) -> ServiceSpec {
     var spec = spec
     try checkName(spec.name, of: "service")
@@ -62,6 +63,11 @@ extension ServiceEdits {
     try checkPorts(spec, id: old?.id, state: state, leaving: leaving)
     if let networks = spec.taskTemplate.networks {
       spec.taskTemplate.networks = try resolve(networks, service: spec.name, state: state, known: known)
+      let rows = (spec.taskTemplate.networks ?? []).compactMap { network -> Network? in
+        guard let id = NetworkID(network.target) else { return nil }
+        return state.networks[id] ?? making.first { known[$0.name] == id }.map { Network(id: id, spec: $0, createdAt: .zero) }
+      }
+      do { try Allocator.checkApart(spec.name, rows) } catch { throw .invalid(error.description) }
       if let predefined = spec.predefinedNetwork, !spec.ports.isEmpty {
         throw .invalid(
           predefined == Network.hostName
@@ -211,7 +217,7 @@ extension ServiceEdits {
     return resolved
   }
 
-  static func check(_ spec: NetworkSpec, state: ClusterState, alsoTaken: [IPv4Prefix] = []) throws(EditError) {
+  static func check(_ spec: NetworkSpec, state: ClusterState) throws(EditError) {
     try checkName(spec.name, of: "network")
     if state.network(named: spec.name) != nil {
       throw .conflict("name conflicts with an existing object: network \(spec.name) already exists")
@@ -229,7 +235,7 @@ extension ServiceEdits {
       if let reason = NetworkSpec.refusal(of: option) { throw .invalid("network \(spec.name): \(reason)") }
     }
     try checkMTU(spec, state)
-    do { _ = try Allocator.subnet(of: spec, state: state, alsoTaken: alsoTaken) } catch { throw .invalid(error.description) }
+    do { _ = try Allocator.subnet(of: spec, state: state) } catch { throw .invalid(error.description) }
   }
 
   private static func checkMTU(_ spec: NetworkSpec, _ state: ClusterState) throws(EditError) {

@@ -89,7 +89,7 @@ extension ServiceEdits {
     stack.services = [:]
     for spec in wanted.services {
       let old = state.service(named: spec.name).flatMap { $0.pendingDelete ? nil : $0 }
-      let spec = try checked(spec, replacing: old, state: state, known: networks, files: files, leaving: leaving)
+      let spec = try checked(spec, replacing: old, state: state, known: networks, making: wanted.networks, files: files, leaving: leaving)
       let (id, change) = try deployService(spec, old, state: state, now: now, generator: &generator, &result.command)
       result.services.append((spec.name, id, change))
       stack.services[id] = change == .created ? 1 : change == .unchanged ? old?.current : (old?.latest ?? 0) + 1
@@ -146,7 +146,6 @@ extension ServiceEdits {
     _ wanted: Deployment, state: ClusterState, now: Timestamp, generator: inout some RandomNumberGenerator, _ result: inout Deployed
   ) throws(EditError) -> [String: NetworkID] {
     var ids: [String: NetworkID] = [:]
-    var taken: [IPv4Prefix] = []
     for spec in wanted.networks {
       if let old = state.network(named: spec.name) {
         guard old.spec.labels?[StackLabel.namespace] == wanted.name else {
@@ -168,8 +167,7 @@ extension ServiceEdits {
         continue
       }
       if ids[spec.name] != nil { throw .invalid("stack \(wanted.name) declares network \(spec.name) twice") }
-      try check(spec, state: state, alsoTaken: taken)
-      if let subnet = spec.ipam?.config?.first?.subnet.flatMap({ IPv4Prefix($0) }) { taken.append(subnet) }
+      try check(spec, state: state)
       let id = NetworkID.random(using: &generator)
       ids[spec.name] = id
       result.command.actions.append(.putNetwork(Network(id: id, spec: spec, createdAt: now)))

@@ -43,17 +43,17 @@ public struct NetworkAssignment: Hashable, Sendable, Codable {
   public var ingress: Bool
   public var mtu: Int
   public var dataPathPort: UInt16
-  /// This node's own address on the network: its containers' gateway, and the source of what it forwards into it.
-  public var nodeAddress: IPv4Address
+  /// This node's own address on the network, on ingress alone: its containers' gateway, and the source of what it forwards into it.
+  public var nodeAddress: IPv4Address?
   /// The other nodes that are attached, without this one.
   public var peers: [Peer]
   public struct Peer: Hashable, Sendable, Codable {
     public var node: NodeID
     /// The host's address: where VXLAN packets go.
     public var underlay: IPv4Address
-    /// The peer's own address on the network.
-    public var address: IPv4Address
-    public init(node: NodeID, underlay: IPv4Address, address: IPv4Address) {
+    /// The peer's own address on the network, on ingress alone.
+    public var address: IPv4Address?
+    public init(node: NodeID, underlay: IPv4Address, address: IPv4Address? = nil) {
       self.node = node
       self.underlay = underlay
       self.address = address
@@ -61,7 +61,7 @@ public struct NetworkAssignment: Hashable, Sendable, Codable {
   }
   public init(
     id: NetworkID, name: String, vni: UInt32, subnet: IPv4Prefix, internalOnly: Bool, ingress: Bool, mtu: Int, dataPathPort: UInt16,
-    nodeAddress: IPv4Address, peers: [Peer]
+    nodeAddress: IPv4Address? = nil, peers: [Peer]
   ) {
     self.id = id
     self.name = name

@@ -56,7 +56,7 @@ public struct NetworkSpec: Hashable, Sendable, Codable {
     }
     public struct Config: Hashable, Sendable, Codable {
       public var subnet: String?
-      /// Left to the user: a node's own address on the network is its containers' gateway.
+      /// Left to the user: containers go out by ingress or by their uplink, which is their host's own matter.
       public var gateway: String?
       /// The part of the subnet that addresses are given from; nil: all of it.
       public var range: String?

@@ -129,7 +129,7 @@ public struct Node: Hashable, Sendable, Codable {
   public var status: NodeStatus
   /// Set for members of the Raft group.
   public var manager: ManagerStatus?
-  /// The node's own address on each network: gateway of its containers and source of what it forwards into the network.
+  /// The node's own address on ingress: gateway of its containers there and source of what it forwards into it.
   public var attachments: [NetworkAttachment]
   public var createdAt: Timestamp
   public var updatedAt: Timestamp

@@ -60,12 +60,15 @@ public struct LinkInfo: Hashable, Sendable {
 public struct AddressInfo: Hashable, Sendable {
   public var index: UInt32
   public var address: [UInt8]
+  /// At the other end of a link of two.
+  public var peer: [UInt8]?
   public var length: UInt8
   public init?(_ reply: NetlinkReply) {
     guard reply.type == 20, reply.payload.count >= 8, reply.payload[0] == 2 else { return nil }
     let attributes = reply.attributes(after: 8)
     guard let address = attributes[2] ?? attributes[1], address.count == 4 else { return nil }
     self.address = address
+    peer = attributes[1] == address ? nil : attributes[1]
     index = reply.payload.read(UInt32.self, at: 4)
     length = reply.payload[1]
   }

@@ -12,15 +12,19 @@ struct HostPlanTests {
     return cluster
   }
 
-  @Test("peers' node addresses and remote endpoints have entries and are neighbours, local endpoints are not; nobody is flooded to")
+  @Test("remote endpoints, and on ingress peers' own addresses, have entries and are neighbours, local endpoints are not; nobody is flooded to")
   func forwarding() {
-    let tunnel = HostState(cluster.world(1)).tunnels[4096]!
+    let state = HostState(cluster.world(1))
+    #expect(state.tunnels[4096]!.forwarding == [.init(mac: [2, 0x42, 10, 77, 0, 12], host: address("192.168.77.2"))])
+    #expect(state.tunnels[4096]!.neighbours == [.init(address("10.77.0.12"))])
+    #expect(state.bridges[4096]!.addresses.isEmpty)
+    let ingress = state.tunnels[4097]!
     #expect(
-      tunnel.forwarding == [
-        .init(mac: [2, 0x42, 10, 77, 0, 252], host: address("192.168.77.2")), .init(mac: [2, 0x42, 10, 77, 0, 253], host: address("192.168.77.3")),
-        .init(mac: [2, 0x42, 10, 77, 0, 12], host: address("192.168.77.2")),
+      ingress.forwarding == [
+        .init(mac: [2, 0x42, 10, 255, 0, 252], host: address("192.168.77.2")), .init(mac: [2, 0x42, 10, 255, 0, 253], host: address("192.168.77.3")),
+        .init(mac: [2, 0x42, 10, 255, 0, 12], host: address("192.168.77.2")),
       ])
-    #expect(tunnel.neighbours == [.init(address("10.77.0.252")), .init(address("10.77.0.253")), .init(address("10.77.0.12"))])
+    #expect(ingress.neighbours == [.init(address("10.255.0.252")), .init(address("10.255.0.253")), .init(address("10.255.0.12"))])
   }
 
   @Test("from nothing everything is made, links before what is on them; from itself nothing is done")
@@ -30,7 +34,7 @@ struct HostPlanTests {
     let links = operations.prefix { $0.changesLinks }
     #expect(links.count == 6)
     #expect(!operations.dropFirst(6).contains { $0.changesLinks })
-    #expect(operations.contains(.addAddress(4096, .init(address: address("10.77.0.251"), length: 24))))
+    #expect(operations.contains(.addAddress(4097, .init(address: address("10.255.0.251"), length: 24))))
     #expect(state.operations(from: state) == [])
   }
 
@@ -60,13 +64,14 @@ struct HostPlanTests {
     broken.tunnels[4096]!.bridged = false
     broken.tunnels[4097]!.port = 8472
     broken.tunnels[4098]!.learning = true
-    broken.tunnels[4098]!.neighbours = [.init(address("10.78.0.252"), mac: [2, 0, 0, 0, 0, 1]), .init(address("10.78.0.9"))]
+    broken.bridges[4097]!.addresses = []
+    broken.tunnels[4096]!.neighbours = [.init(address("10.77.0.12"), mac: [2, 0, 0, 0, 0, 1]), .init(address("10.77.0.9"))]
     broken.bridges[9999] = broken.bridges[4096]
     let operations = state.operations(from: broken)
     #expect(operations.contains(.deleteBridge(9999)))
-    #expect(operations.contains(.setBridge(4096, mac: [2, 0x42, 10, 77, 0, 251], mtu: 1450)))
+    #expect(operations.contains(.setBridge(4096, mac: [2, 0x4f, 192, 168, 77, 1], mtu: 1450)))
     #expect(operations.contains(.deleteAddress(4096, .init(address: address("10.9.9.9"), length: 24))))
-    #expect(operations.contains(.addAddress(4096, .init(address: address("10.77.0.251"), length: 24))))
+    #expect(operations.contains(.addAddress(4097, .init(address: address("10.255.0.251"), length: 24))))
     #expect(operations.contains(.bridgeTunnel(4096)))
     #expect(
       operations.firstIndex(of: .deleteTunnel(4097))! < operations.firstIndex(
@@ -75,13 +80,10 @@ struct HostPlanTests {
     #expect(
       operations.filter {
         switch $0 {
-        case .setPort(4098), .addNeighbour(4098, _), .deleteNeighbour(4098, _): true
+        case .setPort(4098), .addNeighbour(4096, _), .deleteNeighbour(4096, _): true
         default: false
         }
-      } == [
-        .setPort(4098), .deleteNeighbour(4098, .init(address("10.78.0.9"))), .addNeighbour(4098, .init(address("10.78.0.252"))),
-        .addNeighbour(4098, .init(address("10.78.0.253"))),
-      ])
+      } == [.deleteNeighbour(4096, .init(address("10.77.0.9"))), .addNeighbour(4096, .init(address("10.77.0.12"))), .setPort(4098)])
   }
 
   @Test("names fit an interface and lead back")
@@ -92,13 +94,40 @@ struct HostPlanTests {
     for foreign in ["orbr", "orbr04096", "orbrx", "br0", "orbr-1", "orbr99999999999"] { #expect(InterfaceName.vni(foreign, prefix: "orbr") == nil) }
   }
 
-  @Test("the default route leads through ingress where a task publishes there, or else through the first network with a way out")
+  @Test("the default route leads through ingress where a task publishes there, or else through its uplink, if a network of it has a way out")
   func gateways() {
-    let world = cluster.world(1)
-    #expect(world.gateway(of: cluster.network(1).attachments) == address("10.255.0.251"))
-    #expect(world.gateway(of: cluster.network(1, [cluster.inside, cluster.web]).attachments) == address("10.77.0.251"))
-    #expect(world.gateway(of: cluster.network(1, [cluster.inside, cluster.ingress]).attachments) == address("10.255.0.251"))
-    #expect(world.gateway(of: cluster.network(1, [cluster.inside]).attachments) == nil)
+    var world = cluster.world(1)
+    world.uplinks[cluster.task(1)] = Uplink(address: address("172.28.240.2"), gateway: address("172.28.240.1"))
+    for (networks, gateway, needsUplink) in [
+      ([cluster.ingress, cluster.web], "10.255.0.251", false), ([cluster.inside, cluster.web], "172.28.240.1", true),
+      ([cluster.inside, cluster.ingress], "10.255.0.251", false), ([cluster.inside], nil, false),
+    ] {
+      let network = cluster.network(1, networks)
+      #expect(world.gateway(of: network) == gateway.map(address))
+      #expect(world.needsUplink(network) == needsUplink)
+    }
+    // Its host's own processes may call it.
+    var published = cluster.network(1, [cluster.inside])
+    published.hostPorts = [PortConfig(targetPort: 80, publishedPort: 8080, publishMode: .host)]
+    #expect(world.needsUplink(published) && world.gateway(of: published) == nil && !world.leadsOutside(published))
+  }
+
+  @Test("uplinks' addresses come from a private range that is free, all in turn; none: nil")
+  func uplinks() {
+    var pool = UplinkPool()
+    let first = pool.take(avoiding: [], used: [])
+    #expect(first == Uplink(address: address("172.28.240.2"), gateway: address("172.28.240.1")))
+    #expect(pool.take(avoiding: [], used: [])?.address == address("172.28.240.3"), "one that is free again waits for its turn")
+    // A network came that has that range; containers that have addresses of it keep them.
+    #expect(pool.take(avoiding: [IPv4Prefix("172.28.0.0/16")!], used: [])?.address == address("172.27.240.2"))
+    #expect(pool.take(avoiding: [IPv4Prefix("172.16.0.0/12")!, IPv4Prefix("10.0.0.0/8")!], used: [])?.gateway == address("192.168.240.1"))
+    #expect(pool.take(avoiding: UplinkPool.usual.map { IPv4Prefix($0)! }, used: []) == nil)
+    var small = UplinkPool(IPv4Prefix("192.0.2.0/29")!)
+    var used: Set<IPv4Address> = []
+    while let uplink = small.take(avoiding: [], used: used) { used.insert(uplink.address) }
+    #expect(used.sorted().map(\.description) == (2...6).map { "192.0.2.\($0)" })
+    used.remove(address("192.0.2.4"))
+    #expect(small.take(avoiding: [], used: used)?.address == address("192.0.2.4"))
   }
 }
 
@@ -234,12 +263,20 @@ struct RulesetTests {
     let text = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: []).fresh
     #expect(text.contains("meta l4proto . th dport vmap { tcp . 8080 : goto port-tcp-8080 }"))
     #expect(text.contains("dnat to numgen random mod 2 map { 0 : 10.255.0.11, 1 : 10.255.0.12 }:80"))
-    #expect(text.split(separator: "masquerade").count == 3, "containers' own calls and what goes out of the cluster, nothing else: \(text)")
+    #expect(
+      text.split(separator: "\n").filter { $0.contains("masquerade") }.map { $0.drop { $0 == " " } } == [
+        // Containers' own calls to ports of their host, and its loopback's; what goes out of the cluster; nothing else.
+        "ct status dnat oifname \"orbr*\" ip saddr { 10.255.0.0/24, 127.0.0.0/8 } masquerade",
+        "ct status dnat oifname \"orbr*\" iifname \"orup*\" masquerade",
+        "ct status dnat oifname \"orup*\" ip saddr { 10.255.0.0/24, 127.0.0.0/8 } masquerade",
+        "ct status dnat oifname \"orup*\" iifname \"orup*\" masquerade",
+        "oifname != \"orbr*\" oifname != \"orup*\" ip saddr 10.255.0.0/24 masquerade",
+        "oifname != \"orbr*\" oifname != \"orup*\" iifname \"orup*\" masquerade",
+      ])
     #expect(text.contains("udp dport 4789 @th,96,24 vmap { 4096 : jump vxlan-4096, 4097 : jump vxlan-4097, 4098 : jump vxlan-4098 }"))
     #expect(text.contains("chain vxlan-4096 {\n    ip saddr != { 192.168.77.2 } counter counter name \"strangers\" drop\n"))
-    #expect(text.contains("iifname { \"orbr4098\" } drop"))
+    #expect(text.contains("ether daddr != 02:42:0a:ff:00:fb notrack"), "equal addresses of two networks are not mixed up")
     #expect(text.split(separator: "udp dport { 4789 } notrack").count == 3, "coming and going: \(text)")
-    #expect(text.contains("oifname != \"orbr*\" ip saddr { 10.255.0.0/24, 10.77.0.0/24 } masquerade"))
     let without = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: [PublishedPort(protocol: .tcp, number: 8080)]).fresh
     #expect(!without.contains("8080"))
     let dead = Ruleset.host(world, ready: [:], unavailable: []).fresh

@@ -6,7 +6,8 @@ import Model
 
 func address(_ text: String) -> IPv4Address { IPv4Address(text)! }
 
-/// A cluster of hosts 192.168.77.1… with one network 10.77.0.0/24 and ingress 10.255.0.0/24, as the manager would tell it.
+/// A cluster of hosts 192.168.77.1… with one network 10.77.0.0/24 and ingress 10.255.0.0/24, as the manager would tell it: hosts have
+/// addresses on ingress alone.
 struct Cluster {
   let web = NetworkID(value: 1)
   let ingress = NetworkID(value: 2)
@@ -24,9 +25,9 @@ struct Cluster {
       id, name, vni, second, inside, ingress in
       NetworkAssignment(
         id: id, name: name, vni: UInt32(vni), subnet: IPv4Prefix("10.\(second).0.0/24")!, internalOnly: inside, ingress: ingress, mtu: mtu,
-        dataPathPort: 4789, nodeAddress: address("10.\(second).0.\(250 + host)"),
+        dataPathPort: 4789, nodeAddress: ingress ? address("10.\(second).0.\(250 + host)") : nil,
         peers: (1...hosts).filter { $0 != host }.map {
-          .init(node: NodeID(value: UInt128($0)), underlay: underlay($0), address: address("10.\(second).0.\(250 + $0)"))
+          .init(node: NodeID(value: UInt128($0)), underlay: underlay($0), address: ingress ? address("10.\(second).0.\(250 + $0)") : nil)
         })
     }
   }

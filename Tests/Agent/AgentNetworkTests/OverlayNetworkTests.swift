@@ -52,8 +52,8 @@ struct OverlayNetworkTests {
       for _ in 1...20 { seen.insert(try await world.ask("10.77.0.2", from: paths[0])?.name ?? "nobody") }
       #expect(seen == ["task1", "task3"])
 
-      // From a host's own processes too.
-      #expect(try await world.ask("10.77.0.2", from: world.host(2)) != nil)
+      // Hosts are not on it.
+      #expect(try await world.run(in: world.host(2), "busybox", "ping", "-c1", "-W1", "-w1", "10.77.0.12").code != 0)
 
       cluster.endpoints = []
       try await apply()
@@ -236,6 +236,8 @@ struct OverlayNetworkTests {
       await overlay.whenDrifted { Task { _ = try await overlay.repair() } }
       try await overlay.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: cluster.endpoints)
       let one = try await overlay.attach(cluster.network(1))
+      let other = try await overlay.attach(cluster.network(3, [cluster.web]))
+      let uplink = InterfaceName.uplink(cluster.task(3))
       func shape() async throws -> String {
         let host = world.host(1)
         // Numbers of interfaces and counters are nobody's wish.
@@ -243,16 +245,19 @@ struct OverlayNetworkTests {
           in: host, "sh", "-c",
           """
           ip -o link show type bridge | cut -d' ' -f2-; bridge fdb show | grep dst | sort; ip -o -4 address | cut -d' ' -f2- | sort
+          ip route; ip -o link show \(uplink) | grep -o 'state [A-Z]*'
           bridge link | grep -c ' ov.*master orbr'; nft -s list table ip orch | sed 's/# handle.*//'
           ip neigh show nud permanent | sort; bridge fdb show | grep 'ov.*static' | sed 's/ov[^ ]*/ov/' | sort; bridge -d link | grep -c 'learning off flood off'
-          for i in \(world.folder)/run1/netns/*; do nsenter --net=$i sh -c 'nft -s list table ip orch; ip -o link show eth0 | grep -o "mtu [0-9]*"'; done
+          for i in \(world.folder)/run1/netns/*; do nsenter --net=$i sh -c 'nft -s list table ip orch; nft -s list table netdev orch; ip -o link | grep -o "eth.*mtu [0-9]*" | sed s/@if[0-9]*// | sort; ip -o -4 address | cut -d" " -f2- | sort; ip route'; done
           """
         ).output
       }
+      // What hosts know of their containers is complete after a comparison.
+      try await overlay.repair()
       let before = try await shape()
       let tampering = [
         ("link", "ip link set orbr4096 down"), ("link", "ip link set orbr4096 mtu 1300"), ("link", "ip link del orvx4096"),
-        ("link", "ip link set orvx4096 nomaster"), ("address", "ip address del 10.77.0.251/24 dev orbr4096"),
+        ("link", "ip link set orvx4096 nomaster"), ("address", "ip address del 10.255.0.251/24 dev orbr4097"),
         ("address", "ip address add 10.99.0.1/24 dev orbr4096"),
         ("forwarding", "bridge fdb del 02:42:0a:4d:00:0c dev orvx4096 dst 192.168.77.2"),
         (
@@ -268,6 +273,16 @@ struct OverlayNetworkTests {
         ("link", "ip link set $(bridge link | grep -o 'ov[^ @]*' | grep -v orvx | head -1) mtu 1200"),
         ("container rules", "nsenter --net=\(one.path) nft flush table ip orch"),
         ("container rules", "nsenter --net=\(one.path) nft delete table ip orch"),
+        ("address", "ip address del 172.28.240.1 peer 172.28.240.2/32 dev \(uplink)"), ("route", "ip route del 172.28.240.2 dev \(uplink)"),
+        ("link", "ip link del \(uplink)"),
+        ("link", "ip link del $(ip -o link show master orbr4097 | grep -o 'ov[^ @]*' | grep -v orvx | head -1)"),
+        ("container address", "nsenter --net=\(one.path) ip address del 10.77.0.11/24 dev eth1"),
+        ("container address", "nsenter --net=\(other.path) ip address flush dev eth1"),
+        ("container route", "nsenter --net=\(one.path) ip route del default"),
+        ("container route", "nsenter --net=\(other.path) ip route replace default via 10.77.0.1 dev eth0"),
+        ("container route", "nsenter --net=\(one.path) ip route del 10.77.0.0/24"),
+        ("container link", "nsenter --net=\(one.path) ip link set eth1 down"),
+        ("container link", "nsenter --net=\(one.path) ip link set eth1 mtu 1200"),
         ("rules", "nft delete table ip orch"), ("rules", "nft add rule ip orch prerouting counter"), ("rules", "nft flush ruleset"),
       ]
       for (kind, command) in tampering {
@@ -285,13 +300,19 @@ struct OverlayNetworkTests {
       let counted = await overlay.repairs
       #expect(
         try await world.run(
-          in: world.host(1), "sh", "-c", "nft add table ip other; ip link add other type bridge; ip address add 10.5.0.1/24 dev eth0"
+          in: world.host(1), "sh", "-c",
+          """
+          nft add table ip other; ip link add other type bridge; ip address add 10.5.0.1/24 dev eth0
+          # A container's own tunnel.
+          nsenter --net=\(other.path) sh -c 'ip link add tun0 type bridge && ip address add 10.9.0.1/24 dev tun0 && ip link set tun0 up &&
+            ip route replace default via 10.9.0.2 dev tun0'
+          """
         ).code == 0)
       _ = try await overlay.repair()
       try await Task.sleep(for: .milliseconds(300))
       #expect(await overlay.repairs == counted)
       #expect(try await world.run(in: world.host(1), "nft", "list", "table", "ip", "other").code == 0)
-      _ = one
+      #expect(try await world.run(in: other.path, "ip", "route", "show", "default").output.contains("dev tun0"))
     }
   }
 
@@ -371,7 +392,7 @@ struct OverlayNetworkTests {
       }
       let before = try await (count(3, "received"), count(1, "dropped"))
       // A container in another, and its host as well.
-      for (from, to) in [(one.path, "10.77.0.12"), (one.path, "10.77.0.252"), (world.host(1), "10.77.0.12"), (one.path, "10.77.0.13")] {
+      for (from, to) in [(one.path, "10.77.0.12"), (one.path, "10.255.0.252"), (world.host(1), "10.255.0.12"), (one.path, "10.77.0.13")] {
         let ping = try await world.run(in: from, "busybox", "ping", "-c1", "-W2", "-w2", to)
         #expect(ping.code == 0, "\(to): \(ping.output)")
       }
@@ -440,21 +461,121 @@ struct OverlayNetworkTests {
     }
   }
 
-  @Test("a host's route into a network's subnet is named to the task that cannot start; a broader one is in nobody's way")
+  @Test(
+    "a host's route into a network's subnet takes nothing from its tasks; uplinks keep out of the host's routes; subnets that overlap do not meet")
   func routes() async throws {
-    try await NamespaceWorld.with(1) { world in
-      var cluster = Cluster(hosts: 1)
-      cluster.place(1, on: 1)
-      let overlay = try world.overlay(1)
-      try await overlay.apply(networks: cluster.networks(of: 1), services: [], endpoints: cluster.endpoints)
+    try await NamespaceWorld.with(2) { world in
+      var cluster = Cluster(hosts: 2)
+      for number in 1...2 { cluster.place(number, on: number) }
+      let overlays = try (1...2).map { try world.overlay($0) }
       let host = world.host(1)
       #expect(
-        try await world.run(in: host, "sh", "-c", "ip route add 10.0.0.0/8 via 192.168.77.9; ip route add 10.77.0.128/25 via 192.168.77.9").code == 0)
-      #expect(try await overlay.underlayFacts().routes.map(\.destination.description) == ["10.0.0.0/8", "192.168.77.0/24"])
-      let error = await #expect(throws: NetworkProblem.self) { try await overlay.attach(cluster.network(1)) }
-      #expect(error?.description.hasPrefix("network web: its subnet 10.77.0.0/24 overlaps the route 10.77.0.128/25 dev eth0 of this host") == true)
-      #expect(try await world.run(in: host, "ip", "route", "del", "10.77.0.128/25").code == 0)
-      _ = try await overlay.attach(cluster.network(1))
+        try await world.run(
+          in: host, "sh", "-c",
+          "ip route add 10.0.0.0/8 via 192.168.77.9; ip route add 10.77.0.0/25 via 192.168.77.9; ip route add 172.28.0.0/16 via 192.168.77.9"
+        ).code == 0)
+      var networks = cluster.networks(of: 1)
+      for (index, overlay) in overlays.enumerated() {
+        try await overlay.apply(networks: cluster.networks(of: index + 1), services: [], endpoints: cluster.endpoints)
+      }
+      #expect(try await overlays[0].underlayFacts().routes.map(\.destination.description) == ["10.0.0.0/8", "172.28.0.0/16", "192.168.77.0/24"])
+      let one = try await overlays[0].attach(cluster.network(1, [cluster.web]))
+      _ = try await overlays[1].attach(cluster.network(2, [cluster.web]))
+      #expect(try await world.run(in: one.path, "busybox", "ping", "-c1", "-W2", "-w2", "10.77.0.12").code == 0)
+      let address = try await world.run(in: one.path, "sh", "-c", "ip -o -4 address show eth1; ip route show default").output
+      #expect(address.contains("inet 172.27.240.2 peer 172.27.240.1/32") && address.contains("default via 172.27.240.1 dev eth1"), "\(address)")
+      #expect(try await overlays[0].underlayFacts().routes.count == 3, "an uplink's is nobody's concern")
+      networks[2].subnet = IPv4Prefix("10.77.0.0/16")!
+      try await overlays[0].apply(networks: networks, services: [], endpoints: cluster.endpoints)
+      let error = await #expect(throws: NetworkProblem.self) { try await overlays[0].attach(cluster.network(3, [cluster.web, cluster.inside])) }
+      #expect(
+        error?.description.hasPrefix("network inside: its subnet 10.77.0.0/16 overlaps 10.77.0.0/24 of network web: one task cannot be on both")
+          == true)
+    }
+  }
+
+  @Test(
+    "three networks with one subnet on the same hosts: each reaches its own by address and virtual IP, and the outside; none another's",
+    arguments: [false, true])
+  func equalSubnets(bridgeNetfilter: Bool) async throws {
+    try await NamespaceWorld.with(2) { world in
+      for host in 1...2 {
+        let file = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+        _ = try await world.run(in: world.host(host), "sh", "-c", "[ ! -e \(file) ] || echo \(bridgeNetfilter ? 1 : 0) > \(file)")
+      }
+      let cluster = Cluster(hosts: 2)
+      func networks(of host: Int) -> [NetworkAssignment] {
+        (0..<3).map { number in
+          var network = cluster.networks(of: host)[0]
+          (network.id, network.name, network.vni) = (NetworkID(value: UInt128(20 + number)), "net\(number)", UInt32(5000 + number))
+          return network
+        } + [cluster.networks(of: host)[1]]
+      }
+      let ids = networks(of: 1).prefix(3).map(\.id)
+      func service(_ number: Int) -> ServiceID { ServiceID(value: UInt128(30 + number)) }
+      let services = ids.enumerated().map { number, id in
+        ServiceRecord(
+          id: service(number), name: "web", names: [id: ["web"]], mode: .vip, virtualIPs: [.init(network: id, address: cluster.virtualIP)],
+          ports: [])
+      }
+      // On each network the same addresses: a client .11 on host 1, a server .12 on host 2 and .13 on host 1.
+      func task(_ network: Int, _ number: Int) -> TaskNetwork {
+        TaskNetwork(
+          task: cluster.task(10 * network + number), attachments: [.init(network: ids[network], address: address("10.77.0.\(10 + number)"))])
+      }
+      func endpoints(_ tasks: [Int]) -> [EndpointRecord] {
+        (0..<3).flatMap { network in
+          tasks.map { number in
+            EndpointRecord(
+              task: task(network, number).task, service: service(network), network: ids[network], node: NodeID(value: 1), slot: UInt64(number),
+              address: address("10.77.0.\(10 + number)"), underlay: cluster.underlay(number == 2 ? 2 : 1), ready: number > 1)
+          }
+        }
+      }
+      let overlays = try (1...2).map { try world.overlay($0) }
+      func apply(_ endpoints: [EndpointRecord]) async throws {
+        for (index, overlay) in overlays.enumerated() {
+          #expect(try await overlay.apply(networks: networks(of: index + 1), services: services, endpoints: endpoints) == [])
+        }
+      }
+      try await apply(endpoints([1, 2, 3]))
+      var servers = [try await world.serve("outside", in: world.outside)]
+      defer { world.stop(servers) }
+      var clients: [String] = []
+      for network in 0..<3 {
+        clients.append(try await overlays[0].attach(task(network, 1)).path)
+        servers.append(try await world.serve("far\(network)", in: try await overlays[1].attach(task(network, 2)).path))
+        servers.append(try await world.serve("near\(network)", in: try await overlays[0].attach(task(network, 3)).path))
+      }
+      for (network, client) in clients.enumerated() {
+        #expect(try await world.ask("10.77.0.12", from: client)?.name == "far\(network)")
+        #expect(try await world.ask("10.77.0.13", from: client)?.name == "near\(network)")
+        var called: Set<String> = []
+        for _ in 1...12 {
+          let answer = try await world.ask("10.77.0.2", from: client)
+          #expect(answer?.client == "10.77.0.11")
+          called.insert(answer?.name ?? "nobody")
+        }
+        #expect(called == ["far\(network)", "near\(network)"])
+        let outside = try await world.ask("192.168.77.100", from: client)
+        #expect(outside?.name == "outside" && outside?.client == "192.168.77.1")
+      }
+      // By their uplinks they do not reach one another.
+      let other = try await world.run(in: clients[1], "sh", "-c", "ip -o -4 address show eth1 | grep -o 'inet [0-9.]*' | cut -d' ' -f2").output
+      #expect(try await world.run(in: clients[0], "busybox", "ping", "-c1", "-W1", "-w1", other.filter { $0 != "\n" }).code != 0)
+      // One network's task ends: connections of the others, from the same address to the same address and port, stay.
+      let held = try await world.open(SOCK_STREAM, in: clients[1], connectedTo: "10.77.0.12", port: 80)
+      defer { close(held) }
+      try await apply(endpoints([1, 2, 3]).filter { !($0.network == ids[0] && $0.slot == 2) })
+      try await overlays[1].detach(task(0, 2).task)
+      try await Task.sleep(for: .milliseconds(200))
+      let query = "GET /cgi-bin/who HTTP/1.0\r\n\r\n"
+      send(held, query, query.utf8.count, Int32(MSG_NOSIGNAL))
+      var bytes = [UInt8](repeating: 0, count: 4096)
+      let count = recv(held, &bytes, bytes.count, 0)
+      #expect(String(decoding: bytes.prefix(max(0, count)), as: UTF8.self).hasPrefix("HTTP/1."))
+      #expect(try await world.ask("10.77.0.2", from: clients[0])?.name == "near0")
+      #expect(try await world.ask("10.77.0.12", from: clients[2])?.name == "far2")
     }
   }
 

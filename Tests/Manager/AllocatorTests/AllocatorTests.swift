@@ -81,7 +81,7 @@ private let start = Timestamp(nanoseconds: 1_000)
     #expect(fresh.isInUse(network.id))
   }
 
-  @Test("subnets come from the pool, skip the first and what is declared, and do not overlap")
+  @Test("subnets come from the pool, skip the first and what is declared, and do not overlap; declared ones may, but not ingress's")
   func subnets() throws {
     var allocator = Allocator()
     let state = ClusterState()
@@ -96,9 +96,30 @@ private let start = Timestamp(nanoseconds: 1_000)
     #expect(try make(2, ingress: true) == "10.0.0.0/24 4097")
     #expect(try make(3, "10.0.2.128/25") == "10.0.2.128/25 4098")
     #expect(try make(4) == "10.0.3.0/24 4099")
-    #expect(throws: AllocationRefusal.self) { try make(5, "10.0.3.0/25") }
+    #expect(try make(5, "10.0.3.0/25") == "10.0.3.0/25 4100")
+    #expect(throws: AllocationRefusal.self) { try make(8, "10.0.0.128/25") }
     #expect(throws: AllocationRefusal.self) { try make(6, "10.0.9.0/30") }
     #expect(throws: AllocationRefusal.self) { try make(7, "fd00::/64") }
+  }
+
+  @Test("no task is on two networks whose subnets overlap: its service is refused, and both are named")
+  func apart() throws {
+    var (allocator, state, network) = try world("10.5.0.0/24")
+    var spec = NetworkSpec(name: "other")
+    spec.ipam = NetworkSpec.IPAM(config: [.init(subnet: "10.5.0.128/25")])
+    let other = try allocator.allocate(Network(id: NetworkID(value: 2), spec: spec, createdAt: start), cluster: nil, state: state)
+    _ = state.speculate([.putNetwork(other)])
+    var both = service(network)
+    try #expect(
+      allocator.endpoint(for: Service(id: ServiceID(value: 1), name: "web", createdAt: start), spec: both, state: state).virtualIPs.count == 1)
+    both.taskTemplate.networks?.append(NetworkAttachmentConfig(target: other.id.description))
+    let error = #expect(throws: AllocationRefusal.self) {
+      try allocator.endpoint(for: Service(id: ServiceID(value: 1), name: "web", createdAt: start), spec: both, state: state)
+    }
+    #expect(
+      error?.description.hasPrefix(
+        "service web: subnet 10.5.0.128/25 of network other overlaps 10.5.0.0/24 of network net, and one task cannot be on both")
+        == true)
   }
 
   @Test("what hosts route elsewhere is no network's: a declared subnet is refused with the route, the pool goes around it")

@@ -15,7 +15,8 @@ import Testing
     #expect(tasks.allSatisfy { $0.attachments.map(\.network) == [network] })
     #expect(Set(tasks.compactMap(\.node)).count == 3)
     #expect(world.state.services[id]?.endpoint.virtualIPs.count == 1)
-    #expect(world.nodes.allSatisfy { world.state.nodes[$0]!.attachments.count == 2 })
+    // On ingress alone.
+    #expect(world.nodes.allSatisfy { world.state.nodes[$0]!.attachments.count == 1 })
     world.settle()
     #expect(world.perNode(id) == [1, 1, 1])
     #expect(world.violations == [])
@@ -331,26 +332,24 @@ import Testing
     _ = try world.network("tiny")
     let id = try world.create("web", replicas: 5) { $0.taskTemplate.networks = [NetworkAttachmentConfig(target: "tiny")] }
     world.settle()
-    // Of .2 to .6 one is the service's and one the node's.
-    #expect(world.running(id).count == 3)
+    // Of .2 to .6 one is the service's.
+    #expect(world.running(id).count == 4)
     #expect(
       world.live(id).filter { $0.status.state == .pending }.map(\.status.error)
-        == Array(repeating: "network tiny has no free address (5 of 10.0.0.8/29 are in use): give it a larger subnet", count: 2))
+        == ["network tiny has no free address (5 of 10.0.0.8/29 are in use): give it a larger subnet"])
     #expect(world.violations == [])
   }
 
-  @Test("a task goes to no host that would have no address on its network, and says so")
+  @Test("a task that publishes goes to no host that has no address on ingress, and says so")
   func noAddressForTheHost() throws {
-    var world = World(nodes: 4, subnetLength: 29)
-    // Ingress alone would be full.
-    _ = try world.network("tiny")
-    let id = try world.create("web", replicas: 4) { $0.taskTemplate.networks = [NetworkAttachmentConfig(target: "tiny")] }
+    // .2 to .6 of ingress, for six hosts.
+    var world = World(nodes: 6, subnetLength: 29)
+    let id = try world.create("web", replicas: 1) { $0.endpointSpec = EndpointSpec(ports: [PortConfig(targetPort: 80, publishedPort: 8080)]) }
     world.settle()
-    // One for the service, two for each task on a host of its own.
-    #expect(world.running(id).count == 2)
+    #expect(world.running(id).isEmpty)
     let reasons = Set(world.live(id).filter { $0.status.state == .pending }.map(\.status.error))
-    #expect(!reasons.isEmpty && reasons.allSatisfy { $0.contains("network tiny has no free address") }, "\(reasons)")
-    for task in world.running(id) { #expect(world.state.nodes[task.node!]!.attachments.contains { $0.network == task.attachments[0].network }) }
+    #expect(!reasons.isEmpty && reasons.allSatisfy { $0.contains("network ingress has no free address") }, "\(reasons)")
+    #expect(world.state.nodes.values.count { !$0.attachments.isEmpty } == 5)
     #expect(world.violations == [])
   }
 

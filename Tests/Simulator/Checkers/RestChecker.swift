@@ -33,13 +33,18 @@ struct RestChecker {
       for attachment in new where !old.contains(attachment) {
         guard let before = freed.removeValue(forKey: Place(attachment)), now < before.at + .seconds(3) else { continue }
         for agent in agents where !before.excused.contains(agent.node) && agent.known[Place(attachment)] == before.owner {
-          guard state.nodes[agent.node]?.attachments.contains(where: { $0.network == attachment.network }) == true else { continue }
+          guard isOn(attachment.network, agent.node, state) else { continue }
           throw Violation(
             checker: "addresses",
             what: "\(attachment.address) is given to \(owner) while host\(agent.number) still knows it as \(before.owner)'s")
         }
       }
     }
+  }
+
+  private func isOn(_ network: NetworkID, _ node: NodeID, _ state: ClusterState) -> Bool {
+    state.nodes[node]?.attachments.contains { $0.network == network } == true
+      || state.tasks(on: node).contains { !$0.status.state.isTerminal && $0.attachments.contains { $0.network == network } }
   }
 
   private func isLost(_ node: Node) -> Bool { node.status.state == .down || node.status.state == .disconnected }

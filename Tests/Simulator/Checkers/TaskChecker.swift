@@ -173,7 +173,8 @@ struct TaskChecker {
   private func check(_ network: Network, _ state: ClusterState) throws {
     for other in state.networks.values where other.id != network.id {
       if let vni = network.vni, other.vni == vni { throw Violation(checker: "addresses", what: "VNI \(vni) of \(network.name) and \(other.name)") }
-      if let a = network.subnet, let b = other.subnet, a.overlaps(b) {
+      let mayOverlap = (network.spec.ipam != nil || other.spec.ipam != nil) && network.spec.ingress != true && other.spec.ingress != true
+      if !mayOverlap, let a = network.subnet, let b = other.subnet, a.overlaps(b) {
         throw Violation(checker: "addresses", what: "subnet \(a) of \(network.name) overlaps \(b) of \(other.name)")
       }
     }

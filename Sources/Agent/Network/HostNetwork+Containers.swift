@@ -1,0 +1,162 @@
+import Glibc
+import Model
+import Netlink
+
+// Containers' namespaces: made, found again, taken away; rules in them.
+extension HostNetwork {
+  func path(_ task: TaskID) -> String { "\(configuration.runDirectory)/netns/\(task)" }
+
+  func describe(_ network: TaskNetwork, in world: NetworkWorld) -> AttachedNamespace {
+    AttachedNamespace(path: path(network.task), networks: network.attachments.map(\.network), reachesOutside: world.leadsOutside(network))
+  }
+
+  func attach(_ network: TaskNetwork, in bare: NetworkWorld) throws -> AttachedNamespace {
+    for attachment in network.attachments where bare.network(attachment.network) == nil {
+      throw NetworkProblem("network \(attachment.network)", "not assigned to this node yet")
+    }
+    try refuseOverlap(network, bare)
+    let socket = try NetlinkSocket()
+    let links = try socket.links()
+    let (world, problems) = try withUplinks(bare, links, socket.addresses())
+    if world.needsUplink(network), world.uplinks[network.task] == nil { throw problems.first ?? NetworkProblem("uplink", "none is free") }
+    let hostPorts = network.hostPorts.compactMap(PublishedPort.init)
+    let before = memory.withLock { Set($0.ports.keys.map(\.anywhere)) }
+    for port in hostPorts {
+      // One that we hold is another task's or service's; the rule set gives it to the first.
+      if before.contains(port.anywhere) { throw NetworkProblem("host port \(port)", "already published on this host by another task or service") }
+      guard let descriptor = Self.hold(port) else {
+        throw NetworkProblem(.init(port: port.number, protocol: port.protocol, holder: PortHolder.find([port.anywhere])[port.anywhere]))
+      }
+      memory.withLock { $0.ports[port] = descriptor }
+    }
+    do {
+      try makeNamespace(network.task)
+      try connect(network, world, socket, links)
+      var balancings: [Set<NetworkID>: Balancing] = [:]
+      try loadRules(network, world, world.readyEndpoints(), &balancings)
+    } catch {
+      detach(network)
+      throw error
+    }
+    return describe(network, in: world)
+  }
+
+  /// In one namespace an address has one meaning.
+  private func refuseOverlap(_ network: TaskNetwork, _ world: NetworkWorld) throws(NetworkProblem) {
+    let assigned = network.attachments.compactMap { world.network($0.network) }
+    for (number, one) in assigned.enumerated() {
+      guard let other = assigned[..<number].first(where: { $0.subnet.overlaps(one.subnet) }) else { continue }
+      throw NetworkProblem(
+        "network \(one.name)",
+        "its subnet \(one.subnet) overlaps \(other.subnet) of network \(other.name): one task cannot be on both; make one of them anew with another subnet"
+      )
+    }
+  }
+
+  private func makeNamespace(_ task: TaskID) throws {
+    let path = path(task)
+    mkdir(configuration.runDirectory, 0o755)
+    mkdir("\(configuration.runDirectory)/netns", 0o700)
+    unbind(path)
+    let file = open(path, O_RDONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o444)
+    guard file >= 0 else { throw NetlinkError(operation: "create", object: path, errno: errno) }
+    close(file)
+    try thread.insideNew {
+      guard mount("/proc/thread-self/ns/net", path, nil, UInt(MS_BIND), nil) == 0 else {
+        throw NetlinkError(operation: "bind namespace", object: path, errno: errno)
+      }
+      // Kernels without IPv6 have no such file. lo keeps ::1; interfaces that come later get no IPv6 of their own.
+      _ = KernelParameter.set("ipv6/conf/default/disable_ipv6", "1")
+      // Published ports keep the client's address: it comes in by ingress and its answer leaves by the default route.
+      _ = KernelParameter.set("ipv4/conf/all/rp_filter", "2")
+      // As Docker: a program without privileges may listen on port 80, and may ping.
+      _ = KernelParameter.set("ipv4/ip_unprivileged_port_start", "0")
+      _ = KernelParameter.set("ipv4/ping_group_range", "0 2147483647")
+      try NetlinkSocket().perform([.setLink(1, "lo", up: true)])
+    }
+  }
+
+  /// - Parameter balancings: one for all containers on the same networks.
+  func loadRules(
+    _ network: TaskNetwork, _ world: NetworkWorld, _ ready: Ruleset.Ready, _ balancings: inout [Set<NetworkID>: Balancing]
+  ) throws {
+    let networks = Set(network.attachments.map(\.network))
+    let balancing = balancings[networks] ?? Ruleset.balancing(in: world, on: networks, ready: ready)
+    balancings[networks] = balancing
+    let rules = Ruleset.container(network, in: world, balancing)
+    let (loaded, isRecovered) = memory.withLock { ($0.containerRules[network.task], $0.recovered.contains(network.task)) }
+    if rules == loaded, !isRecovered { return }
+    try thread.inside(path(network.task)) {
+      let object = "task \(network.task)"
+      if let rules {
+        // A namespace that was made just now has no table.
+        let lingering = world.lingering(on: networks)
+        try Nftables.load(
+          rules, before: isRecovered ? nil : loaded ?? RuleTable(chains: []), more: RuleTable.linger(lingering, for: configuration.lingering),
+          object: object)
+      } else {
+        try Nftables.run(RuleTable.removal, object: object)
+      }
+    }
+    memory.withLock { memory in
+      memory.containerRules[network.task] = rules
+      memory.recovered.remove(network.task)
+    }
+  }
+
+  /// Returns the uplink that it had.
+  @discardableResult
+  func detach(_ network: TaskNetwork) -> IPv4Address? {
+    let uplink = memory.withLock { $0.uplinks[network.task]?.address }
+    // Its addresses may be given to a task elsewhere before the kernel has reaped the namespace.
+    if !network.attachments.isEmpty, let socket = try? NetlinkSocket(), let links = try? socket.links() {
+      for (number, attachment) in network.attachments.enumerated() {
+        if let veth = links.first(where: { $0.name == InterfaceName.veth(network.task, number) }) {
+          try? socket.perform([.deleteBridgeForwarding(attachment.address.mac, port: veth.index)])
+        }
+      }
+    }
+    unbind(path(network.task))
+    memory.withLock { memory in
+      memory.containerRules[network.task] = nil
+      memory.recovered.remove(network.task)
+      memory.unchecked[network.task] = nil
+      memory.uplinks[network.task] = nil
+      for port in network.hostPorts.compactMap(PublishedPort.init) { if let held = memory.ports.removeValue(forKey: port) { close(held) } }
+    }
+    return uplink
+  }
+
+  private func unbind(_ path: String) {
+    while umount2(path, Int32(MNT_DETACH)) == 0 {}
+    unlink(path)
+  }
+
+  /// Those found, and whether their namespace has a way out: the networks are not known yet, the kernel's routes are.
+  func recover(_ alive: [TaskNetwork]) throws -> [TaskID: Bool] {
+    let known = Dictionary(alive.map { ($0.task.description, $0.task) }, uniquingKeysWith: { a, _ in a })
+    var found: [TaskID: Bool] = [:]
+    let folder = "\(configuration.runDirectory)/netns"
+    guard let directory = opendir(folder) else { return [:] }
+    defer { closedir(directory) }
+    var names: [String] = []
+    while let entry = readdir(directory) {
+      names.append(withUnsafePointer(to: &entry.pointee.d_name) { $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) } })
+    }
+    for name in names where name != "." && name != ".." {
+      if let task = known[name],
+        let outside = try? thread.inside("\(folder)/\(name)", { ContainerState.routes().contains { $0.destination.length == 0 } })
+      {
+        found[task] = outside
+        // What the agent before loaded there is not known: load anew.
+        memory.withLock { memory in
+          memory.recovered.insert(task)
+          memory.unchecked[task] = false
+        }
+      } else {
+        unbind("\(folder)/\(name)")
+      }
+    }
+    return found
+  }
+}

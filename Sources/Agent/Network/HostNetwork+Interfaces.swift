@@ -1,0 +1,131 @@
+import Glibc
+import Model
+import Netlink
+
+// Containers' interfaces, with the addresses and routes in their namespaces: what is missing is made, whether it never was or somebody took it.
+extension HostNetwork {
+  /// With an uplink for each container that needs one: the one it has, or a new one. What stays without is told.
+  func withUplinks(_ bare: NetworkWorld, _ links: [LinkInfo], _ addresses: [AddressInfo]) -> (world: NetworkWorld, problems: [NetworkProblem]) {
+    let names = Dictionary(
+      links.lazy.filter { $0.name.hasPrefix(InterfaceName.uplinkPrefix) }.map { ($0.index, $0.name) }, uniquingKeysWith: { a, _ in a })
+    var present: [String: Uplink] = [:]
+    for address in addresses {
+      guard let name = names[address.index], let peer = address.peer else { continue }
+      present[name] = Uplink(address: IPv4Address(octets: peer), gateway: IPv4Address(octets: address.address))
+    }
+    var world = bare
+    var problems: [NetworkProblem] = []
+    let isChosen = configuration.uplinkSubnet != nil
+    memory.withLock { memory in
+      for task in memory.uplinks.keys where world.containers[task].map(world.needsUplink) != true { memory.uplinks[task] = nil }
+      let missing = world.containers.values.filter { world.needsUplink($0) && memory.uplinks[$0.task] == nil }.map(\.task).sorted()
+      for task in missing { memory.uplinks[task] = present[InterfaceName.uplink(task)] }
+      let new = missing.filter { memory.uplinks[$0] == nil }
+      if !new.isEmpty {
+        // Who names a subnet knows this host's routes.
+        let taken = world.networks.map(\.subnet) + (isChosen ? [] : UnderlayFacts.readRoutes().map(\.destination))
+        var used = Set(present.values.map(\.address)).union(memory.uplinks.values.map(\.address))
+        for task in new {
+          guard let uplink = memory.pool.take(avoiding: taken, used: used) else {
+            problems.append(
+              NetworkProblem(
+                "uplink of task \(task)",
+                "no address is free beside this host's routes and networks: name a subnet by orch-agent's --uplink-subnet, or a larger one"))
+            break
+          }
+          used.insert(uplink.address)
+          memory.uplinks[task] = uplink
+        }
+      }
+      memory.uplinkSubnets.formUnion(memory.uplinks.values.compactMap { uplink in memory.pool.subnets.first { $0.contains(uplink.address) } })
+      (world.uplinks, world.uplinkSubnets) = (memory.uplinks, memory.uplinkSubnets)
+    }
+    return (world, problems)
+  }
+
+  /// Those of containers that lost an interface or were told of, and of those found again: what was missing is counted, but of the latter.
+  func reconnect(_ world: NetworkWorld, _ socket: NetlinkSocket, _ links: [LinkInfo], _ addresses: [AddressInfo]) -> [NetworkProblem] {
+    let byName = Dictionary(links.lazy.map { ($0.name, $0) }, uniquingKeysWith: { a, _ in a })
+    let peers = Dictionary(addresses.lazy.compactMap { address in address.peer.map { (address.index, $0) } }, uniquingKeysWith: { a, _ in a })
+    let (unchecked, routesTouched) = memory.withLock { memory in
+      defer { (memory.unchecked, memory.uplinkRoutesTouched) = ([:], false) }
+      return (memory.unchecked, memory.uplinkRoutesTouched)
+    }
+    let successors = world.successors
+    var problems: [NetworkProblem] = []
+    for container in world.containers.values where !container.attachments.isEmpty {
+      let isLost = world.ports(of: container).contains { port in
+        guard let link = byName[port.name] else { return true }
+        return port.peer != nil && (peers[link.index] != port.address.octets || !link.up)
+      }
+      let uplinkTouched = routesTouched && world.uplinks[container.task] != nil
+      guard isLost || uplinkTouched || unchecked[container.task] != nil, access(path(container.task), F_OK) == 0 else { continue }
+      if container.attachments.contains(where: { successors[$0].map { $0 != container.task } ?? false }) { continue }
+      do {
+        let made = try connect(container, world, socket, links, checksRoute: uplinkTouched)
+        if unchecked[container.task] != false { count(made) }
+        // With an interface what is done to its frames is gone.
+        if made.contains("link") { memory.withLock { _ = $0.recovered.insert(container.task) } }
+      } catch { problems.append(NetworkProblem("task \(container.task)", "\(error)")) }
+    }
+    return problems
+  }
+
+  /// Makes what is missing; returns its kinds.
+  @discardableResult
+  func connect(
+    _ network: TaskNetwork, _ world: NetworkWorld, _ socket: NetlinkSocket, _ old: [LinkInfo], checksRoute: Bool = false
+  ) throws -> [String] {
+    let ports = world.ports(of: network)
+    guard !ports.isEmpty else { return [] }
+    let path = path(network.task)
+    var kinds: [String] = []
+    var links = Dictionary(old.lazy.map { ($0.name, $0.index) }, uniquingKeysWith: { a, _ in a })
+    func index(_ name: String) throws -> UInt32 {
+      guard let index = links[name] else { throw NetlinkError(operation: "find link", object: name, errno: ENODEV) }
+      return index
+    }
+    let missing = ports.filter { links[$0.name] == nil }
+    if !missing.isEmpty {
+      let namespace = open(path, O_RDONLY | O_CLOEXEC)
+      guard namespace >= 0 else { throw NetlinkError(operation: "open namespace", object: path, errno: errno) }
+      defer { close(namespace) }
+      // What a link takes that the host's own do not, its kernel tells the container (ICMP).
+      let mtu = UInt32(NetworkSpec.linkMTU)
+      try socket.perform(
+        missing.map { port in
+          .addVeth(
+            port.name, master: port.attachment == nil ? 0 : try index(InterfaceName.bridge(port.vni)), mtu: port.mtu ?? mtu, peer: port.inner,
+            peerMAC: port.mac, peerNamespace: namespace, alias: "orch task \(network.task)")
+        })
+      links = Dictionary(try socket.links().lazy.map { ($0.name, $0.index) }, uniquingKeysWith: { a, _ in a })
+      kinds += missing.map { _ in "link" }
+    }
+    var messages = try missing.flatMap { port in
+      try port.attachment.map { Self.port(try index(port.name), port.name, $0) } ?? []
+    }
+    if let port = ports.last, let gateway = port.peer {
+      let link = try index(port.name)
+      let isNew = missing.contains(port)
+      if isNew {
+        // Answers of published ports: docs/network.md. A kernel without IPv6 has no such file.
+        for (key, value) in [("rp_filter", "2"), ("route_localnet", "1")] {
+          if let problem = KernelParameter.set("ipv4/conf/\(port.name)/\(key)", value) { throw problem }
+        }
+        messages.append(.quietIPv6(link, port.name))
+      }
+      let isThere = try !isNew && socket.addresses().contains { $0.index == link && $0.peer == port.address.octets }
+      if !isThere { messages.append(.addAddress(gateway.octets, peer: port.address.octets, length: 32, on: link)) }
+      if !isThere, !isNew { kinds.append("address") }
+      if !isNew { messages.append(.setLink(link, port.name, up: true)) }
+      if checksRoute, !ContainerState.routes().contains(where: { $0.device == port.name }) {
+        messages.append(.addLinkRoute(port.address.octets, length: 32, source: gateway.octets, on: link))
+        kinds.append("route")
+      }
+    }
+    try socket.perform(messages)
+    let wanted = ContainerState(ports, gateway: world.gateway(of: network))
+    kinds += try thread.inside(path) { try wanted.restore() }
+    return kinds
+  }
+}
