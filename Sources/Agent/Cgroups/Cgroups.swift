@@ -52,6 +52,12 @@ public struct CgroupHost: Hashable, Sendable {
   }
 
   public func group(parent: String, name: String) -> Cgroup { Cgroup(host: self, parent: parent, name: name) }
+
+  /// Groups that are below `parent`, in whichever tree.
+  public func names(below parent: String) -> [String] {
+    let folders = group(parent: parent, name: "").directories.flatMap { Cgroup.folders(String($0.dropLast())) }
+    return Set(folders.compactMap { $0.split(separator: "/").last.map(String.init) }).sorted()
+  }
 }
 
 public struct CgroupLimits: Hashable, Sendable {
@@ -78,7 +84,7 @@ public struct CgroupUsage: Hashable, Sendable {
 public struct Cgroup: Hashable, Sendable {
   let host: CgroupHost
   let parent: String
-  let name: String
+  public let name: String
   static let period: Int64 = 100_000
 
   func path(_ root: String) -> String { parent.isEmpty ? "\(root)/\(name)" : "\(root)/\(parent)/\(name)" }
@@ -127,6 +133,8 @@ public struct Cgroup: Hashable, Sendable {
     for directory in directories { try Files.makeDirectories(directory, mode: 0o755) }
     try apply(limits)
   }
+  /// Of a group that is there.
+  public func limit(_ limits: CgroupLimits) throws(SystemError) { try apply(limits) }
 
   /// v2 hands a controller down one level at a time.
   private func enableControllers(_ root: String, _ more: [String]) throws(SystemError) {

@@ -46,6 +46,7 @@ struct AgentDaemon {
     let group = ServiceGroup(
       configuration: ServiceGroupConfiguration(
         services: [.init(service: SessionService(session: session))], gracefulShutdownSignals: [.sigterm, .sigint], logger: log))
+    defer { rooms.runtime.close() }
     try await group.run()
   }
 
@@ -59,7 +60,7 @@ struct AgentDaemon {
     let runtime = try ContainerRuntime(
       configuration: RuntimeConfiguration(
         stateDirectory: "\(options.runDir)/containers", dataDirectory: "\(options.stateDir)/containers", cgroupParent: options.cgroupParent,
-        initPath: initPath))
+        initPath: initPath, stubs: options.stubs))
     let store = try ImageStore(directory: "\(options.stateDir)/images", configuration: options.images())
     return Rooms(
       runtime: runtime, images: store,

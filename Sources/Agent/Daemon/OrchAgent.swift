@@ -30,6 +30,10 @@ struct OrchAgent: AsyncParsableCommand {
         valueName: "CIDR"))
     var uplinkSubnet: String?
     @Option(help: "Below this cgroup containers get theirs.") var cgroupParent = "orch"
+    @Option(
+      help:
+        "So many processes of each of two kinds wait with namespaces and cgroup for the next containers (at most 32); 0: every start makes its own.")
+    var stubs = 0
     @Option(name: .customLong("insecure-registry"), help: "HOST:PORT of a registry that speaks plain HTTP.") var insecureRegistries: [String] = []
     @Option(
       name: .customLong("registry-mirror"),
@@ -51,6 +55,7 @@ struct OrchAgent: AsyncParsableCommand {
       if let uplinkSubnet, (IPv4Prefix(uplinkSubnet)?.length).map({ (8...29).contains($0) }) != true {
         throw ValidationError("--uplink-subnet is an IPv4 subnet between /8 and /29, like 172.28.240.0/20")
       }
+      guard (0...32).contains(stubs) else { throw ValidationError("--stubs is 0 to 32") }
       guard (1...100).contains(imageHighWater), (0...imageHighWater).contains(imageLowWater) else {
         throw ValidationError("--image-high-water is 1 to 100, and --image-low-water at most as much")
       }

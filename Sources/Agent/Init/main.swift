@@ -75,8 +75,9 @@ func runContainer() -> Never {
     if clinux_make_pipe(&input.0, &input.1) < 0 { fail(125) }
     stdio.0 = input.0
   }
-  var log = Log(path: launch.log, limit: launch.log_size, files: Int(launch.log_files))
   let (pid, pidfd, terminal) = start(stdio)
+  // Now only: a stub does not know its container before.
+  var log = Log(path: launch.log, limit: launch.log_size, files: Int(launch.log_files))
   if launch.tty == 0 {
     close(out.1)
     close(err.1)

@@ -42,27 +42,51 @@ package final class Launcher: Sendable {
     _ plan: PlanWriter, name: String, stdio: (Int32?, Int32?, Int32?) = (nil, nil, nil), fifth: Int32? = nil, kept: [Int32?] = [],
     spawned: (Int32) -> Void = { _ in }, hooks: (Int32) throws -> SharedDescriptor? = { _ in nil }
   ) throws -> Launched {
-    let planFile = OwnedDescriptor(owning: try checkResult(clinux_memfd("plan", plan.bytes, plan.bytes.count), "write the plan of", name))
+    let (monitor, report) = try begin(plan, name: name, stdio: stdio, fifth: fifth, kept: kept)
+    spawned(monitor)
+    guard let launched = try follow(plan, monitor, report.rawValue, hooks: hooks).launched else { throw Self.silence(monitor) }
+    return launched
+  }
+
+  /// orch-init with its plan, and our end of its reports.
+  func begin(
+    _ plan: PlanWriter, name: String, stdio: (Int32?, Int32?, Int32?), fifth: Int32?, kept: [Int32?]
+  ) throws(SystemError) -> (monitor: Int32, report: SharedDescriptor) {
+    let planFile = try plan.file(for: name)
     var ends: [Int32] = [-1, -1]
     try checkResult(clinux_socketpair(&ends), "make a socket pair")
-    let ours = OwnedDescriptor(owning: ends[0])
+    let ours = SharedDescriptor(owning: ends[0])
     let theirs = OwnedDescriptor(owning: ends[1])
     let pid = try spawn(name, plan: planFile.rawValue, report: theirs.rawValue, stdio: stdio, fifth: fifth, kept: kept)
     _ = consume theirs
-    spawned(pid)
+    return (pid, ours)
+  }
 
+  struct Followed {
+    /// nil: orch-init ended without a word, or `isReady`.
+    var launched: Launched?
+    var isReady = false
+    /// It has taken the plan that a stub is given.
+    var isTaken = false
+  }
+
+  /// Reads reports until the program runs, failed (that is thrown) or, of a stub, is ready for its plan.
+  func follow(
+    _ plan: PlanWriter, _ pid: Int32, _ ours: Int32, hooks: (Int32) throws -> SharedDescriptor? = { _ in nil }
+  ) throws -> Followed {
+    var followed = Followed()
     var launched: Launched?
     var failure: Failure?
     var warnings: [String] = []
     var terminal: Int32 = -1
     var hookError: (any Error)?
-    while launched == nil, failure == nil {
+    while launched == nil, failure == nil, !followed.isReady {
       var record = clinux_report()
       let size = MemoryLayout<clinux_report>.size
       var got = 0
       while got < size {
         var fd: Int32 = -1
-        let count = withUnsafeMutableBytes(of: &record) { clinux_receive_fd(ours.rawValue, $0.baseAddress! + got, size - got, &fd) }
+        let count = withUnsafeMutableBytes(of: &record) { clinux_receive_fd(ours, $0.baseAddress! + got, size - got, &fd) }
         if fd >= 0 { terminal = fd }
         if count <= 0 { break }
         got += count
@@ -77,15 +101,17 @@ package final class Launcher: Sendable {
         warnings.append("\(what): \(text)")
       case CLINUX_REPORT_STARTED:
         launched = Launched(monitor: pid, pid: record.pid, startTime: record.start, warnings: warnings, terminal: terminal >= 0 ? terminal : nil)
+      case CLINUX_REPORT_READY: followed.isReady = true
+      case CLINUX_REPORT_TAKEN: followed.isTaken = true
       case CLINUX_REPORT_HOOKS:
         do {
           let state = try hooks(record.pid)
-          _ = clinux_send_fd(ours.rawValue, "s", 1, state?.rawValue ?? -1)
+          _ = clinux_send_fd(ours, "s", 1, state?.rawValue ?? -1)
         } catch {
           // Without an answer nothing of it goes on; it is the one that waits for this.
           kill(record.pid, SIGKILL)
           hookError = error
-          shutdown(ours.rawValue, Int32(SHUT_WR))
+          shutdown(ours, Int32(SHUT_WR))
         }
       default: break
       }
@@ -96,11 +122,22 @@ package final class Launcher: Sendable {
       while waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {}
       throw hookError
     }
-    if let launched { return launched }
-    if terminal >= 0 { close(terminal) }
+    if let failure {
+      if terminal >= 0 { close(terminal) }
+      var status: Int32 = 0
+      while waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {}
+      throw failure
+    }
+    if launched == nil, terminal >= 0 { close(terminal) }
+    followed.launched = launched
+    return followed
+  }
+
+  /// Of one that said nothing; reaps it.
+  static func silence(_ monitor: Int32) -> Failure {
     var status: Int32 = 0
-    while waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {}
-    throw failure ?? Failure(index: nil, step: "orch-init ended without a report (status \(status))", errno: Errno(EIO))
+    while waitpid(monitor, &status, 0) < 0, Errno.current == .interrupted {}
+    return Failure(index: nil, step: "orch-init ended without a report (status \(status))", errno: Errno(EIO))
   }
 
   private func spawn(

@@ -1,4 +1,5 @@
 import CLinux
+import LinuxSystem
 
 /// Writes the flat plan that CLinux carries out (clinux_plan.h), and keeps for each operation what it is in words.
 package struct PlanWriter {
@@ -36,6 +37,11 @@ package struct PlanWriter {
     }
     let length = UInt32(bytes.count - lengthAt - 4)
     for offset in 0..<4 { bytes[lengthAt + offset] = UInt8(truncatingIfNeeded: length >> (8 * UInt32(offset))) }
+  }
+
+  /// In memory, sealed: what is carried out is what was written.
+  func file(for name: String) throws(SystemError) -> OwnedDescriptor {
+    OwnedDescriptor(owning: try checkResult(clinux_memfd("plan", bytes, bytes.count), "write the plan of", name))
   }
 
   private mutating func append(block: [UInt8]) {

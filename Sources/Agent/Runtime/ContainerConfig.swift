@@ -49,6 +49,9 @@ public struct ContainerConfig: Hashable, Sendable {
   public var labels: [String: String]
   public var log: LogConfig
 
+  /// Docker's.
+  static let defaultShmSize: Int64 = 64 << 20
+
   public init(id: String, layers: [String], args: [String]) {
     self.id = id
     self.layers = layers
@@ -76,7 +79,7 @@ public struct ContainerConfig: Hashable, Sendable {
     sysctls = [:]
     oomScoreAdj = nil
     useInit = false
-    shmSize = 64 << 20
+    shmSize = Self.defaultShmSize
     labels = [:]
     log = LogConfig()
   }

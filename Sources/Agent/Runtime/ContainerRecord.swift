@@ -10,8 +10,10 @@ import Synchronization
 final class ContainerRecord: Sendable {
   let id: String
   let paths: ContainerPaths
-  let stored: StoredContainer
-  let cgroup: Cgroup
+  /// A stub's cgroup replaces them before anything is made.
+  var stored: StoredContainer { place.withLock { $0.stored } }
+  var cgroup: Cgroup { place.withLock { $0.cgroup } }
+  private let place: Mutex<(stored: StoredContainer, cgroup: Cgroup)>
   private struct State {
     var running: RunningContainer?
     var process: PidDescriptor?
@@ -22,7 +24,14 @@ final class ContainerRecord: Sendable {
   private let state = Mutex(State())
 
   init(id: String, paths: ContainerPaths, stored: StoredContainer, cgroup: Cgroup) {
-    (self.id, self.paths, self.stored, self.cgroup) = (id, paths, stored, cgroup)
+    (self.id, self.paths) = (id, paths)
+    place = Mutex((stored, cgroup))
+  }
+  func move(to cgroup: Cgroup, named name: String?) {
+    place.withLock {
+      $0.cgroup = cgroup
+      $0.stored.cgroup = name
+    }
   }
 
   var exit: ContainerExit? { state.withLock { $0.exit } }

@@ -16,6 +16,7 @@ public final class ContainerRuntime: Sendable {
   let cgroups: CgroupHost
   let launcher: Launcher
   let watcher: Watcher
+  private let pool: StubPool
   private let containers = Mutex<[String: ContainerRecord]>([:])
 
   /// Throws when orch-init cannot be read, the folders cannot be made or the host has no cgroups.
@@ -27,10 +28,15 @@ public final class ContainerRuntime: Sendable {
       cgroups = try CgroupHost.detect()
       launcher = try Launcher(initPath: configuration.initPath)
       watcher = try Watcher()
+      pool = StubPool(configuration, launcher, cgroups, watcher)
     } catch {
       throw RuntimeError("set up the runtime", error)
     }
   }
+
+  deinit { pool.close() }
+  /// Holds no stubs any more; containers go on. Blocks for the milliseconds that their end takes.
+  public func close() { pool.close() }
 
   func record(_ id: String) throws(RuntimeError) -> ContainerRecord {
     guard let record = containers.withLock({ $0[id] }) else { throw RuntimeError(.noSuchContainer, "find container", id, "no such container") }
@@ -65,39 +71,23 @@ public final class ContainerRuntime: Sendable {
     if Files.exists(paths.state) {
       throw RuntimeError(.alreadyExists, "make container", config.id, "a container with this id exists; delete it first")
     }
-    let limits = config.resources
-    var plan: PlanWriter
-    do throws(SystemError) {
-      try Files.makeDirectories(paths.state)
-      // The overlay's folders are entered by the container's users.
-      try Files.makeDirectories(paths.data, mode: 0o711)
-      for folder in [paths.root, paths.upper, paths.work] { try Files.makeDirectories(folder, mode: 0o755) }
-      try Files.makeDirectories(paths.logFolder)
-      try Files.writeAtomically(paths.state + "/config", record.stored.text, durable: false)
-      try record.cgroup.create(
-        CgroupLimits(
-          memory: limits.memory, nanoCPUs: limits.nanoCPUs, cpuShares: limits.cpuShares, pids: limits.pids ?? configuration.defaultPids))
-    } catch {
-      try? cleanUp(record)
-      throw RuntimeError("make container \(config.id)", error)
-    }
+    let held = StubPolicy.Kind(config).flatMap(pool.take)
+    defer { if StubPolicy.Kind(config) != nil { pool.started() } }
+    if let held { record.move(to: held.cgroup, named: held.cgroup.name) }
+    let plan: PlanWriter
     do throws(RuntimeError) {
-      plan = try Plan.make(config, stored: record.stored, paths: paths, cgroup: record.cgroup)
+      plan = try makeFolders(config, record, isThere: held != nil)
     } catch {
+      if let held { pool.discard(held) }
       try? cleanUp(record)
       throw error
     }
     let launched: Launcher.Launched
     do {
-      let listener = config.openStdin ? try SharedDescriptor(owning: checkResult(clinux_attach_listen(paths.state), "listen in", paths.state)) : nil
-      defer { withExtendedLifetime(listener) {} }
-      launched = try launcher.launch(plan, name: config.id, fifth: listener?.rawValue) { monitor in
-        guard let identity = ProcessIdentity.of(monitor) else { return }
-        try? Files.writeAtomically(paths.state + "/monitor", "\(identity.pid) \(identity.startTime)\n", durable: false)
-      }
+      launched = try launch(config, plan, record, held)
     } catch {
       try? cleanUp(record)
-      throw Self.startError("start container \(config.id)", plan, config.args[0], error)
+      throw error as? RuntimeError ?? Self.startError("start container \(config.id)", plan, config.args[0], error)
     }
     let running = RunningContainer(id: config.id, pid: launched.pid, startTime: launched.startTime, warnings: launched.warnings)
     do throws(SystemError) {
@@ -109,6 +99,49 @@ public final class ContainerRuntime: Sendable {
       throw RuntimeError("watch container \(config.id)", error)
     }
     return running
+  }
+
+  /// The folders, the limits, and what is to be done with them. `isThere`: the cgroup is.
+  private func makeFolders(_ config: ContainerConfig, _ record: ContainerRecord, isThere: Bool) throws(RuntimeError) -> PlanWriter {
+    let paths = record.paths
+    let resources = config.resources
+    let limits = CgroupLimits(
+      memory: resources.memory, nanoCPUs: resources.nanoCPUs, cpuShares: resources.cpuShares, pids: resources.pids ?? configuration.defaultPids)
+    do throws(SystemError) {
+      try Files.makeDirectories(paths.state)
+      // The overlay's folders are entered by the container's users.
+      try Files.makeDirectories(paths.data, mode: 0o711)
+      for folder in [paths.root, paths.upper, paths.work] { try Files.makeDirectories(folder, mode: 0o755) }
+      try Files.makeDirectories(paths.logFolder)
+      try Files.writeAtomically(paths.state + "/config", record.stored.text, durable: false)
+      if isThere { try record.cgroup.limit(limits) } else { try record.cgroup.create(limits) }
+    } catch {
+      throw RuntimeError("make container \(config.id)", error)
+    }
+    return try Plan.make(config, stored: record.stored, paths: paths, cgroup: record.cgroup)
+  }
+
+  private func launch(
+    _ config: ContainerConfig, _ plan: PlanWriter, _ record: ContainerRecord, _ held: StubPool.Held?
+  ) throws -> Launcher.Launched {
+    let state = record.paths.state
+    func spawned(_ monitor: Int32) {
+      guard let identity = ProcessIdentity.of(monitor) else { return }
+      try? Files.writeAtomically(state + "/monitor", "\(identity.pid) \(identity.startTime)\n", durable: false)
+    }
+    var plan = plan
+    if let held {
+      spawned(held.stub.monitor)
+      if let launched = try launcher.launch(plan, in: held.stub, name: config.id) { return launched }
+      // It was killed while it waited: as if there had been none.
+      held.cgroup.killAll()
+      try? held.cgroup.remove()
+      record.move(to: cgroups.group(parent: configuration.cgroupParent, name: config.id), named: nil)
+      plan = try makeFolders(config, record, isThere: false)
+    }
+    let listener = config.openStdin ? try SharedDescriptor(owning: checkResult(clinux_attach_listen(state), "listen in", state)) : nil
+    defer { withExtendedLifetime(listener) {} }
+    return try launcher.launch(plan, name: config.id, fifth: listener?.rawValue, spawned: spawned)
   }
 
   private func watch(_ record: ContainerRecord, monitor: PidDescriptor) {
@@ -142,19 +175,29 @@ public final class ContainerRuntime: Sendable {
 
   // MARK: - Recover
 
-  /// Every container found in the state directory, running or ended; to be called once after the agent's start.
+  /// Every container found in the state directory, running or ended; to be called once after the agent's start. From then on stubs are held.
   public func recover() async -> [RecoveredContainer] {
     await blockingAlways { self.recoverBlocking() }
   }
 
+  /// As its files say.
+  private func kept(_ id: String) -> ContainerRecord {
+    let paths = ContainerPaths(configuration, id)
+    let stored = StoredContainer(text: (try? Files.text(paths.state + "/config")) ?? "")
+    return ContainerRecord(
+      id: id, paths: paths, stored: stored, cgroup: cgroups.group(parent: configuration.cgroupParent, name: stored.cgroup ?? id))
+  }
+
+  /// Processes that are the orch-init of stubs, which wait for a container; for measurements.
+  public var stubs: [Int32] { pool.monitors }
+
   private func recoverBlocking() -> [RecoveredContainer] {
     var found: [RecoveredContainer] = []
+    defer { pool.open(used: Set(containers.withLock { $0.values.map(\.cgroup.name) })) }
     for id in (try? Files.list(configuration.stateDirectory + "/containers")) ?? [] {
       if containers.withLock({ $0[id] }) != nil { continue }
-      let paths = ContainerPaths(configuration, id)
-      let text = (try? Files.text(paths.state + "/config")) ?? ""
-      let record = ContainerRecord(
-        id: id, paths: paths, stored: StoredContainer(text: text), cgroup: cgroups.group(parent: configuration.cgroupParent, name: id))
+      let record = kept(id)
+      let paths = record.paths
       func numbers(_ name: String) -> [UInt64] {
         ((try? Files.text(paths.state + "/" + name)) ?? "").split(whereSeparator: \.isWhitespace).compactMap { UInt64($0) }
       }
@@ -226,11 +269,7 @@ public final class ContainerRuntime: Sendable {
       // An id that was never valid must not become a path.
       try Plan.validate(ContainerConfig(id: id, layers: ["/"], args: ["x"]))
     }
-    let record =
-      known
-      ?? ContainerRecord(
-        id: id, paths: ContainerPaths(configuration, id), stored: StoredContainer(),
-        cgroup: cgroups.group(parent: configuration.cgroupParent, name: id))
+    let record = known ?? kept(id)
     if known != nil, record.exit == nil {
       await blockingAlways { Self.kill(record) }
       _ = await record.wait()

@@ -122,17 +122,55 @@ enum Plan {
   private static func stringIsAbsolute(_ path: String) -> Bool { path.isEmpty || path.hasPrefix("/") }
   private static func normalized(_ path: String) -> String { path.split(separator: "/").filter { $0 != "." }.joined(separator: "/") }
 
+  private static let safe = UInt64(CLINUX_MS_NOSUID | CLINUX_MS_NODEV | CLINUX_MS_NOEXEC)
+
+  /// What the kernel shows of itself, in the order of mounting.
+  private static func kernelMounts(_ cgroup: Cgroup, shmSize: Int64) -> [(type: String, target: String, flags: UInt64, data: String)] {
+    let readOnly = safe | UInt64(CLINUX_MS_RDONLY)
+    let groups =
+      cgroup.controllers.isEmpty
+      ? [("cgroup2", "sys/fs/cgroup", readOnly, "")]
+      : [("tmpfs", "sys/fs/cgroup", safe, "mode=755,size=64k")] + cgroup.controllers.map { ("cgroup", "sys/fs/cgroup/\($0)", readOnly, $0) }
+    return [("sysfs", "sys", readOnly, "")] + groups + [
+      ("tmpfs", "dev", UInt64(CLINUX_MS_NOSUID | CLINUX_MS_NODEV), "mode=755,size=65536k"),
+      ("devpts", "dev/pts", UInt64(CLINUX_MS_NOSUID | CLINUX_MS_NOEXEC), "newinstance,ptmxmode=0666,mode=0620,gid=5"),
+      ("mqueue", "dev/mqueue", safe, ""), ("tmpfs", "dev/shm", safe, "mode=1777,size=\(max(4096, shmSize))"),
+    ]
+  }
+
+  private static let namespaces =
+    CLINUX_CLONE_NEWNS | CLINUX_CLONE_NEWPID | CLINUX_CLONE_NEWIPC | CLINUX_CLONE_NEWUTS | CLINUX_CLONE_NEWCGROUP
+
+  private static func join(_ cgroup: Cgroup, _ plan: inout PlanWriter) {
+    if let directory = cgroup.cloneDirectory { plan.add(CLINUX_OP_CGROUP, "join cgroup", [.text(directory)]) }
+    for file in cgroup.joinFiles { plan.add(CLINUX_OP_CGROUP_TASKS, "join cgroup", [.text(file)]) }
+  }
+
+  /// What any container of that kind will need. Its mounts are taken by those of the container's plan that are the same.
+  static func stub(_ kind: StubPolicy.Kind, cgroup: Cgroup) -> PlanWriter {
+    var plan = PlanWriter()
+    // The mounts' namespace is made when the container is: it begins as a copy of the host's.
+    let network = kind == .ownNetwork ? CLINUX_CLONE_NEWNET : 0
+    plan.add(CLINUX_OP_STUB, "be a stub")
+    plan.add(CLINUX_OP_NAMESPACES, "make namespaces", [.number(UInt64(namespaces & ~CLINUX_CLONE_NEWNS | network))])
+    join(cgroup, &plan)
+    // A sysfs shows the network namespace that it was made in.
+    let mounts = kernelMounts(cgroup, shmSize: ContainerConfig.defaultShmSize).filter { kind == .ownNetwork || $0.type != "sysfs" }
+    for (type, _, flags, data) in [("proc", "proc", safe, "")] + mounts {
+      plan.add(CLINUX_OP_STAGE, "make \(type)", [.text(type), .number(flags), .text(data)])
+    }
+    plan.add(CLINUX_OP_AWAIT, "wait for its container")
+    return plan
+  }
+
   static func make(
     _ config: ContainerConfig, stored: StoredContainer, paths: ContainerPaths, cgroup: Cgroup
   ) throws(RuntimeError) -> PlanWriter {
     typealias V = PlanWriter.Value
     var plan = PlanWriter()
-    let safe = UInt64(CLINUX_MS_NOSUID | CLINUX_MS_NODEV | CLINUX_MS_NOEXEC)
-    var namespaces = CLINUX_CLONE_NEWNS | CLINUX_CLONE_NEWPID | CLINUX_CLONE_NEWIPC | CLINUX_CLONE_NEWUTS | CLINUX_CLONE_NEWCGROUP
-    if config.network == .new { namespaces |= CLINUX_CLONE_NEWNET }
-    plan.add(CLINUX_OP_NAMESPACES, "make namespaces", [.number(UInt64(namespaces))])
-    if let directory = cgroup.cloneDirectory { plan.add(CLINUX_OP_CGROUP, "join cgroup", [.text(directory)]) }
-    for file in cgroup.joinFiles { plan.add(CLINUX_OP_CGROUP_TASKS, "join cgroup", [.text(file)]) }
+    let network = config.network == .new ? CLINUX_CLONE_NEWNET : 0
+    plan.add(CLINUX_OP_NAMESPACES, "make namespaces", [.number(UInt64(namespaces | network))])
+    join(cgroup, &plan)
     if case .path(let path) = config.network {
       plan.add(CLINUX_OP_SETNS, "join network namespace", [.number(UInt64(CLINUX_CLONE_NEWNET)), .text(path)])
     }
@@ -167,18 +205,8 @@ enum Plan {
     func mount(_ type: String, _ target: String, _ flags: UInt64, _ data: String = "", plain: Bool = true) {
       plan.add(CLINUX_OP_MOUNT, "mount \(type) on /\(target)", [.text(type), .text(target), .number(flags), .text(data), .number(plain ? 1 : 0)])
     }
-    mount("sysfs", "sys", safe | UInt64(CLINUX_MS_RDONLY))
-    if cgroup.controllers.isEmpty {
-      mount("cgroup2", "sys/fs/cgroup", safe | UInt64(CLINUX_MS_RDONLY))
-    } else {
-      mount("tmpfs", "sys/fs/cgroup", safe, "mode=755,size=64k")
-      for controller in cgroup.controllers { mount("cgroup", "sys/fs/cgroup/\(controller)", safe | UInt64(CLINUX_MS_RDONLY), controller) }
-      plan.add(CLINUX_OP_READONLY, "make /sys/fs/cgroup read-only", ["sys/fs/cgroup"])
-    }
-    mount("tmpfs", "dev", UInt64(CLINUX_MS_NOSUID | CLINUX_MS_NODEV), "mode=755,size=65536k")
-    mount("devpts", "dev/pts", UInt64(CLINUX_MS_NOSUID | CLINUX_MS_NOEXEC), "newinstance,ptmxmode=0666,mode=0620,gid=5")
-    mount("mqueue", "dev/mqueue", safe)
-    mount("tmpfs", "dev/shm", safe, "mode=1777,size=\(max(4096, config.shmSize))")
+    for (type, target, flags, data) in kernelMounts(cgroup, shmSize: config.shmSize) { mount(type, target, flags, data) }
+    if !cgroup.controllers.isEmpty { plan.add(CLINUX_OP_READONLY, "make /sys/fs/cgroup read-only", ["sys/fs/cgroup"]) }
     for (name, major, minor) in [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)] {
       plan.add(CLINUX_OP_DEVICE, "bind device /dev/\(name)", [.text(name), .number(UInt64(major)), .number(UInt64(minor))])
     }
@@ -292,5 +320,13 @@ enum Plan {
     if useInit { plan.add(CLINUX_OP_INIT, "stay as init") }
     plan.add(
       CLINUX_OP_EXEC, args[0], [.number(UInt64(args.count))] + args.map(V.text) + [.number(UInt64(env.count))] + env.map(V.text))
+  }
+}
+
+extension StubPolicy.Kind {
+  /// nil: one with a terminal or an open stdin is made from nothing; people wait for those.
+  init?(_ config: ContainerConfig) {
+    if config.tty || config.openStdin { return nil }
+    self = config.network == .new ? .ownNetwork : .givenNetwork
   }
 }

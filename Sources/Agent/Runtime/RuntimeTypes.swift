@@ -12,12 +12,17 @@ public struct RuntimeConfiguration: Hashable, Sendable {
   public var initPath: String
   /// Processes of a container that names no limit.
   public var defaultPids: Int64
-  public init(stateDirectory: String, dataDirectory: String, cgroupParent: String = "orch", initPath: String, defaultPids: Int64 = 4096) {
+  /// Stubs held ready for starts, of each of the two kinds; 0: every start makes everything itself.
+  public var stubs: Int
+  public init(
+    stateDirectory: String, dataDirectory: String, cgroupParent: String = "orch", initPath: String, defaultPids: Int64 = 4096, stubs: Int = 0
+  ) {
     self.stateDirectory = stateDirectory
     self.dataDirectory = dataDirectory
     self.cgroupParent = cgroupParent
     self.initPath = initPath
     self.defaultPids = defaultPids
+    self.stubs = stubs
   }
 }
 

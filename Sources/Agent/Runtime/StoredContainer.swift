@@ -13,6 +13,8 @@ struct StoredContainer: Hashable, Sendable {
   var tty = false
   var oomScoreAdj: Int?
   var labels: [String: String] = [:]
+  /// Its cgroup's name where that is a stub's and not its id.
+  var cgroup: String?
 
   var text: String {
     var lines = ["user \(Self.escape(user))", "cwd \(Self.escape(cwd))", "capabilities \(capabilities)", "stop \(stopSignal)"]
@@ -20,6 +22,7 @@ struct StoredContainer: Hashable, Sendable {
     if unconfined { lines.append("unconfined 1") }
     if tty { lines.append("tty 1") }
     if let oomScoreAdj { lines.append("oom \(oomScoreAdj)") }
+    if let cgroup { lines.append("cgroup \(Self.escape(cgroup))") }
     lines += groups.map { "group \(Self.escape($0))" }
     lines += env.map { "env \(Self.escape($0))" }
     for (key, value) in labels.sorted(by: { $0.key < $1.key }) { lines.append("label \(Self.escape(key)) \(Self.escape(value))") }
@@ -40,6 +43,7 @@ struct StoredContainer: Hashable, Sendable {
       case "unconfined": unconfined = true
       case "tty": tty = true
       case "oom": oomScoreAdj = Int(words[1])
+      case "cgroup": cgroup = words[1]
       case "group": groups.append(words[1])
       case "env": env.append(words[1])
       case "label": if words.count > 2 { labels[words[1]] = words[2] }

@@ -36,6 +36,8 @@ struct child {
   const int *trees;
   const struct clinux_plan *plan;
   struct clinux_shared *outside;
+  struct { const char *type, *data; uint64_t flags; int fd; } staged[16];  // mounts that are nowhere yet
+  int staged_count;
   char executable[4096];  // found before the wait for start; "" none
 };
 // Memory that the child and its parent share, for what must be told where no system call may be made.

@@ -80,6 +80,7 @@ int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *lau
       case CLINUX_OP_STATE: launch->state = string(&p); launch->oom = string(&p); break;
       case CLINUX_OP_LOG: launch->log = string(&p); launch->log_size = number(&p); launch->log_files = number(&p); break;
       case CLINUX_OP_TTY: launch->tty = 1; break;
+      case CLINUX_OP_STUB: launch->stub = 1; break;
       case CLINUX_OP_TREE_BIND: case CLINUX_OP_TREE_NODE: case CLINUX_OP_TREE_FOLDER:
         if (++launch->trees > CLINUX_TREES) return -E2BIG;
         break;
@@ -307,13 +308,54 @@ static int do_root(struct child *child, struct cursor *p) {
   TRY(child->root = open(target, O_PATH | O_DIRECTORY | O_CLOEXEC));
   return 0;
 }
-static int new_proc(struct child *child) {
-  int fs = fsopen("proc", FSOPEN_CLOEXEC);
+// A file system's mount that is nowhere yet. `data` as mount(2) has it: "key=value,flag".
+static int make_mount(const char *type, uint64_t flags, const char *data) {
+  char text[1024], *rest = text, *option;
+  if (strlen(data) >= sizeof text) return -ENAMETOOLONG;
+  strcpy(text, data);
+  int fs = fsopen(type, FSOPEN_CLOEXEC);
   if (fs < 0) return -errno;
-  TRY(fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
-  TRY(child->proc = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
+  int r = fsconfig(fs, FSCONFIG_SET_STRING, "source", type, 0);
+  while (r == 0 && (option = strsep(&rest, ","))) {
+    char *value = strchr(option, '=');
+    if (!*option) continue;
+    if (value) *value++ = 0;
+    r = value ? fsconfig(fs, FSCONFIG_SET_STRING, option, value, 0) : fsconfig(fs, FSCONFIG_SET_FLAG, option, NULL, 0);
+  }
+  // As mount(2) has it: the file system itself, too.
+  if (r == 0 && (flags & MS_RDONLY)) r = fsconfig(fs, FSCONFIG_SET_FLAG, "ro", NULL, 0);
+  if (r == 0) r = fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
+  if (r == 0) r = fsmount(fs, FSMOUNT_CLOEXEC, (unsigned)clinux_attributes(flags));
+  int error = errno;
   close(fs);
+  return r < 0 ? -error : r;
+}
+static int do_stage(struct child *child, struct cursor *p) {
+  const char *type = string(p);
+  uint64_t flags = number(p);
+  const char *data = string(p);
+  if (p->bad || child->staged_count == sizeof child->staged / sizeof *child->staged) return -E2BIG;
+  int fd = make_mount(type, flags, data);
+  if (fd < 0) return fd;
+  child->staged[child->staged_count].type = type;
+  child->staged[child->staged_count].flags = flags;
+  child->staged[child->staged_count].data = data;
+  child->staged[child->staged_count++].fd = fd;
   return 0;
+}
+// What was staged, once; else made now.
+static int take_mount(struct child *child, const char *type, uint64_t flags, const char *data) {
+  for (int i = 0; i < child->staged_count; i++) {
+    if (child->staged[i].fd < 0 || child->staged[i].flags != flags || strcmp(child->staged[i].type, type) || strcmp(child->staged[i].data, data)) continue;
+    int fd = child->staged[i].fd;
+    child->staged[i].fd = -1;
+    return fd;
+  }
+  return make_mount(type, flags, data);
+}
+static int new_proc(struct child *child) {
+  child->proc = take_mount(child, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "");
+  return child->proc < 0 ? child->proc : 0;
 }
 static int do_proc(struct child *child) {
   TRYR(new_proc(child));
@@ -336,7 +378,14 @@ static int do_mount(struct child *child, struct cursor *p) {
   const char *data = string(p);
   uint64_t plain = number(p);
   int fd = plain ? clinux_child_plain_folder(child, target) : clinux_child_target_in_root(child, target, 1);
-  return fd < 0 ? fd : clinux_child_mount_on(fd, type, flags, data);
+  if (fd < 0) return fd;
+  int mount = take_mount(child, type, flags, data), r = mount;
+  if (mount >= 0) {
+    r = clinux_child_attach(mount, fd);
+    close(mount);
+  }
+  close(fd);
+  return r;
 }
 static int do_bind(struct child *child, struct cursor *p) {
   const char *source = string(p), *target = string(p);
@@ -763,6 +812,7 @@ static int perform(struct child *child, uint32_t code, struct cursor *p, int joi
     case CLINUX_OP_ROOT: return do_root(child, p);
     case CLINUX_OP_PROC: return do_proc(child);
     case CLINUX_OP_MOUNT: return do_mount(child, p);
+    case CLINUX_OP_STAGE: return do_stage(child, p);
     case CLINUX_OP_BIND: return do_bind(child, p);
     case CLINUX_OP_FILE: return do_file(child, p);
     case CLINUX_OP_UNMOUNT: return do_unmount(child, p);
@@ -811,6 +861,36 @@ static int in_user_namespace(const struct clinux_launch *launch) {
   for (int i = 0; i < launch->joined_count; i++)
     if (launch->joined[i].kind == CLONE_NEWUSER) return 1;
   return ((launch->namespaces | launch->join) & CLONE_NEWUSER) != 0;
+}
+// A stub becomes a container: everything from here on is what a child does that was just cloned for it, with the plan that comes now. It has seen
+// neither another plan nor another's files; the host's mounts are copied now, so that they are today's.
+static int await_plan(struct child *child, const struct clinux_launch *stub, struct clinux_plan *plan) {
+  static struct clinux_launch launch;
+  char byte;
+  int fd;
+  clinux_child_tell(child->report, CLINUX_REPORT_READY, 0, child->index, "", -1);
+  // Without a word: it is not needed, or its parent is gone.
+  if (clinux_receive_fd(child->report, &byte, 1, &fd) != 1 || fd < 0) _exit(0);
+  STEP("read the container's plan");
+  TRYR(clinux_plan_map(fd, plan));
+  TRYR(clinux_plan_launch(plan, &launch));
+  close(fd);
+  STEP("be another container than the stub was made for");
+  int same = (launch.namespaces & ~(uint64_t)CLONE_NEWNS) == stub->namespaces && !strcmp(launch.cgroup, stub->cgroup) &&
+             launch.tasks_count == stub->tasks_count && !launch.join && !launch.detached && !launch.tty && !launch.listens && !launch.trees &&
+             !*launch.uid_map && !*launch.time_offsets && !*launch.listener && !launch.first_cpus_length;
+  for (int i = 0; same && i < launch.tasks_count; i++) same = !strcmp(launch.tasks[i], stub->tasks[i]);
+  if (!same) return -EINVAL;
+  for (int i = 0; i < launch.joined_count; i++) {
+    clinux_child_join_text(child, "join namespace ", launch.joined[i].path);
+    int space = open(launch.joined[i].path, O_RDONLY | O_CLOEXEC);
+    if (space < 0) return -errno;
+    TRY(setns(space, (int)launch.joined[i].kind));
+    close(space);
+  }
+  STEP("new mount namespace");
+  TRY(unshare(CLONE_NEWNS));
+  return 0;
 }
 static _Noreturn void run_child(const struct clinux_plan *plan, const struct clinux_launch *launch, const int stdio[3], int report, const int *joined,
                                 const int *tasks, const int *trees, int receiver, struct clinux_shared *outside) {
@@ -862,6 +942,15 @@ static _Noreturn void run_child(const struct clinux_plan *plan, const struct cli
   for (;; child->index++) {
     child->step = "";
     if ((r = clinux_next(&c, &code, &p)) <= 0) break;
+    if (code == CLINUX_OP_AWAIT) {
+      static struct clinux_plan second;
+      r = await_plan(child, launch, &second);
+      child->index = (uint32_t)-1;
+      if (r < 0) break;
+      c = (struct cursor){second.bytes + 8, second.bytes + second.length, 0};
+      child->plan = &second;
+      continue;
+    }
     if ((r = perform(child, code, &p, launch->join || launch->detached)) == 0 && p.bad) r = -EBADMSG;
     if (r < 0) break;
   }
@@ -904,7 +993,20 @@ int clinux_write_maps(pid_t pid, const char *uid_map, const char *gid_map) {
   return write_to(strcat(strcat(strcpy(path, "/proc/"), digits), "/uid_map"), uid_map);
 }
 
-pid_t clinux_launch(const struct clinux_plan *plan, const struct clinux_launch *launch, const int stdio[3], int report, int *pidfd, int *terminal) {
+// The plan of its container for a stub that is ready: ours to know of, the child's to carry out. -1: there will be none.
+static int hand_over(struct clinux_plan *plan, struct clinux_launch *launch, int channel, int report) {
+  char byte;
+  int fd;
+  clinux_child_tell(report, CLINUX_REPORT_READY, 0, ~0U, "", -1);
+  if (clinux_receive_fd(report, &byte, 1, &fd) != 1 || fd < 0) return -1;
+  if (clinux_plan_map(fd, plan) < 0 || clinux_plan_launch(plan, launch) < 0) return -1;
+  clinux_child_tell(report, CLINUX_REPORT_TAKEN, 0, ~0U, "", -1);
+  ssize_t n = clinux_send_fd(channel, "p", 1, fd);
+  close(fd);
+  return n == 1 ? 0 : -1;
+}
+
+pid_t clinux_launch(struct clinux_plan *plan, struct clinux_launch *launch, const int stdio[3], int report, int *pidfd, int *terminal) {
   int channel[2], cgroup = -1, tasks[16], joined[8], trees[CLINUX_TREES], receiver = -1;
   struct clinux_shared *outside = NULL;
   *pidfd = *terminal = -1;
@@ -990,6 +1092,12 @@ pid_t clinux_launch(const struct clinux_plan *plan, const struct clinux_launch *
     struct clinux_report record;
     int fd;
     ssize_t n = clinux_receive_fd(channel[0], &record, sizeof record, &fd);
+    if (n > 0 && record.kind == CLINUX_REPORT_READY && launch->stub) {
+      if (hand_over(plan, launch, channel[0], report) == 0) continue;
+      syscall(SYS_pidfd_send_signal, *pidfd, SIGKILL, NULL, 0);
+      waitpid(pid, NULL, 0);
+      return -1;
+    }
     if (n <= 0 || record.kind == CLINUX_REPORT_READY) break;
     if (record.kind == CLINUX_REPORT_TERMINAL) {
       *terminal = fd;

@@ -12,7 +12,7 @@ final class World: Sendable {
   let runtime: ContainerRuntime
   let parent: String
 
-  init() throws {
+  init(stubs: Int = 0) throws {
     folder = "/tmp/orch-runtime-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
     layer = folder + "/layer"
     parent = "orch-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
@@ -32,10 +32,11 @@ final class World: Sendable {
     let candidates = [here + "/orch-init", ".build/debug/orch-init", ".build/x86_64-unknown-linux-gnu/debug/orch-init"]
     configuration = RuntimeConfiguration(
       stateDirectory: folder + "/state", dataDirectory: folder + "/data", cgroupParent: parent,
-      initPath: candidates.first { Files.exists($0) } ?? candidates[0])
+      initPath: candidates.first { Files.exists($0) } ?? candidates[0], stubs: stubs)
     runtime = try ContainerRuntime(configuration: configuration)
   }
   deinit {
+    runtime.close()
     try? Files.removeTree(folder)
     if let host = try? CgroupHost.detect() { try? host.group(parent: parent, name: "").remove() }
   }

@@ -28,6 +28,7 @@ enum clinux_op {
   CLINUX_OP_FIRST_CPUS = 15,  // mask: before the cgroups are joined
   CLINUX_OP_LISTEN = 16,      // seconds: stdin stays open; descriptor 5 listens for who attaches, whom output awaits so long
   CLINUX_OP_TREE_FOLDER = 17, // path: a folder as it is, for CHROOT
+  CLINUX_OP_STUB = 18,        // what follows is only made ready; AWAIT's plan is the container's
   // For the child, in order.
   CLINUX_OP_PRIVATE = 20,     // no mount leaves this mount namespace
   CLINUX_OP_OVERLAY = 21,     // target, upper, work, count, lower... (top first)
@@ -56,6 +57,8 @@ enum clinux_op {
   CLINUX_OP_INIT = 44,        // stay as pid 1, run the program as a child
   CLINUX_OP_FILE = 45,        // path, uid, gid, mode, content: a new file on what this plan mounted
   CLINUX_OP_UNMOUNT = 46,     // path: detach what this plan mounted, and remove the folder
+  CLINUX_OP_STAGE = 47,       // type, mount flags, data: a MOUNT (or PROC) of the same takes it
+  CLINUX_OP_AWAIT = 48,       // report READY; another plan comes, of the same namespaces and cgroup, and is carried out
   // Of OCI bundles.
   CLINUX_OP_PROPAGATION = 50, // path, MS_SHARED and so on with MS_REC
   CLINUX_OP_ATTACH = 51,      // type, source, target, mount flags, flags taken away, recursive attributes set, cleared, propagation, data, CLINUX_ATTACH_*, number of a tree (0: none)
@@ -96,7 +99,8 @@ struct clinux_report {
   uint64_t start;  // start time of pid (FAILED: a second detail number)
   char text[104];  // which step of the operation, NUL terminated
 };
-enum { CLINUX_REPORT_FAILED = 1, CLINUX_REPORT_WARNING = 2, CLINUX_REPORT_STARTED = 3, CLINUX_REPORT_TERMINAL = 4, CLINUX_REPORT_EXITED = 5, CLINUX_REPORT_HOOKS = 6, CLINUX_REPORT_READY = 7 };
+enum { CLINUX_REPORT_FAILED = 1, CLINUX_REPORT_WARNING = 2, CLINUX_REPORT_STARTED = 3, CLINUX_REPORT_TERMINAL = 4, CLINUX_REPORT_EXITED = 5, CLINUX_REPORT_HOOKS = 6, CLINUX_REPORT_READY = 7,
+       CLINUX_REPORT_TAKEN = 8 };  // a stub has its container's plan
 
 // A user as the kernel will see it.
 struct clinux_user {
@@ -122,7 +126,7 @@ struct clinux_launch {
   struct { uint64_t kind; const char *path; } joined[8];
   int joined_count;
   uint64_t log_size, log_files, join, listens, attach_seconds;
-  int tty, detached, keep_keyring;
+  int tty, detached, keep_keyring, stub;
   int trees;  // how many there are to make
   const char *listener;
   const uint8_t *first_cpus;
@@ -132,8 +136,9 @@ struct clinux_launch {
   int tasks_count;
 };
 int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *launch);
+// A stub waits for its container's plan on `report`, which takes the place of its own in `plan` and `launch`.
 // Clones the child and lets it carry out the plan. stdio: three descriptors of the child (ignored with a terminal).
 // Blocks until the child has executed or failed. Returns its pid (and a pidfd), or -1 after it reported to `report` itself.
 // terminal: receives the master's descriptor, -1 without.
-pid_t clinux_launch(const struct clinux_plan *plan, const struct clinux_launch *launch, const int stdio[3], int report, int *pidfd, int *terminal);
+pid_t clinux_launch(struct clinux_plan *plan, struct clinux_launch *launch, const int stdio[3], int report, int *pidfd, int *terminal);
 uint64_t clinux_start_time(pid_t pid);
