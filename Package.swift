@@ -206,6 +206,8 @@ let benchmarks: [Target] = [
     ] + nio, path: "Benchmarks/consensus/Sources", swiftSettings: strict),
   .executableTarget(
     name: "network-bench", dependencies: ["Model", "AgentNetwork", "DNS", log], path: "Benchmarks/network/Sources", swiftSettings: strict),
+  .executableTarget(
+    name: "runtime-bench", dependencies: ["Runtime", "Seccomp", "LinuxSystem"], path: "Benchmarks/runtime/Sources", swiftSettings: strict),
   .executableTarget(name: "image-bench", dependencies: ["AgentImage"], path: "Benchmarks/images/Sources", swiftSettings: strict),
 ]
 
