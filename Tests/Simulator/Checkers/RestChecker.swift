@@ -65,7 +65,7 @@ extension AgentHost {
   func learnAddresses() {
     known = [:]
     for network in worker.networks {
-      for peer in network.peers { known[.init(network.id, peer.address)] = .node(peer.node) }
+      for peer in network.peers { if let address = peer.address { known[.init(network.id, address)] = .node(peer.node) } }
     }
     for service in worker.services { for virtual in service.virtualIPs { known[.init(virtual)] = .service(service.id) } }
     for endpoint in worker.endpoints { known[.init(endpoint.network, endpoint.address)] = .task(endpoint.task) }
