@@ -191,6 +191,13 @@ struct MainJobTests {
       let tasks = try cluster.tasks("big_big")
       return (tasks.contains { ($0["Error"] ?? "").contains("insufficient memory") }, "\(tasks)")
     }
+    for name in ["big_big", "big_big.1"] {
+      let why = try cluster.must(cluster.orch("why", name, "--format", "json")).rows
+      #expect(why.count == 1 && why[0]["Name"] == "big_big.1" && why[0]["Reason"]?.contains("insufficient memory") == true, "\(why)")
+    }
+    #expect(try cluster.must(cluster.orch("why", "web")).output == "demo_web: nothing is in the way, 3 tasks run\n")
+    let unknown = try cluster.orch("why", "nobody")
+    #expect(unknown.code == 1 && unknown.errors.contains("no service and no task is called nobody"), "\(unknown)")
     try cluster.must(cluster.orch("down", "big"))
   }
 

@@ -39,10 +39,7 @@ public struct Convergence: Hashable, Sendable {
   ) {
     let live = tasks.filter { $0.wanted && current.contains($0.id) }
     let name = service.spec.name
-    func title(_ task: TaskInspect) -> String {
-      if let slot = task.slot { return "\(name).\(slot)" }
-      return "\(name).\(task.nodeID.flatMap { hostnames[$0] } ?? task.nodeID ?? "?")"
-    }
+    func title(_ task: TaskInspect) -> String { task.title(name, hostnames) }
     func place(_ task: TaskInspect) -> String { task.nodeID.flatMap { hostnames[$0] }.map { " on \($0)" } ?? "" }
     func problem(_ task: TaskInspect) -> String { task.status.err ?? task.status.message }
 
@@ -125,4 +122,18 @@ extension TaskInspect {
   public var isOver: Bool { ["complete", "shutdown", "failed", "rejected", "remove", "orphaned"].contains(status.state) }
   /// A host still has it.
   public var isAlive: Bool { nodeID != nil && !isOver }
+
+  /// "web.2", of global services "web.host1".
+  public func title(_ service: String, _ hostnames: [String: String]) -> String {
+    "\(service).\(slot.map(String.init) ?? nodeID.map { hostnames[$0] ?? $0 } ?? "?")"
+  }
+  /// Why it ended, or why it waits; empty: nothing is wrong with it.
+  public var problem: String {
+    var reason = status.err ?? ""
+    if reason.isEmpty, status.state == "pending" { reason = status.message }
+    if status.containerStatus?.oomKilled == true, !reason.contains("memory") {
+      reason += reason.isEmpty ? "killed: out of memory" : " (out of memory)"
+    }
+    return reason
+  }
 }

@@ -25,10 +25,7 @@ struct ListTasks: AsyncParsableCommand {
     let nodes = try await client.get("/nodes", as: [NodeInspect].self)
     let hostnames = Dictionary(nodes.map { ($0.id, $0.hostname) }) { first, _ in first }
     let shown = tasks.filter { !services.isEmpty || all || $0.wanted || $0.isAlive }
-    func base(_ task: TaskInspect) -> String {
-      let service = names[task.serviceID] ?? String(task.serviceID.prefix(12))
-      return "\(service).\(task.slot.map(String.init) ?? task.nodeID.map { hostnames[$0] ?? $0 } ?? "?")"
-    }
+    func base(_ task: TaskInspect) -> String { task.title(names[task.serviceID] ?? String(task.serviceID.prefix(12)), hostnames) }
     let sorted = shown.sorted { a, b in
       if a.serviceID != b.serviceID { return (names[a.serviceID] ?? "", a.serviceID) < (names[b.serviceID] ?? "", b.serviceID) }
       if a.slot != b.slot { return (a.slot ?? 0) < (b.slot ?? 0) }
@@ -47,7 +44,7 @@ struct ListTasks: AsyncParsableCommand {
       table.add([
         list.short(task.id), name == previous && list.format == .table ? " \\_ \(name)" : name, task.spec.containerSpec.image,
         task.nodeID.map { hostnames[$0] ?? String($0.prefix(12)) } ?? "", capitalized(task.desiredState),
-        "\(capitalized(task.status.state)) \(task.status.timestamp.ago)\(health(task))", reason(task), ports.joined(separator: ","),
+        "\(capitalized(task.status.state)) \(task.status.timestamp.ago)\(health(task))", task.problem, ports.joined(separator: ","),
       ])
       previous = name
     }
@@ -60,15 +57,6 @@ struct ListTasks: AsyncParsableCommand {
   private func health(_ task: TaskInspect) -> String {
     guard let health = task.status.containerStatus?.health, !task.isOver else { return "" }
     return health.status == .starting ? " (health: starting)" : " (\(health.status.rawValue))"
-  }
-
-  private func reason(_ task: TaskInspect) -> String {
-    var reason = task.status.err ?? ""
-    if reason.isEmpty, task.status.state == "pending" { reason = task.status.message }
-    if task.status.containerStatus?.oomKilled == true, !reason.contains("memory") {
-      reason += reason.isEmpty ? "killed: out of memory" : " (out of memory)"
-    }
-    return reason
   }
 }
 

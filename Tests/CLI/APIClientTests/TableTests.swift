@@ -84,6 +84,14 @@ import Testing
     _ replicas: UInt64, _ tasks: [String], current: Bool = true, old: Set<Int> = [], update: Service.UpdateStatus.State? = nil,
     rollingBack: Bool = false
   ) -> Convergence {
+    let (service, shapes) = Self.facts(replicas, tasks, update)
+    return Convergence(
+      service, tasks: shapes, current: current ? Set(shapes.enumerated().filter { !old.contains($0.offset) }.map(\.element.id)) : [],
+      hostnames: Self.hostnames, since: Timestamp(nanoseconds: 10), rollingBack: rollingBack)
+  }
+  static let hostnames = [NodeID(value: 1).description: "h1"]
+  /// Each later task is a nanosecond younger.
+  static func facts(_ replicas: UInt64, _ tasks: [String], _ update: Service.UpdateStatus.State?) -> (ServiceInspect, [TaskInspect]) {
     var state = ClusterState()
     let id = ServiceID(value: 5)
     let now = Timestamp(nanoseconds: 10)
@@ -97,17 +105,14 @@ import Testing
       let words = line.split(separator: " ", maxSplits: 3).map(String.init)
       var task = ClusterTask(
         id: TaskID(value: UInt128(number)), service: id, revision: 1, slot: UInt64(words[0])!, desiredState: TaskState(name: words[2])!,
-        createdAt: now)
+        createdAt: Timestamp(nanoseconds: 10 + Int64(number)))
       task.node = NodeID(value: 1)
       task.status = TaskStatus(state: TaskState(name: words[1])!, timestamp: now, message: "", error: words.count > 3 ? words[3] : "")
       actions.append(.createTask(task))
     }
     _ = state.apply(Command(actions: actions), at: 1)
     let shapes = state.tasks(of: id).sorted { $0.id < $1.id }.compactMap { TaskInspect($0, in: state) }
-    return Convergence(
-      ServiceInspect(state.services[id]!, in: state)!, tasks: shapes,
-      current: current ? Set(shapes.enumerated().filter { !old.contains($0.offset) }.map(\.element.id)) : [],
-      hostnames: [NodeID(value: 1).description: "h1"], since: now, rollingBack: rollingBack)
+    return (ServiceInspect(state.services[id]!, in: state)!, shapes)
   }
 
   @Test("an update that ended badly says why: the failed task, its image, its host and its reason")
@@ -172,5 +177,34 @@ import Testing
     #expect(failing.reasons == ["web.1: preparing on h1", "web.1: rejected on h1 (No such image: web:9)"])
     #expect(text.contains("web.1 does not stay up") && text.contains("No such image: web:9") && text.contains("h1"))
     #expect(look(1, ["1 failed shutdown exit 1", "1 preparing running"]).verdict == .progressing)
+  }
+}
+
+@Suite struct ObstacleTests {
+  private func lines(_ tasks: [String], update: Service.UpdateStatus.State? = nil) -> [String] {
+    let (service, shapes) = ConvergenceTests.facts(2, tasks, update)
+    return Obstacle.all(service, tasks: shapes, hostnames: ConvergenceTests.hostnames).map { "\($0.subject) \($0.state): \($0.reason)" }
+  }
+
+  @Test("nothing is in the way of what runs, of what is complete, and of what was scaled away after it failed")
+  func well() {
+    #expect(lines(["1 running running", "2 running running"]) == [])
+    #expect(lines(["1 failed shutdown task: non-zero exit (1)", "1 running running", "2 complete shutdown"]) == [])
+    #expect(lines(["1 failed remove task: non-zero exit (1)"]) == [])
+  }
+
+  @Test("a task that waits tells its reason and what failed before; one that is not started again says so; a paused update is told first")
+  func reasons() {
+    #expect(
+      lines(["1 running running", "2 pending running no suitable node (insufficient memory on 3 nodes)"]) == [
+        "web.2 pending: no suitable node (insufficient memory on 3 nodes)"
+      ])
+    #expect(
+      lines(["1 failed shutdown task: non-zero exit (1)", "1 rejected shutdown no such image", "1 ready running"], update: .paused) == [
+        "web update paused: as told: orch update or orch rollback goes on", "web.1 ready: 2 tasks before it failed, the last on h1: no such image",
+      ])
+    #expect(
+      lines(["1 failed shutdown task: non-zero exit (3)"]) == ["web.1 failed: task: non-zero exit (3); it is not started again (restart_policy)"])
+    #expect(lines(["1 assigned running"]) == ["web.1 assigned: it is assigned"])
   }
 }
