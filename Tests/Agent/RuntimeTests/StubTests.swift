@@ -87,12 +87,21 @@ import Testing
     var inside: [[Substring]] = []
     for id in ["one", "two"] {
       _ = try await stubs(world, 1)
-      var config = world.shell(id, "cat /late/file; \(spaces)")
+      var config = world.shell(id, "cat /late/file; \(spaces); echo done; exec sleep 1000")
       config.mounts = [.bind(folder, "/late")]
-      let (exit, out, err) = try await world.run(config)
-      #expect(exit.code == 0, "\(err)")
+      // Both live: a namespace's number is given again.
+      _ = try await world.runtime.start(config)
+      var out = ""
+      for _ in 1...9000 where !out.hasSuffix("done\n") {
+        try await Task.sleep(for: .milliseconds(5))
+        out = try await world.output(id).0
+      }
       #expect(out.hasPrefix("mounted late\n"))
-      inside.append(out.split(separator: "\n").dropFirst().map { $0 })
+      inside.append(out.split(separator: "\n").dropFirst().dropLast().map { $0 })
+    }
+    for id in ["one", "two"] {
+      _ = try await world.runtime.stop(id, signal: SIGKILL, grace: .seconds(20))
+      try await world.runtime.delete(id)
     }
     let host = ["pid", "net", "ipc", "uts", "mnt", "cgroup"].map { Substring((try? Files.link("/proc/self/ns/\($0)")) ?? "") }
     for kind in host.indices { #expect(Set([host[kind], inside[0][kind], inside[1][kind]]).count == 3) }
