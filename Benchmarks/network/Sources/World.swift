@@ -18,9 +18,9 @@ struct World {
       .map { id, name, vni, subnet, base, ingress in
         NetworkAssignment(
           id: id, name: name, vni: vni, subnet: IPv4Prefix(subnet)!, internalOnly: false, ingress: ingress, mtu: 1450, dataPathPort: 4789,
-          nodeAddress: IPv4Address(base + UInt32(host)),
+          nodeAddress: ingress ? IPv4Address(base + UInt32(host)) : nil,
           peers: [1, 2].filter { $0 != host }.map {
-            .init(node: NodeID(value: UInt128($0)), underlay: Self.underlay($0), address: IPv4Address(base + UInt32($0)))
+            .init(node: NodeID(value: UInt128($0)), underlay: Self.underlay($0), address: ingress ? IPv4Address(base + UInt32($0)) : nil)
           })
       }
   }

@@ -16,6 +16,10 @@ extension Rooms {
         "orch_network_strangers_packets_total", .counter, "VXLAN packets dropped since their sender is not on the network.",
         [.init(await network.strangers)]),
       Metric(
+        "orch_network_unknown_destination_frames_total", .counter,
+        "Frames of containers that ended on their host: for a receiver that is not on the network, or for all (broadcast, multicast).",
+        [.init(await network.unknownDestinations)]),
+      Metric(
         "orch_dns_questions_total", .counter, "Questions of containers, by who answered: the cluster, an answer that was kept, the host's servers.",
         [
           .init(questions.answered, ["by": "cluster"]), .init(questions.kept, ["by": "kept"]), .init(questions.forwarded, ["by": "servers"]),

@@ -178,6 +178,10 @@ final class HostNetwork: Sendable {
     return problems
   }
 
+  func unknownDestinations() throws -> UInt64 {
+    try NetlinkSocket().links().filter { $0.kind == "vxlan" && isOurs($0) }.reduce(0) { $0 + $1.dropped }
+  }
+
   func isOurs(_ link: LinkInfo) -> Bool {
     (link.kind == "bridge" && InterfaceName.vni(link.name, prefix: InterfaceName.bridgePrefix) != nil)
       || (link.kind == "vxlan" && InterfaceName.vni(link.name, prefix: InterfaceName.tunnelPrefix) != nil)

@@ -154,6 +154,11 @@ public actor OverlayNetwork {
     get async { (try? await thread.run { Nftables.packets("strangers") }).flatMap { $0 } ?? 0 }
   }
 
+  /// Frames that ended at our tunnels, since their receiver is no task that is known, or all were meant; of the tunnels that are there now.
+  public var unknownDestinations: UInt64 {
+    get async { (try? await thread.run { [host] in try host.unknownDestinations() }) ?? 0 }
+  }
+
   /// As they are now.
   public func underlayFacts() async throws -> UnderlayFacts {
     let underlay = host.configuration.underlayAddress

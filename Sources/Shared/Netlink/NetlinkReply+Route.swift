@@ -27,6 +27,8 @@ public struct LinkInfo: Hashable, Sendable {
   }
   /// The id that this namespace has for the one of the link's other end; nil when that is this one.
   public var peerNamespace: Int32?
+  /// Frames that were given to the link and dropped by it (IFLA_STATS64's tx_dropped).
+  public var dropped: UInt64
 
   /// nil when the reply is not a link.
   public init?(_ reply: NetlinkReply) {
@@ -52,6 +54,8 @@ public struct LinkInfo: Hashable, Sendable {
       let data = splitAttributes((info[5] ?? [])[...])
       bridgePort = BridgePort(hairpin: data[4]?.first == 1, learning: data[8]?.first == 1, flood: data[9]?.first == 1)
     }
+    let statistics = attributes[23] ?? []
+    dropped = statistics.count >= 64 ? statistics.read(UInt64.self, at: 56) : 0
     peerNamespace = attributes[37].map { Int32(bitPattern: $0.read(UInt32.self, at: 0)) }
   }
 }
