@@ -7,7 +7,7 @@ usage: bench.py PROGRAMS_DIR [--turns 5] [--only overlay,virtual,published,names
 Rows of one table are taken in turns, and what counts is their ratio. All but `commit` and `idle` drive the agent's rooms themselves (network-bench)
 on two hosts that are network namespaces; `commit` and `idle` a local cluster of three hosts. Everything made is removed at the end.
 """
-import argparse, atexit, ctypes, json, os, re, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, threading, time
+import argparse, atexit, contextlib, ctypes, json, os, re, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, threading, time
 
 sys.dont_write_bytecode = True
 os.environ.setdefault("ORCH_DEV_CLUSTER", "nbench")
@@ -322,14 +322,26 @@ class Bench:
         self.cluster.up()
         self.cluster.load_images()
 
+    @contextlib.contextmanager
+    def watchers(self, service):
+        """On every host the rules of a task that may call the service."""
+        watcher = service.api.post("/services/create", {
+            "Name": service.name + "-watcher", "Mode": {"Global": {}},
+            "TaskTemplate": {"ContainerSpec": {"Image": "web:1"}, "Networks": [{"Target": service.name}]}})["ID"]
+        mine = lambda: [task for task in service.api.tasks(watcher) if task["Status"]["State"] == "running"]
+        try:
+            until("a task on each host watches", lambda: len(mine()) == 3, pause=0.05)
+            yield [Changes(task["Status"]["ContainerStatus"]["PID"]) for task in mine()]
+        finally:
+            service.api.call("DELETE", f"/services/{watcher}")
+            until("the watchers are gone", lambda: all(t["Status"]["State"] in TERMINAL for t in service.api.get("/tasks") if t["ServiceID"] == watcher), pause=0.05)
+
     def commit(self):
-        """A task is killed: until the rules of every host lead nobody to it."""
+        """A task is killed: until the rules of a task on every host lead nobody to it."""
         kills, commits, spent = [], [], 0.0
-        hosts = [host["Name"] for host in self.cluster.hosts()]
         leader = self.cluster.leader()
-        watches = [Changes(self.cluster.pid(name, "Agent")) for name in hosts]
         for round in range(3):
-            with self.cluster.service(f"commit{round}", 10, endpoint={"Mode": "vip"}) as service:
+            with self.cluster.service(f"commit{round}", 10, endpoint={"Mode": "vip"}) as service, self.watchers(service) as watches:
                 time.sleep(0.5)
                 for task in service.tasks():
                     address = task["NetworksAttachments"][0]["Addresses"][0].split("/")[0]

@@ -66,7 +66,8 @@ struct AgentDaemon {
       runtime: runtime, images: store,
       builder: Builder(store: store, runtime: runtime, cacheFile: "\(options.stateDir)/build-cache", log: log),
       volumes: try VolumeStore(directory: "\(options.stateDir)/volumes"),
-      network: try OverlayNetwork(configuration: .init(
+      network: try OverlayNetwork(
+        configuration: .init(
           underlayAddress: underlay, runDirectory: options.runDir, uplinkSubnet: options.uplinkSubnet.flatMap { IPv4Prefix($0) }), log: log),
       names: try NameServer(log: log), underlay: underlay, stateDirectory: options.stateDir, runDirectory: options.runDir, node: identity.node)
   }

@@ -42,7 +42,10 @@ struct Why: AsyncParsableCommand {
         ids.append(list.short(obstacle.task.isEmpty ? service.id : obstacle.task))
       }
       let running = tasks.count { $0.wanted && $0.status.state == "running" }
-      if found.isEmpty { well.append("\(task ?? service.spec.name): nothing is in the way" + (task == nil ? ", \(running) tasks run" : "")) }
+      if found.isEmpty {
+        well.append(
+          "\(task ?? service.spec.name): nothing is in the way" + (task == nil ? ", \(running) \(running == 1 ? "task runs" : "tasks run")" : ""))
+      }
     }
     if !ids.isEmpty || list.format == .json || list.quiet { list.show(table, ids: ids) }
     if list.format != .json, !list.quiet { for line in well { Terminal.print(line) } }
