@@ -192,7 +192,7 @@ let testTargets: [Target] = [
   tests("DevCluster", "CLI"),
   // Real processes, kernel objects and hosts in network namespaces; needs root. Drives the programs beside the test bundle.
   .testTarget(
-    name: "IntegrationTests", dependencies: ["Linearizability", "Identity", "LinuxSystem", "Transport", "Wire", log] + nio,
+    name: "IntegrationTests", dependencies: ["Linearizability", "Model", "Identity", "LinuxSystem", "Transport", "Wire", log] + nio,
     path: "Tests/Integration", swiftSettings: strict),
 ]
 

@@ -1,4 +1,4 @@
-import Raft
+import Model
 
 /// What a world is drawn from.
 struct Random: RandomNumberGenerator {

@@ -88,46 +88,49 @@ final class CacheMounts: Sendable {
 
   /// After steps that wrote into some: until what is there fits, the longest unused go. Blocking.
   func bound() throws {
-    var found: [(name: String, used: (Int, Int), bytes: Int64)] = []
-    for name in try Files.list(folder) {
-      var status = stat()
-      guard lstat("\(folder)/\(name)", &status) == 0 else { continue }
-      found.append((name, (status.st_mtim.tv_sec, status.st_mtim.tv_nsec), Self.size("\(folder)/\(name)")))
-    }
+    let found = try byUse().map { (name: $0, bytes: Self.size("\(folder)/\($0)")) }
     var excess = found.reduce(0) { $0 + $1.bytes } - bytesMax
-    for one in found.sorted(by: { $0.used < $1.used }) where excess > 0 {
-      // Nobody gets it while it goes.
-      let isFree = state.withLock { state in
-        guard state.users[one.name] == nil else { return false }
-        state.users[one.name] = 1
-        return state.locked.insert(one.name).inserted
-      }
-      guard isFree else { continue }
-      defer { release(one.name) }
-      try Files.removeTree("\(folder)/\(one.name)")
-      excess -= one.bytes
-    }
+    for one in found where excess > 0 { if try remove(one.name) { excess -= one.bytes } }
   }
 
   private func trim() throws {
-    var found: [(name: String, used: Int)] = []
-    for name in try Files.list(folder) {
-      var status = stat()
-      if lstat("\(folder)/\(name)", &status) == 0 { found.append((name, status.st_mtim.tv_sec)) }
-    }
-    let unused = found.filter { one in state.withLock { $0.users[one.name] == nil } }.sorted { $0.used < $1.used }
-    for one in unused.prefix(max(0, found.count - Self.foldersMax)) { try Files.removeTree("\(folder)/\(one.name)") }
+    let found = try byUse()
+    var excess = found.count - Self.foldersMax
+    for name in found where excess > 0 { if try remove(name) { excess -= 1 } }
   }
 
   /// Removes what no step has now; its bytes on the disk, about. Blocking.
   func prune() throws -> Int64 {
     guard Files.exists(folder) else { return 0 }
     var bytes: Int64 = 0
-    for name in try Files.list(folder) where state.withLock({ $0.users[name] == nil }) {
-      bytes += Self.size("\(folder)/\(name)")
-      try Files.removeTree("\(folder)/\(name)")
+    for name in try Files.list(folder) {
+      let size = Self.size("\(folder)/\(name)")
+      if try remove(name) { bytes += size }
     }
     return bytes
+  }
+
+  /// The longest unused first.
+  private func byUse() throws -> [String] {
+    var found: [(name: String, used: (Int, Int))] = []
+    for name in try Files.list(folder) {
+      var status = stat()
+      if lstat("\(folder)/\(name)", &status) == 0 { found.append((name, (status.st_mtim.tv_sec, status.st_mtim.tv_nsec))) }
+    }
+    return found.sorted { $0.used < $1.used }.map(\.name)
+  }
+
+  /// False: a step has it. Nobody gets it while it goes.
+  private func remove(_ name: String) throws -> Bool {
+    let isFree = state.withLock { state in
+      guard state.users[name] == nil else { return false }
+      state.users[name] = 1
+      return state.locked.insert(name).inserted
+    }
+    guard isFree else { return false }
+    defer { release(name) }
+    try Files.removeTree("\(folder)/\(name)")
+    return true
   }
 
   private static func size(_ path: String) -> Int64 {

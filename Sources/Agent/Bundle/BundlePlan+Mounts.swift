@@ -5,6 +5,9 @@ import LinuxSystem
 import OCI
 
 extension BundlePlan {
+  /// Below the root; empty: the root itself.
+  static func target(_ mount: Config.Mount) -> String { mount.destination.split(separator: "/").filter { $0 != "." }.joined(separator: "/") }
+
   /// `fromOutside`: into a container that runs, whose own view has not the sources.
   static func mounts(_ config: Config, cgroup: Cgroup?, fromOutside: Bool = false, _ plan: inout PlanWriter) throws(BundleError) {
     for (index, mount) in (config.mounts ?? []).enumerated() {
@@ -12,7 +15,7 @@ extension BundlePlan {
       do throws(OCIError) { options = try MountOptions(mount.options ?? [], path: "mounts[\(index)]") } catch {
         throw BundleError("config.json", error)
       }
-      let target = mount.destination.split(separator: "/").filter { $0 != "." }.joined(separator: "/")
+      let target = Self.target(mount)
       let type = mount.type ?? ""
       // What is unmounted here would be unmounted where it came from.
       if !config.hasOwnMounts { options.propagation = MountOptions.private | MountOptions.recursive }

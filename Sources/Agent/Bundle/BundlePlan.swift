@@ -109,7 +109,7 @@ enum BundlePlan {
       try mounts(config, cgroup: nil, fromOutside: true, &plan)
     } else {
       for mount in (config.mounts ?? []).reversed() {
-        let target = mount.destination.split(separator: "/").filter { $0 != "." }.joined(separator: "/")
+        let target = Self.target(mount)
         plan.add(CLINUX_OP_DETACH, "unmount /\(target)", [.text(target)])
       }
     }

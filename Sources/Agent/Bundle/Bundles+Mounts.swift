@@ -17,7 +17,7 @@ extension Bundles {
       let mounts = try Document.read([Config.Mount].self, document)
       for (index, mount) in mounts.enumerated() {
         try config.check(mount, "[\(index)]")
-        if mount.destination.split(separator: "/").allSatisfy({ $0 == "." }) {
+        if BundlePlan.target(mount).isEmpty {
           throw OCIError("[\(index)].destination", "the root of a running container stays")
         }
         if mount.type == "cgroup" || mount.type == "cgroup2" { throw OCIError("[\(index)].type", "cgroups are not added to a running container") }
@@ -29,8 +29,7 @@ extension Bundles {
     do { launched = try Launcher(initPath: initPath).launch(plan, name: id, fifth: first.rawValue) } catch let failure as Launcher.Failure {
       throw BundleError("mounts", failure, plan.names, program: "")
     } catch { throw (error as? SystemError).map { BundleError("mounts", $0) } ?? BundleError("mounts: \(error)") }
-    var status: Int32 = 0
-    for pid in [launched.monitor, launched.pid] { while waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {} }
+    for pid in [launched.monitor, launched.pid] { Launcher.reap(pid) }
     return plan.warnings + launched.warnings
   }
 

@@ -75,12 +75,11 @@ package final class Launcher: Sendable {
     _ plan: PlanWriter, _ pid: Int32, _ ours: Int32, hooks: (Int32) throws -> SharedDescriptor? = { _ in nil }
   ) throws -> Followed {
     var followed = Followed()
-    var launched: Launched?
     var failure: Failure?
     var warnings: [String] = []
     var terminal: Int32 = -1
     var hookError: (any Error)?
-    while launched == nil, failure == nil, !followed.isReady {
+    while followed.launched == nil, failure == nil, !followed.isReady {
       var record = clinux_report()
       let size = MemoryLayout<clinux_report>.size
       var got = 0
@@ -100,7 +99,8 @@ package final class Launcher: Sendable {
         let what = index.flatMap { plan.names.indices.contains($0) ? plan.names[$0] : nil } ?? ""
         warnings.append("\(what): \(text)")
       case CLINUX_REPORT_STARTED:
-        launched = Launched(monitor: pid, pid: record.pid, startTime: record.start, warnings: warnings, terminal: terminal >= 0 ? terminal : nil)
+        followed.launched = Launched(
+          monitor: pid, pid: record.pid, startTime: record.start, warnings: warnings, terminal: terminal >= 0 ? terminal : nil)
       case CLINUX_REPORT_READY: followed.isReady = true
       case CLINUX_REPORT_TAKEN: followed.isTaken = true
       case CLINUX_REPORT_HOOKS:
@@ -117,27 +117,30 @@ package final class Launcher: Sendable {
       }
     }
     if let hookError {
-      if let launched { kill(launched.pid, SIGKILL) }
-      var status: Int32 = 0
-      while waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {}
+      if let launched = followed.launched { kill(launched.pid, SIGKILL) }
+      Self.reap(pid)
       throw hookError
     }
     if let failure {
       if terminal >= 0 { close(terminal) }
-      var status: Int32 = 0
-      while waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {}
+      Self.reap(pid)
       throw failure
     }
-    if launched == nil, terminal >= 0 { close(terminal) }
-    followed.launched = launched
+    if followed.launched == nil, terminal >= 0 { close(terminal) }
     return followed
   }
 
   /// Of one that said nothing; reaps it.
   static func silence(_ monitor: Int32) -> Failure {
+    Failure(index: nil, step: "orch-init ended without a report (status \(reap(monitor)))", errno: Errno(EIO))
+  }
+
+  /// waitpid's status of a child, once it has ended.
+  @discardableResult
+  package static func reap(_ pid: Int32) -> Int32 {
     var status: Int32 = 0
-    while waitpid(monitor, &status, 0) < 0, Errno.current == .interrupted {}
-    return Failure(index: nil, step: "orch-init ended without a report (status \(status))", errno: Errno(EIO))
+    while waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {}
+    return status
   }
 
   private func spawn(

@@ -9,16 +9,10 @@ struct ContainerState {
   var gateway: IPv4Address?
   init(_ ports: [ContainerPort], gateway: IPv4Address?) { (self.ports, self.gateway) = (ports, gateway) }
 
-  struct Route: Hashable {
-    var destination: IPv4Prefix
-    var gateway: IPv4Address
-    var device: String
-  }
-
   /// In the calling thread's namespace, which is the container's: makes what is missing and returns its kinds.
   func restore() throws -> [String] {
     let socket = try NetlinkSocket()
-    let links = Dictionary(try socket.links().map { ($0.name, $0) }, uniquingKeysWith: { a, _ in a })
+    let links = HostNetwork.byName(try socket.links())
     let addresses = try socket.addresses()
     var kinds: [String] = []
     var messages: [NetlinkMessage] = []
@@ -38,9 +32,9 @@ struct ContainerState {
       }
     }
     try socket.perform(messages)
-    let routes = Self.routes()
+    let routes = KernelRoute.all()
     messages = []
-    for port in ports where !routes.contains(Route(destination: port.prefix, gateway: IPv4Address(0), device: port.inner)) {
+    for port in ports where !routes.contains(KernelRoute(destination: port.prefix, gateway: IPv4Address(0), device: port.inner)) {
       messages.append(.addLinkRoute(port.prefix.address.octets, length: port.length, source: port.address.octets, on: links[port.inner]!.index))
     }
     if let gateway {
@@ -52,19 +46,5 @@ struct ContainerState {
     }
     try socket.perform(messages)
     return kinds + messages.map { _ in "container route" }
-  }
-
-  /// Of the calling thread's namespace, IPv4's main table (proc_net(5)).
-  static func routes() -> [Route] {
-    UnderlayFacts.contents("/proc/thread-self/net/route").split(separator: "\n").dropFirst().compactMap { line in
-      let columns = line.split(whereSeparator: \.isWhitespace)
-      guard columns.count > 7, let destination = UInt32(columns[1], radix: 16), let gateway = UInt32(columns[2], radix: 16),
-        let flags = UInt16(columns[3], radix: 16), flags & 1 != 0, let mask = UInt32(columns[7], radix: 16)
-      else { return nil }
-      let length = UInt8(mask.nonzeroBitCount)
-      return IPv4Prefix(IPv4Address(destination.byteSwapped), length: length).map {
-        Route(destination: $0, gateway: IPv4Address(gateway.byteSwapped), device: String(columns[0]))
-      }
-    }
   }
 }

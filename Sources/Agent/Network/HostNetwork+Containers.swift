@@ -31,7 +31,7 @@ extension HostNetwork {
     }
     do {
       try makeNamespace(network.task)
-      try connect(network, world, socket, links)
+      try connect(network, world, socket, Self.byName(links))
       var balancings: [Set<NetworkID>: Balancing] = [:]
       try loadRules(network, world, world.readyEndpoints(), &balancings)
     } catch {
@@ -145,7 +145,7 @@ extension HostNetwork {
     }
     for name in names where name != "." && name != ".." {
       if let task = known[name],
-        let outside = try? thread.inside("\(folder)/\(name)", { ContainerState.routes().contains { $0.destination.length == 0 } })
+        let outside = try? thread.inside("\(folder)/\(name)", { KernelRoute.all().contains { $0.destination.length == 0 } })
       {
         found[task] = outside
         // What the agent before loaded there is not known: load anew.

@@ -7,7 +7,7 @@ extension HostNetwork {
   /// With an uplink for each container that needs one: the one it has, or a new one. What stays without is told.
   func withUplinks(_ bare: NetworkWorld, _ links: [LinkInfo], _ addresses: [AddressInfo]) -> (world: NetworkWorld, problems: [NetworkProblem]) {
     let names = Dictionary(
-      links.lazy.filter { $0.name.hasPrefix(InterfaceName.uplinkPrefix) }.map { ($0.index, $0.name) }, uniquingKeysWith: { a, _ in a })
+      links.lazy.filter { InterfaceName.isUplink($0.name) }.map { ($0.index, $0.name) }, uniquingKeysWith: { a, _ in a })
     var present: [String: Uplink] = [:]
     for address in addresses {
       guard let name = names[address.index], let peer = address.peer else { continue }
@@ -44,18 +44,19 @@ extension HostNetwork {
   }
 
   /// Those of containers that lost an interface or were told of, and of those found again: what was missing is counted, but of the latter.
-  func reconnect(_ world: NetworkWorld, _ socket: NetlinkSocket, _ links: [LinkInfo], _ addresses: [AddressInfo]) -> [NetworkProblem] {
-    let byName = Dictionary(links.lazy.map { ($0.name, $0) }, uniquingKeysWith: { a, _ in a })
+  func reconnect(
+    _ world: NetworkWorld, _ socket: NetlinkSocket, _ links: [String: LinkInfo], _ successors: [NetworkAttachment: TaskID],
+    _ addresses: [AddressInfo]
+  ) -> [NetworkProblem] {
     let peers = Dictionary(addresses.lazy.compactMap { address in address.peer.map { (address.index, $0) } }, uniquingKeysWith: { a, _ in a })
     let (unchecked, routesTouched) = memory.withLock { memory in
       defer { (memory.unchecked, memory.uplinkRoutesTouched) = ([:], false) }
       return (memory.unchecked, memory.uplinkRoutesTouched)
     }
-    let successors = world.successors
     var problems: [NetworkProblem] = []
     for container in world.containers.values where !container.attachments.isEmpty {
       let isLost = world.ports(of: container).contains { port in
-        guard let link = byName[port.name] else { return true }
+        guard let link = links[port.name] else { return true }
         return port.peer != nil && (peers[link.index] != port.address.octets || !link.up)
       }
       let uplinkTouched = routesTouched && world.uplinks[container.task] != nil
@@ -74,15 +75,15 @@ extension HostNetwork {
   /// Makes what is missing; returns its kinds.
   @discardableResult
   func connect(
-    _ network: TaskNetwork, _ world: NetworkWorld, _ socket: NetlinkSocket, _ old: [LinkInfo], checksRoute: Bool = false
+    _ network: TaskNetwork, _ world: NetworkWorld, _ socket: NetlinkSocket, _ old: [String: LinkInfo], checksRoute: Bool = false
   ) throws -> [String] {
     let ports = world.ports(of: network)
     guard !ports.isEmpty else { return [] }
     let path = path(network.task)
     var kinds: [String] = []
-    var links = Dictionary(old.lazy.map { ($0.name, $0.index) }, uniquingKeysWith: { a, _ in a })
+    var links = old
     func index(_ name: String) throws -> UInt32 {
-      guard let index = links[name] else { throw NetlinkError(operation: "find link", object: name, errno: ENODEV) }
+      guard let index = links[name]?.index else { throw NetlinkError(operation: "find link", object: name, errno: ENODEV) }
       return index
     }
     let missing = ports.filter { links[$0.name] == nil }
@@ -98,7 +99,7 @@ extension HostNetwork {
             port.name, master: port.attachment == nil ? 0 : try index(InterfaceName.bridge(port.vni)), mtu: port.mtu ?? mtu, peer: port.inner,
             peerMAC: port.mac, peerNamespace: namespace, alias: "orch task \(network.task)")
         })
-      links = Dictionary(try socket.links().lazy.map { ($0.name, $0.index) }, uniquingKeysWith: { a, _ in a })
+      links = Self.byName(try socket.links())
       kinds += missing.map { _ in "link" }
     }
     var messages = try missing.flatMap { port in
@@ -118,7 +119,7 @@ extension HostNetwork {
       if !isThere { messages.append(.addAddress(gateway.octets, peer: port.address.octets, length: 32, on: link)) }
       if !isThere, !isNew { kinds.append("address") }
       if !isNew { messages.append(.setLink(link, port.name, up: true)) }
-      if checksRoute, !ContainerState.routes().contains(where: { $0.device == port.name }) {
+      if checksRoute, !KernelRoute.all().contains(where: { $0.device == port.name }) {
         messages.append(.addLinkRoute(port.address.octets, length: 32, source: gateway.octets, on: link))
         kinds.append("route")
       }

@@ -79,14 +79,14 @@ final class HostNetwork: Sendable {
     }
     try socket.perform(operations.filter { !$0.changesLinks }.map { message($0, links) })
     problems += parameters(world)
-    let byName = Dictionary(links.map { ($0.name, $0) }, uniquingKeysWith: { a, _ in a })
+    let byName = Self.byName(links)
     let successors = world.successors
     let lost = reattachments(world, byName, successors, present.ports)
     try socket.perform(lost + succeeded(world, byName, successors))
     if isKnown, linkChanges.isEmpty, !lost.isEmpty { count(["port"]) }
     problems += resize(world, byName, socket, isDrift: isKnown)
     noteDrift(world, byName)
-    problems += reconnect(world, socket, links, addresses)
+    problems += reconnect(world, socket, byName, successors, addresses)
     memory.withLock { $0.reached = wanted }
     let ready = world.readyEndpoints()
     let ports = Ruleset.publishedPorts(world, ready: ready).map(\.port)
@@ -134,7 +134,7 @@ final class HostNetwork: Sendable {
   private func noteDrift(_ world: NetworkWorld, _ links: [String: LinkInfo]) {
     memory.withLock { memory in
       memory.drift?.tunnels.withLock { $0 = Set(links.values.filter { $0.kind == "vxlan" && isOurs($0) }.map(\.index)) }
-      memory.drift?.uplinks.withLock { $0 = Set(links.values.filter { $0.name.hasPrefix(InterfaceName.uplinkPrefix) }.map(\.index)) }
+      memory.drift?.uplinks.withLock { $0 = Set(links.values.filter { InterfaceName.isUplink($0.name) }.map(\.index)) }
       let (rules, allRules) = (memory.touchedNamespaces, memory.allRulesTouched)
       let (inside, allLinks) = (memory.touchedLinks, memory.allLinksTouched)
       (memory.touchedNamespaces, memory.allRulesTouched, memory.touchedLinks, memory.allLinksTouched) = ([], false, [], false)
@@ -181,6 +181,8 @@ final class HostNetwork: Sendable {
   func unknownDestinations() throws -> UInt64 {
     try NetlinkSocket().links().filter { $0.kind == "vxlan" && isOurs($0) }.reduce(0) { $0 + $1.dropped }
   }
+
+  static func byName(_ links: [LinkInfo]) -> [String: LinkInfo] { Dictionary(links.lazy.map { ($0.name, $0) }, uniquingKeysWith: { a, _ in a }) }
 
   func isOurs(_ link: LinkInfo) -> Bool {
     (link.kind == "bridge" && InterfaceName.vni(link.name, prefix: InterfaceName.bridgePrefix) != nil)
@@ -314,7 +316,7 @@ final class HostNetwork: Sendable {
     _ = try recover([])
     let socket = try NetlinkSocket()
     try socket.perform(
-      try socket.links().filter { isOurs($0) || $0.name.hasPrefix(InterfaceName.uplinkPrefix) }.map { .deleteLink($0.index, $0.name) })
+      try socket.links().filter { isOurs($0) || InterfaceName.isUplink($0.name) }.map { .deleteLink($0.index, $0.name) })
     try Nftables.run(RuleTable.removal, object: "this host")
     memory.withLock { memory in
       for descriptor in memory.ports.values { close(descriptor) }

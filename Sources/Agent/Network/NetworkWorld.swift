@@ -68,6 +68,7 @@ enum InterfaceName {
   static func veth(_ task: TaskID, _ index: Int) -> String { "ov\(task.description.suffix(10))\(index)" }
   /// The host's end of a container's uplink.
   static func uplink(_ task: TaskID) -> String { uplinkPrefix + task.description.suffix(10) }
+  static func isUplink(_ name: String) -> Bool { name.hasPrefix(uplinkPrefix) }
   static func vni(_ name: String, prefix: String) -> UInt32? {
     guard name.hasPrefix(prefix), let vni = UInt32(name.dropFirst(prefix.count)), name == "\(prefix)\(vni)" else { return nil }
     return vni

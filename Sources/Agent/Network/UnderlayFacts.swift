@@ -20,24 +20,13 @@ public struct UnderlayFacts: Equatable, Sendable {
     return facts
   }
 
-  /// All of the calling thread's namespace that are not orch's.
-  static func readRoutes() -> [NodeDescription.HostRoute] { routes(in: contents("/proc/thread-self/net/route")) }
-
-  /// proc_net(5): a line a route of the main table; addresses are hexadecimal in the host's byte order.
-  static func routes(in text: String) -> [NodeDescription.HostRoute] {
-    var routes: Set<NodeDescription.HostRoute> = []
-    for line in text.split(separator: "\n").dropFirst() {
-      let columns = line.split(whereSeparator: \.isWhitespace)
-      guard columns.count > 7, let destination = UInt32(columns[1], radix: 16), let mask = UInt32(columns[7], radix: 16),
-        let flags = UInt16(columns[3], radix: 16), flags & 1 != 0
-      else { continue }
-      let device = String(columns[0])
-      let length = UInt8(mask.byteSwapped.leadingZeroBitCount == 32 ? 0 : (~mask.byteSwapped).leadingZeroBitCount)
-      guard length > 0, device != "lo", ![InterfaceName.bridgePrefix, InterfaceName.uplinkPrefix].contains(where: device.hasPrefix) else { continue }
-      guard let prefix = IPv4Prefix(IPv4Address(destination.byteSwapped), length: length) else { continue }
-      routes.insert(.init(destination: prefix, device: device))
+  /// All of the calling thread's namespace that are not orch's; not the default one.
+  static func readRoutes() -> [NodeDescription.HostRoute] {
+    let others = KernelRoute.all().filter { route in
+      route.destination.length > 0 && route.device != "lo" && !route.device.hasPrefix(InterfaceName.bridgePrefix)
+        && !InterfaceName.isUplink(route.device)
     }
-    return routes.sorted()
+    return Set(others.map { NodeDescription.HostRoute(destination: $0.destination, device: $0.device) }).sorted()
   }
 
   /// Without those that another covers.

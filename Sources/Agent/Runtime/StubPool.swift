@@ -6,7 +6,7 @@ import LinuxSystem
 import Logging
 import Synchronization
 
-/// Stubs that wait for their container (docs/runtime.md, "Pooling"). Making, and taking away, is done on threads beside the starts; what is decided is
+/// Stubs that wait for their container (docs/pooling.md). Making, and taking away, is done on threads beside the starts; what is decided is
 /// `StubPolicy`'s.
 final class StubPool: Sendable {
   /// One that nobody else has.

@@ -20,3 +20,8 @@ extension NodeInspect {
     return lines
   }
 }
+
+extension [NodeInspect] {
+  /// By node id.
+  public var hostnames: [String: String] { Dictionary(map { ($0.id, $0.hostname) }) { first, _ in first } }
+}

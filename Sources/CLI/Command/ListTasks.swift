@@ -23,7 +23,7 @@ struct ListTasks: AsyncParsableCommand {
     let known = try await client.get("/services", as: [ServiceInspect].self)
     let names = Dictionary(known.map { ($0.id, $0.spec.name) }) { first, _ in first }
     let nodes = try await client.get("/nodes", as: [NodeInspect].self)
-    let hostnames = Dictionary(nodes.map { ($0.id, $0.hostname) }) { first, _ in first }
+    let hostnames = nodes.hostnames
     let shown = tasks.filter { !services.isEmpty || all || $0.wanted || $0.isAlive }
     func base(_ task: TaskInspect) -> String { task.title(names[task.serviceID] ?? String(task.serviceID.prefix(12)), hostnames) }
     let sorted = shown.sorted { a, b in

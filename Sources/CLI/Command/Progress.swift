@@ -79,7 +79,7 @@ struct Progress: Sendable {
 
   private func look(_ services: [String]) async throws -> ([(String, Convergence)], warnings: [String]) {
     let nodes = try await client.get("/nodes", as: [NodeInspect].self)
-    let hostnames = Dictionary(nodes.map { ($0.id, $0.hostname) }) { first, _ in first }
+    let hostnames = nodes.hostnames
     var result: [(String, Convergence)] = []
     var seen: [ServiceInspect] = []
     for id in services {

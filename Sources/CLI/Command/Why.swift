@@ -23,7 +23,7 @@ struct Why: AsyncParsableCommand {
   func run() async throws {
     let client = try connection.client()
     let nodes = try await client.get("/nodes", as: [NodeInspect].self)
-    let hostnames = Dictionary(nodes.map { ($0.id, $0.hostname) }) { first, _ in first }
+    let hostnames = nodes.hostnames
     var subjects: [Subject] = []
     for name in names { subjects.append(try await look(for: name, client, hostnames)) }
     if names.isEmpty {
@@ -34,8 +34,10 @@ struct Why: AsyncParsableCommand {
     ])
     var ids: [String] = []
     var well: [String] = []
+    let all = subjects.isEmpty ? [] : try await client.tasks(["service": subjects.map(\.service.id)])
+    let tasksOf = Dictionary(grouping: all, by: \.serviceID)
     for (service, task) in subjects {
-      let tasks = try await client.tasks(["service": [service.id]])
+      let tasks = tasksOf[service.id] ?? []
       let found = Obstacle.all(service, tasks: tasks, hostnames: hostnames).filter { task == nil || $0.subject == task }
       for obstacle in found {
         table.add([obstacle.subject, capitalized(obstacle.state), obstacle.since.ago, obstacle.reason])

@@ -142,7 +142,7 @@ extension ControlAPI {
   // MARK: - Streams
 
   private func login(_ request: APIRequest) throws -> RegistryCredentials? {
-    do { return try request.header("x-registry-auth").flatMap { try RegistryCredentials(header: $0) } } catch { throw APIError(400, "\(error)") }
+    try request.header("x-registry-auth").flatMap(credentials)
   }
 
   /// docker's `--platform`: OS/ARCHITECTURE[/VARIANT]. A host pulls what is made for itself and nothing else; the best variant is its own choice.

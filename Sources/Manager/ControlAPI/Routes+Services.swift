@@ -113,14 +113,16 @@ extension ControlAPI {
   /// as before stays the same object, so that nothing seems changed.
   func login(_ header: String?, instead old: SealedLogin?) throws -> SealedLogin? {
     guard let header, !header.isEmpty else { return old }
-    func credentials(_ header: String) throws -> RegistryCredentials? {
-      do { return try RegistryCredentials(header: header) } catch { throw APIError(400, "\(error)") }
-    }
     guard let wanted = try credentials(header) else { return nil }
     // Not the text: JSON's keys come in any order.
     if let old, let known = try? backend.content(of: old.file), try credentials(String(decoding: known, as: UTF8.self)) == wanted { return old }
     let id = FileID.random()
     return SealedLogin(id: id, data: try backend.seal(Array(header.utf8), as: id))
+  }
+
+  /// Out of docker's X-Registry-Auth; nil when it names nobody.
+  func credentials(_ header: String) throws -> RegistryCredentials? {
+    do { return try RegistryCredentials(header: header) } catch { throw APIError(400, "\(error)") }
   }
 
   /// The body as a spec; refuses by name what orch would have to drop.

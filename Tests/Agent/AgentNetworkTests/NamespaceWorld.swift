@@ -36,6 +36,12 @@ final class NamespaceWorld: Sendable {
   func host(_ number: Int) -> String { namespace("host\(number)") }
   var outside: String { namespace("outside") }
 
+  /// With br_netfilter (docker's hosts have it) bridged frames meet the rules as well. Kernels without it have no such file.
+  func showBridgedFrames(_ on: Bool) async throws {
+    let file = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+    for number in 1...hosts { _ = try await run(in: host(number), "sh", "-c", "[ ! -e \(file) ] || echo \(on ? 1 : 0) > \(file)") }
+  }
+
   private func build() async throws {
     let names = ["underlay", "outside"] + (1...hosts).map { "host\($0)" }
     let paths = names.map(namespace)

@@ -66,11 +66,7 @@ struct OverlayNetworkTests {
     arguments: [false, true])
   func publishedPorts(bridgeNetfilter: Bool) async throws {
     try await NamespaceWorld.with(3) { world in
-      for host in 1...3 {
-        // With br_netfilter (docker's hosts have it) bridged frames meet the rules as well.
-        let file = "/proc/sys/net/bridge/bridge-nf-call-iptables"
-        _ = try await world.run(in: world.host(host), "sh", "-c", "[ ! -e \(file) ] || echo \(bridgeNetfilter ? 1 : 0) > \(file)")
-      }
+      try await world.showBridgedFrames(bridgeNetfilter)
       var cluster = Cluster(hosts: 3)
       cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080)]
       cluster.place(1, on: 1)
@@ -501,10 +497,7 @@ struct OverlayNetworkTests {
     arguments: [false, true])
   func equalSubnets(bridgeNetfilter: Bool) async throws {
     try await NamespaceWorld.with(2) { world in
-      for host in 1...2 {
-        let file = "/proc/sys/net/bridge/bridge-nf-call-iptables"
-        _ = try await world.run(in: world.host(host), "sh", "-c", "[ ! -e \(file) ] || echo \(bridgeNetfilter ? 1 : 0) > \(file)")
-      }
+      try await world.showBridgedFrames(bridgeNetfilter)
       let cluster = Cluster(hosts: 2)
       func networks(of host: Int) -> [NetworkAssignment] {
         (0..<3).map { number in

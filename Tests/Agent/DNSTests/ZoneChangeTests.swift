@@ -40,7 +40,7 @@ struct ZoneChangeTests {
 
   @Test("a zone that followed random changes equals one made of the same records at once", arguments: 0..<20 as Range<UInt64>)
   func property(seed: UInt64) {
-    var random = SplitMix(state: seed)
+    var random = SplitMix64(seed: seed)
     var zone = Zone()
     var records: [AssignmentItem.Key: AssignmentItem] = [:]
     for step in 0..<300 {
@@ -62,17 +62,5 @@ struct ZoneChangeTests {
     }
     for key in records.keys { zone.remove(key) }
     #expect(zone == Zone())
-  }
-
-  /// SplitMix64.
-  private struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-      state &+= 0x9e37_79b9_7f4a_7c15
-      var z = state
-      z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-      z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-      return z ^ (z >> 31)
-    }
   }
 }

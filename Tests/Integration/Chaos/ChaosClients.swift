@@ -1,5 +1,6 @@
 import Foundation
 import Linearizability
+import Model
 import Synchronization
 
 /// Clients that write and read through the public API of all managers, each on a thread of its own, and the history of what they saw.
@@ -62,7 +63,7 @@ final class ChaosClients: Sendable {
     state.withLock { $0.running = Set(0..<clients) }
     for client in 0..<clients {
       Thread.detachNewThread { [self] in
-        var random = FaultSchedule.SplitMix(state: seed &+ UInt64(client) &* 7919)
+        var random = SplitMix64(seed: seed &+ UInt64(client) &* 7919)
         var known: [Register: Sight] = [:]
         var cleaned: Int64 = 0
         while !state.withLock({ $0.stopped }) {
@@ -82,7 +83,7 @@ final class ChaosClients: Sendable {
     while !state.withLock({ $0.running.isEmpty }) { try await Task.sleep(for: .milliseconds(20)) }
   }
 
-  private func act(_ client: Int, _ known: inout [Register: Sight], _ random: inout FaultSchedule.SplitMix) {
+  private func act(_ client: Int, _ known: inout [Register: Sight], _ random: inout SplitMix64) {
     let host = sockets.keys.sorted().randomElement(using: &random)!
     let register = registers.randomElement(using: &random)!
     switch Int.random(in: 0..<100, using: &random) {

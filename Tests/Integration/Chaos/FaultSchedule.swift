@@ -1,3 +1,5 @@
+import Model
+
 /// What goes wrong and when: all of it from one seed, so that a failure's schedule can be run again.
 struct FaultSchedule {
   enum Target: String { case leader, follower, all }
@@ -36,7 +38,7 @@ struct FaultSchedule {
   /// Faults last 0.2 to 5 s (disks a little longer: what is in the database's files may be written again for a while), and every second
   /// one begins while the one before it lasts.
   init(seed: UInt64, duration: Duration) {
-    var random = SplitMix(state: seed)
+    var random = SplitMix64(seed: seed)
     var steps: [Step] = []
     var begins = Duration.seconds(2)
     while true {
@@ -58,17 +60,5 @@ struct FaultSchedule {
         (overlaps ? .milliseconds(Int.random(in: 0...1000, using: &random)) : lasts + .milliseconds(Int.random(in: 200...3000, using: &random)))
     }
     self.steps = steps
-  }
-
-  /// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
-  struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-      state &+= 0x9E37_79B9_7F4A_7C15
-      var z = state
-      z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-      z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-      return z ^ (z >> 31)
-    }
   }
 }

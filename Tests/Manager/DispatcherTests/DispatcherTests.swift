@@ -3,18 +3,6 @@ import Testing
 
 @testable import Dispatcher
 
-struct SplitMix: RandomNumberGenerator {
-  var state: UInt64
-  init(_ seed: UInt64) { state = seed }
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
-  }
-}
-
 private let description = NodeDescription(
   hostname: "host", platform: Platform(architecture: "x86_64", os: "linux"), resources: .init(nanoCPUs: 1, memoryBytes: 1),
   engine: .init(engineVersion: "1"))
@@ -260,7 +248,7 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
 
   @Test("differences put together are the full set", arguments: 1...40)
   func differences(_ seed: UInt64) {
-    var dice = SplitMix(seed)
+    var dice = SplitMix64(seed: seed)
     var state = ClusterState()
     var dispatcher = Dispatcher()
     _ = dispatcher.reset(state: state, now: at(0))

@@ -7,8 +7,8 @@ import Testing
   @Test("whatever happens in whatever order, it converges, and no address is given twice", arguments: 1...30)
   func random(_ seed: UInt64) throws {
     var world = World(nodes: 4, subnetLength: 26)
-    world.generator = SplitMix(seed)
-    var dice = SplitMix(seed &* 77)
+    world.generator = SplitMix64(seed: seed)
+    var dice = SplitMix64(seed: seed &* 77)
     for name in ["net1", "net2"] { _ = try world.network(name) }
     var services: [ServiceID] = []
     for step in 0..<120 {

@@ -2,23 +2,11 @@ import Model
 
 @testable import Orchestrator
 
-struct SplitMix: RandomNumberGenerator {
-  var state: UInt64
-  init(_ seed: UInt64) { state = seed }
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var z = state
-    z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-    return z ^ (z >> 31)
-  }
-}
-
 /// A cluster without machines: a state, a leader's reconciler, and agents that start and stop what they are told at once.
 struct World {
   var state = ClusterState()
   var reconciler = Reconciler()
-  var generator = SplitMix(7)
+  var generator = SplitMix64(seed: 7)
   var now = Timestamp(nanoseconds: 1_000_000_000_000)
   var wakeAt: Timestamp?
   var pending: [StateChange] = []

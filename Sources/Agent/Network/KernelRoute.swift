@@ -1,0 +1,22 @@
+import Model
+
+/// A route of IPv4's main table, as proc_net(5) tells it: a line a route, addresses in hexadecimal and the host's byte order.
+struct KernelRoute: Hashable {
+  var destination: IPv4Prefix
+  /// 0.0.0.0: none.
+  var gateway: IPv4Address
+  var device: String
+
+  /// Of the calling thread's namespace.
+  static func all() -> [KernelRoute] {
+    UnderlayFacts.contents("/proc/thread-self/net/route").split(separator: "\n").dropFirst().compactMap { line in
+      let columns = line.split(whereSeparator: \.isWhitespace)
+      guard columns.count > 7, let destination = UInt32(columns[1], radix: 16), let gateway = UInt32(columns[2], radix: 16),
+        let flags = UInt16(columns[3], radix: 16), flags & 1 != 0, let mask = UInt32(columns[7], radix: 16)
+      else { return nil }
+      return IPv4Prefix(IPv4Address(destination.byteSwapped), length: UInt8(mask.nonzeroBitCount)).map {
+        KernelRoute(destination: $0, gateway: IPv4Address(gateway.byteSwapped), device: String(columns[0]))
+      }
+    }
+  }
+}
