@@ -40,7 +40,7 @@ test: deps ## all tests; those of Tests/Integration need root and run alone, sin
 	$(SCRATCH)/debug/fuzz replay Tests/Fuzz/Corpus >/dev/null || { $(SCRATCH)/debug/fuzz replay Tests/Fuzz/Corpus | tail -1; exit 1; }
 	$(SCRATCH)/debug/simulator --file Tests/Simulator/regressions.txt --jobs 2
 	$(SCRATCH)/debug/simulator --seeds 1..20 --jobs 2
-	$(SCRATCH)/debug/simulator --fresh 100 --seconds 60 --jobs 2
+	$(SCRATCH)/debug/simulator --fresh 100 --agents-max 60 --seconds 60 --jobs 2
 fuzz: deps ## libFuzzer on the parsers of outside bytes (TARGET=dns, SECONDS_EACH=60)
 	scripts/fuzz.sh $(SCRATCH) $(TARGET) $(SECONDS_EACH)
 simulate: deps ## 1,000 simulated clusters (SEEDS=A..B for others, or --seed N by the program itself)

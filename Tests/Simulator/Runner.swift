@@ -27,7 +27,7 @@ struct Runner {
     let failed = outcomes.filter { $0.failure != nil }.sorted { $0.seed < $1.seed }
     for outcome in failed.prefix(5) {
       print("\nseed \(outcome.seed) failed: \(outcome.failure!.checker): \(outcome.failure!.what)")
-      if outcome.failure!.checker != "trap", options.seeds.count > 0 { _ = replay(outcome.seed, showAll: false) }
+      if !["trap", "endless"].contains(outcome.failure!.checker), options.seeds.count > 0 { _ = replay(outcome.seed, showAll: false) }
       print("replay: simulator --seed \(outcome.seed)\(options.fault.map { " --fault \($0.rawValue)" } ?? "") --events")
       if options.isFresh, options.fault == nil {
         let what = outcome.failure!.what.split(separator: "\n").first ?? ""
@@ -97,7 +97,13 @@ struct Runner {
     /// Not begun yet, besides what the process has.
     var seeds: [UInt64]
     var current: UInt64?
+    /// When that began, in seconds.
+    var since = 0
+    var isEndless = false
   }
+
+  /// Most take under a second, those of 200 hosts a minute (release build); one that takes so long goes in a circle without an event.
+  private static let secondsOfSeedMax = 600
 
   private func spread(_ seeds: [UInt64], _ fault: Fault?, stopAtFailure: Bool) -> [Outcome] {
     let began = seconds()
@@ -117,6 +123,10 @@ struct Runner {
       if jobs.isEmpty { return outcomes }
       var polls = jobs.map { pollfd(fd: $0.output, events: Int16(POLLIN), revents: 0) }
       poll(&polls, nfds_t(polls.count), 1_000)
+      for position in jobs.indices where jobs[position].current != nil && seconds() - jobs[position].since > Self.secondsOfSeedMax {
+        jobs[position].isEndless = true
+        kill(jobs[position].process, SIGKILL)
+      }
       for position in jobs.indices.reversed() where polls[position].revents != 0 {
         let isOpen = read(&jobs[position], &outcomes)
         if isOpen { continue }
@@ -125,7 +135,8 @@ struct Runner {
         waitpid(job.process, &status, 0)
         close(job.output)
         if let seed = job.current {
-          outcomes.append(Outcome(seed: seed, failure: ("trap", "the process ended with status \(status): a core stopped itself (see above)")))
+          let trap = ("trap", "the process ended with status \(status): a core stopped itself (see above)")
+          outcomes.append(Outcome(seed: seed, failure: job.isEndless ? ("endless", "no end after \(Self.secondsOfSeedMax) s") : trap))
           let left = Array(job.seeds.drop { $0 != seed }.dropFirst())
           if !left.isEmpty, !isStopping { jobs.append(begin(left, fault)) }
         }
@@ -174,7 +185,7 @@ struct Runner {
       let words = line.split(separator: " ", maxSplits: 4, omittingEmptySubsequences: false).map(String.init)
       guard words.count > 1, let seed = UInt64(words[1]) else { continue }
       switch words[0] {
-      case "begin": job.current = seed
+      case "begin": (job.current, job.since) = (seed, seconds())
       case "good":
         job.current = nil
         let numbers = line.split(separator: " ").dropFirst(2).map { UInt64($0) ?? 0 }

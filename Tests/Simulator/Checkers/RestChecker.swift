@@ -1,6 +1,7 @@
 import Model
 
-/// An address is not given again while a host of its network still knows it as somebody else's; unless that host was down meanwhile.
+/// An address is not given again while a host of its network still knows it as somebody else's; unless that host was down meanwhile, or had no
+/// task on the network: nothing could send from there, and what starts there next starts after a pass over what was told since.
 struct RestChecker {
   enum Owner: Hashable {
     case task(TaskID), service(ServiceID), node(NodeID)
@@ -21,6 +22,7 @@ struct RestChecker {
 
   /// Changes that are committed now. After 3 s a leader may give up waiting; its clock may go faster than the world's.
   mutating func check(_ changes: [StateChange], _ state: ClusterState, _ agents: [AgentHost], now: Time) throws {
+    freed = freed.filter { now < $0.value.at + .seconds(3) }
     for case .node(let old, let new) in changes where new.map(isLost) ?? true {
       for place in freed.keys { freed[place]!.excused.insert((new ?? old)!.id) }
     }
@@ -29,16 +31,22 @@ struct RestChecker {
     for (owner, old, new) in owners {
       for attachment in old where !new.contains(attachment) { freed[Place(attachment)] = Freed(owner: owner, at: now, excused: lost) }
     }
+    excuseWithoutTasks(state, agents)
     for (owner, old, new) in owners {
       for attachment in new where !old.contains(attachment) {
-        guard let before = freed.removeValue(forKey: Place(attachment)), now < before.at + .seconds(3) else { continue }
+        guard let before = freed.removeValue(forKey: Place(attachment)) else { continue }
         for agent in agents where !before.excused.contains(agent.node) && agent.known[Place(attachment)] == before.owner {
-          guard isOn(attachment.network, agent.node, state) else { continue }
           throw Violation(
             checker: "addresses",
             what: "\(attachment.address) is given to \(owner) while host\(agent.number) still knows it as \(before.owner)'s")
         }
       }
+    }
+  }
+
+  private mutating func excuseWithoutTasks(_ state: ClusterState, _ agents: [AgentHost]) {
+    for place in freed.keys {
+      for agent in agents where !isOn(place.network, agent.node, state) { freed[place]!.excused.insert(agent.node) }
     }
   }
 

@@ -82,11 +82,13 @@ extension World {
     for agent in agents where agent.isDead {
       if state.nodes[agent.node]?.status.state == .ready { return "host\(agent.number) is dead and said to be ready" }
     }
+    for service in state.services.values { if let reason = obstacle(service, state) { return "service \(service.name): \(reason)" } }
+    var dispatcher = Dispatcher()
+    _ = dispatcher.reset(state: state, now: .zero)
     for agent in agents where !agent.isDead {
       if state.nodes[agent.node]?.status.state != .ready { return "host\(agent.number) is not ready" }
-      if let reason = agentObstacle(agent, state) { return "host\(agent.number): \(reason)" }
+      if let reason = agentObstacle(agent, state, dispatcher) { return "host\(agent.number): \(reason)" }
     }
-    for service in state.services.values { if let reason = obstacle(service, state) { return "service \(service.name): \(reason)" } }
     // What was removed while its tasks were on a host that is gone stays until those are given up, a day later.
     let isHeld = state.services.values.contains { $0.pendingDelete }
     for stack in state.stacks.values where !isHeld && stack.services.isEmpty && stack.manifest.isEmpty { return "stack \(stack.name) is not gone" }
@@ -124,13 +126,13 @@ extension World {
     return nil
   }
 
-  private func agentObstacle(_ agent: AgentHost, _ state: ClusterState) -> String? {
+  /// `dispatcher`: one that was begun with `state`.
+  private func agentObstacle(_ agent: AgentHost, _ state: ClusterState, _ dispatcher: Dispatcher) -> String? {
     let running = Set(agent.containers.filter(\.value.isRunning).keys)
     let wanted = Set(state.tasks(on: agent.node).filter(\.isServing).map(\.id))
     if running != wanted { return "runs \(running.subtracting(wanted).map(short)) too much, \(wanted.subtracting(running).map(short)) too little" }
     // What a new session would be told is what this one was told, one difference after the other.
-    var dispatcher = Dispatcher()
-    _ = dispatcher.reset(state: state, now: .zero)
+    var dispatcher = dispatcher
     let outputs = dispatcher.step(
       .connected(node: agent.node, session: SessionID(1), description: agent.description, underlay: agent.underlay), state: state, now: .zero)
     for case .send(_, let message) in outputs {
