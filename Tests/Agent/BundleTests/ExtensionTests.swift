@@ -165,16 +165,18 @@ import Testing
       }
       config.object("linux") { $0["rootfsPropagation"] = "rshared" }
     }
-    // In a mount namespace of its own whose mounts are shared: as on a host with systemd, and without touching this one.
+    // In a mount namespace of its own whose mounts are shared: as on a host with systemd, and without touching this one. Only its own mounts
+    // are counted: other tests remove folders on which something is mounted there.
     let script = world.folder + "/script"
     try Files.writeAtomically(
       script,
       """
       #!/bin/sh
       exec unshare -m --propagation private sh -ec '
-      mount --bind \(world.folder) \(world.folder); mount -t tmpfs v \(volume); mkdir \(volume)/sub; mount --make-rshared /; before=$(wc -l < /proc/self/mountinfo)
+      mount --bind \(world.folder) \(world.folder); mount -t tmpfs v \(volume); mkdir \(volume)/sub; mount --make-rshared /
+      before=$(grep -c \(world.folder) /proc/self/mountinfo)
       \(world.program) --root \(world.folder)/root run --bundle \(world.bundle) one
-      ls \(volume)/sub; umount \(volume)/sub; echo $(($(wc -l < /proc/self/mountinfo) - before))'
+      ls \(volume)/sub; umount \(volume)/sub; echo $(($(grep -c \(world.folder) /proc/self/mountinfo) - before))'
       """, mode: 0o755, durable: false)
     let result = try world.call([], program: script)
     #expect(result.out == "mounted\nfrom-inside\n0\n", "\(result.out)\(result.err)")

@@ -34,7 +34,7 @@ import Testing
     ls -la /dev /dev/shm /dev/pts /sys/fs/cgroup | while read mode links owner group rest; do echo "$mode $owner $group"; done
     ls -l / | while read mode links owner group size month day time name; do echo "$mode $owner $name"; done
     for f in /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/net/ipv4/ping_group_range /proc/sys/kernel/hostname; do cat $f; done
-    cat /proc/net/dev | wc -l; cat /proc/net/route /proc/net/if_inet6; echo $$; env; hostname; ps | wc -l
+    cat /proc/net/dev | wc -l; cat /proc/net/route /proc/net/if_inet6; echo $$; env; hostname; all=$(ps); echo "$all" | wc -l
     for f in /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max; do cat $f; done
     echo x > /proc/sys/kernel/domainname; mount -t tmpfs t /mnt; mknod /tmp/n b 8 0; unshare -m true; cat /proc/kcore | wc -c; ls /sys/class/net
     """
