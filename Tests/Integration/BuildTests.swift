@@ -128,7 +128,8 @@ extension MainJobTests {
       do {
         let deployed = try cluster.must(cluster.orch("deploy", "--build", "\(scratch.path)/stack.yaml"))
         #expect(deployed.output.contains("converged"), "\(deployed)")
-        #expect(try cluster.running("made_app").count == 3)
+        let tasks = try cluster.tasks("made_app")
+        #expect(try cluster.running("made_app").count == 3, "\(tasks)\n\(deployed.output)")
         try await run()
       } catch {
         _ = try? cluster.orch("down", "made")
