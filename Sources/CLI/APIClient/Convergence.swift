@@ -29,6 +29,7 @@ public struct Convergence: Hashable, Sendable {
   public static let failuresMax = 3
 
   /// - Parameters:
+  ///   - service: with its status, which says how many tasks a global one should have.
   ///   - tasks: all of the service's tasks.
   ///   - current: ids of those that are made from the current spec (`_up-to-date`).
   ///   - hostnames: by node id.
@@ -44,7 +45,7 @@ public struct Convergence: Hashable, Sendable {
     func problem(_ task: TaskInspect) -> String { task.status.err ?? task.status.message }
 
     running = UInt64(live.count { $0.status.state == "running" })
-    desired = service.spec.replicas ?? UInt64(live.count)
+    desired = service.spec.replicas ?? service.serviceStatus?.desiredTasks ?? UInt64(live.count)
     let isOver = ["none", "on-failure"].contains(service.spec.taskTemplate.restartPolicy?.condition?.rawValue ?? "")
     let latest = Dictionary(tasks.map { ($0.slot ?? 0, $0) }) { $0.createdAt > $1.createdAt ? $0 : $1 }
     if isOver { completed = UInt64(latest.values.count { $0.status.state == "complete" && current.contains($0.id) && $0.slot != nil }) }

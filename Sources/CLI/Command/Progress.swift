@@ -83,7 +83,7 @@ struct Progress: Sendable {
     var result: [(String, Convergence)] = []
     var seen: [ServiceInspect] = []
     for id in services {
-      let service = try await client.get("/services/\(id)", as: ServiceInspect.self)
+      let service = try await client.get("/services/\(id)", [("status", "true")], as: ServiceInspect.self)
       seen.append(service)
       let tasks = try await client.tasks(["service": [id]])
       let current = try await client.tasks(["service": [id], "_up-to-date": ["true"]])

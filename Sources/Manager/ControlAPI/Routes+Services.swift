@@ -233,19 +233,29 @@ extension ClusterState {
     return same == 1 ? short : nil
   }
 
-  /// As SwarmKit's ListServiceStatuses: running tasks that should run; what should run (for global services: tasks that should).
+  /// As SwarmKit's ListServiceStatuses: running tasks that should run; what should run. For global services those are the tasks that should and
+  /// the hosts that get one: right after a service was made it has none yet, and is not converged.
   func status(of service: Service) -> ServiceInspect.Status {
     var running: UInt64 = 0
     var desired: UInt64 = 0
     var completed: UInt64 = 0
+    var visited: Set<NodeID> = []
     for task in tasks(of: service.id) {
+      if let node = task.node { visited.insert(node) }
       if task.desiredState <= .running {
         desired += 1
         if task.status.state == .running { running += 1 }
       }
       if task.status.state == .complete { completed += 1 }
     }
-    if let replicas = spec(of: service)?.replicas { desired = replicas }
+    if let spec = spec(of: service) {
+      if let replicas = spec.replicas {
+        desired = replicas
+      } else {
+        let placement = GlobalPlacement(spec)
+        desired += UInt64(nodes.values.count { !visited.contains($0.id) && placement.wants($0) })
+      }
+    }
     return ServiceInspect.Status(runningTasks: running, desiredTasks: desired, completedTasks: completed)
   }
 }

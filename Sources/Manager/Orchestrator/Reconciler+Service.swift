@@ -170,15 +170,14 @@ extension Reconciler {
 
   /// Global: one on every node that is fit.
   private mutating func cover(_ context: inout Context, _ plan: inout Plan, _ generator: inout some RandomNumberGenerator) {
-    let constraints = (context.spec.taskTemplate.placement?.constraints ?? []).map { try? Constraint($0) }
-    func admitted(_ node: Node) -> Bool { constraints.allSatisfy { $0?.admits(node) ?? false } }
+    let placement = GlobalPlacement(context.spec)
     let slots = slots(context, plan)
     for slot in slots.values.sorted(by: { $0.key < $1.key }) {
       guard let id = slot.key.node else { continue }
       let node = plan.world.nodes[id]
-      let stays = node.map { $0.status.state != .down && $0.spec.availability != .drain && admitted($0) } ?? false
+      let stays = node.map { $0.status.state != .down && $0.spec.availability != .drain && placement.admits($0) } ?? false
       if stays { continue }
-      let desired: TaskState = node.map { !admitted($0) } ?? true ? .remove : .shutdown
+      let desired: TaskState = node.map { !placement.admits($0) } ?? true ? .remove : .shutdown
       for task in slot.tasks where task.desiredState < desired && (task.desiredState <= .running || desired == .remove) {
         if plan.isFull { return }
         if task.status.state.isTerminal && desired == .remove || task.status.state < .assigned {
@@ -188,8 +187,7 @@ extension Reconciler {
         }
       }
     }
-    for node in plan.world.nodes.values.sorted(by: { $0.id < $1.id }) {
-      guard node.status.state == .ready, node.spec.availability == .active, node.description != nil, admitted(node) else { continue }
+    for node in plan.world.nodes.values.sorted(by: { $0.id < $1.id }) where placement.wants(node) {
       if plan.isFull { return }
       let key = Slot.Key(number: 0, node: node.id)
       if let slot = slots[key] {

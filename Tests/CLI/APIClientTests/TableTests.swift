@@ -144,6 +144,22 @@ import Testing
     #expect(look(1, ["1 running running"], current: false).verdict == .progressing)
   }
 
+  @Test("a global service that was just made has not converged: its hosts have no tasks yet")
+  func global() {
+    var (service, _) = Self.facts(1, [], nil)
+    service.spec.mode = .globalMode
+    service.serviceStatus = .init(runningTasks: 0, desiredTasks: 3, completedTasks: 0)
+    func verdict(_ tasks: [String]) -> Convergence.Verdict {
+      let shapes = Self.facts(1, tasks, nil).1
+      return Convergence(
+        service, tasks: shapes, current: Set(shapes.map(\.id)), hostnames: Self.hostnames, since: Timestamp(nanoseconds: 10)
+      ).verdict
+    }
+    #expect(verdict([]) == .progressing)
+    #expect(verdict(["1 running running", "2 running running"]) == .progressing)
+    #expect(verdict(["1 running running", "2 running running", "3 running running"]) == .converged)
+  }
+
   @Test("what keeps it is told with its reason")
   func reasons() {
     let pending = look(2, ["1 running running", "2 pending running no suitable node"])

@@ -118,6 +118,26 @@ struct Caller {
   }
 
   @Test(
+    "a global service that has no tasks yet lacks one on each host that is fit",
+    arguments: [([], 3), (["node.role==worker"], 2), (["nonsense"], 0)] as [([String], UInt64)])
+  func globalWithoutTasks(constraints: [String], wanted: UInt64) async throws {
+    let caller = Caller()
+    var task = TaskSpec(containerSpec: ContainerSpec(image: "web:1"))
+    var placement = Placement()
+    placement.constraints = constraints
+    task.placement = placement
+    let id = ServiceID(value: 5)
+    caller.backend.apply([
+      .putService(Service(id: id, name: "web", createdAt: MemoryBackend.now)),
+      .putRevision(
+        ServiceRevision(
+          key: .init(id, 1), spec: ServiceSpec(name: "web", taskTemplate: task, mode: .globalMode), template: 1, createdAt: MemoryBackend.now)),
+    ])
+    let service: ServiceInspect = try await caller.get("/services/\(id)?status=true")
+    #expect(service.serviceStatus == .init(runningTasks: 0, desiredTasks: wanted, completedTasks: 0))
+  }
+
+  @Test(
     "filters are understood as Go and as Python write them",
     arguments: [
       (#"{"name":{"web":true}}"#, ["web", "web2"]), (#"{"name":["web2"]}"#, ["web2"]), (#"{"name":{"web2":true,"api":true}}"#, ["api", "web2"]),
