@@ -24,8 +24,8 @@ enum MediaType {
   static let configs = [ociConfig, "application/vnd.docker.container.image.v1+json"]
 }
 
-struct Descriptor: Codable {
-  struct Platform: Codable {
+struct Descriptor: Codable, Sendable {
+  struct Platform: Codable, Sendable {
     var architecture: String
     var os: String
     var variant: String?
@@ -43,7 +43,7 @@ struct Descriptor: Codable {
 }
 
 /// A manifest, or an index of them: told apart by what is there.
-struct ManifestDocument: Codable {
+struct ManifestDocument: Codable, Sendable {
   var schemaVersion: Int
   var mediaType: String?
   var config: Descriptor?

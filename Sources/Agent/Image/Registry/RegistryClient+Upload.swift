@@ -10,6 +10,17 @@ extension RegistryClient {
     try await exchange(Request(.HEAD, url("blobs/\(digest)"), [], "blob \(digest)"), accepting: [404]).status.code == 200
   }
 
+  /// From another repository of the registry. - Returns: whether it is here now; false when that one has it no more, or does not let us.
+  func mount(_ digest: Digest, from other: String) async throws -> Bool {
+    let query = "?mount=\(digest)&from=\(Authorizer.escaped(other))"
+    do {
+      // 202: an upload was opened instead; it ends by itself.
+      return try await exchange(Request(.POST, url("blobs/uploads/") + query, [("content-length", "0")], "blob \(digest)")).status.code == 201
+    } catch let error as ImageError where [.unauthorized, .notFound].contains(error.kind) {
+      return false
+    }
+  }
+
   /// Brings a blob to the repository: from another one of the registry when that has it (cross-repository mount), else in one piece, or in
   /// chunks when it is large. - Returns: whether it was mounted.
   func upload(_ digest: Digest, _ source: BlobSource, mountFrom: String?, progress: @escaping @Sendable (Int64) -> Void) async throws -> Bool {
