@@ -322,6 +322,7 @@ if "agent" in wanted:
     subprocess.run([programs / "orch", "image", "load", folder / "images/busybox-1.tar"], check=True, stdout=subprocess.DEVNULL)
     hosts = subprocess.run([*orch, "hosts", "--format", "json"], check=True, capture_output=True, text=True).stdout
     agents = [int(json.loads(line)["Agent"]) for line in hosts.splitlines()]
+    time.sleep(3)  # an agent gives back what its start left after a second without work
     idle = [weigh(pid) for pid in agents]
     (folder / "hundred.yaml").write_text("name: rtbench\nservices:\n  hundred:\n    image: busybox:1\n    command: [sleep, '1000']\n    deploy: {replicas: 100}\n    init: false\n")
     spent = milliseconds(lambda: subprocess.run([programs / "orch", "deploy", folder / "hundred.yaml"], check=True, stdout=subprocess.DEVNULL))

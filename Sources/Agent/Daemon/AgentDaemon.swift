@@ -5,6 +5,7 @@ import Build
 import DNS
 import Foundation
 import Identity
+import LinuxSystem
 import Logging
 import Model
 import Runtime
@@ -20,6 +21,7 @@ struct AgentDaemon {
   let membership: Membership
 
   func run() async throws {
+    ProcessMemory.bound()
     let log = Logger(label: "agent")
     let identity = try membership.identity()
     let credentials = try Credentials(identity)

@@ -1,6 +1,7 @@
 import Dispatch
 import Foundation
 import Identity
+import LinuxSystem
 import Logging
 import Model
 import NIOCore
@@ -17,6 +18,8 @@ actor Session {
   private var stream: TransportStream?
   private var outbox: [TaskReport] = []
   private var flushing = false
+  /// What happened since the last heartbeat, and since memory was last given back.
+  private var (isBusy, isUntidy) = (true, true)
 
   init(credentials: Credentials, membership: Membership, router: Router, agent: Agent, log: Logger) {
     self.credentials = credentials
@@ -85,6 +88,7 @@ actor Session {
       while !Task.isCancelled {
         try await Task.sleep(for: .seconds(1))
         try await stream.send(beat)
+        tidy()
       }
     }
     let renewal = Task { await keepRenewed(over: connection) }
@@ -105,6 +109,7 @@ actor Session {
         // What was learned on the way here was told to nobody.
         if await agent.description != description { await agent.tellDescription() }
       }
+      isBusy = true
       switch message.kind {
       case .assignments(let part): if let whole = try assembly.add(part) { await agent.input(.assignments(whole)) }
       case .managers(let managers): try membership.remember(managers.addresses)
@@ -113,9 +118,16 @@ actor Session {
     }
   }
 
+  /// After a second without work: starts and bursts leave ten times of what is used.
+  private func tidy() {
+    if isUntidy, !isBusy { ProcessMemory.release() }
+    (isBusy, isUntidy) = (false, isBusy)
+  }
+
   /// Reports that come while one is being sent go together.
   func report(_ reports: [TaskReport]) async {
     outbox += reports
+    isBusy = true
     guard !flushing else { return }
     flushing = true
     defer { flushing = false }

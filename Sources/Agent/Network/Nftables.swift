@@ -94,7 +94,11 @@ enum Nftables {
       guard let context = nft_ctx_new(UInt32(NFT_CTX_DEFAULT)) else { return ("no nftables context", Context()) }
       nft_ctx_buffer_output(context)
       nft_ctx_buffer_error(context)
-      guard nft_run_cmd_from_buffer(context, text) != 0 else { return (nil, Context(pointer: context)) }
+      guard nft_run_cmd_from_buffer(context, text) != 0 else {
+        // Nothing to do: it drops the context's cache, 640 KiB of hash tables for the one table, that would be kept until the context is freed.
+        _ = nft_run_cmd_from_buffer(context, "")
+        return (nil, Context(pointer: context))
+      }
       return (nft_ctx_get_error_buffer(context).map { String(cString: $0) } ?? "refused", Context(pointer: context))
     }
     if let context = context.pointer { finish(context) }

@@ -114,4 +114,24 @@ import Testing
     #expect(inode() == here)
     await #expect(throws: SystemError.self) { try await withNetworkNamespace("/dev/null") {} }
   }
+
+  @Test("free memory goes back to the kernel, and code that was unmapped runs on")
+  func memory() throws {
+    func resident() throws -> Int {
+      try Int(Files.text("/proc/self/statm").split(separator: " ")[1]).map { $0 * Int(sysconf(Int32(_SC_PAGESIZE))) } ?? 0
+    }
+    // Below what malloc maps by itself; the last one keeps all below it from going by itself.
+    var blocks: [UnsafeMutableRawPointer] = []
+    for _ in 0..<4096 {
+      let block = malloc(64 << 10)!
+      memset(block, 1, 64 << 10)
+      blocks.append(block)
+    }
+    for block in blocks.dropLast() { free(block) }
+    let before = try resident()
+    ProcessMemory.release()
+    // Other tests allocate meanwhile: half of what was freed.
+    #expect(try resident() < before - (128 << 20))
+    free(blocks.last!)
+  }
 }

@@ -47,6 +47,10 @@ int clinux_remove_tree(int directory, const char *name);
 int clinux_fsetxattr(int fd, const char *name, const void *value, size_t size);
 ssize_t clinux_lgetxattr(const char *path, const char *name, void *value, size_t size);
 ssize_t clinux_fgetxattr(int fd, const char *name, void *value, size_t size);
+// malloc(3) in at most so many arenas; for the beginning of a program, before its threads allocate.
+void clinux_memory_bound(int arenas);
+// Gives back to the kernel what malloc(3) holds free, and unmaps code and constants, whose pages come back from the page cache when they are used.
+void clinux_memory_release(void);
 int clinux_syncfs(int fd);  // everything of the file system that fd is on
 int clinux_rlimit(const char *name);  // number of "nofile" and so on; -1 when unknown
 // Sends or receives one descriptor with up to `count` bytes over a Unix socket. receive: bytes read, *fd = -1 when none came.
