@@ -116,7 +116,9 @@ let agent: [Target] = [
     ]),
   .executableTarget(
     name: "orch-runtime", dependencies: ["OCI", "Bundle", "Launch", "LinuxSystem", "CLinux", arguments], path: "Sources/Agent/RuntimeCommand",
-    swiftSettings: strict),
+    swiftSettings: strict,
+    // Started three times in a container's life: half of a start was the dynamic loader's (docs/runtime.md).
+    linkerSettings: [.unsafeFlags(["-static-executable"], .when(configuration: .release))]),
   .executableTarget(
     name: "orch-agent",
     dependencies: [

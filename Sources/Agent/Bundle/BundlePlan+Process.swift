@@ -9,7 +9,7 @@ extension BundlePlan {
   /// From the resource limits to exec: the same for a container's first process and for every later one.
   static func process(
     _ process: ConfigProcess, _ linux: Linux, start hooks: Config.Hooks, preserved: [Bool], waits: Bool, _ annotations: [String: String],
-    _ plan: inout PlanWriter
+    _ programs: SeccompCache?, _ plan: inout PlanWriter
   ) throws(BundleError) {
     for limit in process.rlimits ?? [] {
       let resource = clinux_rlimit(String(limit.type.dropFirst("RLIMIT_".count)).lowercased())
@@ -27,7 +27,7 @@ extension BundlePlan {
         ])
     }
     var filter: (bytes: [UInt8], flags: UInt64)?
-    if let seccomp = linux.seccomp { filter = try Filters.compile(seccomp, strict: annotations[Annotations.failUnknownSyscall] == "1") }
+    if let seccomp = linux.seccomp { filter = try Filters.compile(seccomp, strict: annotations[Annotations.failUnknownSyscall] == "1", programs) }
     func load(_ plan: inout PlanWriter) {
       if let filter { plan.add(CLINUX_OP_SECCOMP, "load the seccomp filter", [.bytes(filter.bytes), .number(filter.flags)]) }
     }
@@ -93,7 +93,9 @@ extension BundlePlan {
 
 enum Filters {
   /// `strict`: a name that libseccomp does not know is an error, not passed over.
-  static func compile(_ seccomp: Linux.Seccomp, strict: Bool = false) throws(BundleError) -> (bytes: [UInt8], flags: UInt64) {
+  static func compile(
+    _ seccomp: Linux.Seccomp, strict: Bool = false, _ programs: SeccompCache? = nil
+  ) throws(BundleError) -> (bytes: [UInt8], flags: UInt64) {
     func action(_ name: String, _ errno: UInt32?, _ path: String) throws(BundleError) -> UInt32 {
       guard let base = SeccompNames.actions[name] else { throw BundleError("linux.seccomp.\(path): unknown action \"\(name)\"") }
       let carries = name == "SCMP_ACT_ERRNO" || name == "SCMP_ACT_TRACE"
@@ -132,6 +134,9 @@ enum Filters {
     }
     let filter = SeccompFilter(
       defaultAction: try action(seccomp.defaultAction, seccomp.defaultErrnoRet, "defaultAction"), architectures: architectures, rules: rules)
-    do throws(SystemError) { return (try Seccomp.compile(filter).bytes, flags) } catch { throw BundleError("linux.seccomp", error) }
+    do throws(SystemError) {
+      let program = if let programs { try programs.program(filter) } else { try Seccomp.compile(filter) }
+      return (program.bytes, flags)
+    } catch { throw BundleError("linux.seccomp", error) }
   }
 }

@@ -3,6 +3,7 @@ import Cgroups
 import Launch
 import LinuxSystem
 import OCI
+import Seccomp
 
 /// From a checked configuration to the plan that CLinux carries out. The order is runc's (libcontainer, rootfs_linux.go and standard_init_linux.go).
 enum BundlePlan {
@@ -18,6 +19,8 @@ enum BundlePlan {
     /// For the message to a seccomp listener.
     var id = ""
     var bundle = ""
+    /// Where compiled seccomp lists are kept.
+    var programs: SeccompCache?
   }
 
   static func make(_ config: Config, rootfs: String, cgroup: Cgroup?, options: Options) throws(BundleError) -> PlanWriter {
@@ -66,13 +69,14 @@ enum BundlePlan {
     if let name = config.domainname { plan.add(CLINUX_OP_DOMAINNAME, "set domainname \(name)", [.text(name)]) }
     if linux.personality?.domain == "LINUX32" { plan.add(CLINUX_OP_PERSONALITY, "set the personality", [8]) }
     try self.process(
-      process, linux, start: config.hooks ?? Config.Hooks.empty, preserved: options.preserved, waits: true, config.annotations ?? [:], &plan)
+      process, linux, start: config.hooks ?? Config.Hooks.empty, preserved: options.preserved, waits: true, config.annotations ?? [:],
+      options.programs, &plan)
     return plan
   }
 
   /// One more process in a running container: `process` is its own, the rest is the container's.
   static func makeExec(
-    _ config: Config, _ process: ConfigProcess, cgroup: Cgroup?, root: String, preserved: [Bool], _ state: State
+    _ config: Config, _ process: ConfigProcess, cgroup: Cgroup?, root: String, preserved: [Bool], _ state: State, _ programs: SeccompCache? = nil
   ) throws(BundleError) -> PlanWriter {
     let linux = config.linux ?? Linux.empty
     var plan = PlanWriter()
@@ -95,7 +99,7 @@ enum BundlePlan {
     if process.terminal == true { terminal(process, console: false, &plan) }
     plan.add(CLINUX_OP_CWD, "chdir to working directory \(process.cwd)", [.text(process.cwd), 0])
     if linux.personality?.domain == "LINUX32" { plan.add(CLINUX_OP_PERSONALITY, "set the personality", [8]) }
-    try self.process(process, linux, start: Config.Hooks.empty, preserved: preserved, waits: false, config.annotations ?? [:], &plan)
+    try self.process(process, linux, start: Config.Hooks.empty, preserved: preserved, waits: false, config.annotations ?? [:], programs, &plan)
     return plan
   }
 

@@ -41,7 +41,7 @@ extension Bundles {
     if first.hasEnded { throw BundleError("cannot exec in a stopped container") }
     let plan = try BundlePlan.makeExec(
       folder.config(), process, cgroup: cgroup(stored), root: "/proc/\(getpid())/fd/\(root.rawValue)", preserved: options.preserved.map { $0 != nil },
-      State(id: id, pid: 0, status: .running, bundle: stored.bundle, annotations: stored.annotations))
+      State(id: id, pid: 0, status: .running, bundle: stored.bundle, annotations: stored.annotations), programs)
     let launched: Launcher.Launched
     do {
       launched = try Launcher(initPath: initPath).launch(

@@ -8,6 +8,7 @@ import Glibc
 import Launch
 import LinuxSystem
 import OCI
+import Seccomp
 
 /// All containers below one root folder.
 public struct Bundles: Sendable {
@@ -42,6 +43,7 @@ public struct Bundles: Sendable {
   }
 
   static let operations = "operations"
+  var programs: SeccompCache { SeccompCache(below: root) }
 
   /// A new user namespace without maps: crun maps who runs it; runc refuses. Whether that is the case.
   static func mapCaller(_ config: inout Config) -> Bool {
@@ -107,7 +109,7 @@ public struct Bundles: Sendable {
       config, rootfs: stored.rootfs, cgroup: group,
       options: BundlePlan.Options(
         noPivot: options.noPivot, keepKeyring: options.noNewKeyring, preserved: options.preserved.map { $0 != nil }, id: stored.id,
-        bundle: stored.bundle))
+        bundle: stored.bundle, programs: programs))
     if config.linux?.mountLabel?.isEmpty == false, !Labels.hasSELinux {
       plan.warnings.append("linux.mountLabel: this kernel runs without SELinux, nothing is labelled")
     }

@@ -60,20 +60,26 @@ import Testing
   @Test("seccomp rules look at arguments, and answer with their errno")
   func seccomp() throws {
     let world = try BundleWorld()
-    let result = try world.run("chmod 600 /up/file && echo ok; chmod 755 /up/file; mkdir /tmp/x") { config in
-      config.object("linux") {
-        $0["seccomp"] = [
-          "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
-          "syscalls": [
-            ["names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95],
-            ["names": ["chmod"], "action": "SCMP_ACT_ERRNO", "args": [["index": 1, "value": 0o755, "op": "SCMP_CMP_EQ"]]],
-          ],
-        ]
+    // The second time with what the first one compiled.
+    for turn in 1...2 {
+      let result = try world.run("chmod 600 /up/file && echo ok; chmod 755 /up/file; mkdir /tmp/x") { config in
+        config.object("linux") {
+          $0["seccomp"] = [
+            "defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+            "syscalls": [
+              ["names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95],
+              ["names": ["chmod"], "action": "SCMP_ACT_ERRNO", "args": [["index": 1, "value": 0o755, "op": "SCMP_CMP_EQ"]]],
+            ],
+          ]
+        }
       }
+      #expect(result.out == "ok\n", "\(turn)")
+      #expect(result.err.contains("/up/file: Operation not permitted"), "\(turn)")
+      #expect(result.err.contains("'/tmp/x': Operation not supported"), "\(turn)")
     }
-    #expect(result.out == "ok\n")
-    #expect(result.err.contains("/up/file: Operation not permitted"))
-    #expect(result.err.contains("'/tmp/x': Operation not supported"))
+    #expect(try Files.list(world.folder + "/root/@seccomp").count == 1)
+    let listed = try world.call(["list", "-q"])
+    #expect(listed.code == 0 && listed.out.isEmpty)
   }
 
   @Test("mounts have the options they were given")

@@ -66,6 +66,10 @@ int clinux_copy_winsize(int from, int to);
 int clinux_attach_listen(const char *folder);   // not blocking
 int clinux_attach_connect(const char *folder);
 
+// The build ids (the linker's digest of what it linked) of the program and of every library it has loaded, each after its length: how many bytes.
+// -ENODATA: one of them has none; -ENOSPC.
+ssize_t clinux_build_ids(uint8_t *bytes, size_t size);
+
 // For orch-init.
 int clinux_accept(int listener);                 // not blocking; -EAGAIN: nobody there
 ssize_t clinux_send_record(int socket, uint8_t kind, const void *bytes, size_t count);  // never waits: -EAGAIN
