@@ -86,20 +86,23 @@ extension HostNetwork {
     let rules = Ruleset.container(network, in: world, balancing)
     let (loaded, isRecovered) = memory.withLock { ($0.containerRules[network.task], $0.recovered.contains(network.task)) }
     if rules == loaded, !isRecovered { return }
+    let addresses = world.lingering(on: networks)
     try thread.inside(path(network.task)) {
       let object = "task \(network.task)"
       if let rules {
-        // A namespace that was made just now has no table.
-        let lingering = world.lingering(on: networks)
+        // A namespace that was made just now has no table, and no connections to who is gone.
+        let isNew = loaded == nil && !isRecovered
+        let told = isNew ? addresses : memory.withLock { $0.containerTold[network.task] ?? [] }
         try Nftables.load(
-          rules, before: isRecovered ? nil : loaded ?? RuleTable(chains: []), more: RuleTable.linger(lingering, for: configuration.lingering),
-          object: object)
+          rules, before: isRecovered ? nil : loaded ?? RuleTable(chains: []),
+          Lingering(addresses: addresses, told: told, time: configuration.lingering), object: object)
       } else {
         try Nftables.run(RuleTable.removal, object: object)
       }
     }
     memory.withLock { memory in
       memory.containerRules[network.task] = rules
+      memory.containerTold[network.task] = addresses
       memory.recovered.remove(network.task)
     }
   }
@@ -119,6 +122,7 @@ extension HostNetwork {
     unbind(path(network.task))
     memory.withLock { memory in
       memory.containerRules[network.task] = nil
+      memory.containerTold[network.task] = nil
       memory.recovered.remove(network.task)
       memory.unchecked[network.task] = nil
       memory.uplinks[network.task] = nil

@@ -15,6 +15,9 @@ final class HostNetwork: Sendable {
   struct Memory {
     var hostRules: RuleTable?
     var containerRules: [TaskID: RuleTable] = [:]
+    /// What their sets `lingering` were given.
+    var hostTold: Set<IPv4Address> = []
+    var containerTold: [TaskID: Set<IPv4Address>] = [:]
     /// Whose rules an agent before this one loaded.
     var recovered: Set<TaskID> = []
     /// Whose interfaces are to be looked at: false: an agent before this one made them, so that what is missing is nobody's drift.
@@ -97,9 +100,10 @@ final class HostNetwork: Sendable {
     if rulesTouched, loaded != nil { count(["rules"]) }
     if loaded != rules || rulesTouched {
       let own = Set(world.ingress.map { [$0.id] } ?? [])
-      let lingering = RuleTable.linger(world.lingering(on: own), for: configuration.lingering)
-      try Nftables.load(rules, before: rulesTouched ? nil : loaded, more: lingering, object: "this host")
-      memory.withLock { $0.hostRules = rules }
+      let addresses = world.lingering(on: own)
+      let lingering = Lingering(addresses: addresses, told: memory.withLock { $0.hostTold }, time: configuration.lingering)
+      try Nftables.load(rules, before: rulesTouched ? nil : loaded, lingering, object: "this host")
+      memory.withLock { ($0.hostRules, $0.hostTold) = (rules, addresses) }
     }
     var balancings: [Set<NetworkID>: Balancing] = [:]
     for container in world.containers.values.sorted(by: { $0.task < $1.task }) {

@@ -31,24 +31,24 @@ enum Nftables {
   }
 
   /// - Parameter before: what is loaded; nil: an agent before this one may have loaded something.
-  /// - Parameter more: commands of the last transaction, behind the table's.
-  static func load(_ table: RuleTable, before: RuleTable?, more: String = "", object: String) throws(NetworkProblem) {
-    if let before { return try change(table, from: before, more: more, object: object) }
+  static func load(_ table: RuleTable, before: RuleTable?, _ lingering: Lingering, object: String) throws(NetworkProblem) {
+    if let before { return try change(table, from: before, lingering, object: object) }
     if let names = chains(), !names.isEmpty {
       // It fails when a chain of another version has another hook.
-      do { return try run(table.replacing(names) + more, object: object) } catch {}
+      do { return try run(table.replacing(names) + lingering.whole, object: object) } catch {}
     }
-    try run(table.fresh + more, object: object)
+    try run(table.fresh + lingering.whole, object: object)
   }
 
-  private static func change(_ table: RuleTable, from before: RuleTable, more: String, object: String) throws(NetworkProblem) {
-    guard !before.chains.isEmpty, let changes = table.changes(from: before) else { return try run(table.fresh + more, object: object) }
+  private static func change(_ table: RuleTable, from before: RuleTable, _ lingering: Lingering, object: String) throws(NetworkProblem) {
+    if before.chains.isEmpty { return try run(table.fresh + lingering.news, object: object) }
+    guard let changes = table.changes(from: before) else { return try run(table.fresh + lingering.whole, object: object) }
     do {
       for change in changes.dropLast() { try run(change, object: object) }
-      try run((changes.last ?? "") + more, object: object)
+      try run((changes.last ?? "") + lingering.news, object: object)
     } catch {
       // Not as we believed it to be: whole.
-      try load(table, before: nil, more: more, object: object)
+      try load(table, before: nil, lingering, object: object)
     }
   }
 

@@ -41,13 +41,6 @@ struct RuleTable: Equatable, Sendable {
   private static let objects =
     Balancing.objects + "  counter strangers {\n  }\n" + "  set lingering {\n    type ipv4_addr\n    flags timeout\n  }\n  counter datagrams {\n  }\n"
 
-  /// Those that are in the set already keep their time (from Linux 6.12 on they begin anew).
-  static func linger(_ addresses: Set<IPv4Address>, for time: Duration) -> String {
-    if addresses.isEmpty { return "" }
-    let milliseconds = time.components.seconds * 1000 + time.components.attoseconds / 1_000_000_000_000_000
-    return "add element ip orch lingering { \(addresses.sorted().map { "\($0) timeout \(milliseconds)ms" }.joined(separator: ", ")) }\n"
-  }
-
   /// A container's interfaces stay what they are, so the chain does.
   private var frames: String {
     guard let egress else { return "" }
