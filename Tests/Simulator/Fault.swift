@@ -13,7 +13,7 @@ enum Fault: String, CaseIterable {
   // Orchestration
   case addressReused, portReused, decisionsOverlap, placedTwice, changeDropped, stateGoesBack, managerWritesAgentsState
   // Agents
-  case drainNotAwaited, containerStartedAgain, reportLost, stopForgotten, silentNodeKept, sessionUnconfirmed, restNotAwaited
+  case drainNotAwaited, containerStartedAgain, reportLost, stopForgotten, silentNodeKept, sessionUnconfirmed, restNotAwaited, networkReused
 
   var meaning: String {
     switch self {
@@ -58,6 +58,7 @@ enum Fault: String, CaseIterable {
     case .stopForgotten: "an agent forgets one stop in five"
     case .silentNodeKept: "a silent node is never said to be down"
     case .restNotAwaited: "an address that became free is given again at once"
+    case .networkReused: "a removed network's VNI and subnet are given again at once"
     case .sessionUnconfirmed: "whoever believes to lead tells a new session everything at once"
     }
   }

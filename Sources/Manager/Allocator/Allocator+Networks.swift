@@ -76,6 +76,10 @@ extension Allocator {
   /// Gives a network its VNI and subnet; what it has already it keeps.
   public mutating func allocate(_ network: Network, cluster: Cluster?, state: ClusterState) throws(AllocationRefusal) -> Network {
     var network = network
+    if resting.isClosed, network.subnet == nil || network.vni == nil {
+      throw AllocationRefusal(
+        "network \(network.name) waits until the hosts have told the new leader that they left what was removed before (5 s at most)")
+    }
     if network.subnet == nil {
       if let declared = try DeclaredSubnet(network.spec)?.prefix {
         if let id = ingress, id != network.id, let taken = subnets[id], taken.overlaps(declared) {
@@ -105,7 +109,9 @@ extension Allocator {
     var start = UInt64(pool.first.rawValue) + (ingress ? 0 : size)
     while start + size - 1 <= UInt64(pool.last.rawValue) {
       let candidate = IPv4Prefix(IPv4Address(UInt32(start)), length: length)!
-      guard let taken = routes.first(where: { $0.overlaps(candidate) }) ?? subnets.values.first(where: { $0.overlaps(candidate) }) else {
+      let taken =
+        routes.first { $0.overlaps(candidate) } ?? subnets.values.first { $0.overlaps(candidate) } ?? resting.subnets.first { $0.overlaps(candidate) }
+      guard let taken else {
         return candidate
       }
       start = max(start + size, UInt64(taken.last.rawValue) + 1)
@@ -116,7 +122,7 @@ extension Allocator {
   }
 
   private func freeVNI(for network: Network) throws(AllocationRefusal) -> UInt32 {
-    if let free = (Self.firstVNI...Self.lastVNI).first(where: { vnis[$0] == nil }) { return free }
+    if let free = (Self.firstVNI...Self.lastVNI).first(where: { vnis[$0] == nil && !resting.vnis.contains($0) }) { return free }
     throw AllocationRefusal("network \(network.name): all VXLAN ids are in use: remove a network")
   }
 }

@@ -9,7 +9,8 @@ import Model
 // - An address has one owner at a time. A task owns its addresses until it is terminal or its row is gone, whatever is desired of it.
 // - On every network the first address (.1) stays unused, and so do the network's own, the broadcast and the declared gateway.
 // - What nobody has is not given while it rests (`resting`), nor in the decision that frees it.
-// - Subnets from the pool overlap no other; declared ones not ingress's. VNIs and published ports are not given twice.
+// - Subnets from the pool overlap no other; declared ones not ingress's. VNIs and published ports are not given twice. What a network had that is
+//   gone is not given while it rests.
 //
 // It refuses to know why a task exists and where it should run.
 

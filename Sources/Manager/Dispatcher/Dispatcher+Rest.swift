@@ -3,16 +3,21 @@ import Model
 // An address that becomes free rests until no host sends anything to whoever had it: each says so itself by the number of assignments that it
 // lives by. A host that lags behind would otherwise send one service's calls to another's task.
 //
+// A network that is gone leaves its VNI and its subnet to rest in the same way: a host that lags would show one network's frames to another's tasks.
+//
 // What rests is not replicated. A new leader does not know it, so on each network it gives no address at all until every host of the network
-// has taken the new leader's assignments, which hold nothing of what was freed before.
+// has taken the new leader's assignments, which hold nothing of what was freed before; and no VNI and no subnet of the pool before all hosts have.
 extension Dispatcher {
   /// A host that does not answer keeps an address from being given again for so long; one that is down, not at all.
   public static let restTimeout = Nanoseconds.seconds(5)
 
-  /// Addresses of one network that became free at one time.
+  /// What became free at one time.
   struct Rest: Sendable {
-    var network: NetworkID
-    var addresses: Set<IPv4Address>
+    enum Freed: Sendable {
+      case addresses(Set<IPv4Address>, on: NetworkID)
+      case network(vni: UInt32?, subnet: IPv4Prefix?)
+    }
+    var freed: Freed
     /// Who has to say that it applied what number, in the session of that time or, if it had none, in its next.
     var waits: [NodeID: (session: SessionID?, sequence: UInt64)]
     var until: Timestamp
@@ -37,7 +42,9 @@ extension Dispatcher {
         resting.close(network)
       }
     }
-    if !inheritance.strangers.isEmpty { inheritance.until = now + Self.restTimeout }
+    guard !inheritance.strangers.isEmpty else { return }
+    inheritance.until = now + Self.restTimeout
+    resting.close()
   }
 
   private mutating func settle(_ node: NodeID) {
@@ -47,7 +54,9 @@ extension Dispatcher {
       inheritance.waits[network] = nil
       resting.open(network)
     }
-    if inheritance.strangers.isEmpty { inheritance.until = Timestamp(nanoseconds: .max) }
+    guard inheritance.strangers.isEmpty else { return }
+    inheritance.until = Timestamp(nanoseconds: .max)
+    resting.open()
   }
 
   /// After the differences were sent. `before`: the view that the agents were told of earlier.
@@ -58,17 +67,36 @@ extension Dispatcher {
       for attachment in change.freed { freed[attachment.network, default: []].insert(attachment.address) }
     }
     for (network, addresses) in freed.sorted(by: { $0.key < $1.key }) where view.state.networks[network] != nil {
-      var rest = Rest(network: network, addresses: addresses, waits: [:], until: now + Self.restTimeout)
-      for node in (before.members[network] ?? []).union(view.members[network] ?? []) where view.state.nodes[node]?.isExpected == true {
-        guard let id = current[node], let session = sessions[id] else {
-          rest.waits[node] = (nil, 0)
-          continue
-        }
-        if session.applied < session.sequence { rest.waits[node] = (id, session.sequence) }
+      let nodes = (before.members[network] ?? []).union(view.members[network] ?? [])
+      rest(.addresses(addresses, on: network), lagging(nodes.filter { view.state.nodes[$0]?.isExpected == true }), now)
+    }
+    // Who was on it may have left it just before, and not know it yet: whoever lags is waited for.
+    var behind: [NodeID: (session: SessionID?, sequence: UInt64)]?
+    for case .network(let old?, nil) in changes where old.vni != nil || old.subnet != nil {
+      if behind == nil { behind = lagging(view.state.nodes.values.lazy.filter(\.isExpected).map(\.id)) }
+      rest(.network(vni: old.vni, subnet: old.subnet), behind!, now)
+    }
+  }
+
+  /// Those that do not live yet by what they were told.
+  private func lagging(_ nodes: some Sequence<NodeID>) -> [NodeID: (session: SessionID?, sequence: UInt64)] {
+    var waits: [NodeID: (session: SessionID?, sequence: UInt64)] = [:]
+    for node in nodes {
+      guard let id = current[node], let session = sessions[id] else {
+        waits[node] = (nil, 0)
+        continue
       }
-      if rest.waits.isEmpty { continue }
-      rests.append(rest)
-      resting.begin(addresses, on: network)
+      if session.applied < session.sequence { waits[node] = (id, session.sequence) }
+    }
+    return waits
+  }
+
+  private mutating func rest(_ freed: Rest.Freed, _ waits: [NodeID: (session: SessionID?, sequence: UInt64)], _ now: Timestamp) {
+    if waits.isEmpty { return }
+    rests.append(Rest(freed: freed, waits: waits, until: now + Self.restTimeout))
+    switch freed {
+    case .addresses(let addresses, let network): resting.begin(addresses, on: network)
+    case .network(let vni, let subnet): resting.begin(vni: vni, subnet: subnet)
     }
   }
 
@@ -96,7 +124,10 @@ extension Dispatcher {
     var kept: [Rest] = []
     for rest in rests {
       if rest.waits.isEmpty || now.map({ rest.until <= $0 }) ?? false {
-        resting.end(rest.addresses, on: rest.network)
+        switch rest.freed {
+        case .addresses(let addresses, let network): resting.end(addresses, on: network)
+        case .network(let vni, let subnet): resting.end(vni: vni, subnet: subnet)
+        }
       } else {
         kept.append(rest)
       }

@@ -117,7 +117,9 @@ public struct Reconciler: Sendable {
   public mutating func learn(resting: RestingAddresses) -> Bool {
     let mayGive = allocator.resting.endings != resting.endings
     allocator.resting = resting
-    guard mayGive, lacksAddresses else { return false }
+    guard mayGive, lacksAddresses || !refusedNetworks.isEmpty else { return false }
+    dirtyNetworks.formUnion(refusedNetworks.keys)
+    guard lacksAddresses else { return true }
     lacksAddresses = false
     dirty.formUnion(waiting.keys)
     dirty.formUnion(refusedEndpoints.keys)

@@ -1,8 +1,13 @@
-/// Addresses that nobody has any more and that some host may still send to: not to be given again yet.
+/// Addresses that nobody has any more and that some host may still send to: not to be given again yet. The same of what networks had that are gone.
 public struct RestingAddresses: Hashable, Sendable {
   public private(set) var addresses: [NetworkID: Set<IPv4Address>] = [:]
   /// Networks where it is not known which of the free addresses are at rest: none may be given.
   public private(set) var networks: Set<NetworkID> = []
+  /// Of networks that are gone and that some host may still be on.
+  public private(set) var vnis: Set<UInt32> = []
+  public private(set) var subnets: Set<IPv4Prefix> = []
+  /// It is not known which networks are gone since a short while: no VNI and no subnet of the pool may be given.
+  public private(set) var isClosed = false
   /// Rises whenever something may be given again.
   public private(set) var endings: UInt64 = 0
 
@@ -17,6 +22,20 @@ public struct RestingAddresses: Hashable, Sendable {
     addresses[network]?.subtract(some)
     if addresses[network]?.isEmpty == true { addresses[network] = nil }
     endings += 1
+  }
+  public mutating func begin(vni: UInt32?, subnet: IPv4Prefix?) {
+    if let vni { vnis.insert(vni) }
+    if let subnet { subnets.insert(subnet) }
+  }
+  public mutating func end(vni: UInt32?, subnet: IPv4Prefix?) {
+    if let vni { vnis.remove(vni) }
+    if let subnet { subnets.remove(subnet) }
+    endings += 1
+  }
+  public mutating func close() { isClosed = true }
+  public mutating func open() {
+    if isClosed { endings += 1 }
+    isClosed = false
   }
   public mutating func close(_ network: NetworkID) { networks.insert(network) }
   public mutating func open(_ network: NetworkID) {

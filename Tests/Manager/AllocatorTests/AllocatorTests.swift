@@ -65,6 +65,31 @@ private let start = Timestamp(nanoseconds: 1_000)
     #expect(next(8) == nil)
   }
 
+  @Test("what a network had that is gone is given to the next one when it has rested; while it is not known what rests, nothing of the pool is")
+  func networksRest() throws {
+    var (allocator, state) = (Allocator(), ClusterState())
+    func make(_ number: UInt128) throws -> Network {
+      let network = Network(id: NetworkID(value: number), spec: NetworkSpec(name: "net\(number)"), createdAt: start)
+      return try allocator.allocate(network, cluster: nil, state: state)
+    }
+    let one = try make(1)
+    _ = state.speculate([.putNetwork(one)])
+    allocator.observe(.network(old: one, new: nil))
+    _ = state.speculate([.removeNetwork(one.id)])
+    allocator.resting.begin(vni: one.vni, subnet: one.subnet)
+    let two = try make(2)
+    #expect(two.vni != one.vni && two.subnet != one.subnet)
+    allocator.resting.end(vni: one.vni, subnet: one.subnet)
+    let three = try make(3)
+    #expect(three.vni == one.vni && three.subnet == one.subnet)
+    allocator.resting.close()
+    let refused = #expect(throws: AllocationRefusal.self) { try make(4) }
+    #expect(
+      refused?.description == "network net4 waits until the hosts have told the new leader that they left what was removed before (5 s at most)")
+    allocator.resting.open()
+    _ = try make(4)
+  }
+
   @Test("built from the state it knows what was given")
   func rebuilds() throws {
     var (allocator, state, network) = try world("10.5.0.0/28")

@@ -508,6 +508,25 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     #expect(!rests)
   }
 
+  @Test("what a network had that is gone rests until every host that lags has said that it left it; a new leader gives none before all have")
+  mutating func networks() {
+    end()
+    for (session, sequence) in [(1, 2), (2, 2), (3, 2)] { applied(UInt64(session), UInt64(sequence)) }
+    let (vni, subnet) = (state.networks[network]?.vni, state.networks[network]?.subnet)
+    #expect(vni != nil && subnet != nil && !dispatcher.resting.isClosed)
+    let changes = state.speculate([.removeNetwork(network)])
+    #expect(!changes.isEmpty)
+    _ = dispatcher.step(.changes(changes), state: state, now: at(2))
+    // All three had it: it is taken from them now.
+    #expect(dispatcher.resting.vnis == [vni!] && dispatcher.resting.subnets == [subnet!])
+    let endings = dispatcher.resting.endings
+    for session in 1...3 {
+      #expect(dispatcher.resting.vnis == [vni!])
+      applied(UInt64(session), dispatcher.sessions[SessionID(UInt64(session))]!.sequence)
+    }
+    #expect(dispatcher.resting.vnis.isEmpty && dispatcher.resting.subnets.isEmpty && dispatcher.resting.endings > endings)
+  }
+
   @Test("a new leader gives none of a network's addresses before its hosts live by what it told them")
   mutating func newLeader() {
     end()
@@ -516,10 +535,10 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     func closed() -> Bool { dispatcher.resting.contains(other, on: network) }
     for number in 1...3 {
       connect(number, UInt64(20 + number))
-      #expect(closed())
+      #expect(closed() && dispatcher.resting.isClosed)
       applied(UInt64(20 + number), 1)
     }
-    #expect(!closed() && !rests)
+    #expect(!closed() && !rests && !dispatcher.resting.isClosed)
     // One that stays away: its time is five seconds.
     _ = dispatcher.reset(state: state, now: at(10))
     #expect(closed())

@@ -62,7 +62,10 @@ extension World {
         for case .task(_, let new?) in oracle.committed(index)?.changes ?? [] where oracle.tasks.stoppedAt[new.id] == index {
           stopTimes[new.id] = now
         }
-        if let committed = oracle.committed(index) { try rests.check(committed.changes, committed.state, agents, now: now) }
+        if let committed = oracle.committed(index) {
+          try rests.check(committed.changes, committed.state, agents, now: now)
+          for case .network(_, nil) in committed.changes { networkIsGone() }
+        }
         try checkDurable(entry, view, host)
       }
     }

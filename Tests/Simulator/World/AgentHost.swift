@@ -24,6 +24,7 @@ final class AgentHost {
   var kept: AssignmentsMessage?
   /// Whose addresses its kernel takes them for.
   var known: [RestChecker.Place: RestChecker.Owner] = [:]
+  var knownNetworks: [UInt32: NetworkID] = [:]
   /// It never comes back in phase two.
   var isDead = false
   /// When what was last asked to be kept is on its disk.

@@ -152,6 +152,10 @@ extension World {
         for (id, space) in host.leader.reconciler.allocator.spaces {
           host.leader.reconciler.allocator.spaces[id]!.cursor = space.prefix.first.rawValue
         }
+      case .networkReused:
+        for vni in host.leader.dispatcher.resting.vnis { host.leader.dispatcher.resting.end(vni: vni, subnet: nil) }
+        for subnet in host.leader.dispatcher.resting.subnets { host.leader.dispatcher.resting.end(vni: nil, subnet: subnet) }
+        host.leader.dispatcher.resting.open()
       case .silentNodeKept:
         for id in host.leader.dispatcher.sessions.keys { host.leader.dispatcher.sessions[id]!.lastHeard = host.moment(now).steady }
         host.leader.dispatcher.awaited = [:]

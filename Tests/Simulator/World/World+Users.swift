@@ -6,6 +6,7 @@ struct Users {
   var serviceNames: [String] = []
   var stacks: [String] = []
   var networks: [String] = []
+  var replacements: [String] = []
   var made = 0
   var removalAskedAt: Time?
 }
@@ -17,11 +18,26 @@ extension World {
   func operate() throws {
     guard !isHealing else { return }
     after(.milliseconds(userChance.int(scenario.operationEvery / 4...scenario.operationEvery * 2)), .operation)
-    guard let operation = nextOperation() else { return }
+    if let operation = nextOperation() { ask(for: operation) }
+  }
+
+  private func ask(for operation: Request.Kind) {
     operations += 1
     let manager = userChance.pick(Array(managers.indices))
     tell("user", "asks m\(manager): \(operation)")
     ask(manager, Request(client: Self.user, operation: operations, kind: operation))
+  }
+
+  /// As whoever takes a stack down and deploys the next: what a network had is asked for again at once.
+  func networkIsGone() {
+    if !isHealing, userChance.chance(permille: 500) { after(.milliseconds(userChance.int(1...50)), .anotherNetwork) }
+  }
+
+  func replaceNetwork() {
+    guard !isHealing else { return }
+    if users.replacements.count > 1 { ask(for: .user(.removeNetwork(name: users.replacements.removeFirst()))) }
+    users.replacements.append("another\(operations)")
+    ask(for: .user(.createNetwork(name: users.replacements.last!)))
   }
 
   private func nextOperation() -> Request.Kind? {

@@ -36,6 +36,7 @@ enum Event {
   case client(Int)
   case giveUp(client: Int, operation: Int)
   case operation
+  case anotherNetwork
   case administer
   case misfortune
   case ambush
@@ -199,6 +200,7 @@ final class World {
     case .client(let c): try act(c)
     case .giveUp(let client, let operation): giveUp(client, operation)
     case .operation: try operate()
+    case .anotherNetwork: replaceNetwork()
     case .administer: try administer()
     case .misfortune: try strike()
     case .ambush: try lieInWait()
