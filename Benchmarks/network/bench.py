@@ -2,10 +2,10 @@
 """Measures the network: what it carries beside a VXLAN made by hand, virtual IPs and published ports beside the address itself, names, and how fast
 a change is everywhere.
 
-usage: bench.py PROGRAMS_DIR [--turns 5] [--only overlay,virtual,published,names,changes,start,commit,idle]     (root; about 6 minutes)
+usage: bench.py PROGRAMS_DIR [--turns 5] [--only overlay,virtual,published,names,changes,start,commit,returns,idle]     (root; about 7 minutes)
 
-Rows of one table are taken in turns, and what counts is their ratio. All but `commit` and `idle` drive the agent's rooms themselves (network-bench)
-on two hosts that are network namespaces; `commit` and `idle` a local cluster of three hosts. Everything made is removed at the end.
+Rows of one table are taken in turns, and what counts is their ratio. All but `commit`, `returns` and `idle` drive the agent's rooms themselves (network-bench)
+on two hosts that are network namespaces; those three a local cluster of three hosts. Everything made is removed at the end.
 """
 import argparse, atexit, contextlib, ctypes, json, os, re, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, threading, time
 
@@ -13,9 +13,9 @@ sys.dont_write_bytecode = True
 os.environ.setdefault("ORCH_DEV_CLUSTER", "nbench")
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "cluster"))
-from bench import Cluster, Failed, Service, cpu, percentile, until, TERMINAL  # noqa: E402
+from bench import CLUSTER, Cluster, Failed, Service, cpu, percentile, until, TERMINAL  # noqa: E402
 
-PARTS = ["overlay", "virtual", "published", "names", "changes", "start", "commit", "idle"]
+PARTS = ["overlay", "virtual", "published", "names", "changes", "start", "commit", "returns", "idle"]
 PORT = 7000
 now = time.monotonic
 
@@ -169,7 +169,7 @@ class Bench:
     def attempt(self, name):
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:
-            if name in ("commit", "idle"):
+            if name in ("commit", "returns", "idle"):
                 self.start_cluster()
             else:
                 self.start_rooms()
@@ -359,6 +359,65 @@ class Bench:
         self.row("the same, from the first host's change to the last's", f"p50 {statistics.median(commits):.1f} ms, p99 {percentile(commits, 0.99):.1f} ms")
         self.row("the same, CPU of the leader's manager for each", f"{spent / len(kills) * 1000:.1f} ms")
 
+    def returns(self):
+        """A host is cut off, or loses its power, while 30 tasks move and a network comes: from its session until its tunnels, entries and rules stay as they are.
+        (Interfaces of containers that were replaced meanwhile go 2 s later, with their namespaces.)"""
+        leader = self.cluster.leader()
+        api = self.cluster.managers[leader]
+        victim = next(host["Name"] for host in self.cluster.hosts() if host["Name"] != leader)
+        node = lambda: next(n for n in api.get("/nodes") if n["Description"]["Hostname"] == victim)
+        script = ("bridge fdb show | grep 'dst ' | sort; ip neigh show nud permanent | sort; nft list ruleset; "
+                  "ip -br link | awk '/^or(br|vx)/ {print $1}' | cut -d@ -f1 | sort")
+
+        def look():
+            done = subprocess.run(["nsenter", f"--net=/run/netns/orch-{CLUSTER}-{victim}", "sh", "-c", script], text=True, capture_output=True)
+            # What counts packets changes by itself.
+            return re.sub(r"packets \d+ bytes \d+|expires \S+", "", done.stdout) if done.returncode == 0 else ""
+
+        class Looks(threading.Thread):
+            def __init__(self):
+                super().__init__(daemon=True)
+                self.seen, self.ended = [], False
+                self.start()
+
+            def run(self):
+                while not self.ended:
+                    self.seen.append((now(), look()))
+
+        rounds = {"partition": [], "reboot": []}
+        for kind, times in rounds.items():
+            for number in range(5):
+                with self.cluster.service(f"{kind}{number}", 30, endpoint={"Mode": "vip"}) as service:
+                    if kind == "reboot":
+                        self.cluster.dev("kill", victim)
+                    else:
+                        for host in self.cluster.hosts():
+                            if host["Name"] != victim:
+                                self.cluster.dev("partition", victim, host["Name"])
+                    until(f"{victim} is down", lambda: node()["Status"]["State"] == "down", pause=0.05)
+                    until("its tasks run elsewhere", lambda: len([t for t in service.tasks() if t["NodeID"] != node()["ID"]]) == 30, pause=0.05)
+                    new = api.post("/networks/create", {"Name": f"{kind}{number}new", "Driver": "overlay"})
+                    other = api.post("/services/create", {
+                        "Name": f"{kind}{number}new", "Mode": {"Global": {}},
+                        "TaskTemplate": {"ContainerSpec": {"Image": "web:1"}, "Networks": [{"Target": f"{kind}{number}new"}, {"Target": service.name}]}})["ID"]
+                    looks = Looks()
+                    self.cluster.dev(*(["start", victim] if kind == "reboot" else ["heal"]))
+                    _, began = until(f"{victim} has a session", lambda: node()["Status"]["State"] == "ready", pause=0.002, limit=30)
+                    until("its task runs", lambda: len([t for t in api.tasks(other) if t["Status"]["State"] == "running"]) == 3, pause=0.05)
+                    time.sleep(2)
+                    looks.ended = True
+                    looks.join()
+                    last = looks.seen[-1][1]
+                    whole = next(t for position, (t, state) in enumerate(looks.seen) if all(later == last for _, later in looks.seen[position:]))
+                    times.append(max(0.0, whole - began) * 1000)
+                    api.call("DELETE", f"/services/{other}")
+                    until("its tasks are gone", lambda: all(t["Status"]["State"] in TERMINAL for t in api.get("/tasks") if t["ServiceID"] == other), pause=0.05)
+                    until("its network is gone", lambda: api.call("DELETE", f"/networks/{new.get('Id', new.get('ID'))}")[0] in (200, 204, 404), pause=0.05)
+                self.cluster.whole()
+        for kind, times in rounds.items():
+            self.row(f"a host comes back ({kind}), 30 tasks on others and a network more: session to whole, its own new container included",
+                     f"median {statistics.median(times):.0f} ms, worst of {len(times)} {max(times):.0f} ms", aim="< 1000 ms")
+
     def idle(self):
         api = self.cluster.managers[self.cluster.leader()]
         names = [f"idle{number}" for number in range(100)]
@@ -401,7 +460,7 @@ def main():
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     if os.geteuid() != 0:
         parser.error("needs root")
-    for program in ["network-bench"] if not {"commit", "idle"} & set(wanted) else ["network-bench", "orch", "orch-agent"]:
+    for program in ["network-bench"] if not {"commit", "returns", "idle"} & set(wanted) else ["network-bench", "orch", "orch-agent"]:
         if not os.access(os.path.join(options.programs, program), os.X_OK):
             parser.error(f"there is no {program} in {options.programs}: make release")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
