@@ -37,8 +37,14 @@ extension MainJobTests {
 
     /// Cgroups of containers, their state and data, their mounts and namespaces on every host: none, once the stack is gone.
     private func remains() throws -> String {
+      // A stub that waits has a process; the cgroup of one that became a container has its name and none any more.
       var left = try LocalCluster.run(
-        "/usr/bin/find", ["/sys/fs/cgroup", "-type", "d", "-path", "*/orch-dev-\(LocalCluster.name)/*/containers/*"]
+        "/bin/sh",
+        [
+          "-c",
+          "find /sys/fs/cgroup -type d -path '*/orch-dev-\(LocalCluster.name)/*/containers/*' | while read -r group; do "
+            + "case $group in */stub-*) grep -q . $group/cgroup.procs && continue;; esac; echo $group; done",
+        ]
       ).output
       for host in ["host1", "host2", "host3"] {
         left += try cluster.on(
@@ -128,9 +134,13 @@ extension MainJobTests {
         """
       try await with(services) {
         let tight = try await running("tight")
+        // Its own, or that of the stub which became it.
+        let config = "/run/orch/agent/containers/containers/\(tight.id)/config"
+        let stored = try ["host1", "host2", "host3"].map { try cluster.on($0, "sh", "-c", "cat \(config) 2>/dev/null").output }.joined()
+        let group = stored.split(separator: "\n").first { $0.hasPrefix("cgroup ") }.map { String($0.dropFirst("cgroup ".count)) } ?? tight.id
         func value(_ names: String...) throws -> String {
           for name in names {
-            let found = try LocalCluster.run("/usr/bin/find", ["/sys/fs/cgroup", "-path", "*/containers/\(tight.id)/\(name)"])
+            let found = try LocalCluster.run("/usr/bin/find", ["/sys/fs/cgroup", "-path", "*/containers/\(group)/\(name)"])
             if let path = found.output.split(separator: "\n").first, let text = try? String(contentsOfFile: String(path), encoding: .utf8) {
               return text.trimmingCharacters(in: .whitespacesAndNewlines)
             }
@@ -250,7 +260,7 @@ extension MainJobTests {
       }
     }
 
-    @Test("9: what an exec started ends when its manager is lost, though it reads nothing of what it is sent")
+    @Test("9: what an exec started ends when its client is killed or its manager is lost, though it reads nothing of what it is sent")
     func t07execLeft() async throws {
       let services = """
           idle: {image: "busybox:1", stop_grace_period: 1s, command: ["sleep", "1000"]}
@@ -259,6 +269,21 @@ extension MainJobTests {
         let task = try await running("idle")
         let leader = try #require(try cluster.leader)
         func processes() throws -> Outcome { try cluster.orch("exec", task.id, "ps", on: leader) }
+        // By the manager that leads, and by one that does not.
+        for host in [leader, leader == "host1" ? "host2" : "host1"] {
+          let script = """
+            "$0" exec -i "$1" sleep 778 </dev/zero >/dev/null 2>&1 &
+            until "$0" exec "$1" ps | grep -q 'sleep 778'; do sleep 0.2; done
+            sleep 0.5; kill -9 $!; wait $!; echo "ended $?"
+            """
+          let killed = try LocalCluster.run(
+            "/bin/bash", ["-c", script, "\(LocalCluster.programs)/orch", task.id], environment: ["ORCH_HOST": cluster.socket(host)], seconds: 60)
+          #expect(killed.output.contains("ended 137"), "\(killed)")
+          try await eventually("what \(host) was asked for is gone") {
+            let seen = try processes()
+            return (seen.code == 0 && !seen.output.contains("sleep 778"), "\(seen)")
+          }
+        }
         let client = Task.detached { [cluster] in
           try LocalCluster.run(
             "/bin/bash", ["-c", "\"$0\" exec -i \"$1\" sleep 777 </dev/zero", "\(LocalCluster.programs)/orch", task.id],

@@ -58,7 +58,8 @@ public struct ControlServer: Sendable {
   /// Serves until the surrounding service group shuts down or the task is cancelled.
   public func run() async throws {
     let address: BindAddress
-    var builder = HTTPServerBuilder.http1()
+    let http = HTTPServerBuilder.http1(configuration: .init(additionalChannelHandlers: [ClientWatch()]))
+    var builder = http
     switch endpoint {
     case .unix(let path):
       try await Self.clear(path)
@@ -67,7 +68,7 @@ public struct ControlServer: Sendable {
       address = .hostname(host, port: port)
       if let tls {
         builder = try .tls(
-          .http1(),
+          http,
           configuration: TLSChannelConfiguration(tlsConfiguration: tls.configuration) { chain in
             await tls.admit(chain.map { (try? $0.toDERBytes()) ?? [] }) ? .certificateVerified : .failed
           })
@@ -78,7 +79,8 @@ public struct ControlServer: Sendable {
     var quiet = logger
     quiet.logLevel = max(logger.logLevel, .notice)
     let application = Application(
-      responder: CallbackResponder<BasicRequestContext> { request, _ in try await Self.respond(to: request, api) }, server: builder,
+      responder: CallbackResponder<ConnectionContext> { request, context in try await Self.respond(to: request, on: context.channel, api) },
+      server: builder,
       configuration: ApplicationConfiguration(address: address, serverName: "orch"),
       onServerRunning: { channel in
         // Until here the mode is the umask's, in which nobody but the owner may write, that is connect.
@@ -99,7 +101,7 @@ public struct ControlServer: Sendable {
     unlink(path)
   }
 
-  private static func respond(to request: Request, _ api: ControlAPI) async throws -> Response {
+  private static func respond(to request: Request, on channel: any Channel, _ api: ControlAPI) async throws -> Response {
     let response = await api.serve(
       APIRequest(
         method: request.method.rawValue, uri: request.head.path ?? "/",
@@ -119,12 +121,33 @@ public struct ControlServer: Sendable {
       status: status, headers: headers,
       body: ResponseBody { writer in
         if readsRequest {
-          for try await part in body { try await writer.write(part) }
-          try await writer.finish(nil)
+          try await stream(body, to: writer, whileOpen: channel)
         } else {
           try await stream(body, of: request, to: writer)
         }
       })
+  }
+
+  /// Who reads the request may be waiting for somebody to take what came before (an exec whose process does not read), and then never comes to the end
+  /// of a client that is gone: that is heard from the connection itself.
+  private static func stream(_ body: APIBody, to writer: any ResponseBodyWriter, whileOpen channel: any Channel) async throws {
+    nonisolated(unsafe) var writer = writer
+    let closed = try await ClientWatch.closed(of: channel)
+    try await withThrowingTaskGroup(of: Bool.self) { group in
+      group.addTask {
+        for try await part in body { try await writer.write(part) }
+        return true
+      }
+      group.addTask {
+        for await _ in closed {}
+        return false
+      }
+      // What feeds the body ends with its reader.
+      let isWhole = try await group.next() ?? false
+      group.cancelAll()
+      if !isWhole { throw CancellationError() }
+    }
+    try await writer.finish(nil)
   }
 
   private static func stream(_ body: APIBody, of request: Request, to writer: any ResponseBodyWriter) async throws {

@@ -134,6 +134,10 @@ final class MemoryBackend: ControlBackend {
   /// A process that answers every line with itself in capitals and ends with 7 at the end of its input.
   func exec(_ task: ClusterTask, _ request: ExecRequest, input: Pipe<ExecInput>) async throws -> AsyncThrowingStream<ExecOutput, any Error> {
     if request.command == ["missing"] { throw APIError(400, "exec missing: no such file") }
+    // Neither reads nor writes, until it is ended.
+    if request.command == ["deaf"] {
+      return AsyncThrowingStream { $0.onTermination = { _ in self.world.withLock { $0.execEnded += 1 } } }
+    }
     return AsyncThrowingStream { continuation in
       let process = Task {
         continuation.yield(.stderr(Array("\(request.command.joined(separator: " ")) ready\n".utf8)))

@@ -166,6 +166,43 @@ func withServer<Result: Sendable>(
     }
   }
 
+  @Test("a process that does not read its input ends with its client, though what the client sent is stuck")
+  func deafExecEnds() async throws {
+    try await withServer { backend, path in
+      try await APIClient(endpoint: .unix(path: path)).createWeb()
+      let descriptor = Glibc.socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+      var address = sockaddr_un()
+      address.sun_family = sa_family_t(AF_UNIX)
+      withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+      let connected = withUnsafePointer(to: &address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
+      }
+      try #require(connected == 0)
+      _ = fcntl(descriptor, F_SETFL, O_NONBLOCK)
+      func chunk(_ frame: StreamFrame) -> [UInt8] { Array("\(String(frame.bytes.count, radix: 16))\r\n".utf8) + frame.bytes + [13, 10] }
+      var rest = Array("POST /orch/v1/tasks/web.1/exec HTTP/1.1\r\nHost: orch\r\nTransfer-Encoding: chunked\r\n\r\n".utf8)
+      rest += chunk(StreamFrame(.start, Array(#"{"Cmd":["deaf"],"Tty":false,"AttachStdin":true}"#.utf8)))
+      let more = chunk(StreamFrame(.stdin, [UInt8](repeating: 65, count: 32 << 10)))
+      // Until nobody takes any more for a second.
+      var sent = 0
+      while true {
+        if rest.isEmpty { rest = more }
+        let count = write(descriptor, rest, rest.count)
+        if count > 0 {
+          rest.removeFirst(count)
+          sent += count
+          try #require(sent < 256 << 20, "nothing holds the client up")
+          continue
+        }
+        var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+        if poll(&entry, 1, 1000) == 0 { break }
+      }
+      #expect(backend.world.withLock { $0.execEnded } == 0)
+      close(descriptor)
+      try await eventually { backend.world.withLock { $0.execEnded } == 1 }
+    }
+  }
+
   @Test("events come as they happen, and the watch ends with its reader")
   func events() async throws {
     try await withServer { backend, path in
