@@ -347,8 +347,34 @@ struct BuildRun {
       let root = try await blocking { try RootTree(layers: paths, work: place, upper: nil) }
       tree = SourceTree(root: root.descriptor, rules: .none, hidden: [], isContext: false)
     }
-    let source = tree
-    return try await blocking { try Copying(copy, from: source, line: instruction.line) }
+    var remote: [SourceTree] = []
+    for url in copy.urls { remote.append(try await download(url, copy, line: instruction.line)) }
+    let (source, fetched) = (tree, remote)
+    return try await blocking { try Copying(copy, from: source, remote: fetched, line: instruction.line) }
+  }
+
+  /// A folder with the one file: mode 0600, and the server's time (docs.docker.com/reference/dockerfile, ADD).
+  private mutating func download(_ url: String, _ copy: BuildStage.CopyAction, line: Int) async throws -> SourceTree {
+    let path = url.prefix { $0 != "?" && $0 != "#" }.split(separator: "/", omittingEmptySubsequences: false).dropFirst(3)
+    // Without a folder to put it into the target says the name.
+    let isNamed = !copy.target.hasSuffix("/")
+    let name = path.last.map(String.init).flatMap { ["", ".", ".."].contains($0) || $0.utf8.count > 255 ? nil : $0 } ?? (isNamed ? "file" : nil)
+    guard let name else { throw DockerfileError(line, "ADD \(url): the URL ends with no file's name, so the target must: \(copy.target)NAME") }
+    let folder = try newFolder()
+    let file: RemoteFile
+    do { file = try await builder.store.download(url, to: "\(folder)/\(name)", limit: Builder.remoteBytesMax) } catch let error as ImageError {
+      throw DockerfileError(line, "ADD: \(error)")
+    }
+    if let checksum = copy.checksum, file.digest.hex != checksum {
+      throw DockerfileError(line, "ADD \(url): its content has the checksum sha256:\(file.digest.hex), not sha256:\(checksum)")
+    }
+    return try await blocking {
+      try check(chmod("\(folder)/\(name)", 0o600), "set the mode of", name)
+      let time = timespec(tv_sec: Int(file.modified ?? 0), tv_nsec: 0)
+      try check(utimensat(AT_FDCWD, "\(folder)/\(name)", [time, time], 0), "set the times of", name)
+      let root = SharedDescriptor(try .open(folder, O_RDONLY | O_DIRECTORY))
+      return SourceTree(root: root, rules: .none, hidden: [], isContext: true)
+    }
   }
 }
 

@@ -65,6 +65,8 @@ public final class Builder: Sendable {
   private let running = Mutex(0)
   /// Builds at once; more are refused.
   public static let runningMax = 8
+  /// Of a file that ADD brings by its URL: as a context's.
+  static let remoteBytesMax: Int64 = 4 << 30
   /// Names of containers begin with it: what a crash left is known by it.
   static let containerPrefix = "build-"
 

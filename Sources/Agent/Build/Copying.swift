@@ -11,7 +11,10 @@ struct Copying: Sendable {
     var tree: SourceTree
     var found: SourceTree.Found
     var isArchive: Bool
+    /// Below the target: "" or "a/b/".
+    var parents = ""
   }
+  private let excludes: IgnoreRules
   private var items: [Item] = []
   /// Of names, modes and content; not of times.
   private(set) var digests: [String] = []
@@ -19,24 +22,47 @@ struct Copying: Sendable {
   /// Its name, when one file is all there is.
   var file: String? { items.count == 1 && !items[0].found.isFolder ? items[0].found.name : nil }
 
-  init(_ copy: BuildStage.CopyAction, from source: SourceTree, line: Int) throws {
+  /// - Parameter remote: what URLs had, each alone in its folder.
+  init(_ copy: BuildStage.CopyAction, from source: SourceTree, remote: [SourceTree] = [], line: Int) throws {
     let keyword = copy.unpacks ? "ADD" : "COPY"
+    excludes = try IgnoreRules(copy.excludes.joined(separator: "\n"))
     for word in copy.sources {
-      for found in try source.find(word, line: line, keyword: keyword) {
+      for found in try source.find(word, line: line, keyword: keyword) where !found.isLeftOut(by: excludes) {
         var isArchive = false
         if copy.unpacks, !found.isFolder {
           let file = try OwnedDescriptor.open(inRoot: source.root.rawValue, found.path, O_RDONLY)
           isArchive = try ImageStore.isArchive("/proc/self/fd/\(file.rawValue)")
         }
-        items.append(Item(tree: source, found: found, isArchive: isArchive))
-        let archive = try source.archive(found, as: found.name) { options in
-          options.timeless = true
-          if source.isContext { options.owner = (0, 0) }
-        }
-        digests.append("\(found.isFolder ? "folder" : found.name) \(try ImageStore.digest(archive))")
+        try add(Item(tree: source, found: found, isArchive: isArchive, parents: copy.parents ? Self.parents(of: found, word) : ""))
       }
     }
+    for tree in remote {
+      for name in try Files.names(in: tree.root.rawValue, path: ".") {
+        try add(Item(tree: tree, found: .init(path: String(decoding: name, as: UTF8.self), isFolder: false), isArchive: false))
+      }
+    }
+    if items.isEmpty, copy.files.isEmpty {
+      throw DockerfileError(line, "\(keyword): --exclude leaves nothing of \(copy.sources.joined(separator: ", "))")
+    }
     if let file = copy.files.first(where: { $0.name.contains("/") }) { throw DockerfileError(line, "the heredoc '\(file.name)' cannot name a file") }
+  }
+
+  private mutating func add(_ item: Item) throws {
+    let archive = try item.tree.archive(item.found, as: item.found.name, without: excludes) { options in
+      options.timeless = true
+      if item.tree.isContext { options.owner = (0, 0) }
+    }
+    items.append(item)
+    digests.append("\(item.parents)\(item.found.isFolder ? "folder" : item.found.name) \(try ImageStore.digest(archive))")
+  }
+
+  /// The folders of the path as it was asked for, behind a `/./` in the word if there is one; a folder's own name too.
+  private static func parents(of found: SourceTree.Found, _ word: String) -> String {
+    var word = Substring(word)
+    while word.hasPrefix("./") { word = word.dropFirst(2) }
+    let pivot = word.firstRange(of: "/./").map { word[..<$0.lowerBound].split(separator: "/").count { $0 != "." } } ?? 0
+    let parts = found.asked.split(separator: "/")
+    return parts.dropLast(found.isFolder ? 0 : 1).dropFirst(pivot).map { $0 + "/" }.joined()
   }
 
   func write(_ copy: BuildStage.CopyAction, into root: SharedDescriptor, line: Int) throws {
@@ -51,12 +77,12 @@ struct Copying: Sendable {
       }
       if item.isArchive {
         let file = try OwnedDescriptor.open(inRoot: item.tree.root.rawValue, item.found.path, O_RDONLY)
-        let folder = try Target.folder(copy.target, in: root, owner: owner)
+        let folder = try Target.folder(copy.target + item.parents, in: root, owner: owner)
         try ImageStore.unpack(file: "/proc/self/fd/\(file.rawValue)", into: folder.rawValue)
         continue
       }
-      let (folder, name) = try Target.place(of: item.found, target: copy.target, in: root, owner: owner)
-      try ImageStore.unpack(item.tree.archive(item.found, as: name, adapt), into: folder.rawValue)
+      let (folder, name) = try Target.place(of: item.found, target: copy.target + item.parents, in: root, owner: owner)
+      try ImageStore.unpack(item.tree.archive(item.found, as: name, without: excludes, adapt), into: folder.rawValue)
     }
     for file in copy.files {
       let (folder, name) = try Target.place(of: .init(path: file.name, isFolder: false), target: copy.target, in: root, owner: owner)

@@ -17,6 +17,13 @@ struct SourceTree: Sendable {
     /// Relative; empty: the root itself.
     var path: String
     var isFolder: Bool
+    /// Before links were followed.
+    var asked = ""
+    /// By a pattern, not by its own name.
+    var isMatch = false
+    func isLeftOut(by excludes: IgnoreRules) -> Bool {
+      !asked.isEmpty && (!isFolder || isMatch) && excludes.excludes(String(asked.split(separator: "/").last ?? ""))
+    }
     var name: String { path.split(separator: "/").last.map(String.init) ?? "" }
   }
 
@@ -55,10 +62,11 @@ struct SourceTree: Sendable {
         if isPattern { continue }
         if !rules.takesSomethingBack || !isFolder(path) { throw missing(word, line, keyword) }
       }
-      guard let item = try resolved(path) else {
+      guard var item = try resolved(path) else {
         if isPattern { continue }
         throw missing(word, line, keyword)
       }
+      (item.asked, item.isMatch) = (path, isPattern)
       result.append(item)
     }
     if result.isEmpty { throw missing(word, line, keyword) }
@@ -98,10 +106,16 @@ struct SourceTree: Sendable {
   }
 
   /// The members of one thing found, under the name it is to have; a folder's content has none.
-  func archive(_ found: Found, as name: String, _ adapt: (inout TreeArchive.Options) -> Void) throws -> TreeArchive {
+  func archive(_ found: Found, as name: String, without excludes: IgnoreRules = .none, _ adapt: (inout TreeArchive.Options) -> Void) throws
+    -> TreeArchive
+  {
     var options = TreeArchive.Options()
-    options.includes = includes
-    options.descends = rules.takesSomethingBack
+    let base = found.path.isEmpty ? 0 : found.path.utf8.count + 1
+    // Patterns are of the path below the folder that is copied.
+    options.includes = { path in
+      includes(path) && !(found.isFolder && excludes.excludes(String(decoding: path.utf8.dropFirst(base), as: UTF8.self)))
+    }
+    options.descends = rules.takesSomethingBack || excludes.takesSomethingBack
     adapt(&options)
     return try TreeArchive([.init(root, found.path, as: found.isFolder ? "" : name)], options)
   }

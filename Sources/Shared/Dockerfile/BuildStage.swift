@@ -39,6 +39,12 @@ public struct BuildStage: Sendable {
     /// Names and contents of heredocs.
     public var files: [File]
     public var unpacks: Bool
+    /// ADD's, http:// and https://.
+    public var urls: [String] = []
+    public var excludes: [String] = []
+    public var parents = false
+    /// Hexadecimal SHA-256 that the one URL's content must have.
+    public var checksum: String?
     public struct File: Hashable, Sendable {
       public var name: String
       public var content: String
@@ -188,13 +194,29 @@ public struct BuildStage: Sendable {
 
   private func copyStep(_ copy: Instruction.Copy) throws(Words.Problem) -> Step {
     var action = CopyAction(sources: [], target: "", from: copy.from, files: [], unpacks: copy.unpacks)
-    for source in copy.sources { action.sources.append(try expand(source)) }
+    for source in copy.sources {
+      let source = try expand(source)
+      if try Self.isURL(source, of: copy) { action.urls.append(source) } else { action.sources.append(source) }
+    }
+    action.excludes = try copy.excludes.map { (text) throws(Words.Problem) in try expand(text) }
+    action.parents = copy.parents
+    if let text = copy.checksum {
+      let checksum = try expand(text)
+      let hex = checksum.dropFirst(7)
+      guard checksum.hasPrefix("sha256:"), hex.utf8.count == 64, hex.utf8.allSatisfy({ (48...57).contains($0) || (97...102).contains($0) }) else {
+        throw .init(message: "--checksum=\(checksum): expected sha256: and 64 digits")
+      }
+      guard action.urls.count == 1, action.sources.isEmpty, copy.heredocs.isEmpty else {
+        throw .init(message: "--checksum is for one source that is a URL")
+      }
+      action.checksum = String(hex)
+    }
     let target = try expand(copy.target)
     if target.isEmpty { throw .init(message: "the target is empty") }
     action.target = absolute(target)
     let isFolder = target.hasSuffix("/") || target == "." || target.hasSuffix("/.") || target == ".." || target.hasSuffix("/..")
-    if isFolder, !action.target.hasSuffix("/") { action.target += "/" }
-    if action.sources.count + copy.heredocs.count > 1, !isFolder {
+    if isFolder || copy.parents, !action.target.hasSuffix("/") { action.target += "/" }
+    if action.sources.count + action.urls.count + copy.heredocs.count > 1, !isFolder, !copy.parents {
       throw .init(message: "with several sources the target is a folder: write \(target)/")
     }
     action.owner = try copy.owner.map { (text) throws(Words.Problem) in try expand(text) }
@@ -211,7 +233,21 @@ public struct BuildStage: Sendable {
     return Step(
       action: .copy(action),
       fingerprint: fingerprint(
-        copy.unpacks ? "ADD" : "COPY", [action.target, action.owner ?? "", mode] + action.files.flatMap { [$0.name, $0.content] }))
+        (copy.unpacks ? "ADD" : "COPY") + (copy.parents ? " --parents" : "") + (action.excludes.isEmpty ? "" : " --exclude=\(action.excludes.count)"),
+        action.excludes + [action.target, action.owner ?? "", mode] + action.files.flatMap { [$0.name, $0.content] }))
+  }
+
+  private static func isURL(_ source: String, of copy: Instruction.Copy) throws(Words.Problem) -> Bool {
+    if ["git@", "git://", "ssh://"].contains(where: { source.hasPrefix($0) }) {
+      throw .init(message: "\(source): git repositories are not supported; RUN git clone, or put it into the context")
+    }
+    guard ["http://", "https://"].contains(where: { source.hasPrefix($0) }) else { return false }
+    guard copy.unpacks else { throw .init(message: "\(source): COPY takes no URL, ADD does") }
+    // As docker tells them from files.
+    if source.prefix(while: { $0 != "#" && $0 != "?" }).hasSuffix(".git") {
+      throw .init(message: "\(source): git repositories are not supported; RUN git clone, or put it into the context")
+    }
+    return true
   }
 
   private var shell: [String] { settings.shell.isEmpty ? ["/bin/sh", "-c"] : settings.shell }

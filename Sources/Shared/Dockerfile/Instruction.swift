@@ -52,6 +52,12 @@ public struct Instruction: Hashable, Sendable {
     public var mode: String?
     /// ADD.
     public var unpacks: Bool
+    /// What of the sources is left out, as a .dockerignore's lines.
+    public var excludes: [String] = []
+    /// Folders above the sources come too, from a `/./` on.
+    public var parents = false
+    /// Of a URL's content.
+    public var checksum: String?
   }
   public struct Health: Hashable, Sendable {
     public var command: Command
@@ -181,17 +187,25 @@ private struct InstructionReader {
     let (flags, rest) = flags()
     var copy = Instruction.Copy(sources: [], target: "", heredocs: [], unpacks: line.keyword == "ADD")
     for flag in flags {
-      guard let value = flag.value else {
-        // A layer is made of what was copied alone, so every copy is one already.
-        if flag.name == "link" { continue }
-        throw fail("\(line.keyword) --\(flag.name) needs a value, or is not supported")
+      // A layer is made of what was copied alone, so every copy is one already.
+      if ["link", "parents"].contains(flag.name), flag.name == "link" || !copy.unpacks {
+        guard ["true", "false", nil].contains(flag.value?.lowercased()) else {
+          throw fail("\(line.keyword) --\(flag.name) is true or false, not '\(flag.value ?? "")'")
+        }
+        if flag.name == "parents" { copy.parents = flag.value?.lowercased() != "false" }
+        continue
       }
+      guard let value = flag.value else { throw fail("\(line.keyword) --\(flag.name) needs a value, or is not supported") }
       switch flag.name {
       case "from" where !copy.unpacks: copy.from = value
       case "chown": copy.owner = value
       case "chmod": copy.mode = value
-      case "link": continue
-      default: throw fail("\(line.keyword) --\(flag.name) is not supported: --from (COPY), --chown, --chmod and --link are")
+      case "exclude": copy.excludes.append(value)
+      case "checksum" where copy.unpacks: copy.checksum = value
+      default:
+        throw fail(
+          "\(line.keyword) --\(flag.name) is not supported: --chown, --chmod, --exclude and --link are, COPY's --from and --parents, ADD's --checksum"
+        )
       }
     }
     var parts: [String]
@@ -202,9 +216,6 @@ private struct InstructionReader {
     guard markers.count == line.heredocs.count else { throw fail("a heredoc cannot be \(line.keyword)'s target") }
     copy.sources = parts.filter { LogicalLines.markers($0).isEmpty }
     copy.heredocs = line.heredocs
-    if let url = copy.sources.first(where: { source in ["http://", "https://", "git@", "git://"].contains { source.hasPrefix($0) } }) {
-      throw fail("\(line.keyword) \(url): sources by URL are not supported; RUN wget or curl, or put it into the context")
-    }
     return copy
   }
 

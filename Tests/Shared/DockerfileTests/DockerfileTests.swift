@@ -51,10 +51,12 @@ struct DockerfileTests {
     ("FROM a\nENV x", "line 2: ENV x has no value: write x=…"),
     ("FROM a\nENV a=b c", "line 2: 'c' is not NAME=VALUE: a value with spaces wants quotes"),
     ("FROM a\nCOPY x", "line 2: COPY needs a source and a target"),
-    ("FROM a\nCOPY --parents a b", "line 2: COPY --parents needs a value, or is not supported"),
-    ("FROM a\nCOPY --exclude=x a b", "line 2: COPY --exclude is not supported: --from (COPY), --chown, --chmod and --link are"),
-    ("FROM a\nADD --from=x a b", "line 2: ADD --from is not supported: --from (COPY), --chown, --chmod and --link are"),
-    ("FROM a\nADD https://x/y /z", "line 2: ADD https://x/y: sources by URL are not supported; RUN wget or curl, or put it into the context"),
+    ("FROM a\nCOPY --parents=x a b", "line 2: COPY --parents is true or false, not 'x'"),
+    ("FROM a\nADD --parents a b", "line 2: ADD --parents needs a value, or is not supported"),
+    (
+      "FROM a\nADD --from=x a b",
+      "line 2: ADD --from is not supported: --chown, --chmod, --exclude and --link are, COPY's --from and --parents, ADD's --checksum"
+    ),
     ("FROM a\nRUN --mount=type=cache y", "line 2: RUN --mount: it needs a target"),
     ("FROM a\nRUN --mount=type=ssh y", "line 2: RUN --mount: type=ssh is not supported: bind, cache, tmpfs and secret are; send a key as a secret"),
     ("FROM a\nRUN --mount=type=cache,target=/x,sharing=never y", "line 2: RUN --mount: sharing is shared, private or locked"),

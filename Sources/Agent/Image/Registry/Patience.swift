@@ -34,6 +34,11 @@ struct Patience {
   /// Of a Retry-After: at least 0 and at most a day; nil for what is neither a number nor a date.
   static func seconds(_ header: String, now: Timestamp) -> Int64? {
     if let seconds = Int64(header) { return max(0, min(seconds, 86_400)) }
+    return time(header).map { max(0, min($0 - now.nanoseconds / 1_000_000_000, 86_400)) }
+  }
+
+  /// Of an HTTP date: seconds since 1970.
+  static func time(_ header: String) -> Int64? {
     // The one form that is still sent (IMF-fixdate, RFC 9110 5.6.7): Sun, 06 Nov 1994 08:49:37 GMT.
     let months = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
     let words = header.split(whereSeparator: { " :".contains($0) })
@@ -43,7 +48,7 @@ struct Patience {
     var parts = tm()
     (parts.tm_mday, parts.tm_mon, parts.tm_year) = (numbers[0], Int32(month), numbers[1] - 1900)
     (parts.tm_hour, parts.tm_min, parts.tm_sec) = (numbers[2], numbers[3], numbers[4])
-    return max(0, min(Int64(timegm(&parts)) - now.nanoseconds / 1_000_000_000, 86_400))
+    return Int64(timegm(&parts))
   }
 
   /// After an error of the connection. Who does not even take a connection is asked twice only: each time takes the whole of its limit.

@@ -18,7 +18,7 @@ final class RegistryClient: Sendable {
 
   /// One for the process and each proxy; redirects are followed here, by hand.
   private static let clients = Mutex<[ProxySettings.Proxy?: HTTPClient]>([:])
-  private static func client(_ proxy: ProxySettings.Proxy?) -> HTTPClient {
+  static func client(_ proxy: ProxySettings.Proxy?) -> HTTPClient {
     clients.withLock { clients in
       if let client = clients[proxy] { return client }
       let client = make(proxy)

@@ -34,6 +34,23 @@ struct RegistryHost: Sendable {
     tls = plain ? nil : try Self.certificates(authority, folders).map(Self.configuration)
   }
 
+  /// Of any URL: its scheme says how it is spoken to.
+  init(server url: String, _ configuration: ImageStoreConfiguration) throws {
+    let origin = Self.origin(of: url)
+    let plain = origin.hasPrefix("http://")
+    let authority = origin.dropFirst(plain ? 7 : 8)
+    // It names a folder of certificates.
+    let isName =
+      !authority.isEmpty && !authority.hasPrefix(".")
+      && authority.utf8.allSatisfy {
+        (97...122).contains($0) || (48...57).contains($0) || "-.:[]_".utf8.contains($0)
+      }
+    guard plain || origin.hasPrefix("https://"), isName else {
+      throw ImageError(.unsupported, "download", url, "it is no address such as https://HOST[:PORT]/FILE")
+    }
+    try self.init(authority: String(authority), plain: plain, isMirror: true, configuration.certificateFolders)
+  }
+
   private static func split(_ mirror: String) throws -> (scheme: String, authority: String) {
     for scheme in ["https", "http"] where mirror.lowercased().hasPrefix(scheme + "://") {
       let authority = mirror.dropFirst(scheme.count + 3).trimmingSlash
@@ -108,7 +125,7 @@ struct RegistryHost: Sendable {
     }
     let origin = Self.origin(of: target)
     guard origin.hasPrefix("https://") || (plain && origin.hasPrefix("http://")) else {
-      throw ImageError(.network, "ask", object, "the registry leads to '\(location.prefix(100))', which is not HTTPS")
+      throw ImageError(.network, "ask", object, "the server leads to '\(location.prefix(100))', which is not HTTPS")
     }
     return target
   }
