@@ -33,7 +33,7 @@ struct OrchAgent: AsyncParsableCommand {
     @Option(
       help:
         "So many processes of each of two kinds wait with namespaces and cgroup for the next containers (at most 32); 0: every start makes its own.")
-    var stubs = 0
+    var stubs = 2
     @Option(name: .customLong("insecure-registry"), help: "HOST:PORT of a registry that speaks plain HTTP.") var insecureRegistries: [String] = []
     @Option(
       name: .customLong("registry-mirror"),
