@@ -14,6 +14,7 @@ struct Init: AsyncParsableCommand {
   @OptionGroup var common: CommonOptions
   @OptionGroup var addresses: AddressOptions
   @OptionGroup var backup: BackupOptions
+  @OptionGroup var pool: PoolOptions
 
   @Flag(
     help: """
@@ -25,13 +26,14 @@ struct Init: AsyncParsableCommand {
   func run() async throws {
     try common.begin()
     let folder = StateFolder(path: common.stateFolder)
+    let pool = try pool.chosen(isNew: !forceNewCluster && backup.file == nil)
     if forceNewCluster { return try await runAlone(folder) }
     try folder.requireUnused()
     let settings = try self.settings()
     try await addresses.requireFree()
     if backup.file != nil { return try await restore(settings, folder) }
     let (cluster, node) = (ClusterID.random(), NodeID.random())
-    let (identity, unlock, worker, manager) = try await folder.fill { try make(cluster, node, settings, folder) }
+    let (identity, unlock, worker, manager) = try await folder.fill { try make(cluster, node, pool, settings, folder) }
 
     let daemon = try ManagerDaemon(
       folder: folder, identity: identity, settings: settings, unlock: unlock, readiness: Readiness(descriptor: common.readyDescriptor))
@@ -93,7 +95,7 @@ struct Init: AsyncParsableCommand {
   }
 
   /// All of the cluster that exists so far, written in one go: identity, keys, and a database whose first state holds its rows.
-  private func make(_ cluster: ClusterID, _ node: NodeID, _ settings: Settings, _ folder: StateFolder) throws -> (
+  private func make(_ cluster: ClusterID, _ node: NodeID, _ pool: AddressPool, _ settings: Settings, _ folder: StateFolder) throws -> (
     NodeIdentity, UnlockKey, JoinToken, JoinToken
   ) {
     let now = Timestamp.now
@@ -104,6 +106,7 @@ struct Init: AsyncParsableCommand {
     let (worker, manager) = (JoinToken.make(for: authority.digest), JoinToken.make(for: authority.digest))
 
     var row = Cluster(id: cluster, createdAt: now)
+    (row.addressPool, row.subnetLength) = (pool.prefix, pool.subnetLength)
     row.certificateAuthority = authority.certificatePEM
     row.sealedKey = try unlock.seal(Array(authority.keyPEM.utf8), context: ClusterSecrets.authorityKey(cluster))
     row.sealedDataKey = try unlock.seal(UnlockKey().bytes, context: ClusterSecrets.dataKey(cluster))

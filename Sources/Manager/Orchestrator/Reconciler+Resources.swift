@@ -14,14 +14,16 @@ extension Reconciler {
       spec.driver = "overlay"
       let network = Network(id: .random(using: &generator), spec: spec, createdAt: now)
       dirtyNetworks.insert(network.id)
-      // Created and given its subnet in one go below.
-      _ = plan.world.speculate([.putNetwork(network)])
+      // Created and given its subnet in one go below, when it may have one.
+      if tellsRoutes(plan.world) { _ = plan.world.speculate([.putNetwork(network)]) } else { emit(.putNetwork(network), &plan) }
     }
     // Declared subnets first: nobody else may be given a part of them.
     let networks = dirtyNetworks.compactMap { plan.world.networks[$0] }
       .sorted { ($0.spec.ipam == nil ? 1 : 0, $0.createdAt, $0.id) < ($1.spec.ipam == nil ? 1 : 0, $1.createdAt, $1.id) }
     dirtyNetworks = []
     for network in networks where network.vni == nil || network.subnet == nil {
+      // Its subnet goes around the hosts' routes: not before the first host has told its own.
+      if network.spec.ingress == true, network.subnet == nil, !tellsRoutes(plan.world) { continue }
       do throws(AllocationRefusal) {
         let given = try allocator.allocate(network, cluster: plan.world.cluster, state: plan.world)
         refusedNetworks[network.id] = nil
@@ -33,6 +35,9 @@ extension Reconciler {
       }
     }
   }
+
+  /// An agent tells its host's address and routes in one.
+  private func tellsRoutes(_ state: ClusterState) -> Bool { state.nodes.values.contains { $0.status.address != nil } }
 
   /// Ports and virtual IPs; remembers why not.
   mutating func allocateEndpoint(_ service: Service, _ spec: ServiceSpec, _ plan: inout Plan) {

@@ -139,7 +139,11 @@ public struct Reconciler: Sendable {
     allocator.observe(change)
     scheduler.observe(change, state: state)
     switch change {
-    case .node(let old, let new): noteNode(old, new, state)
+    case .node(let old, let new):
+      noteNode(old, new, state)
+      if old?.status.address == nil, new?.status.address != nil, let id = allocator.ingress, state.networks[id]?.subnet == nil {
+        dirtyNetworks.insert(id)
+      }
     case .service(let old, let new):
       let id = (new ?? old)!.id
       if let new, let old, onlyProgress(old, new) { break }

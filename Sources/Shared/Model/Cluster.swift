@@ -2,7 +2,7 @@
 public struct Cluster: Hashable, Sendable, Codable {
   public var id: ClusterID
   public var createdAt: Timestamp
-  /// Out of this pool every overlay network without a subnet of its own gets a /24.
+  /// Out of this pool every overlay network without a subnet of its own gets one of `subnetLength` (AddressPool).
   public var addressPool: IPv4Prefix
   public var subnetLength: UInt8
   /// UDP port of VXLAN on every host.

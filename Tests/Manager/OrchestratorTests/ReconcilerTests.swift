@@ -340,6 +340,25 @@ import Testing
     #expect(world.violations == [])
   }
 
+  @Test("ingress has its subnet when the first host has told its routes, around them")
+  func ingressAroundRoutes() throws {
+    var world = World(nodes: 0)
+    #expect(world.state.network(named: "ingress").map { $0.subnet == nil } == true)
+    var node = Node(id: NodeID(value: 7), spec: NodeSpec(role: .worker), createdAt: world.now)
+    world.apply([.putNode(node)])
+    world.settle()
+    #expect(world.state.network(named: "ingress")?.subnet == nil)
+    node.description = NodeDescription(
+      hostname: "host7", platform: Platform(architecture: "x86_64", os: "linux"), resources: .init(nanoCPUs: 1_000_000_000, memoryBytes: 1 << 30),
+      engine: .init(engineVersion: "1"))
+    node.description?.routes = [NodeDescription.HostRoute(destination: IPv4Prefix("10.0.0.0/22")!, device: "eth0")]
+    node.status = NodeStatus(state: .ready, address: IPv4Address("192.168.0.7"))
+    world.apply([.putNode(node)])
+    world.settle()
+    #expect(world.state.network(named: "ingress")?.subnet == IPv4Prefix("10.0.4.0/24"))
+    #expect(world.state.nodes[node.id]?.attachments.first?.address == IPv4Address("10.0.4.2"))
+  }
+
   @Test("a task that publishes goes to no host that has no address on ingress, and says so")
   func noAddressForTheHost() throws {
     // .2 to .6 of ingress, for six hosts.
