@@ -109,10 +109,13 @@ extension World {
     let leaving = userChance.pick(live)
     // Two voters less at once would be an administrator's mistake, which a leader that has just heard of both cannot see.
     let leader = managers.first { $0.isUp && $0.view.leadership.isLeader }
-    guard let leader, !managers.contains(where: { $0.isGone && leader.view.membership.members[$0.raftID]?.role == .voter }) else { return nil }
+    guard let leader, !managers.contains(where: { isLost($0) && leader.view.membership.members[$0.raftID]?.role == .voter }) else { return nil }
     users.removalAskedAt = now
     return .removeMember(leaving.raftID.rawValue)
   }
+
+  /// A disk that rots is as good as lost; its manager finds it at its next start.
+  private func isLost(_ host: ManagerHost) -> Bool { host.isGone || host.disk.isCorrupt }
 
   func join(_ host: ManagerHost) {
     figures.members += 1
