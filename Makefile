@@ -50,13 +50,14 @@ simulate-faults: deps ## every planted fault must be found within 200 seeds
 	swift build $(FLAGS) --product simulator
 	$(SCRATCH)/debug/simulator --all-faults --jobs 2
 test-vm: deps ## tests of containers and cgroups in Debian's kernel with cgroup v2 only (a virtual machine, no KVM needed)
-	@missing=$$(for p in qemu-system-x86 busybox-static cpio kmod; do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
+	@missing=$$(for p in qemu-system-x86 busybox-static cpio kmod systemd dbus; do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	  if [ -n "$$missing" ]; then echo "installing" $$missing; apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 	swift build --product orchPackageTests $(FLAGS)
 	swift build --product orch-init $(FLAGS)
 	swift build --product orch-runtime $(FLAGS)
 	ORCH_SCRATCH=$(SCRATCH) scripts/test-vm.sh
+	ORCH_SCRATCH=$(SCRATCH) ORCH_VM_SYSTEMD=1 scripts/test-vm.sh SystemdTests
 format: ## format every source in place
 	swift format -i -r -p Sources Tests Package.swift
 check: deps ## format, imports, warnings as errors, unit tests

@@ -5,6 +5,7 @@
 # built (the test bundle, orch-init and orch-runtime) in ORCH_SCRATCH (default .build). Nothing of this host is changed; the kernel and the ramdisk stay in ORCH_SCRATCH/vm.
 # Also: ORCH_VM_MEMORY (MiB, 2048), ORCH_VM_SECONDS (1800). ORCH_VM_COMMAND: run that instead of the tests, as in
 # ORCH_VM_COMMAND="CRUN_SOURCE=FOLDER scripts/crun-tests.sh $PWD/.build/debug/orch-runtime test_update"; what is below /tmp, /run and /var/lib is not seen there.
+# ORCH_VM_SYSTEMD=1: systemd is its first process (Debian's packages systemd and dbus), as tests of systemd's scopes want it.
 set -euo pipefail
 filter=${1:-RuntimeTests|CgroupsTests|BundleTests}
 cd "$(dirname "$0")/.."
@@ -71,8 +72,18 @@ $b mount -t devpts devpts /root/dev/pts
 for folder in /dev/shm /run /tmp /var/lib; do $b mount -t tmpfs tmpfs /root$folder; done
 $b cp /inside /root/run/inside
 $b cp /bin/busybox /root/run/busybox
+[ ! -e /units ] || { $b mkdir -p /root/run/systemd; $b cp -r /units /root/run/systemd/system; $b rm -f /root/.dockerenv
+  exec $b switch_root /root /lib/systemd/systemd --unit=orch-test.service --show-status=0; }
 exec $b switch_root /root /bin/bash /run/inside
 INIT
+if [ -n "${ORCH_VM_SYSTEMD:-}" ]; then
+  for need in /lib/systemd/systemd:systemd /usr/bin/dbus-daemon:dbus; do
+    [ -x "${need%%:*}" ] || { echo "test-vm.sh: ${need%%:*} is missing: apt-get install ${need##*:}" >&2; exit 1; }
+  done
+  mkdir "$disk/units"
+  printf '[Unit]\nRequires=dbus.socket\nAfter=dbus.socket\n[Service]\nExecStart=/bin/bash /run/inside\nStandardOutput=tty\nStandardError=tty\nTTYPath=/dev/console\n' \
+    >"$disk/units/orch-test.service"
+fi
 cat >"$disk/inside" <<INSIDE
 export HOME=/root TMPDIR=/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin
 ip link set lo up

@@ -193,6 +193,7 @@
     if let config = try? Document.read(Config.self, bytes), (try? config.check()) != nil {
       // Values that are only looked at for being there are written as empty objects.
       promise((try? Document.read(Config.self, Document.write(config))) == config, "a configuration reads otherwise after it was written")
+      _ = try? SystemdScope(config, "one")
       _ = try? BundlePlan.make(config, rootfs: "/rootfs", cgroup: nil, options: BundlePlan.Options())
       if let process = config.process {
         _ = try? BundlePlan.makeExec(config, process, cgroup: nil, root: "/", preserved: [], State(id: "a", pid: 1, status: .running, bundle: "/b"))

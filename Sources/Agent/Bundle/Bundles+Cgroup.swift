@@ -5,16 +5,19 @@ import LinuxSystem
 import OCI
 
 extension Bundles {
-  /// `linux.cgroupsPath`: absolute below every hierarchy's root, else below ours; without it our own with the container's id.
-  func makeCgroup(_ config: Config, _ id: String, _ stored: inout StoredBundle) throws(BundleError) -> Cgroup? {
+  /// `linux.cgroupsPath`: absolute below every hierarchy's root, else below ours; without it our own with the container's id. `delegated`: the
+  /// one that systemd gave instead.
+  func makeCgroup(_ config: Config, _ id: String, _ delegated: String?, _ stored: inout StoredBundle) throws(BundleError) -> Cgroup? {
     let resources = config.linux?.resources ?? Resources.empty
-    let path = config.linux?.cgroupsPath ?? ""
-    guard usesCgroups else {
+    let path = delegated ?? config.linux?.cgroupsPath ?? ""
+    guard cgroupManager != .disabled else {
       let v2 = try ResourceWrites(resources, v2: true)
       if !v2.writes.isEmpty { throw BundleError("linux.resources: cannot be limited with --cgroup-manager disabled") }
       return nil
     }
-    if path.contains(":") { throw BundleError("linux.cgroupsPath: \"\(path)\" is for systemd, which is not supported") }
+    if path.contains(":"), delegated == nil {
+      throw BundleError("linux.cgroupsPath: \"\(path)\" is a scope of systemd's: give --systemd-cgroup, or a path without colons")
+    }
     var names = path.split(separator: "/").map(String.init)
     if !path.hasPrefix("/") { names = ["orch-runtime"] + names }
     if path.isEmpty { names.append(id) }

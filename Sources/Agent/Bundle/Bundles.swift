@@ -14,14 +14,22 @@ import Seccomp
 public struct Bundles: Sendable {
   public let root: String
   let initPath: String
-  let usesCgroups: Bool
+  let cgroupManager: CgroupManager
 
-  /// `root`: on a tmpfs; made with mode 0700. `initPath`: the executable orch-init. Without `usesCgroups` containers stay in the caller's
-  /// cgroups and resources are refused.
-  public init(root: String, initPath: String, usesCgroups: Bool = true) {
+  public enum CgroupManager: String, CaseIterable, Sendable {
+    /// Made by us, where `linux.cgroupsPath` says.
+    case cgroupfs
+    /// In a scope that systemd makes (`SystemdScope`).
+    case systemd
+    /// None: containers stay in the caller's cgroups and resources are refused.
+    case disabled
+  }
+
+  /// `root`: on a tmpfs; made with mode 0700. `initPath`: the executable orch-init.
+  public init(root: String, initPath: String, cgroupManager: CgroupManager = .cgroupfs) {
     self.root = root
     self.initPath = initPath
-    self.usesCgroups = usesCgroups
+    self.cgroupManager = cgroupManager
   }
 
   public struct CreateOptions: Hashable, Sendable {
@@ -84,7 +92,9 @@ public struct Bundles: Sendable {
     let folder = try BundleFolder.make(root: root, id)
     var group: Cgroup?
     do throws(BundleError) {
-      group = try makeCgroup(config, id, &stored)
+      let scope = cgroupManager == .systemd ? try SystemdScope(config, id).start() : nil
+      defer { scope?.release() }
+      group = try makeCgroup(config, id, scope?.cgroup, &stored)
       try folder.save(stored)
       do throws(SystemError) { try Files.writeAtomically(folder.path + "/config.json", document, durable: false) } catch {
         throw BundleError("keep the configuration", error)

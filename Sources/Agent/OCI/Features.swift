@@ -37,7 +37,11 @@ public struct Features: Codable, Hashable, Sendable {
   public struct Extensions: Codable, Hashable, Sendable { public var idmap = Switch(enabled: true) }
   public struct Switch: Codable, Hashable, Sendable { public var enabled: Bool }
 
-  public init(capabilities: [String]) { linux = OnLinux(capabilities: capabilities) }
+  /// `systemd`: whether it can be asked for cgroups here.
+  public init(capabilities: [String], systemd: Bool) {
+    linux = OnLinux(capabilities: capabilities)
+    linux.cgroup.systemd = systemd
+  }
 }
 
 /// The specification's names and libseccomp's numbers (seccomp.h; linux/audit.h for architectures).

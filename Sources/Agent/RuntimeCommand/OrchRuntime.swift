@@ -37,7 +37,7 @@ import OCI
   func bundles() -> Bundles {
     let own = (try? Files.link("/proc/self/exe")) ?? "/usr/bin/orch-runtime"
     let folder = own.lastIndex(of: "/").map { String(own[..<$0]) } ?? "/usr/bin"
-    return Bundles(root: globals.root, initPath: folder + "/orch-init", usesCgroups: globals.cgroupManager != "disabled")
+    return Bundles(root: globals.root, initPath: folder + "/orch-init", cgroupManager: globals.systemdCgroup ? .systemd : globals.cgroupManager)
   }
 
   static func main() {
@@ -58,22 +58,19 @@ struct Globals: ParsableArguments {
   @Option(help: "Where the state of containers is kept; on a tmpfs.") var root = "/run/orch-runtime"
   @Option(help: "Write messages to this file as well.") var log: String?
   @Option(name: .customLong("log-format"), help: "text or json.") var logFormat: LogFormat = .text
-  @Option(name: .customLong("cgroup-manager"), help: "cgroupfs or disabled.") var cgroupManager = "cgroupfs"
-  @Flag(name: .customLong("systemd-cgroup"), help: "Not supported: refused where a container is made.") var systemdCgroup = false
+  @Option(name: .customLong("cgroup-manager"), help: "cgroupfs, systemd or disabled.") var cgroupManager = Bundles.CgroupManager.cgroupfs
+  @Flag(name: .customLong("systemd-cgroup"), help: "As --cgroup-manager systemd: containers are in scopes of systemd's (cgroup v2).")
+  var systemdCgroup = false
   @Flag(help: "Understood for the callers that give it; there is nothing more to say.") var debug = false
 
   enum LogFormat: String, ExpressibleByArgument { case text, json }
 
   func validate() throws {
     if let log, !Log.open(log, json: logFormat == .json) { throw ValidationError("--log \(log): \(Errno.current.message.lowercased())") }
-    if cgroupManager == "systemd" || systemdCgroup {
-      throw ValidationError("cgroups by systemd are not supported: use --cgroup-manager cgroupfs")
-    }
-    if cgroupManager != "cgroupfs" && cgroupManager != "disabled" {
-      throw ValidationError("--cgroup-manager \(cgroupManager): none of cgroupfs and disabled")
-    }
   }
 }
+
+extension Bundles.CgroupManager: ExpressibleByArgument {}
 
 struct Spec: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "spec", abstract: "Write a config.json that runs a shell in ./rootfs.")
@@ -92,5 +89,5 @@ struct Spec: ParsableCommand {
 
 struct FeaturesCommand: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "features", abstract: "Print what of the specification is supported, as JSON.")
-  func run() throws { Output.write(Document.write(Features(capabilities: CapabilitySet.all.names), pretty: true)) }
+  func run() throws { Output.write(Document.write(Features(capabilities: CapabilitySet.all.names, systemd: SystemdScope.isSupported), pretty: true)) }
 }
