@@ -7,6 +7,7 @@ enum FuzzTarget: String, CaseIterable, CustomStringConvertible {
   case apiRequest = "api-request"
   case dockerfile
   case ignoreRules = "ignore-rules"
+  case answerCache = "answer-cache"
 
   var description: String { rawValue }
 
@@ -27,6 +28,7 @@ enum FuzzTarget: String, CaseIterable, CustomStringConvertible {
       case .bundle: feedBundle(bytes)
       case .dockerfile: feedDockerfile(bytes)
       case .ignoreRules: feedIgnoreRules(bytes)
+      case .answerCache: feedAnswerCache(bytes)
       }
     #else
       fatalError("a release build does not let tests in: build fuzz for debug")

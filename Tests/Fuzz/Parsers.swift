@@ -155,6 +155,32 @@
     }
   }
 
+  /// Two bytes say how long a query is, then come the query and an answer to it: whatever is kept comes again as it was, but for the id, the
+  /// spelling and what is left of its TTLs, and not for ever.
+  func feedAnswerCache(_ bytes: [UInt8]) {
+    guard bytes.count >= 2 else { return }
+    let length = min(Int(bytes[0]) << 8 | Int(bytes[1]), bytes.count - 2)
+    let (query, answer) = (Array(bytes[2..<2 + length]), Array(bytes[(2 + length)...]))
+    var cache = AnswerCache()
+    _ = cache.answer(query, at: 0)
+    cache.keep(answer, to: query, at: 1000)
+    guard cache.count == 1 else { return promise(cache.answer(query, at: 1000) == nil, "an answer that nobody gave") }
+    var other = query
+    other[0] ^= 0xff
+    for now: Int64 in [1000, 1999, 61_000, 3_600_999] {
+      guard let again = cache.answer(other, at: now) else { continue }
+      promise(again.count == answer.count && again.prefix(2) == other.prefix(2), "an answer to another question")
+      guard let kept = try? Message(answer), let message = try? Message(again) else { continue }
+      promise(message.answers.map(\.data) == kept.answers.map(\.data) && message.code == kept.code, "another answer")
+      let passed = UInt32((now - 1000) / 1000)
+      for (left, all) in zip(message.answers, kept.answers) where all.type != RecordType.opt {
+        promise(left.ttl == (all.ttl > passed ? all.ttl - passed : 0), "a TTL that grew: \(all.ttl) to \(left.ttl) after \(passed) s")
+      }
+    }
+    promise(cache.answer(other, at: 1000 + AnswerCache.timeMax) == nil, "kept for more than an hour")
+    _ = cache.answer(answer, at: 1000)
+  }
+
   /// The reader by hand takes what the generated one takes, and says the same of it.
   func feedFrame(_ bytes: [UInt8]) {
     let mine = bytes.withUnsafeBytes { try? InboundFrame($0) }

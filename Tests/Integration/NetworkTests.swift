@@ -227,6 +227,66 @@ extension MainJobTests {
         both.code == 1 && both.errors.contains("overlaps 10.66.0.0/24 of network") && both.errors.contains("one task cannot be on both"), "\(both)")
     }
 
+    @Test("a service on a network with IPv6: found by AAAA, called by name and virtual IP from every host, published over IPv4, and it reaches out")
+    func dualStack() throws {
+      let hosts = ["host1", "host2", "host3"]
+      defer {
+        down()
+        _ = try? cluster.orch("network", "rm", "both6")
+        for host in hosts { _ = try? cluster.on(host, "ip", "address", "del", "fd00:9::\(host.last!)/64", "dev", "eth0") }
+      }
+      for host in hosts { try cluster.must(cluster.on(host, "ip", "address", "add", "fd00:9::\(host.last!)/64", "dev", "eth0", "nodad")) }
+      try cluster.must(cluster.orch("network", "create", "--ipv6", "--subnet", "10.79.0.0/24", "--subnet", "fd00:79::/64", "both6"))
+      let file = FileManager.default.temporaryDirectory.appendingPathComponent("net-\(UUID()).yaml")
+      defer { try? FileManager.default.removeItem(at: file) }
+      try """
+      name: net
+      services:
+        shop:
+          image: busybox:1
+          command: httpd -f -p 80 -h /etc
+          networks: [both, theirs]
+          ports: ['8121:80']
+          stop_grace_period: 1s
+          deploy: {mode: global}
+      networks:
+        both: {enable_ipv6: true}
+        theirs: {external: true, name: both6}
+      """.write(to: file, atomically: true, encoding: .utf8)
+      try cluster.must(cluster.orch("deploy", file.path))
+      let inspected = try cluster.must(cluster.orch("network", "inspect", "net_both", "both6")).output
+      #expect(inspected.components(separatedBy: "\"EnableIPv6\": true").count == 3, "\(inspected)")
+      #expect(inspected.contains("\"Subnet\": \"fd00:79::/64\"") && inspected.components(separatedBy: "\"Subnet\": \"fd").count == 3, "\(inspected)")
+      let tasks = try cluster.running("net_shop")
+      #expect(tasks.count == 3)
+      for task in tasks {
+        let (host, id) = (try #require(task["Node"]), try #require(task["ID"]))
+        let other = hosts.first { $0 != host }!
+        // By the task's own resolver, whose file is bound over the host's in a mount namespace of the shell's.
+        let said = try cluster.on(
+          host, "nsenter", "--net=/run/orch/agent/netns/\(id)", "unshare", "-m", "sh", "-c",
+          """
+          mount --bind /run/orch/agent/tasks/\(id)/resolv.conf /etc/resolv.conf
+          ask() { timeout 5 busybox wget -qO- "http://[$1]/hostname" || echo "nobody at $1"; }
+          address() { busybox nslookup -type=aaaa $1 127.0.0.11 | awk '/^Address/ && !/:53/ {print $NF}' | sort; }
+          for a in $(address tasks.shop); do ask $a; done | sort -u | wc -l
+          vip=$(address shop)
+          for i in 1 2 3 4 5 6 7 8 9 10 11 12; do ask $vip; done | sort -u | tr '\\n' ' ' | wc -w
+          getent ahostsv6 shop | awk '{print $1}' | sort -u | cut -c1-2
+          getent hosts $(address tasks.shop | head -n 1) | grep -c shop
+          timeout 5 busybox ping -6 -c1 -W3 fd00:9::\(other.last!) | grep -c '1 packets received'
+          """, seconds: 60
+        ).output.split(separator: "\n").map { $0.filter { $0 != " " } }
+        #expect(said == ["3", "3", "fd", "1", "1"], "\(host): \(said)")
+        let own = try cluster.must(cluster.orch("exec", id, "sh", "-c", "grep -c \"^fd.*$(cat /etc/hostname)\" /etc/hosts")).output
+        #expect(own.hasPrefix("2"), "\(own)")
+      }
+      for host in hosts {
+        let answer = try cluster.on(host, "timeout", "3", "busybox", "wget", "-qO-", "http://127.0.0.1:8121/hostname")
+        #expect(answer.code == 0 && !answer.output.isEmpty, "\(host): \(answer)")
+      }
+    }
+
     @Test("an agent that starts removes what a crash left of tasks, and nothing else")
     func sweep() async throws {
       defer { down() }

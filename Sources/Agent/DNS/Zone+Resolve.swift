@@ -69,25 +69,33 @@ extension Zone {
     }
 
     let own = client.ownNames.first { Name($0.key)?.key == key }?.value
-    guard let addresses = own.map({ [$0] }) ?? lookup(key, on: client.networks) else {
+    let found = own == nil ? lookup(key, on: client.networks) : nil
+    guard let addresses = own.map({ [$0] }) ?? found?.addresses else {
       return isOurs(key, on: client.networks) ? fail(.nameError) : elsewhere()
     }
     // A name of ours: other types exist not (NODATA), and nobody outside is asked.
     response.authoritative = true
-    if question.type == RecordType.a || question.type == RecordType.any {
-      let count = addresses.count
-      let shift = count > 0 ? abs(turn % count) : 0
-      response.answers = (0..<count).map {
-        .init(name: question.name, type: RecordType.a, ttl: Self.ttl, data: addresses[($0 + shift) % count].octets)
-      }
+    func answer(_ type: UInt16, _ data: [[UInt8]]) {
+      guard question.type == type || question.type == RecordType.any, !data.isEmpty else { return }
+      let shift = abs(turn % data.count)
+      response.answers += data.indices.map { .init(name: question.name, type: type, ttl: Self.ttl, data: data[($0 + shift) % data.count]) }
+    }
+    answer(RecordType.a, addresses.map(\.octets))
+    if question.type == RecordType.aaaa || question.type == RecordType.any {
+      let counterparts =
+        own.map { self.counterparts(of: $0, on: client.networks) } ?? found.map { self.counterparts(of: $0.addresses, on: $0.network) }
+      answer(RecordType.aaaa, (counterparts ?? []).map(\.octets))
     }
     return .answer(response)
   }
 
-  /// `4.3.2.1.in-addr.arpa` is 1.2.3.4 (RFC 1035 3.5).
-  static func reverseAddress(_ key: String) -> IPv4Address? {
-    let suffix = ".in-addr.arpa"
-    guard key.hasSuffix(suffix) else { return nil }
-    return IPv4Address(key.dropLast(suffix.count).split(separator: ".", omittingEmptySubsequences: false).reversed().joined(separator: "."))
+  /// `4.3.2.1.in-addr.arpa` is 1.2.3.4 (RFC 1035 3.5); 32 digits, the last first, before `ip6.arpa` are an IPv6 address (RFC 3596 2.5).
+  static func reverseAddress(_ key: String) -> IPAddress? {
+    func labels(_ suffix: String) -> [Substring]? {
+      key.hasSuffix(suffix) ? key.dropLast(suffix.count).split(separator: ".", omittingEmptySubsequences: false).reversed() : nil
+    }
+    if let labels = labels(".in-addr.arpa") { return IPv4Address(labels.joined(separator: ".")).map { .v4($0) } }
+    guard let labels = labels(".ip6.arpa"), labels.count == 32, labels.allSatisfy({ $0.utf8.count == 1 && $0.first!.isHexDigit }) else { return nil }
+    return UInt128(labels.joined(), radix: 16).map { .v6(IPv6Address($0)) }
   }
 }

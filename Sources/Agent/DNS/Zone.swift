@@ -47,7 +47,11 @@ public struct Zone: Sendable, Equatable {
   private var services: [ServiceID: ServiceRecord] = [:]
   private var endpoints: [Place: EndpointRecord] = [:]
   private var groups: [ServiceID: [NetworkID: Group]] = [:]
-  private(set) var subnets: [NetworkID: IPv4Prefix] = [:]
+  struct Subnets: Hashable, Sendable {
+    var v4: IPv4Prefix
+    var v6: IPv6Prefix?
+  }
+  private(set) var subnets: [NetworkID: Subnets] = [:]
 
   public init() {}
 
@@ -62,7 +66,7 @@ public struct Zone: Sendable, Equatable {
   /// Follows one record; those that say nothing of names change nothing.
   public mutating func update(_ item: AssignmentItem) {
     switch item {
-    case .network(let network): subnets[network.id] = network.subnet
+    case .network(let network): subnets[network.id] = Subnets(v4: network.subnet, v6: network.subnet6)
     case .service(let service): replace(services[service.id], service)
     case .endpoint(let endpoint): replace(endpoints[Place(task: endpoint.task, network: endpoint.network)], endpoint)
     case .task, .revision, .file: break
@@ -216,16 +220,25 @@ public struct Zone: Sendable, Equatable {
   // MARK: Questions
 
   /// What a name means: of the first network that knows it. Two services may have one alias: both answer.
-  func lookup(_ key: String, on networks: [NetworkID]) -> [IPv4Address]? {
+  func lookup(_ key: String, on networks: [NetworkID]) -> (addresses: [IPv4Address], network: NetworkID)? {
     for network in networks {
       guard let meanings = tables[network]?.names[key] else { continue }
       var addresses: [IPv4Address] = []
       for meaning in meanings {
         for address in self.addresses(meaning, on: network) where meanings.count == 1 || !addresses.contains(address) { addresses.append(address) }
       }
-      return addresses
+      return (addresses, network)
     }
     return nil
+  }
+  /// What stand beside these addresses of a network that has IPv6; none when it has not.
+  func counterparts(of addresses: [IPv4Address], on network: NetworkID) -> [IPv6Address] {
+    guard let subnets = subnets[network], let v6 = subnets.v6 else { return [] }
+    return addresses.map { v6.counterpart(of: $0, in: subnets.v4) }
+  }
+  /// Of a container itself, whose network is told by the address.
+  func counterparts(of own: IPv4Address, on networks: [NetworkID]) -> [IPv6Address] {
+    networks.first { subnets[$0]?.v4.contains(own) == true }.map { counterparts(of: [own], on: $0) } ?? []
   }
   private func addresses(_ meaning: Meaning, on network: NetworkID) -> [IPv4Address] {
     switch meaning {
@@ -236,8 +249,15 @@ public struct Zone: Sendable, Equatable {
     case .task(_, let address): return [address]
     }
   }
-  func name(of address: IPv4Address, on networks: [NetworkID]) -> String? {
-    for network in networks { if let name = tables[network]?.reverse[address]?.first { return name } }
+  func name(of address: IPAddress, on networks: [NetworkID]) -> String? {
+    for network in networks {
+      let own: IPv4Address? =
+        switch address {
+        case .v4(let address): address
+        case .v6(let address): subnets[network].flatMap { subnets in subnets.v6.flatMap { $0.counterpart(of: address, in: subnets.v4) } }
+        }
+      if let own, let name = tables[network]?.reverse[own]?.first { return name }
+    }
     return nil
   }
   /// Where a service's ready tasks answer a port; the first claim has it.
@@ -262,7 +282,14 @@ public struct Zone: Sendable, Equatable {
     return labels.count > 2 && labels[0].hasPrefix("_") && labels[1].hasPrefix("_")
       && knows(labels.dropFirst(2).joined(separator: "."), on: networks)
   }
-  func isOurs(_ address: IPv4Address, on networks: [NetworkID]) -> Bool { networks.contains { subnets[$0]?.contains(address) == true } }
+  func isOurs(_ address: IPAddress, on networks: [NetworkID]) -> Bool {
+    networks.contains { network in
+      switch address {
+      case .v4(let address): subnets[network]?.v4.contains(address) == true
+      case .v6(let address): subnets[network]?.v6?.contains(address) == true
+      }
+    }
+  }
 }
 
 extension Array where Element: Comparable {

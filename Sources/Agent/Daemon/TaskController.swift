@@ -190,6 +190,7 @@ actor TaskController {
       let hostPorts = order.spec.ports.filter { $0.publishMode == .host }
       let namespace = try await rooms.network.attach(TaskNetwork(task: id, attachments: order.task.attachments, hostPorts: hostPorts))
       config.networkNamespacePath = namespace.path
+      for address in namespace.addresses6 { hosts += "\(address)\t\(hostname)\n" }
       try await rooms.names.serve(id, namespace: namespace.path, client: DNSClient(order.task, hostname, namespace))
       resolv += "nameserver 127.0.0.11\noptions \((["ndots:0"] + (own?.options ?? [])).joined(separator: " "))\n"
     }

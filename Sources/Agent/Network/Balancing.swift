@@ -2,27 +2,35 @@ import Model
 
 /// Who answers for which virtual IP, and which addresses are tasks'. It is in named maps and sets of the table, changed element by element: what a
 /// change costs does not grow with the services, as a chain for each did (5,000 of them took 4 s of the kernel, in every container).
-struct Balancing: Equatable, Sendable {
+struct Balancing<Address: OverlayAddress>: Equatable, Sendable {
   /// Ready endpoints by virtual IP; none: calls are refused.
-  var virtual: [IPv4Address: [IPv4Address]] = [:]
+  var virtual: [Address: [Address]] = [:]
   /// Of all tasks of the networks, whether ready or not; what was translated to another address is refused.
-  var alive: Set<IPv4Address> = []
+  var alive: Set<Address> = []
 
   /// A packet under way when elements change may be too late for the number that it drew, or meet no element between the one that goes and the one
   /// that comes: the kernel's lookups see each its own generation. So maps are asked twice, the second time for number 0, which every virtual IP has.
-  static let lookup = ["ip daddr vmap @virtual", "ip daddr vmap @virtual"]
-  static let objects =
-    "  map virtual {\n    type ipv4_addr : verdict\n  }\n  map backends {\n    typeof ip daddr . numgen random mod 65536 : ip daddr\n  }\n"
-    + "  set refused {\n    type ipv4_addr\n  }\n  set alive {\n    type ipv4_addr\n  }\n"
-  static let flush = "flush map ip orch virtual\nflush map ip orch backends\nflush set ip orch refused\nflush set ip orch alive\n"
+  static var lookup: [String] { Array(repeating: "\(Address.family) daddr vmap @virtual", count: 2) }
+  static var objects: String {
+    let (family, kind) = (Address.family, Address.kind)
+    return "  map virtual {\n    type \(kind) : verdict\n  }\n"
+      + "  map backends {\n    typeof \(family) daddr . numgen random mod 65536 : \(family) daddr\n  }\n"
+      + "  set refused {\n    type \(kind)\n  }\n  set alive {\n    type \(kind)\n  }\n"
+  }
+  static var flush: String {
+    ["map virtual", "map backends", "set refused", "set alive"].map { object in
+      let words = object.split(separator: " ")
+      return "flush \(words[0]) \(Address.family) orch \(words[1])\n"
+    }.joined()
+  }
 
   /// Where virtual IPs with so many endpoints go: `numgen` wants its number in the rule.
-  var chains: [RuleTable.Chain] {
+  var chains: [RuleChain] {
     Set(virtual.values.map(\.count)).subtracting([0]).sorted().map { count in
-      RuleTable.Chain(
+      RuleChain(
         name: Self.chain(count), hook: "",
         rules: ["meta l4proto udp counter name \"datagrams\""]
-          + Set([count, 1]).sorted(by: >).map { "dnat to ip daddr . numgen random mod \($0) map @backends" })
+          + Set([count, 1]).sorted(by: >).map { "dnat to \(Address.family) daddr . numgen random mod \($0) map @backends" })
     }
   }
   private static func chain(_ count: Int) -> String { "spread-\(count)" }
@@ -41,7 +49,7 @@ struct Balancing: Equatable, Sendable {
     return (gone.commands("delete"), new.commands("add"))
   }
 
-  private static func compare(_ address: IPv4Address, _ old: [IPv4Address]?, _ new: [IPv4Address]?, _ gone: inout Elements, _ come: inout Elements) {
+  private static func compare(_ address: Address, _ old: [Address]?, _ new: [Address]?, _ gone: inout Elements, _ come: inout Elements) {
     if old == new { return }
     if old?.count != new?.count {
       switch old?.count {
@@ -72,7 +80,7 @@ struct Balancing: Equatable, Sendable {
 
     func commands(_ verb: String) -> String {
       [("virtual", virtual), ("backends", backends), ("refused", refused), ("alive", alive)].map { name, elements in
-        elements.isEmpty ? "" : "\(verb) element ip orch \(name) { \(elements.sorted().joined(separator: ", ")) }\n"
+        elements.isEmpty ? "" : "\(verb) element \(Address.family) orch \(name) { \(elements.sorted().joined(separator: ", ")) }\n"
       }.joined()
     }
   }

@@ -14,11 +14,15 @@ struct ContainerPort: Equatable, Sendable {
   /// At the other end of an uplink.
   var peer: IPv4Address?
   var length: UInt8
+  /// Where the network has IPv6; of an uplink, where one that leads outside has.
+  var address6: IPv6Address?
+  var length6: UInt8 = 128
   /// nil: as it was made.
   var mtu: UInt32?
   var inner: String { "eth\(number)" }
   /// What the kernel routes to the interface itself.
   var prefix: IPv4Prefix { IPv4Prefix(peer ?? address, length: length)! }
+  var prefix6: IPv6Prefix? { address6.flatMap { IPv6Prefix($0, length: length6) } }
 }
 
 extension NetworkWorld {
@@ -28,13 +32,14 @@ extension NetworkWorld {
       guard let network = network(attachment.network) else { return nil }
       return ContainerPort(
         number: number, name: InterfaceName.veth(container.task, number), attachment: attachment, vni: network.vni, mac: attachment.address.mac,
-        address: attachment.address, length: network.subnet.length, mtu: UInt32(clamping: network.mtu))
+        address: attachment.address, length: network.subnet.length, address6: network.counterpart(of: attachment.address),
+        length6: network.subnet6?.length ?? 128, mtu: UInt32(clamping: network.mtu))
     }
     if let uplink = uplinks[container.task] {
       ports.append(
         ContainerPort(
           number: container.attachments.count, name: InterfaceName.uplink(container.task), vni: 0, address: uplink.address, peer: uplink.gateway,
-          length: 32))
+          length: 32, address6: leadsOutside6(container) ? uplink.address6 : nil))
     }
     return ports
   }

@@ -16,6 +16,8 @@ struct ContainerState {
     let addresses = try socket.addresses()
     var kinds: [String] = []
     var messages: [NetlinkMessage] = []
+    var messages6: [NetlinkMessage] = []
+    for port in ports where port.address6 != nil && links[port.inner] != nil { try HostNetwork.setOwnParameters6(port.inner) }
     for port in ports {
       guard let link = links[port.inner] else { throw NetlinkError(operation: "find link", object: port.inner, errno: ENODEV) }
       let isThere = addresses.contains {
@@ -25,13 +27,20 @@ struct ContainerState {
         messages.append(.addAddress(port.address.octets, peer: port.peer?.octets, length: port.length, on: link.index))
         kinds.append("container address")
       }
+      if let address6 = port.address6,
+        !addresses.contains(where: { $0.index == link.index && $0.address == address6.octets && $0.length == port.length6 })
+      {
+        // The kernel makes its route where the link is up.
+        messages6.append(.addAddress(address6.octets, length: port.length6, on: link.index))
+        kinds.append("container address")
+      }
       let mtu = port.mtu.flatMap { $0 == link.mtu ? nil : $0 }
       if !link.up || mtu != nil {
         messages.append(.setLink(link.index, port.inner, up: true, mtu: mtu))
         kinds.append("container link")
       }
     }
-    try socket.perform(messages)
+    try socket.perform(messages + messages6)
     let routes = KernelRoute.all()
     messages = []
     for port in ports where !routes.contains(KernelRoute(destination: port.prefix, gateway: IPv4Address(0), device: port.inner)) {
@@ -44,7 +53,27 @@ struct ContainerState {
         messages.append(.addDefaultRoute(gateway: gateway.octets))
       }
     }
+    if ports.contains(where: { $0.address6 != nil }) { messages += routes6(links) }
     try socket.perform(messages)
     return kinds + messages.map { _ in "container route" }
+  }
+
+  /// Those of IPv6 that are missing. The way out is the uplink's, the last port.
+  private func routes6(_ links: [String: LinkInfo]) -> [NetlinkMessage] {
+    let present = KernelRoute6.all()
+    var messages: [NetlinkMessage] = []
+    for port in ports {
+      guard let prefix = port.prefix6, let index = links[port.inner]?.index, port.peer == nil else { continue }
+      if present.contains(KernelRoute6(destination: prefix, gateway: IPv6Address(0), device: port.inner)) { continue }
+      messages.append(.addLinkRoute(prefix.address.octets, length: prefix.length, source: nil, on: index))
+    }
+    if let uplink = ports.last, uplink.peer != nil, uplink.address6 != nil, let index = links[uplink.inner]?.index {
+      let own = Set(ports.map(\.inner))
+      let isThere = present.contains {
+        $0.destination.length == 0 && ($0.gateway == Uplink.gateway6 && $0.device == uplink.inner || !own.contains($0.device))
+      }
+      if !isThere { messages.append(.addDefaultRoute(gateway: Uplink.gateway6.octets, on: index)) }
+    }
+    return messages
   }
 }

@@ -33,14 +33,14 @@ final class DriftWatch: Sendable {
   /// To be made on a thread that is in the host's namespace. nil: this kernel does not tell.
   /// - Parameter changed: on a thread of the watch's own; once for all that came until nothing came for 100 ms.
   init?(changed: @escaping @Sendable (Set<Change>) -> Void) {
-    // RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE; NFNLGRP_NFTABLES is the seventh.
-    guard let routes = Self.open(0, groups: 0x55) else { return nil }
+    // RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE; NFNLGRP_NFTABLES is the seventh.
+    guard let routes = Self.open(0, groups: 0x555) else { return nil }
     guard let rules = Self.open(12, groups: 1 << 6) else {
       close(routes)
       return nil
     }
     // One for all containers; without RTMGRP_NEIGH, which says when one just asked for another's address.
-    guard let inside = Self.open(0, groups: 0x51) else {
+    guard let inside = Self.open(0, groups: 0x551) else {
       close(routes)
       close(rules)
       return nil
@@ -101,9 +101,11 @@ final class DriftWatch: Sendable {
   /// A neighbour that was learned or aged is not of our making: only entries that somebody set, of bridges and VXLAN devices, and neighbours on
   /// the latter.
   private static func concerns(_ message: NetlinkReply, _ tunnels: Links) -> Bool {
+    // Of IPv6 addresses those that go, and no routes: routers renew a host's own every few seconds.
+    if [20, 24, 25].contains(message.type), message.payload.first == UInt8(AF_INET6) { return false }
     guard message.type == 28 || message.type == 29 else { return true }
     guard message.payload.count >= 12 else { return false }
-    if message.payload[0] == UInt8(AF_INET) {
+    if [UInt8(AF_INET), UInt8(AF_INET6)].contains(message.payload[0]) {
       return tunnels.contains(message.payload.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 4, as: UInt32.self) })
     }
     guard message.payload[0] == UInt8(AF_BRIDGE) else { return false }
@@ -112,7 +114,7 @@ final class DriftWatch: Sendable {
 
   /// One that was taken away (RTM_DELROUTE).
   private static func isRoute(_ message: NetlinkReply, of uplinks: Links) -> Bool {
-    guard message.type == 25, message.payload.count >= 12, message.payload[0] == UInt8(AF_INET) else { return false }
+    guard message.type == 25, message.payload.count >= 12, [UInt8(AF_INET), UInt8(AF_INET6)].contains(message.payload[0]) else { return false }
     // RTA_OIF
     guard let device = message.attributes(after: 12)[4], device.count == 4 else { return false }
     return uplinks.contains(device.withUnsafeBytes { $0.loadUnaligned(as: UInt32.self) })

@@ -7,7 +7,9 @@ extension HostNetwork {
   func path(_ task: TaskID) -> String { "\(configuration.runDirectory)/netns/\(task)" }
 
   func describe(_ network: TaskNetwork, in world: NetworkWorld) -> AttachedNamespace {
-    AttachedNamespace(path: path(network.task), networks: network.attachments.map(\.network), reachesOutside: world.leadsOutside(network))
+    AttachedNamespace(
+      path: path(network.task), networks: network.attachments.map(\.network), reachesOutside: world.leadsOutside(network),
+      addresses6: network.attachments.compactMap { attachment in world.network(attachment.network)?.counterpart(of: attachment.address) })
   }
 
   func attach(_ network: TaskNetwork, in bare: NetworkWorld) throws -> AttachedNamespace {
@@ -17,7 +19,7 @@ extension HostNetwork {
     try refuseOverlap(network, bare)
     let socket = try NetlinkSocket()
     let links = try socket.links()
-    let (world, problems) = try withUplinks(bare, links, socket.addresses())
+    let (world, problems) = try withUplinks(Self.withoutLacking6(bare).world, links, socket.addresses())
     if world.needsUplink(network), world.uplinks[network.task] == nil { throw problems.first ?? NetworkProblem("uplink", "none is free") }
     let hostPorts = network.hostPorts.compactMap(PublishedPort.init)
     let before = memory.withLock { Set($0.ports.keys.map(\.anywhere)) }
@@ -32,7 +34,7 @@ extension HostNetwork {
     do {
       try makeNamespace(network.task)
       try connect(network, world, socket, Self.byName(links))
-      var balancings: [Set<NetworkID>: Balancing] = [:]
+      var balancings = Balancings()
       try loadRules(network, world, world.readyEndpoints(), &balancings)
     } catch {
       detach(network)
@@ -45,11 +47,16 @@ extension HostNetwork {
   private func refuseOverlap(_ network: TaskNetwork, _ world: NetworkWorld) throws(NetworkProblem) {
     let assigned = network.attachments.compactMap { world.network($0.network) }
     for (number, one) in assigned.enumerated() {
-      guard let other = assigned[..<number].first(where: { $0.subnet.overlaps(one.subnet) }) else { continue }
-      throw NetworkProblem(
-        "network \(one.name)",
-        "its subnet \(one.subnet) overlaps \(other.subnet) of network \(other.name): one task cannot be on both; make one of them anew with another subnet"
-      )
+      for other in assigned[..<number] {
+        let pairs: [(any CustomStringConvertible, any CustomStringConvertible)] =
+          one.subnet.overlaps(other.subnet)
+          ? [(one.subnet, other.subnet)]
+          : [one.subnet6.flatMap { own in other.subnet6.flatMap { own.overlaps($0) ? (own, $0) : nil } }].compactMap { $0 }
+        guard let (own, taken) = pairs.first else { continue }
+        throw NetworkProblem(
+          "network \(one.name)",
+          "its subnet \(own) overlaps \(taken) of network \(other.name): one task cannot be on both; make one of them anew with another subnet")
+      }
     }
   }
 
@@ -65,7 +72,7 @@ extension HostNetwork {
       guard mount("/proc/thread-self/ns/net", path, nil, UInt(MS_BIND), nil) == 0 else {
         throw NetlinkError(operation: "bind namespace", object: path, errno: errno)
       }
-      // Kernels without IPv6 have no such file. lo keeps ::1; interfaces that come later get no IPv6 of their own.
+      // Kernels without IPv6 have no such file. lo keeps ::1; interfaces that come later get IPv6 where their network has it.
       _ = KernelParameter.set("ipv6/conf/default/disable_ipv6", "1")
       // Published ports keep the client's address: it comes in by ingress and its answer leaves by the default route.
       _ = KernelParameter.set("ipv4/conf/all/rp_filter", "2")
@@ -76,35 +83,60 @@ extension HostNetwork {
     }
   }
 
-  /// - Parameter balancings: one for all containers on the same networks.
-  func loadRules(
-    _ network: TaskNetwork, _ world: NetworkWorld, _ ready: Ruleset.Ready, _ balancings: inout [Set<NetworkID>: Balancing]
-  ) throws {
+  /// One for all containers on the same networks.
+  struct Balancings {
+    private var made: [Set<NetworkID>: (Balancing<IPv4Address>, Balancing<IPv6Address>)] = [:]
+    mutating func of(_ networks: Set<NetworkID>, _ world: NetworkWorld, _ ready: Ruleset.Ready) -> (Balancing<IPv4Address>, Balancing<IPv6Address>) {
+      if let made = made[networks] { return made }
+      let new = (Ruleset.balancing(in: world, on: networks, ready: ready), Ruleset.balancing6(in: world, on: networks, ready: ready))
+      made[networks] = new
+      return new
+    }
+  }
+
+  func loadRules(_ network: TaskNetwork, _ world: NetworkWorld, _ ready: Ruleset.Ready, _ balancings: inout Balancings) throws {
     let networks = Set(network.attachments.map(\.network))
-    let balancing = balancings[networks] ?? Ruleset.balancing(in: world, on: networks, ready: ready)
-    balancings[networks] = balancing
+    let (balancing, balancing6) = balancings.of(networks, world, ready)
     let rules = Ruleset.container(network, in: world, balancing)
-    let (loaded, isRecovered) = memory.withLock { ($0.containerRules[network.task], $0.recovered.contains(network.task)) }
-    if rules == loaded, !isRecovered { return }
-    let addresses = world.lingering(on: networks)
+    let rules6 = Ruleset.container6(balancing6, Ruleset.subnets6(of: world, on: networks))
+    let (loaded, loaded6, isRecovered) = memory.withLock { memory in
+      (memory.containerRules[network.task], memory.containerRules6[network.task], memory.recovered.contains(network.task))
+    }
+    if rules == loaded, rules6 == loaded6, !isRecovered { return }
+    var (told, told6) = memory.withLock { ($0.containerTold[network.task] ?? [], $0.containerTold6[network.task] ?? []) }
     try thread.inside(path(network.task)) {
-      let object = "task \(network.task)"
-      if let rules {
-        // A namespace that was made just now has no table, and no connections to who is gone.
-        let isNew = loaded == nil && !isRecovered
-        let told = isNew ? addresses : memory.withLock { $0.containerTold[network.task] ?? [] }
-        try Nftables.load(
-          rules, before: isRecovered ? nil : loaded ?? RuleTable(chains: []),
-          Lingering(addresses: addresses, told: told, time: configuration.lingering), object: object)
-      } else {
-        try Nftables.run(RuleTable.removal, object: object)
+      try load(rules, loaded, world.lingering(on: networks), &told, network.task, isRecovered: isRecovered)
+      // A kernel without IPv6 has no such table either.
+      if rules6 != nil || loaded6 != nil || (isRecovered && Self.hasIPv6) {
+        try load(rules6, loaded6, world.lingering6(on: networks), &told6, network.task, isRecovered: isRecovered)
       }
     }
     memory.withLock { memory in
       memory.containerRules[network.task] = rules
-      memory.containerTold[network.task] = addresses
+      memory.containerRules6[network.task] = rules6
+      (memory.containerTold[network.task], memory.containerTold6[network.task]) = (told, told6)
       memory.recovered.remove(network.task)
     }
+  }
+
+  /// In the namespace of the calling thread, a container's.
+  /// - Parameter told: what its set `lingering` was given.
+  private func load<Address>(
+    _ rules: RuleTable<Address>?, _ loaded: RuleTable<Address>?, _ addresses: Set<Address>, _ told: inout Set<Address>, _ task: TaskID,
+    isRecovered: Bool
+  ) throws {
+    if rules == loaded, !isRecovered { return }
+    let object = "task \(task)"
+    if let rules {
+      // A namespace that was made just now has no table, and no connections to who is gone.
+      let isNew = loaded == nil && !isRecovered
+      try Nftables.load(
+        rules, before: isRecovered ? nil : loaded ?? RuleTable(chains: []),
+        Lingering(addresses: addresses, told: isNew ? addresses : told, time: configuration.lingering), object: object)
+    } else {
+      try Nftables.run(RuleTable<Address>.removal, object: object)
+    }
+    told = addresses
   }
 
   /// Returns the uplink that it had.
@@ -122,7 +154,8 @@ extension HostNetwork {
     unbind(path(network.task))
     memory.withLock { memory in
       memory.containerRules[network.task] = nil
-      memory.containerTold[network.task] = nil
+      memory.containerRules6[network.task] = nil
+      (memory.containerTold[network.task], memory.containerTold6[network.task]) = (nil, nil)
       memory.recovered.remove(network.task)
       memory.unchecked[network.task] = nil
       memory.uplinks[network.task] = nil

@@ -53,11 +53,13 @@ extension HostNetwork {
       defer { (memory.unchecked, memory.uplinkRoutesTouched) = ([:], false) }
       return (memory.unchecked, memory.uplinkRoutesTouched)
     }
+    let uplinks6 = Set(addresses.lazy.filter { $0.address == Uplink.gateway6.octets }.map(\.index))
     var problems: [NetworkProblem] = []
     for container in world.containers.values where !container.attachments.isEmpty {
       let isLost = world.ports(of: container).contains { port in
         guard let link = links[port.name] else { return true }
-        return port.peer != nil && (peers[link.index] != port.address.octets || !link.up)
+        return port.peer != nil
+          && (peers[link.index] != port.address.octets || !link.up || (port.address6 != nil && !uplinks6.contains(link.index)))
       }
       let uplinkTouched = routesTouched && world.uplinks[container.task] != nil
       guard isLost || uplinkTouched || unchecked[container.task] != nil, access(path(container.task), F_OK) == 0 else { continue }
@@ -115,13 +117,28 @@ extension HostNetwork {
         }
         messages.append(.quietIPv6(link, port.name))
       }
-      let isThere = try !isNew && socket.addresses().contains { $0.index == link && $0.peer == port.address.octets }
+      let addresses = isNew ? [] : try socket.addresses()
+      let isThere = addresses.contains { $0.index == link && $0.peer == port.address.octets }
       if !isThere { messages.append(.addAddress(gateway.octets, peer: port.address.octets, length: 32, on: link)) }
       if !isThere, !isNew { kinds.append("address") }
       if !isNew { messages.append(.setLink(link, port.name, up: true)) }
       if checksRoute, !KernelRoute.all().contains(where: { $0.device == port.name }) {
         messages.append(.addLinkRoute(port.address.octets, length: 32, source: gateway.octets, on: link))
         kinds.append("route")
+      }
+      if let address6 = port.address6 {
+        let wasOff = try Self.setOwnParameters6(port.name)
+        let isThere6 = addresses.contains { $0.index == link && $0.address == Uplink.gateway6.octets }
+        if !isThere6 || wasOff { messages.append(.addAddress(Uplink.gateway6.octets, length: 64, on: link)) }
+        if !isThere6, !isNew { kinds.append("address") }
+        let hasRoute = !isNew && isThere6 && !wasOff && KernelRoute6.all().contains { $0.device == port.name && $0.destination == port.prefix6 }
+        if !hasRoute {
+          // To an address of a link that is up.
+          messages += [
+            .setLink(link, port.name, up: true), .addLinkRoute(address6.octets, length: 128, source: nil, on: link),
+          ]
+          if !isNew, isThere6 { kinds.append("route") }
+        }
       }
     }
     try socket.perform(messages)

@@ -13,11 +13,16 @@ final class HostNetwork: Sendable {
   let memory: Mutex<Memory>
 
   struct Memory {
-    var hostRules: RuleTable?
-    var containerRules: [TaskID: RuleTable] = [:]
+    var hostRules: RuleTable<IPv4Address>?
+    var hostRules6: RuleTable<IPv6Address>?
+    /// An agent before this one may have loaded some.
+    var isFirst6 = true
+    var containerRules: [TaskID: RuleTable<IPv4Address>] = [:]
+    var containerRules6: [TaskID: RuleTable<IPv6Address>] = [:]
     /// What their sets `lingering` were given.
     var hostTold: Set<IPv4Address> = []
     var containerTold: [TaskID: Set<IPv4Address>] = [:]
+    var containerTold6: [TaskID: Set<IPv6Address>] = [:]
     /// Whose rules an agent before this one loaded.
     var recovered: Set<TaskID> = []
     /// Whose interfaces are to be looked at: false: an agent before this one made them, so that what is missing is nobody's drift.
@@ -65,7 +70,9 @@ final class HostNetwork: Sendable {
     var links = try socket.links()
     watchDrift()
     let addresses = try socket.addresses()
-    var (world, problems) = withUplinks(bare, links, addresses)
+    let (able, lacking) = Self.withoutLacking6(bare)
+    var (world, problems) = withUplinks(able, links, addresses)
+    problems += lacking
     let wanted = HostState(world)
     let present = try observe(socket, links, addresses)
     let operations = wanted.operations(from: present.state)
@@ -80,6 +87,7 @@ final class HostNetwork: Sendable {
       links = try socket.links()
       try socket.perform(links.filter { isOurs($0) && !$0.up }.map { .quietIPv6($0.index, $0.name) })
     }
+    problems += parameters6(world)
     try socket.perform(operations.filter { !$0.changesLinks }.map { message($0, links) })
     problems += parameters(world)
     let byName = Self.byName(links)
@@ -105,7 +113,8 @@ final class HostNetwork: Sendable {
       try Nftables.load(rules, before: rulesTouched ? nil : loaded, lingering, object: "this host")
       memory.withLock { ($0.hostRules, $0.hostTold) = (rules, addresses) }
     }
-    var balancings: [Set<NetworkID>: Balancing] = [:]
+    try loadHostRules6(Ruleset.host6(world), isTouched: rulesTouched)
+    var balancings = Balancings()
     for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
       do { try loadRules(container, world, ready, &balancings) } catch { problems.append(NetworkProblem("task \(container.task)", "\(error)")) }
     }
@@ -159,7 +168,7 @@ final class HostNetwork: Sendable {
   }
 
   /// Datagrams of a flow go on to where its first one went, as long as they come: those to tasks that are gone begin anew. On the thread `flows`.
-  func forget(_ gone: Set<NetworkAttachment>, _ uplinks: Set<IPv4Address>, ingress: NetworkID?, in containers: [TaskNetwork]) -> [NetworkProblem] {
+  func forget(_ gone: Set<NetworkAttachment>, _ uplinks: Set<IPv4Address>, in world: NetworkWorld) -> [NetworkProblem] {
     var problems: [NetworkProblem] = []
     func attempt(_ object: String, _ body: () throws -> Void) {
       do { try body() } catch let error as NetlinkError where error.errno == ENOENT {
@@ -169,13 +178,21 @@ final class HostNetwork: Sendable {
       }
     }
     /// Of these networks: on others the same addresses may be somebody else's.
-    func addresses(on networks: Set<NetworkID>) -> Set<[UInt8]> { Set(gone.lazy.filter { networks.contains($0.network) }.map(\.address.octets)) }
-    func forget(_ addresses: Set<[UInt8]>) throws {
-      if Nftables.hasTranslatedDatagrams() != false { try NetlinkSocket.forgetDatagrams(answeredBy: addresses) }
+    func addresses(on networks: Set<NetworkID>) -> Set<[UInt8]> {
+      Set(
+        gone.filter { networks.contains($0.network) }.flatMap { attachment in
+          [attachment.address.octets] + (world.network(attachment.network)?.counterpart(of: attachment.address).map { [$0.octets] } ?? [])
+        })
     }
-    let own = addresses(on: Set(ingress.map { [$0] } ?? [])).union(uplinks.map(\.octets))
+    func forget(_ addresses: Set<[UInt8]>) throws {
+      for (family, length) in [(IPv4Address.family, 4), (IPv6Address.family, 16)] {
+        let own = addresses.filter { $0.count == length }
+        if !own.isEmpty, Nftables.hasTranslatedDatagrams(family) != false { try NetlinkSocket.forgetDatagrams(answeredBy: own) }
+      }
+    }
+    let own = addresses(on: Set(world.ingress.map { [$0.id] } ?? [])).union(uplinks.map(\.octets))
     if !own.isEmpty { attempt("this host") { try forget(own) } }
-    for container in containers {
+    for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
       let own = addresses(on: Set(container.attachments.map(\.network)))
       if !own.isEmpty { attempt("task \(container.task)") { try flows.inside(path(container.task)) { try forget(own) } } }
     }
@@ -204,10 +221,10 @@ final class HostNetwork: Sendable {
     let addresses = Dictionary(grouping: addresses, by: \.index)
     for link in links where isOurs(link) {
       if link.kind == "bridge", let vni = InterfaceName.vni(link.name, prefix: InterfaceName.bridgePrefix) {
-        let own = (addresses[link.index] ?? []).map { HostState.Address(address: IPv4Address(octets: $0.address), length: $0.length) }
+        let own = (addresses[link.index] ?? []).map { HostState.Address(address: IPAddress(octets: $0.address), length: $0.length) }
         state.bridges[vni] = .init(mac: link.mac, mtu: link.mtu, up: link.up, addresses: Set(own))
       } else if let vni = InterfaceName.vni(link.name, prefix: InterfaceName.tunnelPrefix), let vxlan = link.vxlan, vxlan.local.count == 4 {
-        let known = (neighbours[link.index] ?? []).map { HostState.Neighbour(IPv4Address(octets: $0.address), mac: $0.mac) }
+        let known = (neighbours[link.index] ?? []).map { HostState.Neighbour(IPAddress(octets: $0.address), mac: $0.mac) }
         let entries = (entries[link.index] ?? []).map { HostState.Forwarding(mac: $0.mac, host: IPv4Address(octets: $0.destination)) }
         let bridge = links.first { $0.index == link.master }?.name
         state.tunnels[vni] = .init(
@@ -321,7 +338,8 @@ final class HostNetwork: Sendable {
     let socket = try NetlinkSocket()
     try socket.perform(
       try socket.links().filter { isOurs($0) || InterfaceName.isUplink($0.name) }.map { .deleteLink($0.index, $0.name) })
-    try Nftables.run(RuleTable.removal, object: "this host")
+    try Nftables.run(RuleTable<IPv4Address>.removal, object: "this host")
+    if Self.hasIPv6 { try Nftables.run(RuleTable<IPv6Address>.removal, object: "this host") }
     memory.withLock { memory in
       for descriptor in memory.ports.values { close(descriptor) }
       memory = Memory(configuration.uplinkSubnet)

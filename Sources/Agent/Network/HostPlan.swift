@@ -9,8 +9,10 @@ struct HostState: Equatable, Sendable {
     var addresses: Set<Address>
   }
   struct Address: Hashable, Sendable {
-    var address: IPv4Address
+    var address: IPAddress
     var length: UInt8
+    init(address: IPAddress, length: UInt8) { (self.address, self.length) = (address, length) }
+    init(address: IPv4Address, length: UInt8) { self.init(address: .v4(address), length: length) }
   }
   struct Tunnel: Equatable, Sendable {
     var local: IPv4Address
@@ -21,16 +23,17 @@ struct HostState: Equatable, Sendable {
     var bridged = true
     /// The bridge takes no sender's word for where it is.
     var learning = false
-    /// Answers ARP for the neighbours.
+    /// Answers ARP, and neighbour solicitations of IPv6, for the neighbours.
     var proxy = true
     var forwarding: Set<Forwarding>
     /// Who is elsewhere on the network; nobody asks the others for it.
     var neighbours: Set<Neighbour> = []
   }
   struct Neighbour: Hashable, Sendable {
-    var address: IPv4Address
+    var address: IPAddress
     var mac: [UInt8]
-    init(_ address: IPv4Address, mac: [UInt8]? = nil) { (self.address, self.mac) = (address, mac ?? address.mac) }
+    init(_ address: IPAddress, mac: [UInt8]) { (self.address, self.mac) = (address, mac) }
+    init(_ address: IPv4Address) { self.init(.v4(address), mac: address.mac) }
   }
   struct Forwarding: Hashable, Sendable {
     var mac: [UInt8]
@@ -57,7 +60,11 @@ struct HostState: Equatable, Sendable {
       // No entry for all others (the all-zero MAC): their frames end in the device, which counts them as dropped.
       tunnels[network.vni] = Tunnel(
         local: world.underlay, port: network.dataPathPort, mtu: mtu,
-        forwarding: Set(places.map { Forwarding(mac: $0.key.mac, host: $0.value) }), neighbours: Set(places.keys.map { Neighbour($0) }))
+        forwarding: Set(places.map { Forwarding(mac: $0.key.mac, host: $0.value) }),
+        neighbours: Set(
+          places.keys.flatMap { address in
+            [Neighbour(address)] + (network.counterpart(of: address).map { [Neighbour(.v6($0), mac: address.mac)] } ?? [])
+          }))
     }
   }
 }
@@ -132,7 +139,8 @@ extension HostState {
       for entry in entries.subtracting(tunnel.forwarding).sorted() { rest.append(.deleteForwarding(vni, entry)) }
       for entry in tunnel.forwarding.subtracting(entries).sorted() { rest.append(.addForwarding(vni, entry)) }
       let neighbours = old?.neighbours ?? []
-      let gone = neighbours.subtracting(tunnel.neighbours).filter { !tunnel.neighbours.contains(.init($0.address)) }
+      let kept = Set(tunnel.neighbours.map(\.address))
+      let gone = neighbours.subtracting(tunnel.neighbours).filter { !kept.contains($0.address) }
       for neighbour in gone.sorted() { rest.append(.deleteNeighbour(vni, neighbour)) }
       for neighbour in tunnel.neighbours.subtracting(neighbours).sorted() { rest.append(.addNeighbour(vni, neighbour)) }
     }

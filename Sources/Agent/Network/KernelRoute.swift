@@ -20,3 +20,25 @@ struct KernelRoute: Hashable {
     }
   }
 }
+
+/// The same of IPv6: `ipv6_route` has destination, its length, source, its length, next hop, metric, two counts, flags and device. Those that
+/// refuse, and the host's own addresses, are `lo`'s or have RTF_LOCAL: not told.
+struct KernelRoute6: Hashable {
+  var destination: IPv6Prefix
+  /// `::`: none.
+  var gateway: IPv6Address
+  var device: String
+
+  static func all() -> [KernelRoute6] {
+    UnderlayFacts.contents("/proc/thread-self/net/ipv6_route").split(separator: "\n").compactMap { line in
+      let columns = line.split(whereSeparator: \.isWhitespace)
+      guard columns.count == 10, let destination = UInt128(columns[0], radix: 16), let length = UInt8(columns[1], radix: 16),
+        let gateway = UInt128(columns[4], radix: 16), let flags = UInt32(columns[8], radix: 16), flags & 1 != 0, flags & 0x8000_0000 == 0,
+        columns[9] != "lo"
+      else { return nil }
+      return IPv6Prefix(IPv6Address(destination), length: length).map {
+        KernelRoute6(destination: $0, gateway: IPv6Address(gateway), device: String(columns[9]))
+      }
+    }
+  }
+}

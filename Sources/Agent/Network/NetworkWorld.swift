@@ -18,6 +18,10 @@ struct NetworkWorld: Sendable {
   var ingress: NetworkAssignment? { networks.first { $0.ingress } }
 
   func lingering(on networks: Set<NetworkID>) -> Set<IPv4Address> { Set(lingering.lazy.filter { networks.contains($0.network) }.map(\.address)) }
+  /// Those that stand beside them.
+  func lingering6(on networks: Set<NetworkID>) -> Set<IPv6Address> {
+    Set(lingering.lazy.filter { networks.contains($0.network) }.compactMap { network($0.network)?.counterpart(of: $0.address) })
+  }
 
   /// Who has an address now, of those that any task has.
   var successors: [NetworkAttachment: TaskID] {
@@ -47,9 +51,14 @@ struct NetworkWorld: Sendable {
   func leadsOutside(_ container: TaskNetwork) -> Bool {
     isOnIngress(container) || container.attachments.contains { network($0.network)?.internalOnly == false }
   }
-  /// What is on ingress goes out by it. With internal networks alone an uplink leads to the host's own processes and no further.
+  /// By IPv6, which ingress has not.
+  func leadsOutside6(_ container: TaskNetwork) -> Bool {
+    container.attachments.contains { network($0.network).map { !$0.internalOnly && $0.subnet6 != nil } ?? false }
+  }
+  /// What is on ingress goes out by it, over IPv4. With internal networks alone an uplink leads to the host's own processes and no further.
   func needsUplink(_ container: TaskNetwork) -> Bool {
-    !isOnIngress(container) && (leadsOutside(container) || (!container.hostPorts.isEmpty && !container.attachments.isEmpty))
+    if leadsOutside6(container) { return true }
+    return !isOnIngress(container) && (leadsOutside(container) || (!container.hostPorts.isEmpty && !container.attachments.isEmpty))
   }
 
   /// The container's default route: ingress when it publishes there (who calls from outside is answered from the address that was called,

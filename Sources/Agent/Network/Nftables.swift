@@ -1,5 +1,6 @@
 import CNFTables
 import Glibc
+import Model
 import Synchronization
 
 /// Runs nftables text in the calling thread's network namespace, as one transaction, through libnftables.
@@ -31,16 +32,20 @@ enum Nftables {
   }
 
   /// - Parameter before: what is loaded; nil: an agent before this one may have loaded something.
-  static func load(_ table: RuleTable, before: RuleTable?, _ lingering: Lingering, object: String) throws(NetworkProblem) {
+  static func load<Address>(
+    _ table: RuleTable<Address>, before: RuleTable<Address>?, _ lingering: Lingering<Address>, object: String
+  ) throws(NetworkProblem) {
     if let before { return try change(table, from: before, lingering, object: object) }
-    if let names = chains(), !names.isEmpty {
+    if let names = chains(Address.family), !names.isEmpty {
       // It fails when a chain of another version has another hook.
       do { return try run(table.replacing(names) + lingering.whole, object: object) } catch {}
     }
     try run(table.fresh + lingering.whole, object: object)
   }
 
-  private static func change(_ table: RuleTable, from before: RuleTable, _ lingering: Lingering, object: String) throws(NetworkProblem) {
+  private static func change<Address>(
+    _ table: RuleTable<Address>, from before: RuleTable<Address>, _ lingering: Lingering<Address>, object: String
+  ) throws(NetworkProblem) {
     if before.chains.isEmpty { return try run(table.fresh + lingering.news, object: object) }
     guard let changes = table.changes(from: before) else { return try run(table.fresh + lingering.whole, object: object) }
     do {
@@ -52,12 +57,12 @@ enum Nftables {
     }
   }
 
-  /// Of the table `ip orch`; nil when there is none.
-  private static func chains() -> [String]? {
+  /// Of the table `orch` of a family; nil when there is none.
+  private static func chains(_ family: String) -> [String]? {
     // "table ip NAME {", "	chain NAME {"
     var names: [String] = []
     var isOurs = false
-    for line in list("chains ip")?.split(separator: "\n") ?? [] {
+    for line in list("chains \(family)")?.split(separator: "\n") ?? [] {
       let words = line.split(whereSeparator: \.isWhitespace)
       if words.first == "table" { isOurs = words.count == 4 && words[2] == "orch" }
       if isOurs, words.count == 3, words[0] == "chain", words[2] == "{" { names.append(String(words[1])) }
@@ -66,12 +71,12 @@ enum Nftables {
   }
 
   /// Whether a flow of datagrams was translated in this namespace since its table was made; nil: not known.
-  static func hasTranslatedDatagrams() -> Bool? { packets("datagrams").map { $0 != 0 } }
+  static func hasTranslatedDatagrams(_ family: String) -> Bool? { packets("datagrams", family).map { $0 != 0 } }
 
-  /// What a counter of the table `ip orch` counted; nil: there is none.
-  static func packets(_ counter: String) -> UInt64? {
+  /// What a counter of the table `orch` counted; nil: there is none.
+  static func packets(_ counter: String, _ family: String = IPv4Address.family) -> UInt64? {
     // "		packets 0 bytes 0"
-    guard let words = list("counter ip orch \(counter)")?.split(whereSeparator: \.isWhitespace), let index = words.firstIndex(of: "packets"),
+    guard let words = list("counter \(family) orch \(counter)")?.split(whereSeparator: \.isWhitespace), let index = words.firstIndex(of: "packets"),
       index + 1 < words.count
     else { return nil }
     return UInt64(words[index + 1])
@@ -120,6 +125,18 @@ enum KernelParameter {
     }
     if get(path) == value { return nil }
     return NetworkProblem("set \(file) to \(value)", String(cString: strerror(failure)))
+  }
+
+  /// Names in a folder of them.
+  static func list(_ path: String) -> [String] {
+    guard let directory = opendir("/proc/sys/net/\(path)") else { return [] }
+    defer { closedir(directory) }
+    var names: [String] = []
+    while let entry = readdir(directory) {
+      let name = withUnsafePointer(to: &entry.pointee.d_name) { $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) } }
+      if name != ".", name != ".." { names.append(name) }
+    }
+    return names
   }
 
   static func get(_ path: String) -> String? {

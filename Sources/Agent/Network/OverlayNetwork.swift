@@ -34,6 +34,8 @@ public struct AttachedNamespace: Hashable, Sendable {
   public var networks: [NetworkID]
   /// false: every network is internal, so names from outside are not answered.
   public var reachesOutside: Bool
+  /// On the networks that have IPv6.
+  public var addresses6: [IPv6Address] = []
 }
 
 /// A task's place in the network, as it is given to `attach` and, after a restart of the agent, to `recover`.
@@ -127,10 +129,11 @@ public actor OverlayNetwork {
     guard !remembered.isEmpty || !rememberedUplinks.isEmpty, forgetting == nil else { return }
     forgetting = Task {
       while !remembered.isEmpty || !rememberedUplinks.isEmpty {
-        let (gone, uplinks, ingress, host) = (remembered, rememberedUplinks, desired.ingress?.id, self.host)
-        let containers = containers.values.sorted { $0.task < $1.task }
+        let (gone, uplinks, host) = (remembered, rememberedUplinks, self.host)
+        var world = desired
+        world.containers = containers
         (remembered, rememberedUplinks) = ([], [])
-        let problems = try? await host.flows.run { host.forget(gone, uplinks, ingress: ingress, in: containers) }
+        let problems = try? await host.flows.run { [world] in host.forget(gone, uplinks, in: world) }
         for problem in problems ?? [] { log.warning("network: \(problem)") }
       }
       forgetting = nil

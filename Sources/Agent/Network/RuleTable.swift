@@ -1,45 +1,64 @@
 import Model
 
-/// The table `ip orch` of one namespace: its chains, in order, and what its maps hold.
+/// A family's addresses, as nftables writes them.
+protocol OverlayAddress: Hashable, Comparable, Sendable, CustomStringConvertible {
+  /// Of the table, and of its addresses in rules.
+  static var family: String { get }
+  static var kind: String { get }
+  /// How a host that is not there is told.
+  static var unreachable: String { get }
+  var octets: [UInt8] { get }
+}
+extension IPv4Address: OverlayAddress {
+  static let (family, kind, unreachable) = ("ip", "ipv4_addr", "icmp type host-unreachable")
+}
+extension IPv6Address: OverlayAddress {
+  static let (family, kind, unreachable) = ("ip6", "ipv6_addr", "icmpv6 type addr-unreachable")
+}
+
+struct RuleChain: Equatable, Sendable {
+  var name: String
+  /// "type nat hook output priority -100; policy accept;", or empty.
+  var hook: String
+  var rules: [String]
+}
+
+/// The table `ip orch` or `ip6 orch` of one namespace: its chains, in order, and what its maps hold.
 ///
 /// It is changed in place, in one transaction, and not taken away and made anew. A chain that takes the place of another of the same hook comes
 /// before it in the kernel, and each of the two looks by itself at which generation of the rules holds: a packet that passes the first before the
 /// change and the second after it meets no rule at all. Such a connection was translated and not masqueraded, and hung.
 /// (Linux net/netfilter: core.c, nf_hook_entries_grow; nf_tables_core.c, nft_do_chain.)
-struct RuleTable: Equatable, Sendable {
-  struct Chain: Equatable, Sendable {
-    var name: String
-    /// "type nat hook output priority -100; policy accept;", or empty.
-    var hook: String
-    var rules: [String]
-  }
-  var chains: [Chain]
+struct RuleTable<Address: OverlayAddress>: Equatable, Sendable {
+  var chains: [RuleChain]
   /// What is done to frames that leave by a device, in a table of its own (`netdev orch`): packets' link headers are written there alone.
   var egress: Egress?
   struct Egress: Equatable, Sendable {
     var device: String
     var rule: String
   }
-  var balancing: Balancing
-  init(chains: [Chain], egress: Egress? = nil, balancing: Balancing = Balancing()) {
+  var balancing: Balancing<Address>
+  init(chains: [RuleChain], egress: Egress? = nil, balancing: Balancing<Address> = Balancing()) {
     self.chains = chains
     self.egress = egress
     self.balancing = balancing
   }
 
-  private static func text(_ chains: [Chain]) -> String {
+  private static func text(_ chains: [RuleChain]) -> String {
     chains.map { chain in
       "  chain \(chain.name) {\n" + (chain.hook.isEmpty ? "" : "    \(chain.hook)\n") + chain.rules.map { "    \($0)\n" }.joined() + "  }\n"
     }.joined()
   }
   private var body: String {
-    "table ip orch {\n\(Self.objects)\(Self.text(chains))}\n" + balancing.changes(from: Balancing()).additions + frames
+    "table \(Address.family) orch {\n\(Self.objects)\(Self.text(chains))}\n" + balancing.changes(from: Balancing()).additions + frames
   }
 
   /// What keeps its content when rules are replaced: who is gone since a short while (Ruleset.stale; the kernel forgets by itself), and how many
   /// flows of datagrams were translated, and how many VXLAN packets came from hosts that are not on their network.
-  private static let objects =
-    Balancing.objects + "  counter strangers {\n  }\n" + "  set lingering {\n    type ipv4_addr\n    flags timeout\n  }\n  counter datagrams {\n  }\n"
+  private static var objects: String {
+    Balancing<Address>.objects + "  counter strangers {\n  }\n"
+      + "  set lingering {\n    type \(Address.kind)\n    flags timeout\n  }\n  counter datagrams {\n  }\n"
+  }
 
   /// A container's interfaces stay what they are, so the chain does.
   private var frames: String {
@@ -55,8 +74,8 @@ struct RuleTable: Equatable, Sendable {
   /// In place of a table with these chains, whose content is not known. A packet meets all of the old rules of a chain or all of the new ones.
   func replacing(_ names: some Sequence<String>) -> String {
     let own = Set(chains.map(\.name))
-    let gone = names.filter { !own.contains($0) }.sorted().map { "delete chain ip orch \($0)\n" }
-    return "table ip orch {\n\(Self.objects)}\nflush table ip orch\n\(Balancing.flush)" + gone.joined() + body
+    let gone = names.filter { !own.contains($0) }.sorted().map { "delete chain \(Address.family) orch \($0)\n" }
+    return "table \(Address.family) orch {\n\(Self.objects)}\nflush table \(Address.family) orch\n\(Balancing<Address>.flush)" + gone.joined() + body
   }
 
   /// What makes this table of `old`, one transaction after the other; nil: it has to be made anew. Chains that are new come before those who lead
@@ -73,12 +92,12 @@ struct RuleTable: Equatable, Sendable {
     let changed = chains.filter { chain in before[chain.name].map { $0.rules != chain.rules } ?? false }
     let elements = balancing.changes(from: old.balancing)
     let change =
-      elements.removals + (changed + gone).map { "flush chain ip orch \($0.name)\n" }.joined()
-      + (changed.isEmpty ? "" : "table ip orch {\n\(Self.text(changed))}\n") + elements.additions
-      + gone.map { "delete chain ip orch \($0.name)\n" }.joined() + (egress == old.egress ? "" : frames)
-    return [new.isEmpty ? "" : "table ip orch {\n\(Self.text(new))}\n", change].filter { !$0.isEmpty }
+      elements.removals + (changed + gone).map { "flush chain \(Address.family) orch \($0.name)\n" }.joined()
+      + (changed.isEmpty ? "" : "table \(Address.family) orch {\n\(Self.text(changed))}\n") + elements.additions
+      + gone.map { "delete chain \(Address.family) orch \($0.name)\n" }.joined() + (egress == old.egress ? "" : frames)
+    return [new.isEmpty ? "" : "table \(Address.family) orch {\n\(Self.text(new))}\n", change].filter { !$0.isEmpty }
   }
 
   /// No error when there is none.
-  static let removal = "table ip orch {\n}\ndelete table ip orch\n"
+  static var removal: String { "table \(Address.family) orch {\n}\ndelete table \(Address.family) orch\n" }
 }

@@ -6,17 +6,18 @@ enum Ruleset {
   /// In a container: its connections to virtual IPs go to a random ready endpoint, and the endpoint sees the container's own address.
   /// nil when there is nothing to say.
   /// - Parameter balancing: of the container's networks.
-  static func container(_ network: TaskNetwork, in world: NetworkWorld, _ balancing: Balancing) -> RuleTable? {
+  static func container(_ network: TaskNetwork, in world: NetworkWorld, _ balancing: Balancing<IPv4Address>) -> RuleTable<IPv4Address>? {
     let arrival = arrival(network, in: world)
     guard !balancing.virtual.isEmpty || arrival != nil else { return nil }
     let networks = Set(network.attachments.map(\.network))
     var table = RuleTable(
       chains: balancing.chains + [
-        chain("output", "type nat hook output priority -100; policy accept;", Balancing.lookup),
+        chain("output", "type nat hook output priority -100; policy accept;", Balancing<IPv4Address>.lookup),
         // One chain: each that hangs on a hook costs every packet.
         chain(
           "depart", "type filter hook output priority 0; policy accept;",
-          (arrival == nil ? [] : ["ct direction reply ct mark != 0 meta mark set ct mark"]) + refusal + stale(in: world, on: networks)),
+          (arrival == nil ? [] : ["ct direction reply ct mark != 0 meta mark set ct mark"]) + refusal(IPv4Address.self)
+            + stale(IPv4Address.self, subnets4(of: world, on: networks))),
       ], balancing: balancing)
     if let arrival {
       table.chains.append(chain("arrive", "type filter hook prerouting priority -150; policy accept;", [arrival.marking]))
@@ -25,28 +26,57 @@ enum Ruleset {
     return table
   }
 
-  static func balancing(in world: NetworkWorld, on networks: Set<NetworkID>, ready: Ready) -> Balancing {
-    var balancing = Balancing()
+  /// The same over IPv6, where ports are not published.
+  static func container6(_ balancing: Balancing<IPv6Address>, _ subnets: [String]) -> RuleTable<IPv6Address>? {
+    guard !subnets.isEmpty, !balancing.virtual.isEmpty else { return nil }
+    return RuleTable(
+      chains: balancing.chains + [
+        chain("output", "type nat hook output priority -100; policy accept;", Balancing<IPv6Address>.lookup),
+        chain("depart", "type filter hook output priority 0; policy accept;", refusal(IPv6Address.self) + stale(IPv6Address.self, subnets)),
+      ], balancing: balancing)
+  }
+
+  static func balancing(in world: NetworkWorld, on networks: Set<NetworkID>, ready: Ready) -> Balancing<IPv4Address> {
+    balancing(in: world, on: networks, ready: ready) { $1 }
+  }
+  static func balancing6(in world: NetworkWorld, on networks: Set<NetworkID>, ready: Ready) -> Balancing<IPv6Address> {
+    let dual = Dictionary(world.networks.filter { $0.subnet6 != nil }.map { ($0.id, $0) }, uniquingKeysWith: { a, _ in a })
+    return balancing(in: world, on: networks.intersection(dual.keys), ready: ready) { dual[$0]?.counterpart(of: $1) }
+  }
+
+  private static func balancing<Address: OverlayAddress>(
+    in world: NetworkWorld, on networks: Set<NetworkID>, ready: Ready, _ convert: (NetworkID, IPv4Address) -> Address?
+  ) -> Balancing<Address> {
+    var balancing = Balancing<Address>()
+    if networks.isEmpty { return balancing }
     for service in world.services {
       for virtual in service.virtualIPs where networks.contains(virtual.network) {
-        balancing.virtual[virtual.address] = ready[.init(service.id, virtual.network)] ?? []
+        guard let address = convert(virtual.network, virtual.address) else { continue }
+        balancing.virtual[address] = (ready[.init(service.id, virtual.network)] ?? []).compactMap { convert(virtual.network, $0) }
       }
     }
-    for endpoint in world.endpoints where networks.contains(endpoint.network) { balancing.alive.insert(endpoint.address) }
+    for endpoint in world.endpoints where networks.contains(endpoint.network) {
+      if let address = convert(endpoint.network, endpoint.address) { balancing.alive.insert(address) }
+    }
     for container in world.containers.values {
-      for attachment in container.attachments where networks.contains(attachment.network) { balancing.alive.insert(attachment.address) }
+      for attachment in container.attachments where networks.contains(attachment.network) {
+        if let address = convert(attachment.network, attachment.address) { balancing.alive.insert(address) }
+      }
     }
     return balancing
   }
 
-  private static let refusal = [
-    "ip daddr @alive accept", "ip daddr @refused meta l4proto tcp reject with tcp reset", "ip daddr @refused reject with icmp type host-unreachable",
-  ]
+  private static func refusal<Address: OverlayAddress>(_: Address.Type) -> [String] {
+    let match = "\(Address.family) daddr @refused"
+    return [
+      "\(Address.family) daddr @alive accept", "\(match) meta l4proto tcp reject with tcp reset", "\(match) reject with \(Address.unreachable)",
+    ]
+  }
 
   /// A published port's connection keeps its client's address, so its answer must leave through the host that the client called, which alone
   /// knows what it translated. That host is known by the link address the connection came from: the connection is marked with it, and what
   /// answers goes back to it (docs/network.md).
-  private static func arrival(_ network: TaskNetwork, in world: NetworkWorld) -> (marking: String, egress: RuleTable.Egress)? {
+  private static func arrival(_ network: TaskNetwork, in world: NetworkWorld) -> (marking: String, egress: RuleTable<IPv4Address>.Egress)? {
     guard let ingress = world.ingress, let own = ingress.nodeAddress,
       let number = network.attachments.firstIndex(where: { $0.network == ingress.id })
     else { return nil }
@@ -56,21 +86,27 @@ enum Ruleset {
     let receivers = hosts.map { "0x\(hex($0.octets).joined()) : 0x\(hex($0.mac).joined())" }.joined(separator: ", ")
     return (
       "iifname \"eth\(number)\" ct state new ct mark set ether saddr map { \(marks) }",
-      RuleTable.Egress(device: "eth\(number)", rule: "@ll,0,48 set meta mark map { \(receivers) }")
+      RuleTable<IPv4Address>.Egress(device: "eth\(number)", rule: "@ll,0,48 set meta mark map { \(receivers) }")
     )
   }
 
   /// Who is sent to a task which has ended meanwhile is told so, instead of trying for minutes: at once when the connection is not answered yet
   /// (that also ends what conntrack remembers, so that the next one from the same port is sent elsewhere), or else when what the task said
   /// last has had its time to arrive.
-  private static func stale(in world: NetworkWorld, on networks: Set<NetworkID>) -> [String] {
-    let subnets = world.networks.filter { networks.contains($0.id) }.map { "\($0.subnet)" }
+  private static func stale<Address: OverlayAddress>(_: Address.Type, _ subnets: [String]) -> [String] {
     guard !subnets.isEmpty else { return [] }
+    let family = Address.family
     func dead(_ state: String) -> [String] {
-      let match = "ct status dnat \(state) ip daddr \(set(subnets)) ip daddr != @alive"
-      return ["\(match) meta l4proto tcp reject with tcp reset", "\(match) reject with icmp type host-unreachable"]
+      let match = "ct status dnat \(state) \(family) daddr \(set(subnets)) \(family) daddr != @alive"
+      return ["\(match) meta l4proto tcp reject with tcp reset", "\(match) reject with \(Address.unreachable)"]
     }
-    return dead("ct state new") + dead("ct direction original ip daddr != @lingering")
+    return dead("ct state new") + dead("ct direction original \(family) daddr != @lingering")
+  }
+  private static func subnets4(of world: NetworkWorld, on networks: Set<NetworkID>) -> [String] {
+    world.networks.filter { networks.contains($0.id) }.map { "\($0.subnet)" }
+  }
+  static func subnets6(of world: NetworkWorld, on networks: Set<NetworkID>) -> [String] {
+    world.networks.filter { networks.contains($0.id) }.compactMap { $0.subnet6.map { "\($0)" } }
   }
 
   /// What was translated to an uplink that is gone would leave by the host's default route.
@@ -82,7 +118,7 @@ enum Ruleset {
 
   typealias Ready = [NetworkWorld.ServiceOnNetwork: [IPv4Address]]
 
-  static func host(_ world: NetworkWorld, ready: Ready, unavailable: Set<PublishedPort>) -> RuleTable {
+  static func host(_ world: NetworkWorld, ready: Ready, unavailable: Set<PublishedPort>) -> RuleTable<IPv4Address> {
     // On others this host has no address: what is on them passes its bridges, and not its rules.
     let ingress = world.ingress.flatMap { $0.nodeAddress == nil ? nil : $0 }
     let own = Set(ingress.map { [$0.id] } ?? [])
@@ -91,10 +127,10 @@ enum Ruleset {
     let open = ports.filter { !$0.backends.isEmpty }
     let closed = ports.filter { $0.backends.isEmpty }
 
-    let uplinks = "\"\(InterfaceName.uplinkPrefix)*\"", bridges = "\"\(InterfaceName.bridgePrefix)*\""
     var postrouting: [String] = []
     let gone = goneUplinks(world)
-    var forward = ["ct state untracked accept"] + stale(in: world, on: own) + gone
+    let stale = stale(IPv4Address.self, subnets4(of: world, on: own))
+    var forward = ["ct state untracked accept"] + stale + gone
     if !world.networks.isEmpty {
       // Callers inside would be answered there directly, past the translation; or have addresses that are known here alone. All others keep theirs.
       for device in [bridges, uplinks] {
@@ -106,7 +142,7 @@ enum Ruleset {
       postrouting.append("\(outward) iifname \(uplinks) masquerade")
 
       // What the bridge forwards after it was translated comes by here too (bridge-nf-call-iptables).
-      forward.append("iifname . oifname \(set(world.networks.map { "\"\(bridge($0))\" . \"\(bridge($0))\"" })) accept")
+      forward.append(within(world.networks))
       let inside = world.uplinks.keys.filter { task in world.containers[task].map { !world.leadsOutside($0) } ?? false }
       if !inside.isEmpty { forward.append("iifname \(set(inside.map { "\"\(InterfaceName.uplink($0))\"" })) ct direction original drop") }
       for device in [bridges, uplinks] {
@@ -141,21 +177,51 @@ enum Ruleset {
             ["iifname \(bridges) goto inside", "iifname \(uplinks) ip daddr 127.0.0.0/8 drop"] + untracked),
           chain("untracked", "type filter hook output priority -300; policy accept;", untracked),
           chain("prerouting", "type nat hook prerouting priority -100; policy accept;", ["fib daddr type local jump published"]),
-          chain("output", "type nat hook output priority -100; policy accept;", ["fib daddr type local jump published"] + Balancing.lookup),
+          chain(
+            "output", "type nat hook output priority -100; policy accept;", ["fib daddr type local jump published"] + Balancing<IPv4Address>.lookup),
           chain("postrouting", "type nat hook postrouting priority 100; policy accept;", postrouting),
           chain("forward", "type filter hook forward priority 0; policy accept;", forward),
           chain("input", "type filter hook input priority 0; policy accept;", members.guarding + refuse(closed.map(\.port))),
           chain(
             "refuse", "type filter hook output priority 0; policy accept;",
-            ["ct state untracked accept"] + gone + refusal + stale(in: world, on: own)),
+            ["ct state untracked accept"] + gone + refusal(IPv4Address.self) + stale),
         ], balancing: balancing)
+  }
+
+  /// Of IPv6: a host is on no network with it, so what is on them passes its bridges alone, and what leaves comes by uplinks. nil: no network here
+  /// has it.
+  static func host6(_ world: NetworkWorld) -> RuleTable<IPv6Address>? {
+    let networks = world.networks.filter { $0.subnet6 != nil }
+    guard !networks.isEmpty else { return nil }
+    return RuleTable(chains: [
+      // Frames from one container to another, which bridge-nf-call-ip6tables shows to these rules, need nobody's memory.
+      chain("guard", "type filter hook prerouting priority -300; policy accept;", ["iifname \(bridges) notrack"]),
+      chain("input", "type filter hook input priority 0; policy accept;", ["iifname \(bridges) drop"]),
+      chain(
+        "forward", "type filter hook forward priority 0; policy accept;",
+        [
+          within(networks), "iifname \(bridges) drop", "oifname \(bridges) drop", "oifname \(uplinks) ct state established,related accept",
+          "oifname \(uplinks) drop",
+        ]),
+      chain(
+        "postrouting", "type nat hook postrouting priority 100; policy accept;",
+        ["oifname != \(bridges) oifname != \(uplinks) iifname \(uplinks) masquerade"]),
+    ])
   }
 
   // MARK: Parts
 
+  private static let uplinks = "\"\(InterfaceName.uplinkPrefix)*\""
+  private static let bridges = "\"\(InterfaceName.bridgePrefix)*\""
+
+  /// Frames from one container of a network to another, which pass its bridge.
+  private static func within(_ networks: [NetworkAssignment]) -> String {
+    "iifname . oifname \(set(networks.map { "\"\(bridge($0))\" . \"\(bridge($0))\"" })) accept"
+  }
+
   /// VXLAN packets of our networks are heard from hosts that are on the network, and from no other; others' VNIs are none of our business.
   /// The VNI is bytes 4 to 6 of the header behind UDP's (RFC 7348 5).
-  private static func members(_ world: NetworkWorld) -> (chains: [RuleTable.Chain], guarding: [String]) {
+  private static func members(_ world: NetworkWorld) -> (chains: [RuleChain], guarding: [String]) {
     let chains = world.networks.map { network in
       let peers = network.peers.map { "\($0.underlay)" }
       return chain("vxlan-\(network.vni)", "", [(peers.isEmpty ? "" : "ip saddr != \(set(peers)) ") + "counter counter name \"strangers\" drop"])
@@ -194,7 +260,7 @@ enum Ruleset {
   }
 
   private static func hostPortAddress(_ container: TaskNetwork, _ world: NetworkWorld) -> IPv4Address? {
-    world.uplinks[container.task]?.address ?? container.attachments.first { $0.network == world.ingress?.id }?.address
+    container.attachments.first { $0.network == world.ingress?.id }?.address ?? world.uplinks[container.task]?.address
   }
 
   /// What calls another address of this host than the port's own goes on.
@@ -211,8 +277,8 @@ enum Ruleset {
     return rule(.tcp, "reject with tcp reset") + rule(.udp, "reject") + rule(.sctp, "reject")
   }
 
-  private static func chain(_ name: String, _ hook: String, _ rules: [String]) -> RuleTable.Chain {
-    RuleTable.Chain(name: name, hook: hook, rules: rules)
+  private static func chain(_ name: String, _ hook: String, _ rules: [String]) -> RuleChain {
+    RuleChain(name: name, hook: hook, rules: rules)
   }
   private static func set(_ items: [String]) -> String { "{ \(items.sorted().joined(separator: ", ")) }" }
   private static func hex(_ bytes: [UInt8]) -> [String] { bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) } }

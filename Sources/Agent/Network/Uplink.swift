@@ -9,6 +9,13 @@ struct Uplink: Hashable, Sendable {
   var address: IPv4Address
   /// The host's end, the same for many.
   var gateway: IPv4Address
+
+  /// The container's end, where a network of it has IPv6: of a /64 that is the same everywhere and is seen nowhere else, since it is translated.
+  var address6: IPv6Address { IPv6Address(Self.subnet6.address.rawValue | UInt128(address.rawValue)) }
+  /// "orchu" as the global id of unique local addresses (RFC 4193 3.1).
+  static let subnet6 = IPv6Prefix("fd6f:7263:6875::/64")!
+  /// The host's end: no subnet of anybody has it.
+  static let gateway6 = IPv6Address("fe80::1")!
 }
 
 /// Where uplinks' addresses come from: they are this host's own matter, seen by nobody outside.

@@ -21,11 +21,16 @@ struct NetworkCommand: AsyncParsableCommand {
 
         Example: orch network create shared
         Example: orch network create --subnet 10.77.0.0/16 --ip-range 10.77.8.0/21 --internal back
+        --ipv6 gives it an IPv6 subnet beside: a /64 of the cluster's own, or the one that a second --subnet names.
+
+        Example: orch network create --ipv6 --subnet 10.78.0.0/24 --subnet fd00:78::/64 both
         Example: orch network create --opt com.docker.network.driver.mtu=1400 small
         """)
     @OptionGroup var connection: Connection
-    @Option(help: ArgumentHelp("Its addresses.", valueName: "a.b.c.d/n")) var subnet: String?
-    @Option(help: ArgumentHelp("An address of the subnet that is given to nobody.", valueName: "address")) var gateway: String?
+    @Option(help: ArgumentHelp("Its addresses; once for each family.", valueName: "prefix/n")) var subnet: [String] = []
+    @Option(help: ArgumentHelp("An address of the subnet that is given to nobody; once for each family.", valueName: "address")) var gateway:
+      [String] = []
+    @Flag(help: "IPv6 addresses beside the IPv4 ones.") var ipv6 = false
     @Option(name: .customLong("ip-range"), help: ArgumentHelp("The part of the subnet to give addresses from.", valueName: "a.b.c.d/n")) var range:
       String?
     @Option(name: .customLong("aux-address"), help: ArgumentHelp("An address that is given to nobody; repeatable.", valueName: "name=address"))
@@ -44,10 +49,21 @@ struct NetworkCommand: AsyncParsableCommand {
       (spec.internalOnly, spec.attachable) = (self.internal, attachable)
       spec.labels = try edited(nil, add: label, remove: [], "--label")
       spec.options = try edited(nil, add: options, remove: [], "--opt")
-      if subnet != nil || gateway != nil || range != nil || !auxiliary.isEmpty {
-        let reserved = try edited(nil, add: auxiliary, remove: [], "--aux-address")
-        spec.ipam = .init(config: [.init(subnet: subnet, gateway: gateway, range: range, auxiliary: reserved)])
+      if ipv6 { spec.enableIPv6 = true }
+      let reserved = try edited(nil, add: auxiliary, remove: [], "--aux-address")
+      let configs = try [false, true].compactMap { isIPv6 in
+        func one(_ texts: [String], _ option: String) throws -> String? {
+          let own = texts.filter { $0.contains(":") == isIPv6 }
+          guard own.count < 2 else { throw ValidationError("\(option) \(own[1]): a network has one of each family, and \(own[0]) is given, too") }
+          return own.first
+        }
+        let own = (reserved ?? [:]).filter { $0.value.contains(":") == isIPv6 }
+        let config = NetworkSpec.IPAM.Config(
+          subnet: try one(subnet, "--subnet"), gateway: try one(gateway, "--gateway"), range: try one(range.map { [$0] } ?? [], "--ip-range"),
+          auxiliary: own.isEmpty ? nil : own)
+        return config == NetworkSpec.IPAM.Config(subnet: nil) ? nil : config
       }
+      if !configs.isEmpty { spec.ipam = .init(config: configs) }
       Terminal.print(try await connection.client().post("/networks/create", [], spec, as: NetworkCreateResponse.self).id)
     }
   }

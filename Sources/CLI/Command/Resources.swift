@@ -20,7 +20,8 @@ func listNetworks(_ connection: Connection, _ list: ListOptions) async throws {
   ])
   for network in networks {
     table.add([
-      list.short(network.id), network.name, network.driver, network.scope, network.ipam.config?.first?.subnet ?? "", String(network.internalOnly),
+      list.short(network.id), network.name, network.driver, network.scope, (network.ipam.config ?? []).compactMap(\.subnet).joined(separator: ","),
+      String(network.internalOnly),
       String(network.enableIPv6), network.labels.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: ","),
       network.created.description,
     ])

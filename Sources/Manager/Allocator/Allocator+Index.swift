@@ -42,16 +42,22 @@ extension Allocator {
   private mutating func learn(_ network: Network) {
     if network.spec.ingress == true { ingress = network.id }
     if let vni = network.vni { vnis[vni] = network.id }
+    subnets6[network.id] = network.subnet6
     guard let prefix = network.subnet else { return }
     subnets[network.id] = prefix
     guard spaces[network.id]?.prefix != prefix else { return }
-    spaces[network.id] = Space(prefix, (try? DeclaredSubnet(network.spec)).flatMap { $0 })
+    var space = Space(prefix, (try? DeclaredSubnet(network.spec)).flatMap { $0 })
+    if let declared = (try? DeclaredSubnet6(network.spec)).flatMap({ $0 }) {
+      space.reserved.formUnion(declared.reserved.compactMap { declared.prefix.counterpart(of: $0, in: prefix)?.rawValue })
+    }
+    spaces[network.id] = space
   }
 
   private mutating func forget(_ network: Network) {
     if ingress == network.id { ingress = nil }
     if let vni = network.vni, vnis[vni] == network.id { vnis[vni] = nil }
     subnets[network.id] = nil
+    subnets6[network.id] = nil
     spaces[network.id] = nil
   }
 

@@ -1,6 +1,6 @@
 import Model
 
-/// What a user declares of a network's addresses, checked.
+/// What a user declares of a network's IPv4 addresses, checked.
 struct DeclaredSubnet: Equatable {
   var prefix: IPv4Prefix
   var gateway: IPv4Address?
@@ -11,9 +11,8 @@ struct DeclaredSubnet: Equatable {
   /// nil when nothing is declared.
   init?(_ spec: NetworkSpec) throws(AllocationRefusal) {
     func refusal(_ text: String) -> AllocationRefusal { AllocationRefusal("network \(spec.name): \(text)") }
-    let configs = spec.ipam?.config ?? []
-    if configs.count > 1 { throw refusal("more than one subnet is not supported") }
-    guard let config = configs.first else { return nil }
+    if (spec.ipam?.config ?? []).count(where: { !$0.isIPv6 }) > 1 { throw refusal("more than one IPv4 subnet is not supported") }
+    guard let config = spec.declared4 else { return nil }
     guard let text = config.subnet, !text.isEmpty else {
       if config.gateway?.isEmpty == false || config.range?.isEmpty == false || config.auxiliary?.isEmpty == false {
         throw refusal("a gateway, an IP range and auxiliary addresses need a subnet: give one")
@@ -41,11 +40,47 @@ struct DeclaredSubnet: Equatable {
   }
 }
 
+/// The same of its IPv6 addresses. Who has the n-th IPv4 address of the network has the n-th of these: there is nothing to give from a range.
+struct DeclaredSubnet6: Equatable {
+  var prefix: IPv6Prefix
+  /// Given to nobody: the gateway and the auxiliary addresses.
+  var reserved: Set<IPv6Address> = []
+
+  init?(_ spec: NetworkSpec) throws(AllocationRefusal) {
+    func refusal(_ text: String) -> AllocationRefusal { AllocationRefusal("network \(spec.name): \(text)") }
+    if (spec.ipam?.config ?? []).count(where: \.isIPv6) > 1 { throw refusal("more than one IPv6 subnet is not supported") }
+    guard let config = spec.declared6 else { return nil }
+    guard let text = config.subnet, !text.isEmpty else { throw refusal("an IPv6 gateway or range needs an IPv6 subnet: give one") }
+    guard spec.enableIPv6 == true else { throw refusal("\(text) is an IPv6 subnet: say that the network has IPv6 (enable_ipv6: true, --ipv6)") }
+    guard let prefix = IPv6Prefix(text) else { throw refusal("\(text) is not an IPv6 subnet like fd00:1::/64") }
+    // ::/8 has the loopback and what is none; fe80::/10 is of each link, ff00::/8 multicast (RFC 4291 2.4).
+    let taken = ["::/8", "fe80::/10", "ff00::/8"].compactMap { IPv6Prefix($0) }
+    guard (16...120).contains(prefix.length), !taken.contains(where: { $0.overlaps(prefix) }) else {
+      throw refusal("subnet \(text) must be between /16 and /120, and neither link-local nor multicast")
+    }
+    if config.range?.isEmpty == false {
+      throw refusal("an IPv6 range is not supported: IPv6 addresses follow the IPv4 ones, whose range may be given")
+    }
+    self.prefix = prefix
+    let others =
+      (config.gateway.flatMap { $0.isEmpty ? nil : [("gateway", $0)] } ?? [])
+      + (config.auxiliary ?? [:]).map { ("auxiliary address \($0.key)", $0.value) }
+    for (name, text) in others {
+      guard let address = IPv6Address(text), prefix.contains(address) else { throw refusal("\(name) \(text) is not in \(prefix)") }
+      reserved.insert(address)
+    }
+  }
+
+  /// Whether every address of `subnet` has its own here.
+  func fits(_ subnet: IPv4Prefix) -> Bool { 128 - prefix.length >= 32 - subnet.length }
+}
+
 extension Allocator {
-  /// The subnet a spec asks for, or nil when any will do. Others may have the same: they are apart, and no task is on both (`checkApart`).
+  /// What a spec declares of its subnets. Others may have the same: they are apart, and no task is on both (`checkApart`).
   /// - Throws: when it is malformed, too small, or overlaps that of ingress, which every host is on, or a host's route.
-  public static func subnet(of spec: NetworkSpec, state: ClusterState) throws(AllocationRefusal) -> IPv4Prefix? {
-    guard let wanted = try DeclaredSubnet(spec)?.prefix else { return nil }
+  public static func check(_ spec: NetworkSpec, state: ClusterState) throws(AllocationRefusal) {
+    try check6(spec, state: state)
+    guard let wanted = try DeclaredSubnet(spec)?.prefix else { return }
     for other in state.networks.values where other.spec.ingress == true && other.name != spec.name {
       guard let taken = other.subnet, taken.overlaps(wanted) else { continue }
       throw AllocationRefusal("network \(spec.name): subnet \(wanted) overlaps \(taken) of network \(other.name): choose another subnet")
@@ -56,16 +91,29 @@ extension Allocator {
         "network \(spec.name): subnet \(wanted) overlaps the route \(route.destination) dev \(route.device) of host \(node.hostname): "
           + "choose another subnet, or remove that route")
     }
-    return wanted
+  }
+
+  private static func check6(_ spec: NetworkSpec, state: ClusterState) throws(AllocationRefusal) {
+    guard let wanted = try DeclaredSubnet6(spec)?.prefix else { return }
+    let length = try DeclaredSubnet(spec)?.prefix.length ?? state.cluster?.subnetLength ?? 24
+    guard 128 - wanted.length >= 32 - length else {
+      throw AllocationRefusal(
+        "network \(spec.name): IPv6 subnet \(wanted) has fewer addresses than the IPv4 one (/\(length)): give a larger one, a /64")
+    }
   }
 
   /// A task has one namespace, in which an address has one meaning.
   public static func checkApart(_ service: String, _ networks: [Network]) throws(AllocationRefusal) {
     func subnet(_ network: Network) -> IPv4Prefix? { network.subnet ?? (try? DeclaredSubnet(network.spec)).flatMap { $0 }?.prefix }
+    func subnet6(_ network: Network) -> IPv6Prefix? { network.subnet6 ?? (try? DeclaredSubnet6(network.spec)).flatMap { $0 }?.prefix }
+    func overlap(_ one: Network, _ other: Network) -> (own: String, taken: String)? {
+      if let own = subnet(one), let taken = subnet(other), taken.overlaps(own) { return ("\(own)", "\(taken)") }
+      if let own = subnet6(one), let taken = subnet6(other), taken.overlaps(own) { return ("\(own)", "\(taken)") }
+      return nil
+    }
     for (number, one) in networks.enumerated() {
-      guard let own = subnet(one) else { continue }
       for other in networks[..<number] {
-        guard let taken = subnet(other), taken.overlaps(own) else { continue }
+        guard let (own, taken) = overlap(one, other) else { continue }
         throw AllocationRefusal(
           "service \(service): subnet \(own) of network \(one.name) overlaps \(taken) of network \(other.name), and one task cannot be on both: "
             + "name one of them, or make one anew with another subnet")
@@ -80,6 +128,7 @@ extension Allocator {
       throw AllocationRefusal(
         "network \(network.name) waits until the hosts have told the new leader that they left what was removed before (5 s at most)")
     }
+    let declared6 = try DeclaredSubnet6(network.spec)
     if network.subnet == nil {
       if let declared = try DeclaredSubnet(network.spec)?.prefix {
         if let id = ingress, id != network.id, let taken = subnets[id], taken.overlaps(declared) {
@@ -92,6 +141,9 @@ extension Allocator {
       }
     }
     if network.vni == nil { network.vni = try freeVNI(for: network) }
+    if network.spec.enableIPv6 == true, network.subnet6 == nil {
+      network.subnet6 = try subnet6(declared6, for: network, cluster: cluster)
+    }
     observe(.network(old: nil, new: network))
     return network
   }
@@ -119,6 +171,26 @@ extension Allocator {
     throw AllocationRefusal(
       "network \(network.name): no subnet of \(pool) is free\(routes.isEmpty ? "" : " beside the hosts' routes"): remove a network or declare a subnet "
         + "outside of it")
+  }
+
+  /// What it declares, or a /64 of the cluster's own (RFC 4193), the one with its VNI's number if nobody has that.
+  private func subnet6(_ declared: DeclaredSubnet6?, for network: Network, cluster: Cluster?) throws(AllocationRefusal) -> IPv6Prefix {
+    if let declared {
+      guard let subnet = network.subnet, declared.fits(subnet) else {
+        throw AllocationRefusal(
+          "network \(network.name): IPv6 subnet \(declared.prefix) has fewer addresses than the IPv4 one: give a larger one, a /64")
+      }
+      return declared.prefix
+    }
+    guard let cluster else { throw AllocationRefusal("network \(network.name): the cluster has no id yet") }
+    let own = IPv6Prefix.uniqueLocal(of: cluster.id)
+    let taken = subnets6.filter { $0.key != network.id && $0.value.overlaps(own) }.map(\.value)
+    let first = UInt16(truncatingIfNeeded: network.vni ?? 0)
+    for step in 0...UInt16.max {
+      let candidate = IPv6Prefix(IPv6Address(own.address.rawValue | UInt128(first &+ step) << 64), length: 64)!
+      if !taken.contains(where: { $0.overlaps(candidate) }) { return candidate }
+    }
+    throw AllocationRefusal("network \(network.name): no /64 of \(own) is free: remove a network or declare an IPv6 subnet")
   }
 
   private func freeVNI(for network: Network) throws(AllocationRefusal) -> UInt32 {

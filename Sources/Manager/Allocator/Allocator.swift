@@ -11,6 +11,7 @@ import Model
 // - What nobody has is not given while it rests (`resting`), nor in the decision that frees it.
 // - Subnets from the pool overlap no other; declared ones not ingress's. VNIs and published ports are not given twice. What a network had that is
 //   gone is not given while it rests.
+// - An IPv6 address is nobody's choice: who has the n-th address of a network's IPv4 subnet has the n-th of its IPv6 subnet, and it rests with it.
 //
 // It refuses to know why a task exists and where it should run.
 
@@ -62,6 +63,7 @@ public struct Allocator: Sendable {
   /// Kept apart from the spaces: attachments may be seen before their network.
   var vnis: [UInt32: NetworkID] = [:]
   var subnets: [NetworkID: IPv4Prefix] = [:]
+  var subnets6: [NetworkID: IPv6Prefix] = [:]
   var ports: [PortClaim: ServiceID] = [:]
   /// Somebody may still be sent to them.
   public var resting = RestingAddresses()

@@ -196,9 +196,11 @@ struct View: Sendable {
     peers.sort { $0.node < $1.node }
     // One for all: a host with a larger one would send what a host with a smaller link cannot take, and nobody tells it.
     let mtu = network.spec.mtu ?? (linkMTUs.keys.min() ?? NetworkSpec.linkMTU) - NetworkSpec.tunnelOverhead
-    return NetworkAssignment(
+    var assignment = NetworkAssignment(
       id: id, name: network.name, vni: vni, subnet: subnet, internalOnly: network.spec.internalOnly ?? false,
       ingress: network.spec.ingress ?? false, mtu: mtu, dataPathPort: state.cluster?.dataPathPort ?? 4789, nodeAddress: own, peers: peers)
+    assignment.subnet6 = network.subnet6
+    return assignment
   }
 
   private func address(of node: NodeID, on network: NetworkID) -> IPv4Address? {

@@ -228,23 +228,30 @@ extension ServiceEdits {
     if [Network.hostName, Network.noneName].contains(spec.name) {
       throw .invalid("network \(spec.name): the name is taken for the host's own network or none: choose another")
     }
-    if spec.enableIPv6 == true {
-      throw .invalid("network \(spec.name): IPv6 in overlays is not supported yet: leave it out; services reach each other by IPv4")
-    }
     for option in (spec.options ?? [:]).keys.sorted() {
       if let reason = NetworkSpec.refusal(of: option) { throw .invalid("network \(spec.name): \(reason)") }
     }
     try checkMTU(spec, state)
-    do { _ = try Allocator.subnet(of: spec, state: state) } catch { throw .invalid(error.description) }
+    do { try Allocator.check(spec, state: state) } catch { throw .invalid(error.description) }
   }
 
   private static func checkMTU(_ spec: NetworkSpec, _ state: ClusterState) throws(EditError) {
-    guard let text = spec.options?[NetworkSpec.mtuOption] else { return }
+    let links = state.nodes.values.compactMap { node in node.description?.underlayMTU.map { (node.hostname, $0) } }
+    let smallest = links.min { $0.1 == $1.1 ? $0.0 < $1.0 : $0.1 < $1.1 }
+    guard let text = spec.options?[NetworkSpec.mtuOption] else {
+      guard let (host, link) = smallest, link - NetworkSpec.tunnelOverhead < 1280, spec.enableIPv6 == true else { return }
+      throw .invalid(
+        "network \(spec.name): IPv6 needs packets of 1280 bytes; the link of host \(host) takes \(link), of which VXLAN needs "
+          + "\(NetworkSpec.tunnelOverhead): raise the link's MTU, or leave IPv6 out")
+    }
     guard let mtu = Int(text), (576...65_485).contains(mtu) else {
       throw .invalid("network \(spec.name): \(NetworkSpec.mtuOption) is 576 to 65485 bytes, not '\(text)'")
     }
-    let links = state.nodes.values.compactMap { node in node.description?.underlayMTU.map { (node.hostname, $0) } }
-    guard let (host, link) = links.min(by: { $0.1 == $1.1 ? $0.0 < $1.0 : $0.1 < $1.1 }), mtu > link - NetworkSpec.tunnelOverhead else { return }
+    // RFC 8200 5.
+    guard mtu >= 1280 || spec.enableIPv6 != true else {
+      throw .invalid("network \(spec.name): IPv6 needs packets of 1280 bytes, \(NetworkSpec.mtuOption) says \(mtu): raise it, or leave IPv6 out")
+    }
+    guard let (host, link) = smallest, mtu > link - NetworkSpec.tunnelOverhead else { return }
     throw .invalid(
       "network \(spec.name): packets of \(mtu) bytes do not fit: the link of host \(host) takes \(link), and VXLAN adds "
         + "\(NetworkSpec.tunnelOverhead): at most \(link - NetworkSpec.tunnelOverhead)")

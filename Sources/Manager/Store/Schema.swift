@@ -66,6 +66,8 @@ enum Schema {
     "ALTER TABLE hard_state ADD COLUMN checksum INTEGER;",
     // What rows were before slices of a flush that is not whole yet: serialised actions that make or remove them, each after its length.
     "CREATE TABLE undo (slice INTEGER PRIMARY KEY, actions BLOB NOT NULL, checksum INTEGER NOT NULL);",
+    // NULL: IPv4 alone.
+    "ALTER TABLE networks ADD COLUMN subnet6 TEXT;",
   ]
 
   static let replicatedTables = [

@@ -197,12 +197,13 @@ extension Store {
   }
 
   private func loadNetworks(_ state: inout RestoredState) throws(StoreError) {
-    try rows("SELECT id, spec, vni, subnet, created_at, version FROM networks") { row throws(StoreError) in
+    try rows("SELECT id, spec, vni, subnet, created_at, version, subnet6 FROM networks") { row throws(StoreError) in
       let field = Field("networks", id: row)
       var network = Network(id: try field.identifier(row, 0), spec: try field.json(row, 1), createdAt: row.instant(4))
       network.vni = row.isNull(2) ? nil : UInt32(truncatingIfNeeded: row.integer(2))
       network.subnet = try row.optional(3) { column throws(StoreError) in try field.parsed(row, column) }
       network.version = row.unsigned(5)
+      network.subnet6 = try row.optional(6) { column throws(StoreError) in try field.parsed(row, column) }
       state.add(.putNetwork(network))
     }
   }

@@ -107,9 +107,9 @@ extension Store {
 
   private func put(_ network: Network) throws(StoreError) {
     try database.run(
-      "INSERT OR REPLACE INTO networks VALUES (?, ?, ?, ?, ?, ?, ?)", .blob(network.id.bytes), .text(network.name), JSON.text(network.spec),
+      "INSERT OR REPLACE INTO networks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", .blob(network.id.bytes), .text(network.name), JSON.text(network.spec),
       .optional(network.vni) { .integer($0) }, .optional(network.subnet) { .text($0.description) }, .integer(network.createdAt.nanoseconds),
-      .integer(network.version))
+      .integer(network.version), .optional(network.subnet6) { .text($0.description) })
   }
 
   private func put(_ volume: Volume) throws(StoreError) {

@@ -34,7 +34,8 @@ public struct NetworkInspect: Codable, Hashable, Sendable {
     enableIPv6 = spec.enableIPv6 ?? false
     var config = spec.ipam?.config ?? []
     if let subnet = network.subnet {
-      config = [.init(subnet: subnet.description, gateway: spec.ipam?.config?.first?.gateway)]
+      config = [.init(subnet: subnet.description, gateway: spec.declared4?.gateway)]
+      if let subnet6 = network.subnet6 { config.append(.init(subnet: subnet6.description, gateway: spec.declared6?.gateway)) }
     }
     ipam = .init(driver: spec.ipam?.driver ?? "default", config: config)
     internalOnly = spec.internalOnly ?? false

@@ -57,9 +57,9 @@ public struct ServiceInspect: Codable, Hashable, Sendable {
       ports: service.endpoint.ports.isEmpty ? nil : service.endpoint.ports,
       virtualIPs: service.endpoint.virtualIPs.isEmpty
         ? nil
-        : service.endpoint.virtualIPs.map { attachment in
-          let length = state.networks[attachment.network]?.subnet?.length ?? 24
-          return Endpoint.VirtualIP(networkID: attachment.network.description, addr: "\(attachment.address)/\(length)")
+        : service.endpoint.virtualIPs.flatMap { attachment in
+          let shown = state.networks[attachment.network]?.shown(attachment.address) ?? ["\(attachment.address)/24"]
+          return shown.map { Endpoint.VirtualIP(networkID: attachment.network.description, addr: $0) }
         })
     updateStatus = service.updateStatus.map {
       UpdateStatus(state: $0.state.rawValue, startedAt: $0.startedAt, completedAt: $0.completedAt, message: $0.message)

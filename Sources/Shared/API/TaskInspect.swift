@@ -82,7 +82,7 @@ public struct TaskInspect: Codable, Hashable, Sendable {
       guard let network = state.networks[attachment.network] else { return nil }
       return Attachment(
         network: .init(id: network.id.description, version: ObjectVersion(index: network.version), spec: network.spec),
-        addresses: ["\(attachment.address)/\(network.subnet?.length ?? 24)"])
+        addresses: network.shown(attachment.address))
     }
     networksAttachments = attachments.isEmpty ? nil : attachments
   }

@@ -278,7 +278,7 @@ extension Reader {
           return nil
         }
         let plain = address.hasPrefix("[") && address.hasSuffix("]") ? String(address.dropFirst().dropLast()) : address
-        if IPv4Address(plain) == nil, !plain.contains(":") {
+        if IPv4Address(plain) == nil, IPv6Address(plain) == nil {
           error(host.value, "expected an IP address for '\(host.key)', found '\(address)'", "host-gateway and names are not supported")
           return nil
         }

@@ -92,11 +92,12 @@ extension Reader {
         if let labels = fields.take("labels") { spec.labels = dictionary(labels) }
         if let value = fields.take("internal") { spec.internalOnly = bool(value) }
         if let value = fields.take("attachable") { spec.attachable = bool(value) }
-        if let value = fields.take("enable_ipv6"), bool(value) == true {
-          error(value, "IPv6 in overlays is not supported yet", "remove it; services reach each other by IPv4")
-        }
+        if let value = fields.take("enable_ipv6") { spec.enableIPv6 = bool(value) }
         if let options = fields.take("driver_opts") { spec.options = readOptions(options) }
-        if let ipam = fields.take("ipam") { spec.ipam = readIPAM(ipam) }
+        if let ipam = fields.take("ipam") {
+          spec.ipam = readIPAM(ipam)
+          if spec.declared6 != nil, spec.enableIPv6 != true { error(ipam, "an IPv6 subnet needs 'enable_ipv6: true'") }
+        }
         fields.finish(KeyRules.network)
       }
       if !external { spec.labels = (spec.labels ?? [:]).merging([StackLabel.namespace: stack.name]) { $1 } }
@@ -145,24 +146,28 @@ extension Reader {
           guard var config = Fields(item, self) else { continue }
           let subnet = config.take("subnet")
           let prefix = subnet.flatMap { text($0) }
-          if let subnet, let prefix, IPv4Prefix(prefix) == nil {
-            error(subnet, "expected an IPv4 subnet such as 10.1.0.0/24, found \(subnet.found)")
+          if let subnet, let prefix, IPv4Prefix(prefix) == nil, IPv6Prefix(prefix) == nil {
+            error(subnet, "expected a subnet such as 10.1.0.0/24 or fd00:1::/64, found \(subnet.found)")
           }
           let gateway = config.take("gateway")
           let address = gateway.flatMap { text($0) }
-          if let gateway, let address, IPv4Address(address) == nil {
-            error(gateway, "expected an IPv4 address such as 10.1.0.1, found \(gateway.found)")
+          if let gateway, let address, IPv4Address(address) == nil, IPv6Address(address) == nil {
+            error(gateway, "expected an address such as 10.1.0.1, found \(gateway.found)")
           }
           let range = config.take("ip_range")
           let part = range.flatMap { text($0) }
-          if let range, let part, IPv4Prefix(part) == nil {
+          if let range, let part, IPv6Prefix(part) != nil {
+            error(range, "an IPv6 range is not supported", "remove it: IPv6 addresses follow the IPv4 ones")
+          } else if let range, let part, IPv4Prefix(part) == nil {
             error(range, "expected a part of the subnet such as 10.1.0.128/25, found \(range.found)")
           }
           let auxiliary = config.take("aux_addresses").map { dictionary($0) }
           config.finish([:])
           configs.append(.init(subnet: prefix, gateway: address, range: part, auxiliary: auxiliary))
         }
-        if configs.count > 1 { error(list, "a network has one subnet, found \(configs.count)", "keep one") }
+        for count in [configs.count(where: \.isIPv6), configs.count { !$0.isIPv6 }] where count > 1 {
+          error(list, "a network has one subnet of each family, found \(count)", "keep one")
+        }
       } else {
         error(list, "expected a list, found \(list.found)", "write '- subnet: 10.1.0.0/24'")
       }

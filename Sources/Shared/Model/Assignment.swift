@@ -38,6 +38,8 @@ public struct NetworkAssignment: Hashable, Sendable, Codable {
   public var name: String
   public var vni: UInt32
   public var subnet: IPv4Prefix
+  /// As `Network.subnet6`.
+  public var subnet6: IPv6Prefix?
   /// Docker's `Internal`: no way out.
   public var internalOnly: Bool
   public var ingress: Bool
@@ -74,6 +76,9 @@ public struct NetworkAssignment: Hashable, Sendable, Codable {
     self.nodeAddress = nodeAddress
     self.peers = peers
   }
+
+  /// What stands beside an IPv4 address of this network; nil: it has IPv4 alone.
+  public func counterpart(of address: IPv4Address) -> IPv6Address? { subnet6.map { $0.counterpart(of: address, in: subnet) } }
 }
 
 public struct ServiceRecord: Hashable, Sendable, Codable {

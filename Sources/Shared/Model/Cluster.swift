@@ -68,10 +68,16 @@ public struct NetworkSpec: Hashable, Sendable, Codable {
         self.range = range
         self.auxiliary = auxiliary
       }
+      /// Of IPv6, by what is written in it.
+      public var isIPv6: Bool { [subnet, gateway, range].contains { $0?.contains(":") == true } }
       enum CodingKeys: String, CodingKey { case subnet = "Subnet", gateway = "Gateway", range = "IPRange", auxiliary = "AuxiliaryAddresses" }
     }
     enum CodingKeys: String, CodingKey { case driver = "Driver", config = "Config" }
   }
+
+  /// What is declared of its IPv4 subnet; nil: nothing, or its IPv6 subnet alone.
+  public var declared4: IPAM.Config? { ipam?.config?.first { !$0.isIPv6 } }
+  public var declared6: IPAM.Config? { ipam?.config?.first { $0.isIPv6 } }
 
   /// Docker's options of overlay networks.
   public static let mtuOption = "com.docker.network.driver.mtu"
@@ -104,6 +110,8 @@ public struct Network: Hashable, Sendable, Codable {
   /// What the allocator gave; nil until then.
   public var vni: UInt32?
   public var subnet: IPv4Prefix?
+  /// Of a network with both families: who has the n-th address of `subnet` has the n-th of this, too.
+  public var subnet6: IPv6Prefix?
   public var createdAt: Timestamp
   public var version: UInt64
 
@@ -114,6 +122,15 @@ public struct Network: Hashable, Sendable, Codable {
     self.subnet = nil
     self.createdAt = createdAt
     self.version = 0
+  }
+
+  /// What stands beside an IPv4 address of this network; nil: it has IPv4 alone.
+  public func counterpart(of address: IPv4Address) -> IPv6Address? {
+    subnet.flatMap { subnet in subnet6.map { $0.counterpart(of: address, in: subnet) } }
+  }
+  /// As Docker shows an address, with its subnet's length: "10.0.1.2/24"; the IPv6 one behind it.
+  public func shown(_ address: IPv4Address) -> [String] {
+    ["\(address)/\(subnet?.length ?? 24)"] + (counterpart(of: address).map { ["\($0)/\(subnet6?.length ?? 64)"] } ?? [])
   }
 
   public var name: String { spec.name }

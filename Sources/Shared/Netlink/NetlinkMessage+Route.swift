@@ -1,7 +1,7 @@
 import Glibc
 
 // Messages of rtnetlink(7). Numbers are from linux/rtnetlink.h, if_link.h, neighbour.h. Addresses are network order, as they are in a
-// packet: `[UInt8]` of 4 (IPv4) or 6 (Ethernet) bytes.
+// packet: `[UInt8]` of 4 (IPv4), 16 (IPv6) or 6 (Ethernet) bytes.
 
 public enum LinkKind: Hashable, Sendable {
   case bridge
@@ -125,7 +125,8 @@ extension NetlinkMessage {
   ) -> Self {
     var message = Self(
       type: type, flags: flags, operation: operation, object: "\(dotted(address))\(peer.map { " to \(dotted($0))" } ?? "")/\(length)")
-    message.append([UInt8(AF_INET), length, 0, 0] + nativeBytes(index))
+    // IFA_F_NODAD: nobody else can have an IPv6 address that the cluster gave, and it is to hold at once.
+    message.append([family(address), length, address.count == 16 ? 2 : 0, 0] + nativeBytes(index))
     message.attribute(2, address)
     message.attribute(1, peer ?? address)
     return message
@@ -139,30 +140,35 @@ extension NetlinkMessage {
     message.tolerated = [EADDRNOTAVAIL, ENODEV]
     return message
   }
+  /// Of every family.
   public static func dumpAddresses() -> Self {
     var message = Self(type: 22, flags: NetlinkFlag.dump, operation: "list", object: "addresses")
-    message.append([UInt8(AF_INET), 0, 0, 0] + nativeBytes(UInt32(0)))
+    message.append([UInt8(AF_UNSPEC), 0, 0, 0] + nativeBytes(UInt32(0)))
     return message
   }
 
-  /// 0.0.0.0/0 through `gateway`, in the main table.
-  public static func addDefaultRoute(gateway: [UInt8]) -> Self {
+  private static func family(_ address: [UInt8]) -> UInt8 { UInt8(address.count == 16 ? AF_INET6 : AF_INET) }
+
+  /// 0.0.0.0/0 or ::/0 through `gateway`, in the main table.
+  /// - Parameter index: of the link behind which a link-local gateway is.
+  public static func addDefaultRoute(gateway: [UInt8], on index: UInt32? = nil) -> Self {
     var message = Self(
       type: 24, flags: NetlinkFlag.create | NetlinkFlag.replace, operation: "add route", object: "default via \(dotted(gateway))")
     // rtmsg: family, dst_len, src_len, tos, table (main), protocol (static), scope (universe), type (unicast), flags
-    message.append([UInt8(AF_INET), 0, 0, 0, 254, 4, 0, 1] + nativeBytes(UInt32(0)))
+    message.append([family(gateway), 0, 0, 0, 254, 4, 0, 1] + nativeBytes(UInt32(0)))
     message.attribute(5, gateway)
+    if let index { message.attribute(4, index) }
     return message
   }
 
   /// To what is on a link itself (proto kernel, scope link), as the kernel makes it with an address; for one that was taken away.
-  public static func addLinkRoute(_ destination: [UInt8], length: UInt8, source: [UInt8], on index: UInt32) -> Self {
+  public static func addLinkRoute(_ destination: [UInt8], length: UInt8, source: [UInt8]?, on index: UInt32) -> Self {
     var message = Self(
       type: 24, flags: NetlinkFlag.create | NetlinkFlag.replace, operation: "add route", object: "\(dotted(destination))/\(length)")
-    message.append([UInt8(AF_INET), length, 0, 0, 254, 2, 253, 1] + nativeBytes(UInt32(0)))
+    message.append([family(destination), length, 0, 0, 254, 2, 253, 1] + nativeBytes(UInt32(0)))
     message.attribute(1, destination)
     message.attribute(4, index)
-    message.attribute(7, source)
+    if let source { message.attribute(7, source) }
     return message
   }
 
@@ -214,7 +220,7 @@ extension NetlinkMessage {
     _ type: UInt16, _ flags: UInt16, _ address: [UInt8], _ mac: [UInt8]?, on index: UInt32, state: UInt16, _ operation: String
   ) -> Self {
     var message = Self(type: type, flags: flags, operation: operation, object: dotted(address))
-    message.append([UInt8(AF_INET), 0, 0, 0] + nativeBytes(index) + nativeBytes(state) + [0, 0])
+    message.append([family(address), 0, 0, 0] + nativeBytes(index) + nativeBytes(state) + [0, 0])
     message.attribute(1, address)
     if let mac { message.attribute(2, mac) }
     return message
@@ -228,13 +234,17 @@ extension NetlinkMessage {
     message.tolerated = [ENOENT, ENODEV, ENXIO]
     return message
   }
+  /// Of IPv4 and IPv6.
   public static func dumpNeighbours() -> Self {
     var message = Self(type: 30, flags: NetlinkFlag.dump, operation: "list", object: "neighbours")
-    message.append([UInt8(AF_INET), 0, 0, 0] + nativeBytes(UInt32(0)) + nativeBytes(UInt16(0)) + [0, 0])
+    message.append([UInt8(AF_UNSPEC), 0, 0, 0] + nativeBytes(UInt32(0)) + nativeBytes(UInt16(0)) + [0, 0])
     return message
   }
 
-  private static func dotted(_ address: [UInt8]) -> String { address.map { String($0) }.joined(separator: ".") }
+  private static func dotted(_ address: [UInt8]) -> String {
+    guard address.count == 16 else { return address.map { String($0) }.joined(separator: ".") }
+    return stride(from: 0, to: 16, by: 2).map { String(UInt16(address[$0]) << 8 | UInt16(address[$0 + 1]), radix: 16) }.joined(separator: ":")
+  }
   private static func hex(_ mac: [UInt8]) -> String {
     mac.map { $0 < 16 ? "0" + String($0, radix: 16) : String($0, radix: 16) }.joined(separator: ":")
   }

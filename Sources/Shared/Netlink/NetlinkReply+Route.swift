@@ -60,7 +60,7 @@ public struct LinkInfo: Hashable, Sendable {
   }
 }
 
-/// An IPv4 address as RTM_NEWADDR tells it.
+/// An address as RTM_NEWADDR tells it, of IPv4 or IPv6 by the count of its bytes.
 public struct AddressInfo: Hashable, Sendable {
   public var index: UInt32
   public var address: [UInt8]
@@ -68,9 +68,9 @@ public struct AddressInfo: Hashable, Sendable {
   public var peer: [UInt8]?
   public var length: UInt8
   public init?(_ reply: NetlinkReply) {
-    guard reply.type == 20, reply.payload.count >= 8, reply.payload[0] == 2 else { return nil }
+    guard reply.type == 20, reply.payload.count >= 8, [2, 10].contains(reply.payload[0]) else { return nil }
     let attributes = reply.attributes(after: 8)
-    guard let address = attributes[2] ?? attributes[1], address.count == 4 else { return nil }
+    guard let address = attributes[2] ?? attributes[1], address.count == (reply.payload[0] == 2 ? 4 : 16) else { return nil }
     self.address = address
     peer = attributes[1] == address ? nil : attributes[1]
     index = reply.payload.read(UInt32.self, at: 4)
@@ -109,15 +109,16 @@ public struct BridgeForwardingInfo: Hashable, Sendable {
   }
 }
 
-/// A permanent neighbour (NUD_PERMANENT) over IPv4.
+/// A permanent neighbour (NUD_PERMANENT) over IPv4 or IPv6.
 public struct NeighbourInfo: Hashable, Sendable {
   public var index: UInt32
   public var address: [UInt8]
   public var mac: [UInt8]
   public init?(_ reply: NetlinkReply) {
-    guard reply.type == 28, reply.payload.count >= 12, reply.payload[0] == 2, reply.payload.read(UInt16.self, at: 8) & 0x80 != 0 else { return nil }
+    guard reply.type == 28, reply.payload.count >= 12, [2, 10].contains(reply.payload[0]), reply.payload.read(UInt16.self, at: 8) & 0x80 != 0
+    else { return nil }
     let attributes = reply.attributes(after: 12)
-    guard let address = attributes[1], address.count == 4, let mac = attributes[2] else { return nil }
+    guard let address = attributes[1], address.count == (reply.payload[0] == 2 ? 4 : 16), let mac = attributes[2] else { return nil }
     index = reply.payload.read(UInt32.self, at: 4)
     self.address = address
     self.mac = mac

@@ -65,7 +65,7 @@ struct HostPlanTests {
     broken.tunnels[4097]!.port = 8472
     broken.tunnels[4098]!.learning = true
     broken.bridges[4097]!.addresses = []
-    broken.tunnels[4096]!.neighbours = [.init(address("10.77.0.12"), mac: [2, 0, 0, 0, 0, 1]), .init(address("10.77.0.9"))]
+    broken.tunnels[4096]!.neighbours = [.init(.v4(address("10.77.0.12")), mac: [2, 0, 0, 0, 0, 1]), .init(address("10.77.0.9"))]
     broken.bridges[9999] = broken.bridges[4096]
     let operations = state.operations(from: broken)
     #expect(operations.contains(.deleteBridge(9999)))
@@ -140,7 +140,7 @@ struct RulesetTests {
     cluster.place(1, on: 1)
     cluster.place(3, on: 1, ready: false)
     let world = cluster.world(1)
-    func table(_ world: NetworkWorld, _ network: TaskNetwork) -> RuleTable? {
+    func table(_ world: NetworkWorld, _ network: TaskNetwork) -> RuleTable<IPv4Address>? {
       let networks = Set(network.attachments.map(\.network))
       return Ruleset.container(network, in: world, Ruleset.balancing(in: world, on: networks, ready: world.readyEndpoints()))
     }
@@ -164,7 +164,7 @@ struct RulesetTests {
   @Test("a change of endpoints changes their elements and no others; a chain for another number of them is there before it is led to")
   func changes() {
     var cluster = Cluster(hosts: 2)
-    func table() -> RuleTable {
+    func table() -> RuleTable<IPv4Address> {
       let world = cluster.world(1)
       return Ruleset.container(
         cluster.network(9, [cluster.web]), in: world, Ruleset.balancing(in: world, on: [cluster.web], ready: world.readyEndpoints()))!
@@ -245,12 +245,12 @@ struct RulesetTests {
   func arrival() {
     let cluster = Cluster(hosts: 2)
     let world = cluster.world(2)
-    let text = Ruleset.container(cluster.network(9, [cluster.web, cluster.ingress]), in: world, Balancing())!.fresh
+    let text = Ruleset.container(cluster.network(9, [cluster.web, cluster.ingress]), in: world, Balancing<IPv4Address>())!.fresh
     #expect(
       text.contains(
         "iifname \"eth1\" ct state new ct mark set ether saddr map { 02:42:0a:ff:00:fb : 0x0aff00fb, 02:42:0a:ff:00:fc : 0x0aff00fc }"))
     #expect(text.contains("@ll,0,48 set meta mark map { 0x0aff00fb : 0x02420aff00fb, 0x0aff00fc : 0x02420aff00fc }"))
-    #expect(Ruleset.container(cluster.network(9, [cluster.web]), in: world, Balancing())?.egress == nil)
+    #expect(Ruleset.container(cluster.network(9, [cluster.web]), in: world, Balancing<IPv4Address>())?.egress == nil)
   }
 
   @Test("a published port leads to the endpoints on ingress, on other hosts too, and keeps the client's address")

@@ -38,8 +38,9 @@ final class NamespaceWorld: Sendable {
 
   /// With br_netfilter (docker's hosts have it) bridged frames meet the rules as well. Kernels without it have no such file.
   func showBridgedFrames(_ on: Bool) async throws {
-    let file = "/proc/sys/net/bridge/bridge-nf-call-iptables"
-    for number in 1...hosts { _ = try await run(in: host(number), "sh", "-c", "[ ! -e \(file) ] || echo \(on ? 1 : 0) > \(file)") }
+    for file in ["iptables", "ip6tables"].map({ "/proc/sys/net/bridge/bridge-nf-call-\($0)" }) {
+      for number in 1...hosts { _ = try await run(in: host(number), "sh", "-c", "[ ! -e \(file) ] || echo \(on ? 1 : 0) > \(file)") }
+    }
   }
 
   private func build() async throws {
@@ -166,13 +167,14 @@ final class NamespaceWorld: Sendable {
     static let refused = Self.failed(ECONNREFUSED)
   }
 
-  /// `target`: address, or address:port.
+  /// `target`: address, address:port, or [IPv6 address].
   func request(_ target: String, from path: String) async throws -> Outcome {
-    let parts = target.split(separator: ":")
+    let host6 = target.hasPrefix("[") ? IPv6Address(String(target.dropFirst().dropLast()))! : nil
+    let parts = host6 == nil ? target.split(separator: ":") : ["0.0.0.0"]
     let host = address(String(parts[0]))
     let port = parts.count > 1 ? UInt16(parts[1])! : 80
     return try await withNetworkNamespace(path) {
-      let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+      let descriptor = socket(host6 == nil ? AF_INET : AF_INET6, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
       defer { close(descriptor) }
       var limit = timeval(tv_sec: 3, tv_usec: 0)
       setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
@@ -181,9 +183,17 @@ final class NamespaceWorld: Sendable {
       peer.sin_family = sa_family_t(AF_INET)
       peer.sin_port = port.bigEndian
       peer.sin_addr.s_addr = host.rawValue.bigEndian
-      let connected = withUnsafePointer(to: &peer) {
-        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
-      }
+      // sockaddr_in6: family, port, flow, address, scope.
+      var peer6 = [UInt8](repeating: 0, count: 28)
+      peer6.replaceSubrange(0..<2, with: [UInt8(AF_INET6), 0])
+      peer6.replaceSubrange(2..<4, with: [UInt8(port >> 8), UInt8(port & 0xff)])
+      if let host6 { peer6.replaceSubrange(8..<24, with: host6.octets) }
+      let connected =
+        host6 != nil
+        ? peer6.withUnsafeBytes { connect(descriptor, $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), 28) }
+        : withUnsafePointer(to: &peer) {
+          $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+        }
       guard connected == 0 else { return .failed(errno) }
       let query = "GET /cgi-bin/who HTTP/1.0\r\n\r\n"
       send(descriptor, query, query.utf8.count, Int32(MSG_NOSIGNAL))

@@ -17,18 +17,22 @@ struct Cluster {
   var endpoints: [EndpointRecord] = []
   var ports: [PortConfig] = []
   var mtu = 1450
+  /// web has fd00:77::/64 beside, and inside fd00:78::/64.
+  var dual = false
 
   func underlay(_ host: Int) -> IPv4Address { address("192.168.77.\(host)") }
 
   func networks(of host: Int) -> [NetworkAssignment] {
     [(web, "web", 4096, 77, false, false), (ingress, "ingress", 4097, 255, false, true), (inside, "inside", 4098, 78, true, false)].map {
       id, name, vni, second, inside, ingress in
-      NetworkAssignment(
+      var network = NetworkAssignment(
         id: id, name: name, vni: UInt32(vni), subnet: IPv4Prefix("10.\(second).0.0/24")!, internalOnly: inside, ingress: ingress, mtu: mtu,
         dataPathPort: 4789, nodeAddress: ingress ? address("10.\(second).0.\(250 + host)") : nil,
         peers: (1...hosts).filter { $0 != host }.map {
           .init(node: NodeID(value: UInt128($0)), underlay: underlay($0), address: ingress ? address("10.\(second).0.\(250 + $0)") : nil)
         })
+      if dual, !ingress { network.subnet6 = IPv6Prefix("fd00:\(second)::/64") }
+      return network
     }
   }
   var virtualIP: IPv4Address { address("10.77.0.2") }

@@ -324,7 +324,8 @@ struct OverlayNetworkTests {
       var cluster = Cluster(hosts: 4)
       let overlay = try world.overlay(1)
       let script =
-        "bridge fdb show | grep dst | sort; ip -o -4 address | cut -d' ' -f2- | sort; ip -o link show type vxlan | wc -l; nft -s list table ip orch"
+        "bridge fdb show | grep dst | sort; ip -o -4 address | cut -d' ' -f2- | sort; ip -o link show type vxlan | wc -l; "
+        + "ip -6 neighbour show nud permanent | sort; nft -s list table ip6 orch; nft -s list table ip orch"
         // Who is gone is remembered for a while.
         + " | sed '/set lingering/,/^\\t}/d'"
       func kernel() async throws -> String {
@@ -332,7 +333,8 @@ struct OverlayNetworkTests {
         return listed.output
       }
       for step in 1...25 {
-        switch random(5) {
+        switch random(6) {
+        case 5: cluster.dual.toggle()
         case 0, 1: cluster.place(1 + random(8), on: 1 + random(4), ready: random(3) > 0)
         case 2: cluster.remove(1 + random(8))
         case 3: cluster.hosts = 1 + random(4)
@@ -500,7 +502,9 @@ struct OverlayNetworkTests {
   func equalSubnets(bridgeNetfilter: Bool) async throws {
     try await NamespaceWorld.with(2) { world in
       try await world.showBridgedFrames(bridgeNetfilter)
-      let cluster = Cluster(hosts: 2)
+      var dual = Cluster(hosts: 2)
+      dual.dual = true
+      let cluster = dual
       func networks(of host: Int) -> [NetworkAssignment] {
         (0..<3).map { number in
           var network = cluster.networks(of: host)[0]
@@ -554,6 +558,10 @@ struct OverlayNetworkTests {
           called.insert(answer?.name ?? "nobody")
         }
         #expect(called == ["far\(network)", "near\(network)"])
+        #expect(try await world.ask("[fd00:77::c]", from: client)?.name == "far\(network)")
+        #expect(try await world.ask("[fd00:77::d]", from: client)?.name == "near\(network)")
+        let six = try await world.ask("[fd00:77::2]", from: client)
+        #expect(six?.client == "b" && six.map { called.contains($0.name) } == true, "\(String(describing: six))")
         let outside = try await world.ask("192.168.77.100", from: client)
         #expect(outside?.name == "outside" && outside?.client == "192.168.77.1")
       }

@@ -19,6 +19,7 @@ private let http = {
   return port
 }()
 
+private let both = NetworkID(value: 3)
 private let zone = Zone(
   services: [
     ServiceRecord(
@@ -27,15 +28,26 @@ private let zone = Zone(
     ServiceRecord(id: ServiceID(value: 2), name: "shop_db", names: [back: ["shop_db", "db"]], mode: .dnsrr, virtualIPs: [], ports: []),
     ServiceRecord(
       id: ServiceID(value: 3), name: "shop_idle", names: [front: ["idle"]], mode: .dnsrr, virtualIPs: [], ports: []),
+    ServiceRecord(
+      id: ServiceID(value: 4), name: "dual", names: [both: ["dual"]], mode: .vip,
+      virtualIPs: [NetworkAttachment(network: both, address: address("10.0.3.2"))], ports: []),
   ],
   endpoints: [
     endpoint(1, 1, front, "10.0.1.11"), endpoint(2, 1, front, "10.0.1.12", slot: 2), endpoint(3, 1, front, "10.0.1.13", slot: 3, ready: false),
     endpoint(4, 2, back, "10.0.2.11"), endpoint(5, 2, back, "10.0.2.12", slot: 2),
+    endpoint(6, 4, both, "10.0.3.11"), endpoint(7, 4, both, "10.0.3.12", slot: 2),
   ],
   networks: [
     NetworkAssignment(
       id: front, name: "front", vni: 4096, subnet: IPv4Prefix("10.0.1.0/24")!, internalOnly: false, ingress: false, mtu: 1450, dataPathPort: 4789,
-      nodeAddress: address("10.0.1.3"), peers: [])
+      nodeAddress: address("10.0.1.3"), peers: []),
+    {
+      var network = NetworkAssignment(
+        id: both, name: "both", vni: 4097, subnet: IPv4Prefix("10.0.3.0/24")!, internalOnly: false, ingress: false, mtu: 1450, dataPathPort: 4789,
+        nodeAddress: address("10.0.3.3"), peers: [])
+      network.subnet6 = IPv6Prefix("fd00:3::/64")
+      return network
+    }(),
   ])
 
 @Suite("What names mean")
@@ -44,14 +56,15 @@ struct ZoneTests {
   {
     var query = Message(id: 9)
     query.questions = [.init(name: Name(name)!, type: type)]
-    let client = DNSClient(networks: networks, ownNames: ["me.local": address("10.0.1.99")], forwards: forwards)
+    let client = DNSClient(networks: networks, ownNames: ["me.local": address("10.0.1.99"), "me.both": address("10.0.3.99")], forwards: forwards)
     switch zone.resolve(query, from: client, turn: turn) {
     case .forward: return "forward"
     case .ignore: return "ignore"
     case .answer(let message):
       guard message.code == .noError else { return "\(message.code)" }
       let texts = message.answers.map { answer in
-        answer.type == RecordType.ptr ? "\(answer.data.count) bytes" : answer.data.map { String($0) }.joined(separator: ".")
+        if answer.type == RecordType.aaaa { return "\(IPv6Address(octets: answer.data))" }
+        return answer.type == RecordType.ptr ? "\(answer.data.count) bytes" : answer.data.map { String($0) }.joined(separator: ".")
       }
       return texts.isEmpty ? "no data" : texts.joined(separator: " ")
     }
@@ -68,6 +81,16 @@ struct ZoneTests {
       ("tasks.shop_web", 1, [front], "10.0.1.11 10.0.1.12"),
       ("shop_web.3", 1, [front], "10.0.1.13"),
       ("web", 28, [front], "no data"),
+      ("dual", 28, [both], "fd00:3::2"),
+      ("dual", 255, [both], "10.0.3.2 fd00:3::2"),
+      ("tasks.dual", 28, [front, both], "fd00:3::b fd00:3::c"),
+      ("dual.2", 28, [both], "fd00:3::c"),
+      ("me.both", 28, [both], "fd00:3::63"),
+      ("me.local", 28, [front], "no data"),
+      ("2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.3.0.0.0.0.0.d.f.ip6.arpa", 12, [both], "6 bytes"),
+      ("4.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.3.0.0.0.0.0.d.f.ip6.arpa", 12, [both], "nameError"),
+      ("2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.3.0.0.0.0.0.d.f.ip6.arpa", 12, [front], "forward"),
+      ("3.0.0.0.0.0.d.f.ip6.arpa", 12, [both], "forward"),
       ("web", 15, [front], "no data"),
       ("web", 1, [back], "forward"),
       ("db", 1, [front], "forward"),

@@ -31,6 +31,44 @@ private let start = Timestamp(nanoseconds: 1_000)
     #expect(error?.description == "network net has no free address (5 of 10.5.0.0/29 are in use): give it a larger subnet")
   }
 
+  @Test("IPv6: a /64 of the cluster's own for each network that has it, or the declared one; what is reserved of it is given to nobody")
+  func dualStack() throws {
+    let cluster = Cluster(id: ClusterID(value: 0x0123_4567_89), createdAt: start)
+    var allocator = Allocator()
+    var state = ClusterState()
+    func make(_ number: UInt128, _ configs: [NetworkSpec.IPAM.Config] = [], ipv6: Bool = true) throws -> Network {
+      var spec = NetworkSpec(name: "net\(number)")
+      (spec.enableIPv6, spec.ipam) = (ipv6, configs.isEmpty ? nil : .init(config: configs))
+      try Allocator.check(spec, state: state)
+      let network = try allocator.allocate(Network(id: NetworkID(value: number), spec: spec, createdAt: start), cluster: cluster, state: state)
+      _ = state.speculate([.putNetwork(network)])
+      return network
+    }
+    #expect(try make(1).subnet6?.description == "fd01:2345:6789:1000::/64")
+    #expect(try make(2).subnet6?.description == "fd01:2345:6789:1001::/64")
+    #expect(try make(3, ipv6: false).subnet6 == nil)
+    // Somebody declared what would be the next one's.
+    #expect(try make(4, [.init(subnet: "fd01:2345:6789:1004::/64")]).subnet6?.description == "fd01:2345:6789:1004::/64")
+    #expect(try make(5).subnet6?.description == "fd01:2345:6789:1005::/64")
+    // As with IPv4: the networks are apart, and a service is on one of them.
+    let equal = try make(6, [.init(subnet: "fd01:2345:6789:1000::/52")])
+    let refusal = #expect(throws: AllocationRefusal.self) {
+      try Allocator.checkApart("web", [try #require(state.networks[NetworkID(value: 1)]), equal])
+    }
+    #expect(
+      refusal?.description.contains("subnet fd01:2345:6789:1000::/52 of network net6 overlaps fd01:2345:6789:1000::/64 of network net1") == true)
+    let declared = try make(
+      7, [.init(subnet: "10.5.0.0/29"), .init(subnet: "fd00:5::/64", gateway: "fd00:5::3", auxiliary: ["router": "fd00:5::4"])])
+    let given = try (1...3).map { try allocator.attachments(for: TaskID(value: $0), spec: service(declared), state: state)[0].address }
+    #expect(given.map(\.description) == ["10.5.0.2", "10.5.0.5", "10.5.0.6"])
+    #expect(given.compactMap(declared.counterpart).map(\.description) == ["fd00:5::2", "fd00:5::5", "fd00:5::6"])
+    #expect(declared.shown(given[0]) == ["10.5.0.2/29", "fd00:5::2/64"])
+    // A new leader knows it from the rows.
+    var other = Allocator()
+    other.reset(state)
+    #expect(other.subnets6 == allocator.subnets6)
+  }
+
   @Test("a task that is shutting down keeps its address until it is terminal; then the others have their turn first")
   func keeps() throws {
     var (allocator, state, network) = try world("10.5.0.0/29")
@@ -160,7 +198,7 @@ private let start = Timestamp(nanoseconds: 1_000)
     _ = state.speculate([.putNode(node)])
     var spec = NetworkSpec(name: "a")
     spec.ipam = .init(config: [.init(subnet: "192.168.0.0/16")])
-    let error = #expect(throws: AllocationRefusal.self) { try Allocator.subnet(of: spec, state: state) }
+    let error = #expect(throws: AllocationRefusal.self) { try Allocator.check(spec, state: state) }
     #expect(
       error?.description
         == "network a: subnet 192.168.0.0/16 overlaps the route 192.168.77.0/24 dev eth0 of host host1: choose another subnet, or remove that route")
@@ -196,7 +234,7 @@ private let start = Timestamp(nanoseconds: 1_000)
       ),
       (.init(subnet: "10.5.0.0/24", auxiliary: ["router": "10.6.0.1"]), "auxiliary address router 10.6.0.1 is not in 10.5.0.0/24"),
       (.init(subnet: nil, range: "10.5.0.0/24"), "a gateway, an IP range and auxiliary addresses need a subnet: give one"),
-      (.init(subnet: "fd00::/64"), "fd00::/64 is not an IPv4 subnet like 10.0.1.0/24"),
+      (.init(subnet: "fd00::/64"), "fd00::/64 is an IPv6 subnet: say that the network has IPv6 (enable_ipv6: true, --ipv6)"),
     ] {
       let error = #expect(throws: AllocationRefusal.self) { try give(config) }
       #expect(error?.description == "network net: \(why)")

@@ -75,7 +75,22 @@ import Testing
       refusal { $0.options = [mtu: "1351"] }.contains(
         "packets of 1351 bytes do not fit: the link of host \(node.hostname) takes 1400, and VXLAN adds 50"))
     #expect(refusal { $0.options = [mtu: "1350"] } == "")
-    #expect(refusal { $0.enableIPv6 = true }.contains("IPv6 in overlays is not supported yet"))
+    #expect(refusal { $0.enableIPv6 = true } == "")
+    for (subnets, reason) in [
+      (["fd00:1::/64"], "say that the network has IPv6"), (["fd00:1::/64", "fd00:2::/64"], "more than one IPv6 subnet"),
+      (["fe80:1::/64"], "neither link-local nor multicast"), (["172.30.0.0/16", "fd00:1::/116"], "fewer addresses than the IPv4 one"),
+    ] {
+      let text = refusal {
+        $0.ipam = .init(config: subnets.map { .init(subnet: $0) })
+        $0.enableIPv6 = subnets == ["fd00:1::/64"] ? nil : true
+      }
+      #expect(text.contains(reason), "\(subnets): \(text)")
+    }
+    #expect(
+      refusal {
+        $0.enableIPv6 = true
+        $0.options = [mtu: "1200"]
+      }.contains("IPv6 needs packets of 1280 bytes"))
     #expect(refusal { $0.name = "host" }.contains("the name is taken"))
     #expect(
       refusal { $0.ipam = .init(config: [.init(subnet: "172.20.0.0/16")]) }.contains(

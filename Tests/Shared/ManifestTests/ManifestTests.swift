@@ -159,7 +159,7 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     ),
     (
       "services: {a: {image: a}}\nnetworks: {n: {ipam: {config: [{subnet: 10.0.0.0/33}]}}}",
-      "2:41 networks.n.ipam.config[0].subnet: expected an IPv4 subnet such as 10.1.0.0/24, found text '10.0.0.0/33'"
+      "2:41 networks.n.ipam.config[0].subnet: expected a subnet such as 10.1.0.0/24 or fd00:1::/64, found text '10.0.0.0/33'"
     ),
     (
       "services: {a: {image: a}}\nvolumes: {v: {driver: nfs}}",
@@ -463,6 +463,16 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     #expect(stack.externalVolumes == ["old"])
   }
 
+  @Test("a network with both families")
+  func dualStack() throws {
+    let stack = try parse(
+      "services: {a: {image: a, networks: [n]}}\nnetworks: {n: {enable_ipv6: true, ipam: {config: [{subnet: 10.9.0.0/24}, {subnet: 'fd00:9::/64', gateway: 'fd00:9::1'}]}}}"
+    )
+    let spec = try #require(stack.networks.first { $0.name == "web_n" })
+    #expect(spec.enableIPv6 == true && spec.declared4?.subnet == "10.9.0.0/24")
+    #expect(spec.declared6?.subnet == "fd00:9::/64" && spec.declared6?.gateway == "fd00:9::1")
+  }
+
   @Test("network_mode: the host's network, none, or the usual; no ports with the first two; options of networks that are not carried out are refused")
   func networkModes() throws {
     let stack = try parse(
@@ -474,7 +484,15 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
       ("services: {a: {image: a, network_mode: none, networks: [x]}}", "'networks' and 'network_mode' do not go together"),
       ("services: {a: {image: a}}\nnetworks: {n: {driver_opts: {encrypted: \"\"}}}", "orch does not encrypt networks yet"),
       ("services: {a: {image: a}}\nnetworks: {n: {driver_opts: {other: 1}}}", "the option other is not known"),
-      ("services: {a: {image: a}}\nnetworks: {n: {enable_ipv6: true}}", "IPv6 in overlays is not supported yet"),
+      ("services: {a: {image: a}}\nnetworks: {n: {ipam: {config: [{subnet: 'fd00:1::/64'}]}}}", "an IPv6 subnet needs 'enable_ipv6: true'"),
+      (
+        "services: {a: {image: a}}\nnetworks: {n: {enable_ipv6: true, ipam: {config: [{subnet: 'fd00:1::/64', ip_range: 'fd00:1::/80'}]}}}",
+        "an IPv6 range is not supported"
+      ),
+      (
+        "services: {a: {image: a}}\nnetworks: {n: {enable_ipv6: true, ipam: {config: [{subnet: 'fd00:1::/64'}, {subnet: 'fd00:2::/64'}]}}}",
+        "a network has one subnet of each family, found 2"
+      ),
     ] {
       let error = #expect(throws: ManifestError.self) { try parse(text) }
       #expect(error?.errors.contains { $0.message.contains(problem) } == true, "\(text): \(String(describing: error))")

@@ -121,7 +121,7 @@ struct StateView {
     name: "networks",
     select: """
       SELECT id_text(n.id) AS id, n.name, json_extract(n.spec, '\(stackLabel)') AS stack,
-        coalesce(json_extract(n.spec, '$.Driver'), 'overlay') AS driver, n.subnet, n.vni,
+        coalesce(json_extract(n.spec, '$.Driver'), 'overlay') AS driver, n.subnet, n.subnet6, n.vni,
         coalesce(json_extract(n.spec, '$.Internal'), 0) AS internal, coalesce(json_extract(n.spec, '$.Attachable'), 0) AS attachable,
         coalesce(json_extract(n.spec, '$.Ingress'), 0) AS ingress, \(labels("n.spec")) AS labels, time_text(n.created_at) AS created_at, n.version
       FROM main.networks n

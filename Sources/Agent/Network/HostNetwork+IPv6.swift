@@ -1,0 +1,69 @@
+import Glibc
+import Model
+import Netlink
+
+// What a host does for networks that have IPv6 beside IPv4.
+extension HostNetwork {
+  /// Of the calling thread's namespace's kernel.
+  static var hasIPv6: Bool { KernelParameter.get("ipv6/conf/all/disable_ipv6") != nil }
+  /// RFC 8200 5: the kernel has no IPv6 on a link of less.
+  static let smallestMTU = 1280
+
+  /// Networks that cannot have IPv6 here have IPv4 alone, and it is told.
+  static func withoutLacking6(_ bare: NetworkWorld) -> (world: NetworkWorld, problems: [NetworkProblem]) {
+    guard bare.networks.contains(where: { $0.subnet6 != nil }) else { return (bare, []) }
+    var world = bare
+    var problems: [NetworkProblem] = []
+    let isAble = hasIPv6
+    for (index, network) in world.networks.enumerated() where network.subnet6 != nil && (!isAble || network.mtu < smallestMTU) {
+      world.networks[index].subnet6 = nil
+      problems.append(
+        NetworkProblem(
+          "IPv6 of network \(network.name)",
+          isAble
+            ? "its packets hold \(network.mtu) bytes, IPv6 needs \(smallestMTU): tasks have IPv4 alone; raise the MTU of the smallest host's link"
+            : "this host's kernel has no IPv6: tasks here have IPv4 alone; boot it without ipv6.disable=1"))
+    }
+    return (world, problems)
+  }
+
+  /// Before the addresses: a host may have IPv6 switched off for links that are new. To forward it, a host does no longer hear routers on links
+  /// that ask for no more than the default (accept_ra 1): those with 1 get 2, so that its own way out stays (ip-sysctl, accept_ra).
+  func parameters6(_ world: NetworkWorld) -> [NetworkProblem] {
+    let networks = world.networks.filter { $0.subnet6 != nil }
+    guard !networks.isEmpty else { return [] }
+    // The tunnel answers solicitations by neighbours, which only a link with IPv6 may have. It has no address.
+    var wanted = networks.flatMap { network in
+      [("accept_ra", "0"), ("disable_ipv6", "0")].map { ("ipv6/conf/\(InterfaceName.tunnel(network.vni))/\($0)", $1) }
+    }
+    if networks.contains(where: { !$0.internalOnly }), KernelParameter.get("ipv6/conf/all/forwarding") == "0" {
+      let links = KernelParameter.list("ipv6/conf").filter { KernelParameter.get("ipv6/conf/\($0)/accept_ra") == "1" }
+      wanted += links.map { ("ipv6/conf/\($0)/accept_ra", "2") } + [("ipv6/conf/all/forwarding", "1")]
+    }
+    return wanted.compactMap { KernelParameter.get($0) == $1 ? nil : KernelParameter.set($0, $1) }
+  }
+
+  func loadHostRules6(_ rules: RuleTable<IPv6Address>?, isTouched: Bool) throws {
+    let (loaded, isFirst) = memory.withLock { ($0.hostRules6, $0.isFirst6) }
+    if rules == loaded, !isFirst, !isTouched { return }
+    if let rules {
+      try Nftables.load(rules, before: isTouched || isFirst ? nil : loaded, Lingering(addresses: [], told: [], time: .zero), object: "this host")
+    } else if Self.hasIPv6 {
+      try Nftables.run(RuleTable<IPv6Address>.removal, object: "this host")
+    }
+    memory.withLock { ($0.hostRules6, $0.isFirst6) = (rules, false) }
+  }
+
+  /// Of a link whose addresses the cluster gives, in this order: nobody else can have them, and no router tells it anything.
+  static let ownParameters6 = [("accept_dad", "0"), ("accept_ra", "0"), ("router_solicitations", "0"), ("disable_ipv6", "0")]
+  /// - Returns: whether something was otherwise.
+  @discardableResult
+  static func setOwnParameters6(_ link: String) throws(NetworkProblem) -> Bool {
+    var isChanged = false
+    for (name, value) in ownParameters6 where KernelParameter.get("ipv6/conf/\(link)/\(name)") != value {
+      if let problem = KernelParameter.set("ipv6/conf/\(link)/\(name)", value) { throw problem }
+      isChanged = true
+    }
+    return isChanged
+  }
+}

@@ -1,0 +1,185 @@
+import Glibc
+import Model
+import Netlink
+import Testing
+
+@testable import AgentNetwork
+
+@Suite("A network with both families, as a plan")
+struct DualStackPlanTests {
+  private func cluster() -> Cluster {
+    var cluster = Cluster(hosts: 2)
+    cluster.dual = true
+    cluster.place(1, on: 1)
+    cluster.place(2, on: 2)
+    return cluster
+  }
+
+  @Test("neighbours of each family for what is elsewhere, forwarding entries once; hosts have no IPv6 address on networks")
+  func plan() throws {
+    let state = HostState(cluster().world(1))
+    #expect(state.bridges.values.allSatisfy { $0.addresses.allSatisfy { $0.address.octets.count == 4 } })
+    let tunnel = try #require(state.tunnels[4096])
+    #expect(tunnel.neighbours.map { "\($0.address)" }.sorted() == ["10.77.0.12", "fd00:77::c"])
+    #expect(Set(tunnel.neighbours.map(\.mac)) == Set(tunnel.forwarding.map(\.mac)) && tunnel.forwarding.count == 1)
+    // Ingress has IPv4 alone.
+    #expect(state.tunnels[4097]?.neighbours.contains { $0.address.octets.count == 16 } == false)
+    #expect(state.operations(from: state) == [])
+  }
+
+  @Test("virtual IPs of IPv6 lead to the same endpoints; what leaves is masqueraded; internal networks have no way out")
+  func rules() throws {
+    var cluster = cluster()
+    var world = cluster.world(1)
+    let ready = world.readyEndpoints()
+    let host = try #require(Ruleset.host6(world)).fresh
+    #expect(host.contains("oifname != \"orbr*\" oifname != \"orup*\" iifname \"orup*\" masquerade"))
+    #expect(host.contains("iifname \"orbr*\" drop\n    oifname \"orbr*\" drop\n"))
+    let container = try #require(
+      Ruleset.container6(
+        Ruleset.balancing6(in: world, on: [cluster.web, cluster.ingress], ready: ready), Ruleset.subnets6(of: world, on: [cluster.web])))
+    #expect(container.fresh.contains("add element ip6 orch backends { fd00:77::2 . 0 : fd00:77::b, fd00:77::2 . 1 : fd00:77::c }\n"))
+    #expect(container.fresh.contains("add element ip6 orch virtual { fd00:77::2 : goto spread-2 }\n"))
+    #expect(container.fresh.contains("add element ip6 orch alive { fd00:77::b, fd00:77::c }\n"))
+    #expect(container.fresh.contains("ip6 daddr @refused reject with icmpv6 type addr-unreachable"))
+
+    // One on ingress has its way out over IPv4 there, and an uplink for IPv6.
+    let uplink = Uplink(address: address("172.28.240.2"), gateway: address("172.28.240.1"))
+    for network in [cluster.network(1), cluster.network(2, [cluster.web]), cluster.network(3, [cluster.inside])] {
+      world.containers[network.task] = network
+      world.uplinks[network.task] = uplink
+    }
+    #expect(world.containers.values.filter(world.needsUplink).map(\.task).sorted() == [cluster.task(1), cluster.task(2)])
+    #expect(world.gateway(of: cluster.network(1)) == address("10.255.0.251"))
+    #expect(world.ports(of: cluster.network(1)).map { $0.address6?.description } == [nil, "fd00:77::b", "fd6f:7263:6875::ac1c:f002"])
+    #expect(world.ports(of: cluster.network(3, [cluster.inside])).map { $0.address6?.description } == ["fd00:78::d", nil])
+    cluster.dual = false
+    #expect(Ruleset.host6(cluster.world(1)) == nil)
+    #expect(!cluster.world(1).needsUplink(cluster.network(1)))
+  }
+
+  @Test("where packets hold less than IPv6 needs, networks have IPv4 alone, and it is told")
+  func small() {
+    var cluster = cluster()
+    cluster.mtu = 1279
+    let (world, problems) = HostNetwork.withoutLacking6(cluster.world(1))
+    #expect(world.networks.allSatisfy { $0.subnet6 == nil })
+    #expect(
+      problems.map(\.description)
+        == ["web", "inside"].map {
+          "IPv6 of network \($0): its packets hold 1279 bytes, IPv6 needs 1280: tasks have IPv4 alone; raise the MTU of the smallest host's link"
+        })
+    cluster.mtu = 1280
+    #expect(HostNetwork.withoutLacking6(cluster.world(1)).problems == [])
+  }
+}
+
+@Suite("A network with both families, over hosts in namespaces", .serialized, .enabled(if: geteuid() == 0))
+struct DualStackTests {
+  @Test(
+    "IPv6: containers on two hosts reach each other, by address and by virtual IP, see who calls, and go out; an internal network does not; drift is repaired"
+  )
+  func dualStack() async throws {
+    try await NamespaceWorld.with(2) { world in
+      for (name, number) in [("host1", 1), ("host2", 2), ("outside", 100)] {
+        let added = try await world.run(in: world.namespace(name), "ip", "address", "add", "fd00:192::\(number)/64", "dev", "eth0", "nodad")
+        #expect(added.code == 0)
+      }
+      var cluster = Cluster(hosts: 2)
+      cluster.dual = true
+      for number in 1...2 { cluster.place(number, on: number) }
+      let overlays = try (1...2).map { try world.overlay($0) }
+      func apply() async throws {
+        for (index, overlay) in overlays.enumerated() {
+          let problems = try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints)
+          #expect(problems == [])
+        }
+      }
+      try await apply()
+      try await world.showBridgedFrames(true)
+      var servers: [pid_t] = []
+      defer { world.stop(servers) }
+      var paths: [String] = []
+      for number in 1...2 {
+        let namespace = try await overlays[number - 1].attach(cluster.network(number))
+        #expect(namespace.addresses6 == [IPv6Address("fd00:77::\(String(10 + number, radix: 16))")!])
+        paths.append(namespace.path)
+        servers.append(try await world.serve("task\(number)", in: namespace.path))
+      }
+      servers.append(try await world.serve("outside", in: world.outside))
+      // No port takes VXLAN over IPv6.
+      let sockets = try await world.run(in: world.host(1), "cat", "/proc/thread-self/net/udp6")
+      #expect(sockets.code == 0 && sockets.output.contains("local_address") && !sockets.output.contains(":12B5"), "\(sockets.output)")
+      for (from, to) in [(0, "fd00:77::c"), (1, "fd00:77::b")] {
+        let ping = try await world.run(in: paths[from], "busybox", "ping", "-6", "-c1", "-W2", "-w2", to)
+        #expect(ping.code == 0, "\(from) -> \(to): \(ping.output)")
+      }
+      let direct = try await world.ask("[fd00:77::c]", from: paths[0])
+      #expect(direct?.name == "task2" && direct?.client == "b")
+
+      var seen: Set<String> = []
+      for _ in 1...30 {
+        let answer = try await world.ask("[fd00:77::2]", from: paths[0])
+        #expect(answer?.client == "b", "the client's own address arrives")
+        seen.insert(answer?.name ?? "nobody")
+      }
+      #expect(seen == ["task1", "task2"])
+      let two = try await overlays[0].attach(cluster.network(3, [cluster.web]))
+      #expect(try await world.ask("[fd00:77::b]", from: two.path)?.name == "task1", "on the same host")
+
+      for path in [paths[0], two.path] {
+        #expect(try await world.ask("[fd00:192::100]", from: path)?.client == "1", "out, by its host's address")
+      }
+      let shut = try await overlays[0].attach(cluster.network(4, [cluster.inside]))
+      #expect(try await world.ask("[fd00:192::100]", from: shut.path) == nil)
+      #expect(try await world.ask("[fd00:77::b]", from: shut.path) == nil)
+      // Nor do containers reach one another by their uplinks, nor the host reach into networks.
+      let uplink = try await world.run(in: two.path, "sh", "-c", "ip -6 -o address show | grep -o 'fd6f[0-9a-f:]*'")
+      #expect(uplink.output.hasPrefix("fd6f:7263:6875::ac1c:f0"), "\(uplink)")
+      servers.append(try await world.serve("two", in: two.path))
+      #expect(try await world.ask("[\(uplink.output.filter { !$0.isWhitespace })]", from: paths[0]) == nil)
+      #expect(try await world.ask("[fd00:77::b]", from: world.host(1)) == nil)
+
+      cluster.place(2, on: 2, ready: false)
+      try await apply()
+      seen = []
+      for _ in 1...10 { seen.insert(try await world.ask("[fd00:77::2]", from: paths[0])?.name ?? "nobody") }
+      #expect(seen == ["task1"])
+
+      func tamper(_ kind: String, _ path: String, _ command: String) async throws {
+        let before = await overlays[0].repairs[kind] ?? 0
+        let done = try await world.run(in: path, "sh", "-c", command)
+        #expect(done.code == 0, "\(command)")
+        // What is inside containers, rules and routes, is told by the watch; the rest is seen by comparing.
+        for _ in 1...200 where await overlays[0].repairs[kind] ?? 0 == before {
+          #expect(try await overlays[0].repair() == [])
+          try await Task.sleep(for: .milliseconds(50))
+        }
+        #expect(await overlays[0].repairs[kind] ?? 0 > before, "\(command)")
+        #expect(try await world.ask("[fd00:77::c]", from: paths[0])?.name == "task2", "\(command)")
+        #expect(try await world.ask("[fd00:77::2]", from: two.path)?.name == "task1", "\(command)")
+        #expect(try await world.ask("[fd00:192::100]", from: two.path)?.client == "1", "\(command)")
+      }
+      let up = InterfaceName.uplink(cluster.task(3))
+      try await tamper("neighbour", world.host(1), "ip -6 neighbour del fd00:77::c dev orvx4096")
+      try await tamper("address", world.host(1), "ip -6 address add fd00:77::fb/64 dev orbr4096 || sysctl -w net.ipv6.conf.orbr4096.disable_ipv6=0")
+      try await tamper("rules", world.host(1), "nft delete table ip6 orch")
+      try await tamper("address", world.host(1), "ip -6 address del fe80::1/64 dev \(up)")
+      try await tamper("route", world.host(1), "ip -6 route del \(uplink.output.filter { !$0.isWhitespace }) dev \(up)")
+      try await tamper("container route", two.path, "ip -6 route del default")
+      try await tamper("container route", two.path, "ip -6 route del fd00:77::/64 dev eth0")
+      try await tamper("container address", two.path, "ip -6 address del fd00:77::d/64 dev eth0")
+      try await tamper("container rules", two.path, "nft flush table ip6 orch")
+
+      // After a restart of the agent all is as it should be.
+      let again = try world.overlay(1)
+      _ = try await again.recover([cluster.network(1), cluster.network(3, [cluster.web]), cluster.network(4, [cluster.inside])])
+      #expect(try await again.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: cluster.endpoints) == [])
+      #expect(await again.repairs.isEmpty)
+      #expect(try await world.ask("[fd00:77::2]", from: paths[0])?.name == "task1")
+      try await again.removeAll()
+      let rules = try await world.run(in: world.host(1), "nft", "list", "tables")
+      #expect(rules.code == 0 && !rules.output.contains("orch"))
+    }
+  }
+}
