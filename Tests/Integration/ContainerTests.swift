@@ -37,13 +37,15 @@ extension MainJobTests {
 
     /// Cgroups of containers, their state and data, their mounts and namespaces on every host: none, once the stack is gone.
     private func remains() throws -> String {
-      // A stub that waits has a process; the cgroup of one that became a container has its name and none any more.
+      // A stub that waits has a process; the cgroup of one that became a container has its name and none any more. A host has four at most.
       var left = try LocalCluster.run(
         "/bin/sh",
         [
           "-c",
           "find /sys/fs/cgroup -type d -path '*/orch-dev-\(LocalCluster.name)/*/containers/*' | while read -r group; do "
-            + "case $group in */stub-*) grep -q . $group/cgroup.procs && continue;; esac; echo $group; done",
+            + "case $group in */stub-*) grep -q . $group/cgroup.procs && continue;; esac; echo $group; done; "
+            + "find /sys/fs/cgroup -type d -path '*/orch-dev-\(LocalCluster.name)/*/containers' | while read -r parent; do "
+            + "count=$(ls -d $parent/stub-* 2>/dev/null | wc -l); [ $count -le 4 ] || echo $count stubs in $parent; done",
         ]
       ).output
       for host in ["host1", "host2", "host3"] {

@@ -34,7 +34,8 @@ struct Why: AsyncParsableCommand {
     ])
     var ids: [String] = []
     var well: [String] = []
-    let all = subjects.isEmpty ? [] : try await client.tasks(["service": subjects.map(\.service.id)])
+    // Of all services at once, or of the few that were named: a query has no room for thousands of ids.
+    let all = subjects.isEmpty ? [] : try await client.tasks(names.isEmpty ? [:] : ["service": subjects.map(\.service.id)])
     let tasksOf = Dictionary(grouping: all, by: \.serviceID)
     for (service, task) in subjects {
       let tasks = tasksOf[service.id] ?? []

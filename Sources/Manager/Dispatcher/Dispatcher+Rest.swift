@@ -33,9 +33,11 @@ extension Dispatcher {
   }
 
   mutating func inherit(_ now: Timestamp) {
+    // In a new cluster nobody was given anything: ingress, which stays for ever, is the first to have a subnet.
+    guard view.state.networks.values.contains(where: { $0.subnet != nil }) else { return }
     for node in view.state.nodes.values where node.isExpected {
       let networks = view.networks(of: node.id)
-      if networks.isEmpty { continue }
+      // Who is on none may have left one that is gone, and not know it.
       inheritance.strangers[node.id] = networks
       for network in networks {
         inheritance.waits[network, default: 0] += 1

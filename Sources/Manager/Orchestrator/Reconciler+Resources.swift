@@ -21,7 +21,7 @@ extension Reconciler {
     let networks = dirtyNetworks.compactMap { plan.world.networks[$0] }
       .sorted { ($0.spec.ipam == nil ? 1 : 0, $0.createdAt, $0.id) < ($1.spec.ipam == nil ? 1 : 0, $1.createdAt, $1.id) }
     dirtyNetworks = []
-    for network in networks where network.vni == nil || network.subnet == nil {
+    for network in networks where network.vni == nil || network.subnet == nil || network.lacksSubnet6 {
       // Its subnet goes around the hosts' routes: not before the first host has told its own.
       if network.spec.ingress == true, network.subnet == nil, !tellsRoutes(plan.world) { continue }
       do throws(AllocationRefusal) {

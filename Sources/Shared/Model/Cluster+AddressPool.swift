@@ -18,11 +18,15 @@ public struct AddressPool: Hashable, Sendable {
     guard let prefix = IPv4Prefix(text) else { throw Refusal(description: "--default-addr-pool \(text): not an IPv4 subnet like 10.20.0.0/16") }
     guard "\(prefix)" == text else { throw Refusal(description: "--default-addr-pool \(text): has bits behind its length; \(prefix) is meant?") }
     let length = length ?? 24
-    guard prefix.length >= 8, length > prefix.length, length <= 29 else {
+    guard prefix.length >= 8, length > prefix.length, length <= 26 else {
       throw Refusal(
         description:
           "--default-addr-pool \(text) of subnets of /\(length): the pool must be /8 or smaller, and --default-addr-pool-mask-length longer "
-          + "than the pool's (ingress has the first subnet) and 29 at most")
+          + "than the pool's (ingress has the first subnet) and 26 at most (ingress needs an address for each host)")
+    }
+    // RFC 6890: this network, loopback, multicast, reserved.
+    if let other = ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4"].compactMap(IPv4Prefix.init).first(where: { $0.overlaps(prefix) }) {
+      throw Refusal(description: "--default-addr-pool \(text): hosts cannot have addresses of \(other); choose private ones, like 10.20.0.0/16")
     }
     (self.prefix, subnetLength) = (prefix, UInt8(length))
   }

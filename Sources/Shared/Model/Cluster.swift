@@ -69,7 +69,7 @@ public struct NetworkSpec: Hashable, Sendable, Codable {
         self.auxiliary = auxiliary
       }
       /// Of IPv6, by what is written in it.
-      public var isIPv6: Bool { [subnet, gateway, range].contains { $0?.contains(":") == true } }
+      public var isIPv6: Bool { ([subnet, gateway, range] + (auxiliary ?? [:]).values.map { $0 }).contains { $0?.contains(":") == true } }
       enum CodingKeys: String, CodingKey { case subnet = "Subnet", gateway = "Gateway", range = "IPRange", auxiliary = "AuxiliaryAddresses" }
     }
     enum CodingKeys: String, CodingKey { case driver = "Driver", config = "Config" }
@@ -123,6 +123,9 @@ public struct Network: Hashable, Sendable, Codable {
     self.createdAt = createdAt
     self.version = 0
   }
+
+  /// It was made while a manager that knows no IPv6 led.
+  public var lacksSubnet6: Bool { spec.enableIPv6 == true && subnet6 == nil }
 
   /// What stands beside an IPv4 address of this network; nil: it has IPv4 alone.
   public func counterpart(of address: IPv4Address) -> IPv6Address? {

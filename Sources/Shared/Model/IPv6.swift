@@ -57,11 +57,6 @@ public struct IPv6Address: Hashable, Comparable, Sendable, LosslessStringConvert
     return length < 2 ? text(groups) : text(groups[..<start]) + "::" + text(groups[(start + length)...])
   }
   public static func < (a: Self, b: Self) -> Bool { a.rawValue < b.rawValue }
-
-  /// What an interface with this MAC calls itself on its link (RFC 4291 2.5.6, appendix A).
-  public static func linkLocal(mac: [UInt8]) -> Self {
-    Self(octets: [0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]])
-  }
 }
 
 /// A subnet in CIDR form; the address keeps no host bits.

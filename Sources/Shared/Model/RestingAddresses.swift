@@ -5,7 +5,9 @@ public struct RestingAddresses: Hashable, Sendable {
   public private(set) var networks: Set<NetworkID> = []
   /// Of networks that are gone and that some host may still be on.
   public private(set) var vnis: Set<UInt32> = []
-  public private(set) var subnets: Set<IPv4Prefix> = []
+  /// How many of them had each: networks may declare the same one.
+  private var subnetCounts: [IPv4Prefix: Int] = [:]
+  public var subnets: some Collection<IPv4Prefix> { subnetCounts.keys }
   /// It is not known which networks are gone since a short while: no VNI and no subnet of the pool may be given.
   public private(set) var isClosed = false
   /// Rises whenever something may be given again.
@@ -25,11 +27,11 @@ public struct RestingAddresses: Hashable, Sendable {
   }
   public mutating func begin(vni: UInt32?, subnet: IPv4Prefix?) {
     if let vni { vnis.insert(vni) }
-    if let subnet { subnets.insert(subnet) }
+    if let subnet { subnetCounts[subnet, default: 0] += 1 }
   }
   public mutating func end(vni: UInt32?, subnet: IPv4Prefix?) {
     if let vni { vnis.remove(vni) }
-    if let subnet { subnets.remove(subnet) }
+    if let subnet, let count = subnetCounts[subnet] { subnetCounts[subnet] = count > 1 ? count - 1 : nil }
     endings += 1
   }
   public mutating func close() { isClosed = true }

@@ -518,13 +518,29 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     #expect(!changes.isEmpty)
     _ = dispatcher.step(.changes(changes), state: state, now: at(2))
     // All three had it: it is taken from them now.
-    #expect(dispatcher.resting.vnis == [vni!] && dispatcher.resting.subnets == [subnet!])
+    #expect(dispatcher.resting.vnis == [vni!] && Array(dispatcher.resting.subnets) == [subnet!])
     let endings = dispatcher.resting.endings
     for session in 1...3 {
       #expect(dispatcher.resting.vnis == [vni!])
       applied(UInt64(session), dispatcher.sessions[SessionID(UInt64(session))]!.sequence)
     }
     #expect(dispatcher.resting.vnis.isEmpty && dispatcher.resting.subnets.isEmpty && dispatcher.resting.endings > endings)
+  }
+
+  @Test("a new leader gives no VNI and subnet before a host that is on no network has spoken: it may have left one that is gone")
+  mutating func newLeaderAndIdleHost() {
+    end()
+    var idle = Node(id: NodeID(value: 77), spec: NodeSpec(role: .worker), createdAt: at(0))
+    idle.status = NodeStatus(state: .ready)
+    _ = state.speculate([.putNode(idle)])
+    _ = dispatcher.reset(state: state, now: at(1))
+    for number in 1...3 {
+      connect(number, UInt64(20 + number))
+      applied(UInt64(20 + number), 1)
+    }
+    #expect(dispatcher.resting.isClosed)
+    _ = dispatcher.step(.tick, state: state, now: at(6))
+    #expect(!dispatcher.resting.isClosed)
   }
 
   @Test("a new leader gives none of a network's addresses before its hosts live by what it told them")
