@@ -27,23 +27,52 @@ extension HostNetwork {
     return (world, problems)
   }
 
-  /// Before the addresses: a host may have IPv6 switched off for links that are new. To forward it, a host does no longer hear routers on links
-  /// that ask for no more than the default (accept_ra 1): those with 1 get 2, so that its own way out stays (ip-sysctl, accept_ra).
+  /// Hosts speak no IPv6 on bridges, nor on uplinks that lead to tasks without: what a task sends to their link addresses ends there, whatever
+  /// the rules say.
+  /// - Returns: whether a bridge that is not new had it.
+  func quiet6(_ world: NetworkWorld) -> (isChanged: Bool, problems: [NetworkProblem]) {
+    let uplinks = world.containers.values.filter { world.uplinks[$0.task] != nil && !world.leadsOutside6($0) }
+    var isChanged = false
+    var problems: [NetworkProblem] = []
+    for name in world.networks.map({ InterfaceName.bridge($0.vni) }) + uplinks.map({ InterfaceName.uplink($0.task) }) {
+      do { isChanged = try Self.switchOff6(name) || isChanged } catch { problems.append(error) }
+    }
+    return (isChanged, problems)
+  }
+  /// - Returns: whether it was on. A link that is not there yet has nothing to switch off, nor has a kernel without IPv6.
+  @discardableResult
+  static func switchOff6(_ link: String) throws(NetworkProblem) -> Bool {
+    guard KernelParameter.get("ipv6/conf/\(link)/disable_ipv6") == "0" else { return false }
+    if let problem = KernelParameter.set("ipv6/conf/\(link)/disable_ipv6", "1") { throw problem }
+    return true
+  }
+
+  /// Before the addresses: a host may have IPv6 switched off for links that are new.
   func parameters6(_ world: NetworkWorld) -> [NetworkProblem] {
     let networks = world.networks.filter { $0.subnet6 != nil }
     guard !networks.isEmpty else { return [] }
     // The tunnel answers solicitations by neighbours, which only a link with IPv6 may have. It has no address.
-    var wanted = networks.flatMap { network in
+    let wanted = networks.flatMap { network in
       [("accept_ra", "0"), ("disable_ipv6", "0")].map { ("ipv6/conf/\(InterfaceName.tunnel(network.vni))/\($0)", $1) }
-    }
-    if networks.contains(where: { !$0.internalOnly }), KernelParameter.get("ipv6/conf/all/forwarding") == "0" {
-      let links = KernelParameter.list("ipv6/conf").filter { KernelParameter.get("ipv6/conf/\($0)/accept_ra") == "1" }
-      wanted += links.map { ("ipv6/conf/\($0)/accept_ra", "2") } + [("ipv6/conf/all/forwarding", "1")]
     }
     return wanted.compactMap { KernelParameter.get($0) == $1 ? nil : KernelParameter.set($0, $1) }
   }
 
-  func loadHostRules6(_ rules: RuleTable<IPv6Address>?, isTouched: Bool) throws {
+  var forwarding6: Forwarding6 { Forwarding6(folder: configuration.runDirectory) }
+
+  /// The host forwards IPv6 while a network needs it; never without the rules that say for whom.
+  func forward6(_ world: NetworkWorld, _ links: [LinkInfo], isTouched: Bool) throws -> [NetworkProblem] {
+    let isNeeded = world.networks.contains { $0.subnet6 != nil && !$0.internalOnly }
+    let problem = isNeeded ? nil : forwarding6.turnOff()
+    let isRouter = isNeeded && forwarding6.isOursToTurnOn
+    let others = isRouter ? links.filter { $0.kind == "bridge" && !isOurs($0) }.map(\.index) : []
+    let rules = Ruleset.host6(world, isRouter: isRouter, bridges: others)
+    if let problem, rules == nil { return [problem] }
+    try loadHostRules6(rules, isTouched: isTouched)
+    return [problem, isRouter ? forwarding6.turnOn() : nil].compactMap { $0 }
+  }
+
+  private func loadHostRules6(_ rules: RuleTable<IPv6Address>?, isTouched: Bool) throws {
     let (loaded, isFirst) = memory.withLock { ($0.hostRules6, $0.isFirst6) }
     if rules == loaded, !isFirst, !isTouched { return }
     if let rules {

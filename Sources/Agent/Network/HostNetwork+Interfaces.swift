@@ -116,6 +116,7 @@ extension HostNetwork {
           if let problem = KernelParameter.set("ipv4/conf/\(port.name)/\(key)", value) { throw problem }
         }
         messages.append(.quietIPv6(link, port.name))
+        if port.address6 == nil { try Self.switchOff6(port.name) }
       }
       let addresses = isNew ? [] : try socket.addresses()
       let isThere = addresses.contains { $0.index == link && $0.peer == port.address.octets }

@@ -87,6 +87,9 @@ final class HostNetwork: Sendable {
       links = try socket.links()
       try socket.perform(links.filter { isOurs($0) && !$0.up }.map { .quietIPv6($0.index, $0.name) })
     }
+    let quieted = quiet6(world)
+    problems += quieted.problems
+    if isKnown, linkChanges.isEmpty, quieted.isChanged { count(["link"]) }
     problems += parameters6(world)
     try socket.perform(operations.filter { !$0.changesLinks }.map { message($0, links) })
     problems += parameters(world)
@@ -113,7 +116,7 @@ final class HostNetwork: Sendable {
       try Nftables.load(rules, before: rulesTouched ? nil : loaded, lingering, object: "this host")
       memory.withLock { ($0.hostRules, $0.hostTold) = (rules, addresses) }
     }
-    try loadHostRules6(Ruleset.host6(world), isTouched: rulesTouched)
+    problems += try forward6(world, links, isTouched: rulesTouched)
     var balancings = Balancings()
     for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
       do { try loadRules(container, world, ready, &balancings) } catch { problems.append(NetworkProblem("task \(container.task)", "\(error)")) }
@@ -338,12 +341,14 @@ final class HostNetwork: Sendable {
     let socket = try NetlinkSocket()
     try socket.perform(
       try socket.links().filter { isOurs($0) || InterfaceName.isUplink($0.name) }.map { .deleteLink($0.index, $0.name) })
+    let problem = forwarding6.turnOff()
     try Nftables.run(RuleTable<IPv4Address>.removal, object: "this host")
     if Self.hasIPv6 { try Nftables.run(RuleTable<IPv6Address>.removal, object: "this host") }
     memory.withLock { memory in
       for descriptor in memory.ports.values { close(descriptor) }
       memory = Memory(configuration.uplinkSubnet)
     }
+    if let problem { throw problem }
   }
 
   deinit { memory.withLock { for descriptor in $0.ports.values { close(descriptor) } } }

@@ -130,7 +130,10 @@ enum Ruleset {
     var postrouting: [String] = []
     let gone = goneUplinks(world)
     let stale = stale(IPv4Address.self, subnets4(of: world, on: own))
-    var forward = ["ct state untracked accept"] + stale + gone
+    // What the bridge forwards comes by here too (bridge-nf-call-iptables), after it was translated or untracked. What a task sends to the bridge's
+    // own link address is not bridged but routed: that is tracked where the host is on the network, and is nobody's business elsewhere.
+    let routed = "iifname \(bridges) ct state untracked drop"
+    var forward = (world.networks.isEmpty ? [] : ["\(within(world.networks)) ct state untracked accept", routed]) + stale + gone
     if !world.networks.isEmpty {
       // Callers inside would be answered there directly, past the translation; or have addresses that are known here alone. All others keep theirs.
       for device in [bridges, uplinks] {
@@ -141,10 +144,8 @@ enum Ruleset {
       if let ingress { postrouting.append("\(outward) ip saddr \(ingress.subnet) masquerade") }
       postrouting.append("\(outward) iifname \(uplinks) masquerade")
 
-      // What the bridge forwards after it was translated comes by here too (bridge-nf-call-iptables).
-      forward.append(within(world.networks))
-      let inside = world.uplinks.keys.filter { task in world.containers[task].map { !world.leadsOutside($0) } ?? false }
-      if !inside.isEmpty { forward.append("iifname \(set(inside.map { "\"\(InterfaceName.uplink($0))\"" })) ct direction original drop") }
+      forward.append("\(within(world.networks)) accept")
+      forward += insideOnly(world)
       for device in [bridges, uplinks] {
         forward.append("iifname \(device) ct status dnat accept")
         forward.append("oifname \(device) ct status dnat accept")
@@ -157,6 +158,8 @@ enum Ruleset {
     // which bridge-nf-call-iptables (on by default) shows to these rules: their receiver is not the bridge.
     let tunnels = Set(world.networks.map { "\($0.dataPathPort)" })
     let untracked = tunnels.isEmpty ? [] : ["udp dport \(set(Array(tunnels))) notrack"]
+    // Tasks' own datagrams to such a port are as all others.
+    let arriving = untracked.map { "iifname != \(uplinks) \($0)" }
     // Two networks may have the same addresses.
     let bridged = world.networks.isEmpty ? [] : [(ingress?.nodeAddress).map { "ether daddr != \(mac($0)) notrack" } ?? "notrack"]
     let members = members(world)
@@ -174,14 +177,16 @@ enum Ruleset {
           chain("inside", "", ["ip daddr 127.0.0.0/8 drop"] + bridged),
           chain(
             "guard", "type filter hook prerouting priority -300; policy accept;",
-            ["iifname \(bridges) goto inside", "iifname \(uplinks) ip daddr 127.0.0.0/8 drop"] + untracked),
+            ["iifname \(bridges) goto inside", "iifname \(uplinks) ip daddr 127.0.0.0/8 drop"] + arriving),
           chain("untracked", "type filter hook output priority -300; policy accept;", untracked),
           chain("prerouting", "type nat hook prerouting priority -100; policy accept;", ["fib daddr type local jump published"]),
           chain(
             "output", "type nat hook output priority -100; policy accept;", ["fib daddr type local jump published"] + Balancing<IPv4Address>.lookup),
           chain("postrouting", "type nat hook postrouting priority 100; policy accept;", postrouting),
           chain("forward", "type filter hook forward priority 0; policy accept;", forward),
-          chain("input", "type filter hook input priority 0; policy accept;", members.guarding + refuse(closed.map(\.port))),
+          chain(
+            "input", "type filter hook input priority 0; policy accept;",
+            (world.networks.isEmpty ? [] : [routed]) + members.guarding + refuse(closed.map(\.port))),
           chain(
             "refuse", "type filter hook output priority 0; policy accept;",
             ["ct state untracked accept"] + gone + refusal(IPv4Address.self) + stale),
@@ -190,7 +195,10 @@ enum Ruleset {
 
   /// Of IPv6: a host is on no network with it, so what is on them passes its bridges alone, and what leaves comes by uplinks. nil: no network here
   /// has it.
-  static func host6(_ world: NetworkWorld) -> RuleTable<IPv6Address>? {
+  /// - Parameter isRouter: forwarding was turned on for tasks: nobody else has it, as with docker. Frames that a bridge of others forwards, which
+  ///   bridge-nf-call-ip6tables shows to these rules, are not routed.
+  ///   bridges: those, by their numbers.
+  static func host6(_ world: NetworkWorld, isRouter: Bool = false, bridges others: [UInt32] = []) -> RuleTable<IPv6Address>? {
     let networks = world.networks.filter { $0.subnet6 != nil }
     guard !networks.isEmpty else { return nil }
     return RuleTable(chains: [
@@ -200,9 +208,10 @@ enum Ruleset {
       chain(
         "forward", "type filter hook forward priority 0; policy accept;",
         [
-          within(networks), "iifname \(bridges) drop", "oifname \(bridges) drop", "oifname \(uplinks) ct state established,related accept",
-          "oifname \(uplinks) drop",
-        ]),
+          "\(within(networks)) accept", "iifname \(bridges) drop", "oifname \(bridges) drop",
+        ] + insideOnly(world) + ["oifname \(uplinks) ct state established,related accept", "oifname \(uplinks) drop"]
+          + (isRouter && !others.isEmpty ? ["iif . oif \(set(others.map { "\($0) . \($0)" })) accept"] : [])
+          + (isRouter ? ["iifname != \(uplinks) drop"] : [])),
       chain(
         "postrouting", "type nat hook postrouting priority 100; policy accept;",
         ["oifname != \(bridges) oifname != \(uplinks) iifname \(uplinks) masquerade"]),
@@ -216,7 +225,13 @@ enum Ruleset {
 
   /// Frames from one container of a network to another, which pass its bridge.
   private static func within(_ networks: [NetworkAssignment]) -> String {
-    "iifname . oifname \(set(networks.map { "\"\(bridge($0))\" . \"\(bridge($0))\"" })) accept"
+    "iifname . oifname \(set(networks.map { "\"\(bridge($0))\" . \"\(bridge($0))\"" }))"
+  }
+
+  /// Tasks on internal networks alone have an uplink for their host ports: they answer by it, and call nobody.
+  private static func insideOnly(_ world: NetworkWorld) -> [String] {
+    let inside = world.uplinks.keys.filter { task in world.containers[task].map { !world.leadsOutside($0) } ?? false }
+    return inside.isEmpty ? [] : ["iifname \(set(inside.map { "\"\(InterfaceName.uplink($0))\"" })) ct direction original drop"]
   }
 
   /// VXLAN packets of our networks are heard from hosts that are on the network, and from no other; others' VNIs are none of our business.

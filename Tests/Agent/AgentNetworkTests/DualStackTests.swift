@@ -53,6 +53,12 @@ struct DualStackPlanTests {
     #expect(world.gateway(of: cluster.network(1)) == address("10.255.0.251"))
     #expect(world.ports(of: cluster.network(1)).map { $0.address6?.description } == [nil, "fd00:77::b", "fd6f:7263:6875::ac1c:f002"])
     #expect(world.ports(of: cluster.network(3, [cluster.inside])).map { $0.address6?.description } == ["fd00:78::d", nil])
+    #expect(!host.contains("iifname != \"orup*\" drop"))
+    let router = try #require(Ruleset.host6(world, isRouter: true, bridges: [7])).fresh
+    #expect(router.contains("    iif . oif { 7 . 7 } accept\n    iifname != \"orup*\" drop\n  }"))
+    // By its host port's uplink it is called, and calls nobody.
+    let shut = InterfaceName.uplink(cluster.task(3))
+    #expect(router.contains("iifname { \"\(shut)\" } ct direction original drop"))
     cluster.dual = false
     #expect(Ruleset.host6(cluster.world(1)) == nil)
     #expect(!cluster.world(1).needsUplink(cluster.network(1)))
@@ -162,7 +168,9 @@ struct DualStackTests {
       }
       let up = InterfaceName.uplink(cluster.task(3))
       try await tamper("neighbour", world.host(1), "ip -6 neighbour del fd00:77::c dev orvx4096")
-      try await tamper("address", world.host(1), "ip -6 address add fd00:77::fb/64 dev orbr4096 || sysctl -w net.ipv6.conf.orbr4096.disable_ipv6=0")
+      try await tamper("link", world.host(1), "echo 0 > /proc/sys/net/ipv6/conf/orbr4096/disable_ipv6")
+      try await tamper(
+        "address", world.host(1), "echo 0 > /proc/sys/net/ipv6/conf/orbr4096/disable_ipv6; ip -6 address add fd00:77::fb/64 dev orbr4096")
       try await tamper("rules", world.host(1), "nft delete table ip6 orch")
       try await tamper("address", world.host(1), "ip -6 address del fe80::1/64 dev \(up)")
       try await tamper("route", world.host(1), "ip -6 route del \(uplink.output.filter { !$0.isWhitespace }) dev \(up)")
@@ -180,6 +188,153 @@ struct DualStackTests {
       try await again.removeAll()
       let rules = try await world.run(in: world.host(1), "nft", "list", "tables")
       #expect(rules.code == 0 && !rules.output.contains("orch"))
+    }
+  }
+
+  @Test(
+    "what tasks send to link addresses of their host goes nowhere, with both families: not outside from an internal network, nor to the host",
+    arguments: [false, true])
+  func linkAddresses(bridgeNetfilter: Bool) async throws {
+    try await NamespaceWorld.with(1) { world in
+      var cluster = Cluster(hosts: 1)
+      cluster.dual = true
+      let overlay = try world.overlay(1)
+      #expect(try await overlay.apply(networks: cluster.networks(of: 1), services: [], endpoints: []) == [])
+      try await world.showBridgedFrames(bridgeNetfilter)
+      let host = try await world.run(
+        in: world.host(1), "sh", "-c",
+        """
+        set -e; ip -6 address add fd00:192::1/64 dev eth0 nodad
+        for link in /proc/sys/net/ipv4/conf/*; do echo 0 > $link/rp_filter; done
+        echo 0 > /proc/sys/net/ipv4/conf/default/rp_filter
+        """)
+      #expect(host.code == 0)
+      let outside = try await world.run(in: world.outside, "ip", "-6", "address", "add", "fd00:192::100/64", "dev", "eth0", "nodad")
+      #expect(outside.code == 0)
+      // Whatever comes from a task, by either family, untranslated or not: outside everything counts, at the host what is for its own processes.
+      let counting = """
+        table inet seen {
+          counter four { }
+          counter six { }
+          chain input {
+            type filter hook input priority 300; policy accept;
+            icmp type echo-request counter name four
+            icmpv6 type echo-request counter name six
+          }
+        }
+        """
+      for place in [world.host(1), world.outside] {
+        #expect(try await world.run(in: place, "nft", counting).code == 0)
+      }
+      func seen(_ place: String, _ counter: String) async throws -> Int {
+        let text = try await world.run(in: place, "nft", "list", "counter", "inet", "seen", counter).output
+        return Int(text.split(separator: "packets ").last?.prefix { $0.isNumber } ?? "") ?? -1
+      }
+      // One that is inside, and one that is inside with an uplink for its host port.
+      var published = cluster.network(2, [cluster.inside])
+      published.hostPorts = [PortConfig(targetPort: 80, publishedPort: 8080, publishMode: .host)]
+      let one = try await overlay.attach(cluster.network(1, [cluster.inside]))
+      let two = try await overlay.attach(published)
+      let bridge = "orbr4098"
+      let uplink = InterfaceName.uplink(cluster.task(2))
+      func linkAddress(_ name: String) async throws -> String {
+        let text = try await world.run(in: world.host(1), "ip", "-o", "link", "show", name).output
+        return try #require(text.split(separator: "link/ether ").last?.split(separator: " ").first.map(String.init))
+      }
+      // The kernel of the task's namespace makes the frames that a raw socket would.
+      func send(_ task: String, _ device: String, to link: String) async throws {
+        let script = """
+          ip route del default; ip -6 route del default; set -e
+          echo 0 > /proc/sys/net/ipv6/conf/\(device)/disable_ipv6; echo 0 > /proc/sys/net/ipv6/conf/\(device)/accept_dad
+          ip -6 address replace fd00:79::9/64 dev \(device) nodad
+          ip neigh replace 10.78.0.240 lladdr \(link) dev \(device) nud permanent
+          ip route replace default via 10.78.0.240 dev \(device) onlink
+          ip -6 neigh replace fe80::99 lladdr \(link) dev \(device) nud permanent
+          ip -6 route replace default via fe80::99 dev \(device)
+          for target in 192.168.77.100 192.168.77.1 fd00:192::100 fd00:192::1; do busybox ping -c1 -W1 -w1 $target & done
+          wait
+          """
+        let done = try await world.run(in: task, "sh", "-c", script)
+        #expect(done.code == 0, "\(done.output)")
+      }
+      try await send(one.path, "eth0", to: try await linkAddress(bridge))
+      // The bridge takes frames for its ports' own link addresses too.
+      try await send(one.path, "eth0", to: try await linkAddress("orvx4098"))
+      for (place, counter) in [(world.outside, "four"), (world.outside, "six"), (world.host(1), "four"), (world.host(1), "six")] {
+        #expect(try await seen(place, counter) == 0, "\(counter) at \(place) by \(bridge)")
+      }
+      try await send(two.path, "eth1", to: try await linkAddress(uplink))
+      // By IPv4 an uplink leads to the host's own processes, and no further.
+      for (place, counter, count) in [(world.outside, "four", 0), (world.outside, "six", 0), (world.host(1), "four", 1), (world.host(1), "six", 0)] {
+        #expect(try await seen(place, counter) == count, "\(counter) at \(place) by \(uplink)")
+      }
+      // Whoever switches it on again.
+      for name in [bridge, uplink] {
+        let off = "/proc/sys/net/ipv6/conf/\(name)/disable_ipv6"
+        #expect(try await world.run(in: world.host(1), "sh", "-c", "echo 0 > \(off)").code == 0)
+        #expect(try await overlay.repair() == [])
+        #expect(try await world.run(in: world.host(1), "cat", off).output == "1\n", "\(name)")
+      }
+    }
+  }
+
+  @Test("a host that forwards IPv6 for tasks is no router for others, and ends to forward; one that was a router stays what it was")
+  func router() async throws {
+    try await NamespaceWorld.with(1) { world in
+      var cluster = Cluster(hosts: 1)
+      func apply(_ overlay: OverlayNetwork, dual: Bool) async throws {
+        cluster.dual = dual
+        #expect(try await overlay.apply(networks: cluster.networks(of: 1), services: [], endpoints: []) == [])
+      }
+      // A link behind the host, with one that is there.
+      let made = try await world.run(
+        in: world.host(1), "sh", "-c",
+        """
+        set -e; ip -6 address add fd00:192::1/64 dev eth0 nodad; echo 1 > /proc/sys/net/ipv6/conf/eth0/accept_ra
+        ip link add behind type veth peer name far; ip link set far up; ip link set behind up; ip -6 address add fd00:193::1/64 dev behind nodad
+        ip -6 neigh add fd00:193::2 lladdr 02:00:00:00:00:77 dev behind nud permanent
+        nft 'table ip6 seen { counter passed { }; chain out { type filter hook postrouting priority 300; policy accept; oifname "behind" icmpv6 type echo-request counter name passed; }; }'
+        """)
+      #expect(made.code == 0, "\(made.output)")
+      let outside = try await world.run(
+        in: world.outside, "sh", "-c", "ip -6 address add fd00:192::100/64 dev eth0 nodad && ip -6 route add fd00:193::/64 via fd00:192::1")
+      #expect(outside.code == 0)
+      func parameters() async throws -> String {
+        try await world.run(
+          in: world.host(1), "sh", "-c", "cd /proc/sys/net/ipv6/conf; cat all/forwarding behind/forwarding eth0/accept_ra | tr -d '\\n'"
+        ).output
+      }
+      func passes() async throws -> Bool {
+        func passed() async throws -> Int? {
+          let text = try await world.run(in: world.host(1), "nft", "list", "counter", "ip6", "seen", "passed").output
+          return Int(text.split(separator: "packets ").last?.prefix { $0.isNumber } ?? "")
+        }
+        let before = try #require(try await passed())
+        _ = try await world.run(in: world.outside, "busybox", "ping", "-6", "-c1", "-W1", "-w1", "fd00:193::2")
+        return try #require(try await passed()) > before
+      }
+      #expect(try await parameters() == "001")
+      let overlay = try world.overlay(1)
+      try await apply(overlay, dual: true)
+      #expect(try await parameters() == "112")
+      #expect(try await !passes())
+      // An agent after this one knows who turned it on.
+      let again = try world.overlay(1)
+      try await apply(again, dual: true)
+      #expect(try await !passes())
+      try await apply(again, dual: false)
+      #expect(try await parameters() == "001")
+      try await apply(again, dual: true)
+      #expect(try await parameters() == "112")
+      try await again.removeAll()
+      #expect(try await parameters() == "001")
+
+      #expect(try await world.run(in: world.host(1), "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding").code == 0)
+      try await apply(again, dual: true)
+      #expect(try await passes())
+      try await apply(again, dual: false)
+      try await again.removeAll()
+      #expect(try await parameters() == "111")
     }
   }
 }
