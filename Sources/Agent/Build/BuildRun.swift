@@ -20,6 +20,8 @@ struct BuildRun {
   private var stages: [Int: Done] = [:]
   private var number = 0
   private var folders = 0
+  /// That ADD brought by URLs.
+  private var remoteBytes: Int64 = 0
   private let total: Int
   /// SOURCE_DATE_EPOCH (reproducible-builds.org): no time in the image exceeds it.
   private let epoch: Int?
@@ -362,9 +364,12 @@ struct BuildRun {
     guard let name else { throw DockerfileError(line, "ADD \(url): the URL ends with no file's name, so the target must: \(copy.target)NAME") }
     let folder = try newFolder()
     let file: RemoteFile
-    do { file = try await builder.store.download(url, to: "\(folder)/\(name)", limit: Builder.remoteBytesMax) } catch let error as ImageError {
-      throw DockerfileError(line, "ADD: \(error)")
+    let limit = builder.remoteBytesMax
+    do { file = try await builder.store.download(url, to: "\(folder)/\(name)", limit: limit - remoteBytes) } catch let error as ImageError {
+      let bound = error.kind == .hostile ? "; the URLs of one build may have \(limit) bytes together" : ""
+      throw DockerfileError(line, "ADD: \(error)\(bound)")
     }
+    remoteBytes += file.size
     if let checksum = copy.checksum, file.digest.hex != checksum {
       throw DockerfileError(line, "ADD \(url): its content has the checksum sha256:\(file.digest.hex), not sha256:\(checksum)")
     }

@@ -65,16 +65,17 @@ public final class Builder: Sendable {
   private let running = Mutex(0)
   /// Builds at once; more are refused.
   public static let runningMax = 8
-  /// Of a file that ADD brings by its URL: as a context's.
-  static let remoteBytesMax: Int64 = 4 << 30
+  /// Of all that one build's ADD brings by URLs, which stays on the disk until its end: as a context's.
+  let remoteBytesMax: Int64
   /// Names of containers begin with it: what a crash left is known by it.
   static let containerPrefix = "build-"
 
   /// Blocking, once at start, before anything is swept.
-  public init(store: ImageStore, runtime: ContainerRuntime, cacheFile: String, log: Logger) {
+  public init(store: ImageStore, runtime: ContainerRuntime, cacheFile: String, remoteBytesMax: Int64 = 4 << 30, log: Logger) {
     self.store = store
     self.runtime = runtime
     self.log = log
+    self.remoteBytesMax = remoteBytesMax
     cache = BuildCache(file: cacheFile, store: store)
     cacheMounts = CacheMounts(cacheFile + "-mounts")
   }

@@ -25,7 +25,7 @@ struct Copying: Sendable {
   /// - Parameter remote: what URLs had, each alone in its folder.
   init(_ copy: BuildStage.CopyAction, from source: SourceTree, remote: [SourceTree] = [], line: Int) throws {
     let keyword = copy.unpacks ? "ADD" : "COPY"
-    excludes = try IgnoreRules(copy.excludes.joined(separator: "\n"))
+    excludes = try IgnoreRules(patterns: copy.excludes, of: "\(keyword) --exclude", line: line)
     for word in copy.sources {
       for found in try source.find(word, line: line, keyword: keyword) where !found.isLeftOut(by: excludes) {
         var isArchive = false
@@ -60,7 +60,15 @@ struct Copying: Sendable {
   private static func parents(of found: SourceTree.Found, _ word: String) -> String {
     var word = Substring(word)
     while word.hasPrefix("./") { word = word.dropFirst(2) }
-    let pivot = word.firstRange(of: "/./").map { word[..<$0.lowerBound].split(separator: "/").count { $0 != "." } } ?? 0
+    var pivot = 0
+    if let place = word.firstRange(of: "/./") {
+      func depths(_ text: Substring, from start: Int) -> [Int] {
+        // As the path is walked: "." stays, ".." goes up.
+        text.split(separator: "/").reduce(into: [start]) { $0.append($1 == "." ? $0.last! : $1 == ".." ? max(0, $0.last! - 1) : $0.last! + 1) }
+      }
+      // What a ".." behind it leaves is gone on both sides.
+      pivot = depths(word[place.upperBound...], from: depths(word[..<place.lowerBound], from: 0).last!).min()!
+    }
     let parts = found.asked.split(separator: "/")
     return parts.dropLast(found.isFolder ? 0 : 1).dropFirst(pivot).map { $0 + "/" }.joined()
   }

@@ -120,7 +120,8 @@ actor Session {
 
   /// After a second without work: starts and bursts leave ten times of what is used.
   private func tidy() {
-    if isUntidy, !isBusy { ProcessMemory.release() }
+    // Takes malloc's locks and the kernel's: not on the cooperative pool.
+    if isUntidy, !isBusy { startThread("orch-tidy") { ProcessMemory.release() } }
     (isBusy, isUntidy) = (false, isBusy)
   }
 

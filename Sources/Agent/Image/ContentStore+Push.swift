@@ -2,6 +2,7 @@ import CZlib
 import Glibc
 import LinuxSystem
 import Model
+import Synchronization
 
 /// What a plain layer (built, imported or loaded) is in registries: the gzip of it, which the store does not keep, and who has it.
 struct PushedLayer: Hashable, Sendable {
@@ -29,7 +30,12 @@ extension ContentStore {
   /// Beside the layer, and gone with it.
   private func pushedPath(_ diffID: Digest) -> String { layerFolder(diffID) + "/pushed" }
   func pushed(_ diffID: Digest) -> PushedLayer? { (try? Files.text(pushedPath(diffID))).flatMap { PushedLayer($0) } }
+  /// Pushes that run at once change one file.
+  private static let remembering = Mutex(())
   func remember(_ diffID: Digest, _ packing: Packing, in repository: String) throws {
+    try Self.remembering.withLock { _ in try add(diffID, packing, repository) }
+  }
+  private func add(_ diffID: Digest, _ packing: Packing, _ repository: String) throws {
     var layer = pushed(diffID).flatMap { $0.packing == packing ? $0 : nil } ?? PushedLayer(packing: packing, repositories: [])
     if layer.repositories.first == repository { return }
     layer.add(repository)

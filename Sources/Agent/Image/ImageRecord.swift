@@ -1,3 +1,4 @@
+import Logging
 import Model
 @_exported import struct RegistryLogin.RegistryCredentials
 
@@ -88,5 +89,6 @@ public struct ImageStoreConfiguration: Sendable {
   /// Percent of the file system that may be used before images are taken that can be pulled again, and down to what; 100: never.
   public var highWater = 85
   public var lowWater = 80
+  public var log = Logger(label: "images")
   public init() {}
 }

@@ -94,17 +94,23 @@ extension ImageStore {
       progress(PullProgress(layer: plain.digest, phase: phase, done: phase == .waiting ? 0 : blob.size, total: blob.size))
     }
     tell(.waiting, plain)
-    func remember(_ packing: Packing) async throws {
-      try await onOwnThread("orch-image") { [content] in try content.remember(layer.diffID, packing, in: client.name.repository) }
+    // Saves the next push work; the registry has the blob without it.
+    func remember(_ packing: Packing) async {
+      do {
+        try await onOwnThread("orch-image") { [content] in try content.remember(layer.diffID, packing, in: client.name.repository) }
+      } catch {
+        configuration.log.warning(
+          "layer \(plain.digest) was pushed to \(client.name.repository), which is not noted: \(error); the next push packs it anew")
+      }
     }
     if let before = packed.before?.packing {
       if try await client.has(before.digest) {
-        try await remember(before)
+        await remember(before)
         tell(.alreadyThere, before)
         return before
       }
       if let other = packed.mountFrom, try await client.mount(before.digest, from: other) {
-        try await remember(before)
+        await remember(before)
         tell(.mounted, before)
         return before
       }
@@ -118,7 +124,7 @@ extension ImageStore {
     let (path, gzip) = try await onOwnThread("orch-image") { [content] in try content.gzip(plain.digest) }
     defer { unlink(path) }
     _ = try await push(gzip, nil, client, from: path, shownAs: plain.digest, progress)
-    try await remember(gzip)
+    await remember(gzip)
     return gzip
   }
 

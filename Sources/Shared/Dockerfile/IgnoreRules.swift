@@ -17,19 +17,29 @@ public struct IgnoreRules: Hashable, Sendable {
     for (index, line) in text.split(omittingEmptySubsequences: false, whereSeparator: \.isNewline).enumerated() {
       // A comment begins in the first column.
       guard line.first != "#" else { continue }
-      var pattern = LogicalLines.trim(index == 0 && line.unicodeScalars.first == "\u{feff}" ? Substring(line.unicodeScalars.dropFirst()) : line)
-      guard !pattern.isEmpty else { continue }
-      let takesBack = pattern.first == "!"
-      if takesBack { pattern = LogicalLines.trim(pattern.dropFirst()) }
-      guard !pattern.isEmpty else { throw DockerfileError(index + 1, ".dockerignore: '!' names nothing") }
-      let cleaned = Self.clean(pattern)
-      // "." alone and what lies above name nothing of the context.
-      if cleaned.isEmpty { continue }
-      guard let glob = Glob(cleaned, doubleStar: true) else {
-        throw DockerfileError(index + 1, ".dockerignore: the pattern '\(pattern)' does not end")
-      }
-      rules.append(Rule(glob: glob, takesBack: takesBack))
+      try add(index == 0 && line.unicodeScalars.first == "\u{feff}" ? Substring(line.unicodeScalars.dropFirst()) : line, ".dockerignore", index + 1)
     }
+  }
+
+  /// Patterns that stand alone, so that `#` is a name as any other: those of `--exclude`.
+  /// - Parameters:
+  ///   - source: whose they are, for errors.
+  ///   - line: of the Dockerfile.
+  public init(patterns: [String], of source: String, line: Int) throws(DockerfileError) {
+    for pattern in patterns { try add(Substring(pattern), source, line) }
+  }
+
+  private mutating func add(_ text: Substring, _ source: String, _ line: Int) throws(DockerfileError) {
+    var pattern = LogicalLines.trim(text)
+    guard !pattern.isEmpty else { return }
+    let takesBack = pattern.first == "!"
+    if takesBack { pattern = LogicalLines.trim(pattern.dropFirst()) }
+    guard !pattern.isEmpty else { throw DockerfileError(line, "\(source): '!' names nothing") }
+    let cleaned = Self.clean(pattern)
+    // "." alone and what lies above name nothing of the context.
+    if cleaned.isEmpty { return }
+    guard let glob = Glob(cleaned, doubleStar: true) else { throw DockerfileError(line, "\(source): the pattern '\(pattern)' does not end") }
+    rules.append(Rule(glob: glob, takesBack: takesBack))
   }
 
   private static func clean(_ pattern: Substring) -> String {

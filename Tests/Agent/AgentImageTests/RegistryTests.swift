@@ -188,6 +188,29 @@ import Testing
       server.asked.withLock { $0.last.map { Set($0.scopes).isSuperset(of: ["repository:copy:pull,push", "repository:private/web:pull"]) } } == true)
   }
 
+  @Test("what cannot be noted of a push is no error of it; pushes at once note all")
+  func notes() async throws {
+    let registry = try Registry()
+    let store = try open()
+    let loaded = try await store.load(archive(), name: "\(registry.host)/team/web:1")
+    // No file can take the place of a folder, whoever asks.
+    let layers = try Files.list(store.directory + "/layers")
+    for layer in layers { try Files.makeDirectories("\(store.directory)/layers/\(layer)/pushed/x") }
+    let digest = try await store.push("\(registry.host)/team/web:1")
+    let pulled = try await open("other").pull("\(registry.host)/team/web:1")
+    #expect(pulled.digest == digest && pulled.id == loaded[0].id)
+
+    let layer = try #require(layers.first.flatMap { Digest("sha256:" + $0) })
+    try Files.removeTree("\(store.directory)/layers/\(layer.hex)/pushed")
+    let names = (0..<PushedLayer.repositoriesMax).map { "r.test/\($0)" }
+    let packing = Packing(digest: layer, size: 1, mediaType: "x")
+    try await withThrowingTaskGroup { group in
+      for name in names { group.addTask { [content = store.content] in try await onOwnThread { try content.remember(layer, packing, in: name) } } }
+      try await group.waitForAll()
+    }
+    #expect(Set(store.content.pushed(layer)?.repositories ?? []) == Set(names))
+  }
+
   @Test("a registry with its own authority is believed when certs.d has it, and not otherwise")
   func ownAuthority() async throws {
     let certificate = try Certificate()

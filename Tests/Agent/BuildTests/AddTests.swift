@@ -10,23 +10,57 @@ import Testing
 private final class Server: @unchecked Sendable {
   // Written in init alone.
   private var process: pid_t = 0
-  let port = Int.random(in: 30_000..<32_000)
+  private(set) var port = 0
   let folder: String
 
   init(_ folder: String) async throws {
     self.folder = folder
     try Files.makeDirectories(folder + "/sub", mode: 0o755)
-    var arguments: [UnsafeMutablePointer<CChar>?] = ["busybox", "httpd", "-f", "-p", "127.0.0.1:\(port)", "-h", folder].map { (word: String) in
-      strdup(word)
+    // Another may take the port between its choice and the server's start, which then ends.
+    for _ in 0..<10 {
+      port = try Self.unusedPort()
+      var arguments: [UnsafeMutablePointer<CChar>?] = ["busybox", "httpd", "-f", "-p", "127.0.0.1:\(port)", "-h", folder].map { (word: String) in
+        strdup(word)
+      }
+      arguments.append(nil)
+      let result = posix_spawn(&process, "/bin/busybox", nil, nil, arguments, environ)
+      arguments.forEach { free($0) }
+      guard result == 0 else { throw SystemError("start", "busybox httpd", Errno(result)) }
+      while waitpid(process, nil, WNOHANG) == 0 {
+        if (try Self.onPort(port) { Glibc.connect($0, $1, $2) }).result == 0 { return }
+        try await Task.sleep(for: .milliseconds(20))
+      }
+      process = 0
     }
-    arguments.append(nil)
-    let result = posix_spawn(&process, "/bin/busybox", nil, nil, arguments, environ)
-    arguments.forEach { free($0) }
-    guard result == 0 else { throw SystemError("start", "busybox httpd", Errno(result)) }
+    throw SystemError("start", "busybox httpd", .busy)
   }
   deinit {
+    guard process > 0 else { return }
     kill(process, SIGKILL)
     waitpid(process, nil, 0)
+  }
+
+  private static func unusedPort() throws -> Int {
+    let bound = try onPort(0) { Glibc.bind($0, $1, $2) }
+    try check(bound.result, "bind", "a port of 127.0.0.1")
+    return bound.port
+  }
+  /// Calls with a new socket and the address; the port is the socket's afterwards.
+  private static func onPort(_ port: Int, _ call: (Int32, UnsafePointer<sockaddr>, socklen_t) -> Int32) throws -> (result: Int32, port: Int) {
+    let socket = OwnedDescriptor(
+      owning: try check(Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0), "make", "a socket"))
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = in_port_t(UInt16(port).bigEndian)
+    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+    var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+    return withUnsafeMutablePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
+        let result = call(socket.rawValue, pointer, length)
+        getsockname(socket.rawValue, pointer, &length)
+        return (result, Int(UInt16(bigEndian: UnsafeRawPointer(pointer).load(as: sockaddr_in.self).sin_port)))
+      }
+    }
   }
 }
 
@@ -80,6 +114,19 @@ struct AddTests {
     #expect(long?.description.contains("more than 1000 bytes") == true)
   }
 
+  @Test("what a build's URLs bring has one bound for all of them")
+  func budget() async throws {
+    let world = try await World(remoteBytesMax: 5)
+    let server = try await Server(world.folder + "/www")
+    for name in ["a", "b"] { try Files.writeAtomically("\(server.folder)/\(name)", "123", mode: 0o644, durable: false) }
+    let url = "http://127.0.0.1:\(server.port)"
+    _ = try await world.build(["Dockerfile": "FROM base:1\nADD \(url)/a /x/"])
+    let error = await #expect(throws: BuildError.self) { try await world.build(["Dockerfile": "FROM base:1\nADD \(url)/a /x/\nADD \(url)/b /x/"]) }
+    #expect(
+      error?.description.contains("line 3") == true && error?.description.contains("the URLs of one build may have 5 bytes together") == true,
+      "\(String(describing: error))")
+  }
+
   @Test("COPY --parents keeps the folders above, from a pivot on; --exclude leaves out, files and below folders; both decide the cache")
   func flags() async throws {
     let world = try await World()
@@ -92,11 +139,16 @@ struct AddTests {
     #expect(try await build("COPY --parents x/a.txt y/a.txt /t") == "./x/a.txt\n./y/a.txt\n")
     #expect(try await build("COPY --parents=true y/./deep x/./*.txt /t/") == "./a.txt\n./deep/c.md\n./deep/c.txt\n")
     #expect(try await build("COPY --parents=false y/deep x/*.txt /t/") == "./a.txt\n./c.md\n./c.txt\n")
+    #expect(try await build("COPY --parents y/../x/../y/./deep /t") == "./deep/c.md\n./deep/c.txt\n")
+    #expect(try await build("COPY --parents x/./../y/deep /t") == "./y/deep/c.md\n./y/deep/c.txt\n")
     #expect(try await build("COPY --exclude=*.md x/* y/deep /t/") == "./a.txt\n./c.txt\n")
     #expect(try await build("COPY --exclude=*.md y /t/") == "./a.txt\n./deep/c.md\n./deep/c.txt\n")
     #expect(try await build("COPY --link --exclude=**/*.md --exclude=a.* y /t/") == "./deep/c.txt\n")
     #expect(try await build("ADD --exclude=deep y /t/") == "./a.txt\n")
     let nothing = await #expect(throws: BuildError.self) { try await build("COPY --exclude=*.txt x/a.txt /t/") }
     #expect(nothing?.description.contains("--exclude leaves nothing of x/a.txt") == true)
+    let unfinished = await #expect(throws: BuildError.self) { try await build("COPY x/a.txt /t/\nADD --exclude=[a x/a.txt /t/") }
+    #expect(
+      unfinished?.description.contains("line 3: ADD --exclude: the pattern '[a' does not end") == true, "\(String(describing: unfinished))")
   }
 }

@@ -20,7 +20,7 @@ final class World: Sendable {
   let builder: Builder
   let parent: String
 
-  init() async throws {
+  init(remoteBytesMax: Int64 = 1 << 30) async throws {
     folder = "/tmp/orch-build-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
     parent = "orch-build-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
     let root = folder + "/base"
@@ -39,7 +39,7 @@ final class World: Sendable {
         stateDirectory: folder + "/state", dataDirectory: folder + "/data", cgroupParent: parent,
         initPath: candidates.first { Files.exists($0) } ?? candidates[0]))
     store = try ImageStore(directory: folder + "/images")
-    builder = Builder(store: store, runtime: runtime, cacheFile: folder + "/build-cache", log: Logger(label: "test"))
+    builder = Builder(store: store, runtime: runtime, cacheFile: folder + "/build-cache", remoteBytesMax: remoteBytesMax, log: Logger(label: "test"))
     try tar(root, folder + "/base.tar")
     var config = ImageConfig()
     config.env = ["PATH=/bin"]

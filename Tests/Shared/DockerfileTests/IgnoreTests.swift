@@ -37,8 +37,10 @@ struct IgnoreTests {
   }
 
   @Test("a pattern that does not end is told with its line")
-  func bad() {
+  func bad() throws {
     #expect(throws: DockerfileError(2, ".dockerignore: the pattern '[a' does not end")) { try IgnoreRules("x\n[a") }
     #expect(throws: DockerfileError(1, ".dockerignore: '!' names nothing")) { try IgnoreRules("!") }
+    #expect(throws: DockerfileError(7, "COPY --exclude: '!' names nothing")) { try IgnoreRules(patterns: ["!"], of: "COPY --exclude", line: 7) }
+    #expect(try IgnoreRules(patterns: ["#x", "y"], of: "COPY --exclude", line: 7).excludes("#x"))
   }
 }

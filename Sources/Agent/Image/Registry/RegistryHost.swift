@@ -27,14 +27,15 @@ struct RegistryHost: Sendable {
     return hosts
   }
 
-  private init(authority: String, plain: Bool, isMirror: Bool, _ folders: [String]) throws {
+  private init(authority: String, plain: Bool, isMirror: Bool, showsClient: Bool = true, _ folders: [String]) throws {
     base = "\(plain ? "http" : "https")://\(authority.lowercased())"
     self.plain = plain
     self.isMirror = isMirror
-    tls = plain ? nil : try Self.certificates(authority, folders).map(Self.configuration)
+    tls = plain ? nil : try Self.certificates(authority, folders).map { try Self.configuration($0, showsClient: showsClient) }
   }
 
-  /// Of any URL: its scheme says how it is spoken to.
+  /// Of any URL: its scheme says how it is spoken to. The folder's authorities are believed; its client's certificate is for a registry, and not
+  /// for whoever has a URL fetched.
   init(server url: String, _ configuration: ImageStoreConfiguration) throws {
     let origin = Self.origin(of: url)
     let plain = origin.hasPrefix("http://")
@@ -48,7 +49,7 @@ struct RegistryHost: Sendable {
     guard plain || origin.hasPrefix("https://"), isName else {
       throw ImageError(.unsupported, "download", url, "it is no address such as https://HOST[:PORT]/FILE")
     }
-    try self.init(authority: String(authority), plain: plain, isMirror: true, configuration.certificateFolders)
+    try self.init(authority: String(authority), plain: plain, isMirror: true, showsClient: false, configuration.certificateFolders)
   }
 
   private static func split(_ mirror: String) throws -> (scheme: String, authority: String) {
@@ -74,13 +75,13 @@ struct RegistryHost: Sendable {
   }
 
   /// As docker reads such a folder (docs.docker.com, "Verify repository client with certificates").
-  private static func configuration(_ folder: String) throws -> TLSConfiguration {
+  private static func configuration(_ folder: String, showsClient: Bool) throws -> TLSConfiguration {
     var configuration = TLSConfiguration.makeClientConfiguration()
     let names = try Files.list(folder)
     do {
       let authorities = try names.filter { $0.hasSuffix(".crt") }.flatMap { try NIOSSLCertificate.fromPEMFile("\(folder)/\($0)") }
       if !authorities.isEmpty { configuration.additionalTrustRoots = [.certificates(authorities)] }
-      if let certificate = names.first(where: { $0.hasSuffix(".cert") }) {
+      if showsClient, let certificate = names.first(where: { $0.hasSuffix(".cert") }) {
         let key = certificate.dropLast(4) + "key"
         configuration.certificateChain = try NIOSSLCertificate.fromPEMFile("\(folder)/\(certificate)").map { .certificate($0) }
         configuration.privateKey = .privateKey(try NIOSSLPrivateKey(file: "\(folder)/\(key)", format: .pem))

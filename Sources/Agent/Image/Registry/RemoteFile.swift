@@ -13,7 +13,8 @@ public struct RemoteFile: Hashable, Sendable {
 }
 
 extension ImageStore {
-  /// Brings what is at a URL into a new file, by the proxies and authorities that registries are reached by, without credentials. Up to ten
+  /// Brings what is at a URL into a new file, by the proxies and authorities that registries are reached by, without credentials
+  /// and without a client's certificate. Up to ten
   /// redirects are followed, none out of TLS. http:// in the URL declares plain HTTP.
   /// - Parameter limit: bytes; more are an error.
   public func download(_ url: String, to path: String, limit: Int64) async throws -> RemoteFile {
@@ -51,6 +52,8 @@ extension ImageStore {
   }
 
   private func receive(_ response: HTTPClientResponse, _ url: String, _ path: String, _ limit: Int64) async throws -> RemoteFile {
+    let tooLong = ImageError(.hostile, "download", url, "it has more than \(limit) bytes")
+    if let length = response.headers.first(name: "content-length").flatMap({ Int64($0) }), length > limit { throw tooLong }
     let file = try await onOwnThread("orch-image") { try BlobWriter(path) }
     var chunk: [UInt8] = []
     func flush() async throws {
@@ -59,9 +62,7 @@ extension ImageStore {
       try await onOwnThread("orch-image") { try file.write(full) }
     }
     for try await buffer in response.body {
-      guard file.count + Int64(chunk.count + buffer.readableBytes) <= limit else {
-        throw ImageError(.hostile, "download", url, "it has more than \(limit) bytes")
-      }
+      guard file.count + Int64(chunk.count + buffer.readableBytes) <= limit else { throw tooLong }
       chunk += buffer.readableBytesView
       if chunk.count >= 1 << 20 { try await flush() }
     }
