@@ -103,7 +103,7 @@ import Testing
       }
     }
     // The root is a mount itself, as podman's and containerd's are; below the volume there is one that must stay. All of it in a namespace whose mounts
-    // are shared, as on a host with systemd.
+    // are shared, as on a host with systemd. Only the test's own mounts are counted: other tests' go with their folders.
     let script = world.folder + "/script"
     let call = "\(world.program) --root \(world.folder)/root"
     try Files.writeAtomically(
@@ -112,12 +112,12 @@ import Testing
       #!/bin/sh
       exec unshare -m --propagation private sh -c '
       mount --bind \(world.bundle)/rootfs \(world.bundle)/rootfs; mount -t tmpfs v \(volume); mkdir \(volume)/sub; mount -t tmpfs s \(volume)/sub
-      echo kept > \(volume)/sub/file; mount --make-rshared /; before=$(wc -l < /proc/self/mountinfo)
+      echo kept > \(volume)/sub/file; mount --make-rshared /; before=$(grep -c \(world.folder) /proc/self/mountinfo)
       \(call) run -d --bundle \(world.bundle) one
       \(call) exec one sh -c "cat /v/sub/file; ls /tmp /home; cd /; pwd; ls -d /opt 2>/dev/null; readlink /proc/self/ns/mnt"
       readlink /proc/self/ns/mnt
       \(call) delete -f one
-      cat \(volume)/sub/file; echo $(($(wc -l < /proc/self/mountinfo) - before))'
+      cat \(volume)/sub/file; echo $(($(grep -c \(world.folder) /proc/self/mountinfo) - before))'
       """, mode: 0o755, durable: false)
     try specify([["type": "pid"]])
     let host = try world.call([], program: script)
