@@ -8,10 +8,8 @@ extension MainJobTests {
     init() throws { cluster = try LocalCluster.shared.get() }
 
     private func deploy(_ services: String, detach: Bool = false) throws -> Outcome {
-      let file = FileManager.default.temporaryDirectory.appendingPathComponent("health-\(UUID()).yaml")
-      defer { try? FileManager.default.removeItem(at: file) }
-      try "name: health\nservices:\n\(services)\n".write(to: file, atomically: true, encoding: .utf8)
-      return detach ? try cluster.orch("deploy", file.path, "--detach") : try cluster.orch("deploy", file.path)
+      let manifest = "name: health\nservices:\n\(services)\n"
+      return detach ? try cluster.deploy(manifest: manifest, "--detach") : try cluster.deploy(manifest: manifest)
     }
     private func down() { _ = try? cluster.orch("down", "health") }
     /// Healthy while /tmp/ok is there.

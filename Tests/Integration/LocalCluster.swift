@@ -154,6 +154,15 @@ final class LocalCluster: @unchecked Sendable {
     return Outcome(code: signal == 0 ? (status >> 8) & 0xff : 128 + signal, output: text("out"), errors: text("err"))
   }
 
+  /// `orch deploy` of a manifest's text.
+  func deploy(manifest: String, _ options: String..., seconds: Double = 60) throws -> Outcome {
+    let file = FileManager.default.temporaryDirectory.appendingPathComponent("manifest-\(UUID()).yaml")
+    defer { try? FileManager.default.removeItem(at: file) }
+    try manifest.write(to: file, atomically: true, encoding: .utf8)
+    return try Self.run(
+      "\(Self.programs)/orch", ["deploy", file.path] + options, environment: ["ORCH_HOST": socket("host1")], seconds: seconds)
+  }
+
   // MARK: - Questions
 
   func tasks(_ service: String, on host: String = "host1") throws -> [[String: String]] {

@@ -8,18 +8,16 @@ extension MainJobTests {
     init() throws { cluster = try LocalCluster.shared.get() }
 
     private func deploy(_ ports: String = "", replicas: Int = 1) throws -> Outcome {
-      let file = FileManager.default.temporaryDirectory.appendingPathComponent("net-\(UUID()).yaml")
-      defer { try? FileManager.default.removeItem(at: file) }
-      try """
-      name: net
-      services:
-        shop:
-          image: web:1
-          \(ports)
-          stop_grace_period: 1s
-          deploy: {replicas: \(replicas)}
-      """.write(to: file, atomically: true, encoding: .utf8)
-      return try cluster.orch("deploy", file.path)
+      let manifest = """
+        name: net
+        services:
+          shop:
+            image: web:1
+            \(ports)
+            stop_grace_period: 1s
+            deploy: {replicas: \(replicas)}
+        """
+      return try cluster.deploy(manifest: manifest)
     }
     private func down() { _ = try? cluster.orch("down", "net") }
 
@@ -142,15 +140,13 @@ extension MainJobTests {
         "run", "--rm", "--network", "own", "busybox:1", "sh", "-c", "ip -o -4 address show eth0; cat /sys/class/net/eth0/mtu")
       #expect(once.output.contains("inet 10.250.0.6") || once.output.contains("inet 10.250.0.7"), "\(once)")
 
-      let file = FileManager.default.temporaryDirectory.appendingPathComponent("net-\(UUID()).yaml")
-      defer { try? FileManager.default.removeItem(at: file) }
-      try """
-      name: net
-      services:
-        bare: {image: "busybox:1", command: sleep 1000, network_mode: none, stop_grace_period: 1s}
-        shared: {image: "busybox:1", command: sleep 1000, network_mode: host, stop_grace_period: 1s}
-      """.write(to: file, atomically: true, encoding: .utf8)
-      try cluster.must(cluster.orch("deploy", file.path))
+      let manifest = """
+        name: net
+        services:
+          bare: {image: "busybox:1", command: sleep 1000, network_mode: none, stop_grace_period: 1s}
+          shared: {image: "busybox:1", command: sleep 1000, network_mode: host, stop_grace_period: 1s}
+        """
+      try cluster.must(cluster.deploy(manifest: manifest))
       #expect(try !cluster.orch("networks").output.contains("net_default"))
       let bare = try cluster.must(cluster.orch("exec", "bare.1", "cat", "/proc/net/dev")).output
       #expect(bare.contains("lo:") && !bare.contains("eth0:"), "\(bare)")
@@ -237,23 +233,21 @@ extension MainJobTests {
       }
       for host in hosts { try cluster.must(cluster.on(host, "ip", "address", "add", "fd00:9::\(host.last!)/64", "dev", "eth0", "nodad")) }
       try cluster.must(cluster.orch("network", "create", "--ipv6", "--subnet", "10.79.0.0/24", "--subnet", "fd00:79::/64", "both6"))
-      let file = FileManager.default.temporaryDirectory.appendingPathComponent("net-\(UUID()).yaml")
-      defer { try? FileManager.default.removeItem(at: file) }
-      try """
-      name: net
-      services:
-        shop:
-          image: busybox:1
-          command: httpd -f -p 80 -h /etc
-          networks: [both, theirs]
-          ports: ['8121:80']
-          stop_grace_period: 1s
-          deploy: {mode: global}
-      networks:
-        both: {enable_ipv6: true}
-        theirs: {external: true, name: both6}
-      """.write(to: file, atomically: true, encoding: .utf8)
-      try cluster.must(cluster.orch("deploy", file.path))
+      let manifest = """
+        name: net
+        services:
+          shop:
+            image: busybox:1
+            command: httpd -f -p 80 -h /etc
+            networks: [both, theirs]
+            ports: ['8121:80']
+            stop_grace_period: 1s
+            deploy: {mode: global}
+        networks:
+          both: {enable_ipv6: true}
+          theirs: {external: true, name: both6}
+        """
+      try cluster.must(cluster.deploy(manifest: manifest))
       let inspected = try cluster.must(cluster.orch("network", "inspect", "net_both", "both6")).output
       #expect(inspected.components(separatedBy: "\"EnableIPv6\": true").count == 3, "\(inspected)")
       #expect(inspected.contains("\"Subnet\": \"fd00:79::/64\"") && inspected.components(separatedBy: "\"Subnet\": \"fd").count == 3, "\(inspected)")

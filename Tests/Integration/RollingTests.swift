@@ -13,10 +13,8 @@ extension MainJobTests {
     static let strict = ProcessInfo.processInfo.environment["ORCH_ROLLING_ROUNDS"].flatMap { Int($0) }
 
     private func deploy(_ services: String) throws {
-      let file = FileManager.default.temporaryDirectory.appendingPathComponent("roll-\(UUID()).yaml")
-      defer { try? FileManager.default.removeItem(at: file) }
-      try "name: roll\nservices:\n\(services)\n".write(to: file, atomically: true, encoding: .utf8)
-      try cluster.must(cluster.orch("deploy", file.path, seconds: 90))
+      let manifest = "name: roll\nservices:\n\(services)\n"
+      try cluster.must(cluster.deploy(manifest: manifest, seconds: 90))
     }
     private func down() { _ = try? cluster.orch("down", "roll") }
 

@@ -9,18 +9,16 @@ extension MainJobTests {
     init() throws { cluster = try LocalCluster.shared.get() }
 
     private func deploy(_ more: String = "", replicas: Int = 2) throws -> Outcome {
-      let file = FileManager.default.temporaryDirectory.appendingPathComponent("user-\(UUID()).yaml")
-      defer { try? FileManager.default.removeItem(at: file) }
-      try """
-      name: user
-      services:
-        shop:
-          image: web:1
-          stop_grace_period: 1s
-          deploy: {replicas: \(replicas)}
-      \(more)
-      """.write(to: file, atomically: true, encoding: .utf8)
-      return try cluster.must(cluster.orch("deploy", file.path))
+      let manifest = """
+        name: user
+        services:
+          shop:
+            image: web:1
+            stop_grace_period: 1s
+            deploy: {replicas: \(replicas)}
+        \(more)
+        """
+      return try cluster.must(cluster.deploy(manifest: manifest))
     }
     private func down() { _ = try? cluster.orch("down", "user") }
 
