@@ -35,8 +35,8 @@ test: deps ## all tests; those of Tests/Integration need root and run alone, sin
 	@missing=$$(for p in $(TEST_DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	  if [ -n "$$missing" ]; then echo "installing" $$missing; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; fi
 	swift build --build-tests $(FLAGS)
-	swift test --skip-build $(FLAGS) --skip IntegrationTests
-	swift test --skip-build $(FLAGS) --filter IntegrationTests
+	scripts/swift-test.sh --skip-build $(FLAGS) --skip IntegrationTests
+	scripts/swift-test.sh --skip-build $(FLAGS) --filter IntegrationTests
 	$(SCRATCH)/debug/fuzz replay Tests/Fuzz/Corpus >/dev/null || { $(SCRATCH)/debug/fuzz replay Tests/Fuzz/Corpus | tail -1; exit 1; }
 	$(SCRATCH)/debug/simulator --file Tests/Simulator/regressions.txt --jobs 2
 	$(SCRATCH)/debug/simulator --seeds 1..20 --jobs 2
@@ -62,6 +62,6 @@ format: ## format every source in place
 	swift format -i -r -p Sources Tests Package.swift
 check: deps ## format, imports, warnings as errors, unit tests
 	swift format lint --strict -r -p Sources Tests Package.swift
-	swift test $(FLAGS) --skip IntegrationTests
+	scripts/swift-test.sh $(FLAGS) --skip IntegrationTests
 generate: ## Sources/Shared/Wire/Generated from its .proto files
 	scripts/generate-wire.sh $(SCRATCH)

@@ -1,0 +1,13 @@
+#!/bin/bash
+# swift test with the given arguments. What failed is told once more at the end: a log of many thousand lines is read from there.
+set -uo pipefail
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+swift test "$@" 2>&1 | tee "$log"
+code=${PIPESTATUS[0]}
+if [ "$code" != 0 ]; then
+  echo "what failed:"
+  grep -A 3 -E '^.{1,4}Test .* recorded an issue|[Ff]atal error|error: .*(signal|crash)' "$log" | cut -c 1-500 | head -c 1800
+  echo
+fi
+exit "$code"
