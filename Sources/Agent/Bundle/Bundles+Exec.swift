@@ -49,8 +49,7 @@ extension Bundles {
     } catch let failure as Launcher.Failure {
       throw BundleError("exec failed", failure, plan.names, program: process.args?.first ?? "")
     } catch { throw (error as? SystemError).map { BundleError("exec failed", $0) } ?? BundleError("exec failed: \(error)") }
-    var status: Int32 = 0
-    waitpid(launched.monitor, &status, 0)
+    ChildProcess.reap(launched.monitor)
     var terminal = launched.terminal
     if let path = options.consoleSocket, let open = terminal {
       defer { close(open) }

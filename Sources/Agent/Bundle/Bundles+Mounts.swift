@@ -29,7 +29,7 @@ extension Bundles {
     do { launched = try Launcher(initPath: initPath).launch(plan, name: id, fifth: first.rawValue) } catch let failure as Launcher.Failure {
       throw BundleError("mounts", failure, plan.names, program: "")
     } catch { throw (error as? SystemError).map { BundleError("mounts", $0) } ?? BundleError("mounts: \(error)") }
-    for pid in [launched.monitor, launched.pid] { Launcher.reap(pid) }
+    for pid in [launched.monitor, launched.pid] { ChildProcess.reap(pid) }
     return plan.warnings + launched.warnings
   }
 

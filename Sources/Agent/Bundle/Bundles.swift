@@ -145,8 +145,7 @@ public struct Bundles: Sendable {
       throw (error as? BundleError) ?? (error as? SystemError).map { BundleError("create container", $0) }
         ?? BundleError("create container: \(error)")
     }
-    var status: Int32 = 0
-    waitpid(launched.monitor, &status, 0)
+    ChildProcess.reap(launched.monitor)
     stored.pid = launched.pid
     stored.startTime = ProcessIdentity.of(launched.pid)?.startTime ?? 0
     try folder.save(stored)

@@ -35,8 +35,7 @@ enum Hooks {
         break
       }
       if timedOut { try? process.send(SIGKILL) }
-      var status: Int32 = 0
-      while waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {}
+      let status = ChildProcess.reap(pid)
       let ended =
         timedOut
         ? "was killed at its timeout" : status & 0x7f == 0 ? "failed with exit code \(status >> 8 & 0xff)" : "was ended by signal \(status & 0x7f)"
@@ -60,21 +59,13 @@ enum Hooks {
   private static func spawn(
     _ hook: Config.Hook, _ input: Int32, _ what: String, _ annotations: [String: String]
   ) throws(SystemError) -> Int32 {
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_adddup2(&actions, input, 0)
-    for (key, descriptor) in [(Annotations.hooksOutput, Int32(1)), (Annotations.hooksErrors, 2)] {
-      if let path = annotations[key] { posix_spawn_file_actions_addopen(&actions, descriptor, path, O_WRONLY | O_CREAT | O_APPEND, 0o600) }
+    // No environment of its own: ours, as with runc and crun.
+    try ChildProcess.start(hook.path, hook.args ?? [hook.path], environment: hook.env, object: what) { actions in
+      posix_spawn_file_actions_adddup2(&actions, input, 0)
+      for (key, descriptor) in [(Annotations.hooksOutput, Int32(1)), (Annotations.hooksErrors, 2)] {
+        if let path = annotations[key] { posix_spawn_file_actions_addopen(&actions, descriptor, path, O_WRONLY | O_CREAT | O_APPEND, 0o600) }
+      }
+      _ = clinux_spawn_closefrom(&actions, 3)
     }
-    _ = clinux_spawn_closefrom(&actions, 3)
-    var arguments = (hook.args ?? [hook.path]).map { strdup($0) } + [nil]
-    // None of its own: ours, as with runc and crun.
-    var environment = (hook.env ?? environment()).map { strdup($0) } + [nil]
-    defer { for text in arguments + environment { free(text) } }
-    var pid: pid_t = 0
-    let result = posix_spawn(&pid, hook.path, &actions, nil, &arguments, &environment)
-    if result != 0 { throw SystemError("run", what, Errno(result)) }
-    return pid
   }
 }

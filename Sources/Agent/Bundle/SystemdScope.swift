@@ -47,7 +47,7 @@ public struct SystemdScope: Hashable, Sendable {
   }
 
   /// A scope that stays as long as something is in it.
-  final class Held {
+  struct Held {
     /// Where the container's cgroup is to be made, from the root of the hierarchy.
     let cgroup: String
     /// What the holder is in: in the scope itself there may be no process once its controllers are handed down (cgroups(7)).
@@ -125,23 +125,16 @@ public struct SystemdScope: Hashable, Sendable {
   }
 
   private func spawn(_ stdio: Int32, _ messages: Int32) throws(SystemError) -> pid_t {
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_adddup2(&actions, stdio, 0)
-    posix_spawn_file_actions_adddup2(&actions, stdio, 1)
-    posix_spawn_file_actions_adddup2(&actions, messages, 2)
-    _ = clinux_spawn_closefrom(&actions, 3)
     let arguments =
       [Self.program, "--scope", "--quiet", "--collect", "--unit=\(unit)", "--slice=\(slice)"] + properties.map { "--property=\($0)" } + [
         "--", "/bin/cat",
       ]
-    var pointers = arguments.map { strdup($0) } + [nil]
-    defer { for pointer in pointers { free(pointer) } }
-    var pid: pid_t = 0
-    let failure = posix_spawn(&pid, Self.program, &actions, nil, &pointers, environ)
-    if failure != 0 { throw SystemError("run", Self.program, Errno(failure)) }
-    return pid
+    return try ChildProcess.start(Self.program, arguments) { actions in
+      posix_spawn_file_actions_adddup2(&actions, stdio, 0)
+      posix_spawn_file_actions_adddup2(&actions, stdio, 1)
+      posix_spawn_file_actions_adddup2(&actions, messages, 2)
+      _ = clinux_spawn_closefrom(&actions, 3)
+    }
   }
 }
 
@@ -152,7 +145,7 @@ private struct Holder {
 
   func end() {
     kill(pid, SIGKILL)
-    while waitpid(pid, nil, 0) < 0, Errno.current == .interrupted {}
+    ChildProcess.reap(pid)
     close(line)
   }
 }

@@ -118,12 +118,12 @@ package final class Launcher: Sendable {
     }
     if let hookError {
       if let launched = followed.launched { kill(launched.pid, SIGKILL) }
-      Self.reap(pid)
+      ChildProcess.reap(pid)
       throw hookError
     }
     if let failure {
       if terminal >= 0 { close(terminal) }
-      Self.reap(pid)
+      ChildProcess.reap(pid)
       throw failure
     }
     if followed.launched == nil, terminal >= 0 { close(terminal) }
@@ -132,15 +132,7 @@ package final class Launcher: Sendable {
 
   /// Of one that said nothing; reaps it.
   static func silence(_ monitor: Int32) -> Failure {
-    Failure(index: nil, step: "orch-init ended without a report (status \(reap(monitor)))", errno: Errno(EIO))
-  }
-
-  /// waitpid's status of a child, once it has ended.
-  @discardableResult
-  package static func reap(_ pid: Int32) -> Int32 {
-    var status: Int32 = 0
-    while waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {}
-    return status
+    Failure(index: nil, step: "orch-init ended without a report (status \(ChildProcess.reap(monitor)))", errno: Errno(EIO))
   }
 
   private func spawn(

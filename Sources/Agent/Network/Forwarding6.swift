@@ -18,7 +18,7 @@ struct Forwarding6 {
   func turnOn() -> NetworkProblem? {
     guard KernelParameter.get(Self.all) == "0" else { return nil }
     var before = recorded
-    let links = KernelParameter.list("ipv6/conf").sorted()
+    let links = (try? Files.list("/proc/sys/net/ipv6/conf")) ?? []
     let hearing = links.map { "ipv6/conf/\($0)/accept_ra" }.filter { KernelParameter.get($0) == "1" }
     // Of all at once it is turned off on each.
     let single = links.map { "ipv6/conf/\($0)/forwarding" }.filter { KernelParameter.get($0) == "1" }

@@ -48,11 +48,7 @@ extension HostNetwork {
     let assigned = network.attachments.compactMap { world.network($0.network) }
     for (number, one) in assigned.enumerated() {
       for other in assigned[..<number] {
-        let pairs: [(any CustomStringConvertible, any CustomStringConvertible)] =
-          one.subnet.overlaps(other.subnet)
-          ? [(one.subnet, other.subnet)]
-          : [one.subnet6.flatMap { own in other.subnet6.flatMap { own.overlaps($0) ? (own, $0) : nil } }].compactMap { $0 }
-        guard let (own, taken) = pairs.first else { continue }
+        guard let (own, taken) = one.subnets.overlap(with: other.subnets) else { continue }
         throw NetworkProblem(
           "network \(one.name)",
           "its subnet \(own) overlaps \(taken) of network \(other.name): one task cannot be on both; make one of them anew with another subnet")
@@ -99,44 +95,38 @@ extension HostNetwork {
     let (balancing, balancing6) = balancings.of(networks, world, ready)
     let rules = Ruleset.container(network, in: world, balancing)
     let rules6 = Ruleset.container6(balancing6, Ruleset.subnets6(of: world, on: networks))
-    let (loaded, loaded6, isRecovered) = memory.withLock { memory in
-      (memory.containerRules[network.task], memory.containerRules6[network.task], memory.recovered.contains(network.task))
-    }
-    if rules == loaded, rules6 == loaded6, !isRecovered { return }
-    var (told, told6) = memory.withLock { ($0.containerTold[network.task] ?? [], $0.containerTold6[network.task] ?? []) }
+    let isRecovered = memory.withLock { $0.recovered.contains(network.task) }
+    var loaded = memory.withLock { $0.containerRules[network.task] ?? ContainerRules() }
+    if rules == loaded.v4.rules, rules6 == loaded.v6.rules, !isRecovered { return }
     try thread.inside(path(network.task)) {
-      try load(rules, loaded, world.lingering(on: networks), &told, network.task, isRecovered: isRecovered)
+      try load(rules, world.lingering(on: networks), &loaded.v4, network.task, isRecovered: isRecovered)
       // A kernel without IPv6 has no such table either.
-      if rules6 != nil || loaded6 != nil || (isRecovered && Self.hasIPv6) {
-        try load(rules6, loaded6, world.lingering6(on: networks), &told6, network.task, isRecovered: isRecovered)
+      if rules6 != nil || loaded.v6.rules != nil || (isRecovered && Self.hasIPv6) {
+        try load(rules6, world.lingering6(on: networks), &loaded.v6, network.task, isRecovered: isRecovered)
       }
     }
     memory.withLock { memory in
-      memory.containerRules[network.task] = rules
-      memory.containerRules6[network.task] = rules6
-      (memory.containerTold[network.task], memory.containerTold6[network.task]) = (told, told6)
+      memory.containerRules[network.task] = loaded
       memory.recovered.remove(network.task)
     }
   }
 
   /// In the namespace of the calling thread, a container's.
-  /// - Parameter told: what its set `lingering` was given.
   private func load<Address>(
-    _ rules: RuleTable<Address>?, _ loaded: RuleTable<Address>?, _ addresses: Set<Address>, _ told: inout Set<Address>, _ task: TaskID,
-    isRecovered: Bool
+    _ rules: RuleTable<Address>?, _ addresses: Set<Address>, _ loaded: inout Loaded<Address>, _ task: TaskID, isRecovered: Bool
   ) throws {
-    if rules == loaded, !isRecovered { return }
+    if rules == loaded.rules, !isRecovered { return }
     let object = "task \(task)"
     if let rules {
       // A namespace that was made just now has no table, and no connections to who is gone.
-      let isNew = loaded == nil && !isRecovered
+      let isNew = loaded.rules == nil && !isRecovered
       try Nftables.load(
-        rules, before: isRecovered ? nil : loaded ?? RuleTable(chains: []),
-        Lingering(addresses: addresses, told: isNew ? addresses : told, time: configuration.lingering), object: object)
+        rules, before: isRecovered ? nil : loaded.rules ?? RuleTable(chains: []),
+        Lingering(addresses: addresses, told: isNew ? addresses : loaded.told, time: configuration.lingering), object: object)
     } else {
       try Nftables.run(RuleTable<Address>.removal, object: object)
     }
-    told = addresses
+    loaded = Loaded(rules: rules, told: addresses)
   }
 
   /// Returns the uplink that it had.
@@ -154,8 +144,6 @@ extension HostNetwork {
     unbind(path(network.task))
     memory.withLock { memory in
       memory.containerRules[network.task] = nil
-      memory.containerRules6[network.task] = nil
-      (memory.containerTold[network.task], memory.containerTold6[network.task]) = (nil, nil)
       memory.recovered.remove(network.task)
       memory.unchecked[network.task] = nil
       memory.uplinks[network.task] = nil

@@ -12,17 +12,23 @@ final class HostNetwork: Sendable {
   let flows: NetworkThread
   let memory: Mutex<Memory>
 
+  /// What this agent loaded into a namespace.
+  struct Loaded<Address: OverlayAddress> {
+    var rules: RuleTable<Address>?
+    /// What the set `lingering` was given.
+    var told: Set<Address> = []
+  }
+  struct ContainerRules {
+    var v4 = Loaded<IPv4Address>()
+    var v6 = Loaded<IPv6Address>()
+  }
+
   struct Memory {
-    var hostRules: RuleTable<IPv4Address>?
+    var host = Loaded<IPv4Address>()
     var hostRules6: RuleTable<IPv6Address>?
     /// An agent before this one may have loaded some.
     var isFirst6 = true
-    var containerRules: [TaskID: RuleTable<IPv4Address>] = [:]
-    var containerRules6: [TaskID: RuleTable<IPv6Address>] = [:]
-    /// What their sets `lingering` were given.
-    var hostTold: Set<IPv4Address> = []
-    var containerTold: [TaskID: Set<IPv4Address>] = [:]
-    var containerTold6: [TaskID: Set<IPv6Address>] = [:]
+    var containerRules: [TaskID: ContainerRules] = [:]
     /// Whose rules an agent before this one loaded.
     var recovered: Set<TaskID> = []
     /// Whose interfaces are to be looked at: false: an agent before this one made them, so that what is missing is nobody's drift.
@@ -107,14 +113,14 @@ final class HostNetwork: Sendable {
     let taken = reserve(ports)
     problems += taken.map { NetworkProblem($0) }
     let rules = Ruleset.host(world, ready: ready, unavailable: Set(taken.map(PublishedPort.init)))
-    let loaded = memory.withLock { $0.hostRules }
+    let (loaded, told) = memory.withLock { ($0.host.rules, $0.host.told) }
     if rulesTouched, loaded != nil { count(["rules"]) }
     if loaded != rules || rulesTouched {
       let own = Set(world.ingress.map { [$0.id] } ?? [])
       let addresses = world.lingering(on: own)
-      let lingering = Lingering(addresses: addresses, told: memory.withLock { $0.hostTold }, time: configuration.lingering)
+      let lingering = Lingering(addresses: addresses, told: told, time: configuration.lingering)
       try Nftables.load(rules, before: rulesTouched ? nil : loaded, lingering, object: "this host")
-      memory.withLock { ($0.hostRules, $0.hostTold) = (rules, addresses) }
+      memory.withLock { $0.host = Loaded(rules: rules, told: addresses) }
     }
     problems += try forward6(world, links, isTouched: rulesTouched)
     var balancings = Balancings()

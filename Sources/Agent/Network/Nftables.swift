@@ -127,18 +127,6 @@ enum KernelParameter {
     return NetworkProblem("set \(file) to \(value)", String(cString: strerror(failure)))
   }
 
-  /// Names in a folder of them.
-  static func list(_ path: String) -> [String] {
-    guard let directory = opendir("/proc/sys/net/\(path)") else { return [] }
-    defer { closedir(directory) }
-    var names: [String] = []
-    while let entry = readdir(directory) {
-      let name = withUnsafePointer(to: &entry.pointee.d_name) { $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) } }
-      if name != ".", name != ".." { names.append(name) }
-    }
-    return names
-  }
-
   static func get(_ path: String) -> String? {
     let descriptor = open("/proc/sys/net/\(path)", O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { return nil }

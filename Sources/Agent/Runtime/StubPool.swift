@@ -29,9 +29,8 @@ final class StubPool: Sendable {
   /// Of the cgroups' names: those of another agent below the same parent are not ours.
   private let prefix: String
   static func prefix(of stateDirectory: String) -> String {
-    // FNV-1a: the next agent's must be the same.
-    let hash = stateDirectory.utf8.reduce(0xcbf2_9ce4_8422_2325 as UInt64) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
-    return "stub-\(String(hash, radix: 36))-"
+    // The next agent's must be the same.
+    "stub-\(String(FNV1a.hash(stateDirectory.utf8), radix: 36))-"
   }
 
   init(_ configuration: RuntimeConfiguration, _ launcher: Launcher, _ cgroups: CgroupHost, _ watcher: Watcher) {

@@ -17,10 +17,9 @@ enum Foreground {
       Glibc.signal(signal) { number in Glibc.kill(Foreground.pid, number) }
     }
     if let master = created.terminal { carry(master) }
-    var status: Int32 = 0
-    while waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {}
+    let status = ChildProcess.reap(pid)
     if created.terminal != nil { _ = clinux_ioctl_raw_terminal(0, 0) }
-    return status & 0x7f == 0 ? status >> 8 & 0xff : 128 + (status & 0x7f)
+    return ChildProcess.exitCode(status)
   }
 
   /// Between our terminal and the container's until that one closes.

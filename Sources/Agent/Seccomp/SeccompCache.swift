@@ -101,10 +101,8 @@ public struct SeccompCache: Hashable, Sendable {
     let hex = String(checksum(key[...]), radix: 16)
     return String(repeating: "0", count: 16 - hex.count) + hex
   }
-  /// FNV-1a (RFC 9923): against accidents. It proves nothing against a writer, of whom there is none but this user.
-  private static func checksum(_ bytes: ArraySlice<UInt8>) -> UInt64 {
-    bytes.withUnsafeBufferPointer { $0.reduce(0xcbf2_9ce4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 } }
-  }
+  /// Against accidents. It proves nothing against a writer, of whom there is none but this user.
+  private static func checksum(_ bytes: ArraySlice<UInt8>) -> UInt64 { bytes.withUnsafeBufferPointer { FNV1a.hash($0) } }
 
   // MARK: the folder
 

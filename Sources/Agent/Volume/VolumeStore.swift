@@ -97,9 +97,8 @@ public final class VolumeStore: Sendable {
 
   /// The volume that a mount without a source gets; the same for the same task and target, so that a restarted agent finds it.
   public static func anonymousName(_ task: String, _ target: String) -> String {
-    // FNV-1a: names only have to differ within one task.
-    let hash = target.utf8.reduce(UInt64(0xcbf2_9ce4_8422_2325)) { ($0 ^ UInt64($1)) &* 0x100_0000_01b3 }
-    return "\(task)-\(String(hash, radix: 16))"
+    // Names only have to differ within one task.
+    "\(task)-\(String(FNV1a.hash(target.utf8), radix: 16))"
   }
 
   private static func checkBind(_ mount: Mount) throws -> String {

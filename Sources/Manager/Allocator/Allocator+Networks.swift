@@ -71,8 +71,8 @@ struct DeclaredSubnet6: Equatable {
     }
   }
 
-  /// Whether every address of `subnet` has its own here.
-  func fits(_ subnet: IPv4Prefix) -> Bool { 128 - prefix.length >= 32 - subnet.length }
+  /// Whether every address of an IPv4 subnet of that length has its own here.
+  func fits(_ length: UInt8) -> Bool { 128 - prefix.length >= 32 - length }
 }
 
 extension Allocator {
@@ -94,26 +94,24 @@ extension Allocator {
   }
 
   private static func check6(_ spec: NetworkSpec, state: ClusterState) throws(AllocationRefusal) {
-    guard let wanted = try DeclaredSubnet6(spec)?.prefix else { return }
+    guard let wanted = try DeclaredSubnet6(spec) else { return }
     let length = try DeclaredSubnet(spec)?.prefix.length ?? state.cluster?.subnetLength ?? 24
-    guard 128 - wanted.length >= 32 - length else {
+    guard wanted.fits(length) else {
       throw AllocationRefusal(
-        "network \(spec.name): IPv6 subnet \(wanted) has fewer addresses than the IPv4 one (/\(length)): give a larger one, a /64")
+        "network \(spec.name): IPv6 subnet \(wanted.prefix) has fewer addresses than the IPv4 one (/\(length)): give a larger one, a /64")
     }
   }
 
   /// A task has one namespace, in which an address has one meaning.
   public static func checkApart(_ service: String, _ networks: [Network]) throws(AllocationRefusal) {
-    func subnet(_ network: Network) -> IPv4Prefix? { network.subnet ?? (try? DeclaredSubnet(network.spec)).flatMap { $0 }?.prefix }
-    func subnet6(_ network: Network) -> IPv6Prefix? { network.subnet6 ?? (try? DeclaredSubnet6(network.spec)).flatMap { $0 }?.prefix }
-    func overlap(_ one: Network, _ other: Network) -> (own: String, taken: String)? {
-      if let own = subnet(one), let taken = subnet(other), taken.overlaps(own) { return ("\(own)", "\(taken)") }
-      if let own = subnet6(one), let taken = subnet6(other), taken.overlaps(own) { return ("\(own)", "\(taken)") }
-      return nil
+    func subnets(_ network: Network) -> NetworkSubnets {
+      NetworkSubnets(
+        v4: network.subnet ?? (try? DeclaredSubnet(network.spec)).flatMap { $0 }?.prefix,
+        v6: network.subnet6 ?? (try? DeclaredSubnet6(network.spec)).flatMap { $0 }?.prefix)
     }
     for (number, one) in networks.enumerated() {
       for other in networks[..<number] {
-        guard let (own, taken) = overlap(one, other) else { continue }
+        guard let (own, taken) = subnets(one).overlap(with: subnets(other)) else { continue }
         throw AllocationRefusal(
           "service \(service): subnet \(own) of network \(one.name) overlaps \(taken) of network \(other.name), and one task cannot be on both: "
             + "name one of them, or make one anew with another subnet")
@@ -176,7 +174,7 @@ extension Allocator {
   /// What it declares, or a /64 of the cluster's own (RFC 4193), the one with its VNI's number if nobody has that.
   private func subnet6(_ declared: DeclaredSubnet6?, for network: Network, cluster: Cluster?) throws(AllocationRefusal) -> IPv6Prefix {
     if let declared {
-      guard let subnet = network.subnet, declared.fits(subnet) else {
+      guard let subnet = network.subnet, declared.fits(subnet.length) else {
         throw AllocationRefusal(
           "network \(network.name): IPv6 subnet \(declared.prefix) has fewer addresses than the IPv4 one: give a larger one, a /64")
       }

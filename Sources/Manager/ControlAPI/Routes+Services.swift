@@ -241,9 +241,9 @@ extension ClusterState {
     var completed: UInt64 = 0
     var visited: Set<NodeID> = []
     for task in tasks(of: service.id) {
-      if let node = task.node, task.desiredState <= .running { visited.insert(node) }
       if task.desiredState <= .running {
         desired += 1
+        if let node = task.node { visited.insert(node) }
         if task.status.state == .running { running += 1 }
       }
       if task.status.state == .complete { completed += 1 }

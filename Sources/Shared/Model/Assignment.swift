@@ -49,6 +49,7 @@ public struct NetworkAssignment: Hashable, Sendable, Codable {
   public var nodeAddress: IPv4Address?
   /// The other nodes that are attached, without this one.
   public var peers: [Peer]
+  public var subnets: NetworkSubnets { NetworkSubnets(v4: subnet, v6: subnet6) }
   public struct Peer: Hashable, Sendable, Codable {
     public var node: NodeID
     /// The host's address: where VXLAN packets go.

@@ -58,32 +58,10 @@ public struct IPv4Prefix: Hashable, Sendable, LosslessStringConvertible {
   public func overlaps(_ other: IPv4Prefix) -> Bool { contains(other.address) || other.contains(address) }
 }
 
-extension IPv4Address: Codable {
-  public init(from decoder: any Decoder) throws {
-    let container = try decoder.singleValueContainer()
-    let text = try container.decode(String.self)
-    guard let value = Self(text) else {
-      throw DecodingError.dataCorruptedError(in: container, debugDescription: "\(text) is not an IPv4 address")
-    }
-    self = value
-  }
-  public func encode(to encoder: any Encoder) throws {
-    var container = encoder.singleValueContainer()
-    try container.encode(description)
-  }
+extension IPv4Address: TextCodable {
+  public static var kindOfText: String { "an IPv4 address" }
 }
 
-extension IPv4Prefix: Codable {
-  public init(from decoder: any Decoder) throws {
-    let container = try decoder.singleValueContainer()
-    let text = try container.decode(String.self)
-    guard let value = Self(text) else {
-      throw DecodingError.dataCorruptedError(in: container, debugDescription: "\(text) is not an IPv4 subnet like 10.0.1.0/24")
-    }
-    self = value
-  }
-  public func encode(to encoder: any Encoder) throws {
-    var container = encoder.singleValueContainer()
-    try container.encode(description)
-  }
+extension IPv4Prefix: TextCodable {
+  public static var kindOfText: String { "an IPv4 subnet like 10.0.1.0/24" }
 }

@@ -102,6 +102,20 @@ public struct IPv6Prefix: Hashable, Sendable, LosslessStringConvertible {
   }
 }
 
+/// What a network has of either family.
+public struct NetworkSubnets: Hashable, Sendable {
+  public var v4: IPv4Prefix?
+  public var v6: IPv6Prefix?
+  public init(v4: IPv4Prefix?, v6: IPv6Prefix?) { (self.v4, self.v6) = (v4, v6) }
+
+  /// Those of the first family in which addresses of the one are the other's, too.
+  public func overlap(with other: Self) -> (own: String, taken: String)? {
+    if let own = v4, let taken = other.v4, taken.overlaps(own) { return ("\(own)", "\(taken)") }
+    if let own = v6, let taken = other.v6, taken.overlaps(own) { return ("\(own)", "\(taken)") }
+    return nil
+  }
+}
+
 /// An address of either kind.
 public enum IPAddress: Hashable, Comparable, Sendable, CustomStringConvertible {
   case v4(IPv4Address)
@@ -124,17 +138,6 @@ public enum IPAddress: Hashable, Comparable, Sendable, CustomStringConvertible {
   }
 }
 
-extension IPv6Prefix: Codable {
-  public init(from decoder: any Decoder) throws {
-    let container = try decoder.singleValueContainer()
-    let text = try container.decode(String.self)
-    guard let value = Self(text) else {
-      throw DecodingError.dataCorruptedError(in: container, debugDescription: "\(text) is not an IPv6 subnet like fd00:1::/64")
-    }
-    self = value
-  }
-  public func encode(to encoder: any Encoder) throws {
-    var container = encoder.singleValueContainer()
-    try container.encode(description)
-  }
+extension IPv6Prefix: TextCodable {
+  public static var kindOfText: String { "an IPv6 subnet like fd00:1::/64" }
 }

@@ -68,20 +68,8 @@ public struct Identifier<Tag>: Hashable, Comparable, Sendable, LosslessStringCon
   public static func < (a: Self, b: Self) -> Bool { (a.high, a.low) < (b.high, b.low) }
 }
 
-extension Identifier: Codable {
-  public init(from decoder: any Decoder) throws {
-    let container = try decoder.singleValueContainer()
-    let text = try container.decode(String.self)
-    guard let id = Self(text) else {
-      throw DecodingError.dataCorruptedError(in: container, debugDescription: "\(text) is not an id of 25 base-36 digits")
-    }
-    self = id
-  }
-
-  public func encode(to encoder: any Encoder) throws {
-    var container = encoder.singleValueContainer()
-    try container.encode(description)
-  }
+extension Identifier: TextCodable {
+  public static var kindOfText: String { "an id of 25 base-36 digits" }
 }
 
 public enum ClusterTag {}

@@ -15,7 +15,7 @@ public struct Nanoseconds: Hashable, Comparable, Sendable, Codable, ExpressibleB
 }
 
 /// A wall-clock instant in nanoseconds since 1970 (UTC). JSON form: RFC 3339 with up to nine decimals, as Docker's.
-public struct Timestamp: Hashable, Comparable, Sendable, CustomStringConvertible {
+public struct Timestamp: Hashable, Comparable, Sendable, LosslessStringConvertible {
   public var nanoseconds: Int64
   public init(nanoseconds: Int64) { self.nanoseconds = nanoseconds }
   public static let zero = Timestamp(nanoseconds: 0)
@@ -99,19 +99,8 @@ public struct Timestamp: Hashable, Comparable, Sendable, CustomStringConvertible
   }
 }
 
-extension Timestamp: Codable {
-  public init(from decoder: any Decoder) throws {
-    let container = try decoder.singleValueContainer()
-    let text = try container.decode(String.self)
-    guard let instant = Timestamp(text) else {
-      throw DecodingError.dataCorruptedError(in: container, debugDescription: "\(text) is not a time in RFC 3339")
-    }
-    self = instant
-  }
-  public func encode(to encoder: any Encoder) throws {
-    var container = encoder.singleValueContainer()
-    try container.encode(description)
-  }
+extension Timestamp: TextCodable {
+  public static var kindOfText: String { "a time in RFC 3339" }
 }
 
 private func floorDivide(_ a: Int64, _ b: Int64) -> Int64 { a >= 0 ? a / b : (a - b + 1) / b }

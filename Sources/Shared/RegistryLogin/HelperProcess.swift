@@ -18,22 +18,16 @@ enum HelperProcess {
     } catch { throw fail(error.errno) }
     lseek(file.rawValue, 0, SEEK_SET)
     let reader = SharedDescriptor(owning: pipe.read)
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_adddup2(&actions, file.rawValue, 0)
-    posix_spawn_file_actions_adddup2(&actions, pipe.write, 1)
-    var words: [UnsafeMutablePointer<CChar>?] = arguments.map { strdup($0) }
-    words.append(nil)
-    defer { for word in words { free(word) } }
-    var process: pid_t = 0
-    let result = posix_spawnp(&process, arguments[0], &actions, nil, words, environ)
-    close(pipe.write)
-    guard result == 0 else { throw fail(Errno(result)) }
+    let process: pid_t
+    do throws(SystemError) {
+      let writer = OwnedDescriptor(owning: pipe.write)
+      process = try ChildProcess.start(arguments[0], arguments, inPath: true) { actions in
+        posix_spawn_file_actions_adddup2(&actions, file.rawValue, 0)
+        posix_spawn_file_actions_adddup2(&actions, writer.rawValue, 1)
+      }
+    } catch { throw fail(error.errno) }
     var output: [UInt8] = []
     do { output = try Files.read(descriptor: reader.rawValue, name: arguments[0], limit: 1 << 20) } catch { kill(process, SIGKILL) }
-    var status: Int32 = 0
-    while waitpid(process, &status, 0) < 0, Errno.current == .interrupted {}
-    return (status & 0x7f == 0 ? status >> 8 & 0xff : 128 + status & 0x7f, output)
+    return (ChildProcess.exitCode(ChildProcess.reap(process)), output)
   }
 }

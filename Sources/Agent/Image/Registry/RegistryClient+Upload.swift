@@ -12,13 +12,18 @@ extension RegistryClient {
 
   /// From another repository of the registry. - Returns: whether it is here now; false when that one has it no more, or does not let us.
   func mount(_ digest: Digest, from other: String) async throws -> Bool {
-    let query = "?mount=\(digest)&from=\(Authorizer.escaped(other))"
     do {
       // 202: an upload was opened instead; it ends by itself.
-      return try await exchange(Request(.POST, url("blobs/uploads/") + query, [("content-length", "0")], "blob \(digest)")).status.code == 201
+      return try await open(digest, mountFrom: other).status.code == 201
     } catch let error as ImageError where [.unauthorized, .notFound].contains(error.kind) {
       return false
     }
+  }
+
+  /// An upload, or with `mountFrom` at once the blob of that repository.
+  private func open(_ digest: Digest, mountFrom: String?) async throws -> HTTPClientResponse {
+    let query = mountFrom.map { "?mount=\(digest)&from=\(Authorizer.escaped($0))" } ?? ""
+    return try await exchange(Request(.POST, url("blobs/uploads/") + query, [("content-length", "0")], "blob \(digest)"))
   }
 
   /// Brings a blob to the repository: from another one of the registry when that has it (cross-repository mount), else in one piece, or in
@@ -28,10 +33,9 @@ extension RegistryClient {
     var patience = Patience(configuration)
     var mount = mountFrom
     while true {
-      let query = mount.map { "?mount=\(digest)&from=\(Authorizer.escaped($0))" } ?? ""
       let opened: HTTPClientResponse
       do {
-        opened = try await exchange(Request(.POST, url("blobs/uploads/") + query, [("content-length", "0")], object))
+        opened = try await open(digest, mountFrom: mount)
       } catch let error as ImageError where mount != nil && [.unauthorized, .notFound].contains(error.kind) {
         // Some answer a mount from where they do not let us look with an error.
         mount = nil
