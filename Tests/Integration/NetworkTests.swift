@@ -77,7 +77,12 @@ extension MainJobTests {
       try cluster.must(deploy(replicas: 3))
       let before = Set(try cluster.running("shop").compactMap { $0["ID"] })
       let hosts = ["host1", "host2", "host3"]
-      for host in hosts { try cluster.must(cluster.dev("pause", host, "--agent")) }
+      // At once: one that is silent alone for five seconds is lost.
+      let pauses =
+        hosts.map { "\(LocalCluster.programs)/orch dev pause \($0) --agent & pids=\"$pids $!\";" } + [
+          "for pid in $pids; do wait $pid || exit 1; done"
+        ]
+      try cluster.must(LocalCluster.run("/bin/sh", ["-c", pauses.joined(separator: " ")], environment: ["ORCH_DEV_CLUSTER": cluster.name]))
       defer { for host in hosts { _ = try? cluster.dev("resume", host) } }
       try await eventually("all are unknown") {
         let nodes = try cluster.orch("nodes", "--format", "json")
