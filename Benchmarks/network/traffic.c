@@ -1,11 +1,13 @@
 // Traffic for bench.py, the same for orch and for what it is compared with.
 // traffic server PORT                      echoes TCP and UDP until killed
 // traffic rtt tcp|udp ADDRESS PORT SECONDS   64 bytes to and fro, one at a time; prints: trips/s p50 p99 (us)
+// traffic stream ADDRESS PORT SECONDS      as much as comes back, 256 KB on the way; prints: Gbit/s each way
 // traffic connect ADDRESS PORT SECONDS WORKERS   connect, 1 byte to and fro, reset; prints: connections/s p50 p99 (us)
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +25,16 @@ static struct sockaddr_in at(const char *address, int port) {
   return a;
 }
 static void patient(int s) { struct timeval t = {2, 0}; setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t); setsockopt(s, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t); }
+
+static int whole(int s, const char *bytes, ssize_t n) {
+  while (n > 0) {
+    ssize_t sent = write(s, bytes, n);
+    if (sent < 0 && errno == EAGAIN) { poll(&(struct pollfd){s, POLLOUT, 0}, 1, 2000); continue; }
+    if (sent <= 0) return 0;
+    bytes += sent, n -= sent;
+  }
+  return 1;
+}
 
 static void server(int port) {
   int on = 1, tcp = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), udp = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), e = epoll_create1(0);
@@ -52,7 +64,7 @@ static void server(int port) {
       } else {
         ssize_t n = read(s, bytes, sizeof bytes);
         if (n <= 0 && !(n < 0 && errno == EAGAIN)) close(s);
-        else if (n > 0 && write(s, bytes, n) != n) close(s);
+        else if (n > 0 && !whole(s, bytes, n)) close(s);
       }
     }
   }
@@ -85,6 +97,29 @@ int main(int n, char **v) {
       t = u;
     }
     tell(times, count, t - begin);
+    return 0;
+  }
+  if (n == 5 && !strcmp(v[1], "stream")) {
+    // All that is on its way has room here, so that neither side waits for the other for ever.
+    enum { PIECE = 32768, MOST_ON_THE_WAY = 8 * PIECE };
+    int room = 4 * MOST_ON_THE_WAY, s = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in a = at(v[2], atoi(v[3]));
+    patient(s);
+    setsockopt(s, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
+    if (connect(s, (void *)&a, sizeof a)) die("connect");
+    static char bytes[PIECE];
+    double begin = now(), end = begin + atof(v[4]);
+    long sent = 0, back = 0;
+    while (now() < end) {
+      while (sent - back <= MOST_ON_THE_WAY - PIECE) {
+        if (!whole(s, bytes, PIECE)) die("send");
+        sent += PIECE;
+      }
+      ssize_t got = recv(s, bytes, PIECE, 0);
+      if (got <= 0) die("receive");
+      back += got;
+    }
+    printf("%.4f\n", back * 8 / (now() - begin) / 1e9);
     return 0;
   }
   if (n == 6 && !strcmp(v[1], "connect")) {
@@ -120,6 +155,6 @@ int main(int n, char **v) {
     tell(times, count, took);
     return 0;
   }
-  fprintf(stderr, "usage: traffic server PORT | rtt tcp|udp ADDRESS PORT SECONDS | connect ADDRESS PORT SECONDS WORKERS\n");
+  fprintf(stderr, "usage: traffic server PORT | rtt tcp|udp ADDRESS PORT SECONDS | stream ADDRESS PORT SECONDS | connect ADDRESS PORT SECONDS WORKERS\n");
   return 2;
 }
