@@ -11,6 +11,8 @@ extension Bundles {
     public var consoleSocket: String?
     public var preserved: [Int32?] = []
     public var ignorePaused = false
+    /// A group below the container's own, which must be there.
+    public var cgroup: String?
     public init() {}
   }
 
@@ -40,7 +42,8 @@ extension Bundles {
     } catch { throw BundleError("exec failed", error) }
     if first.hasEnded { throw BundleError("cannot exec in a stopped container") }
     let plan = try BundlePlan.makeExec(
-      folder.config(), process, cgroup: cgroup(stored), root: "/proc/\(getpid())/fd/\(root.rawValue)", preserved: options.preserved.map { $0 != nil },
+      folder.config(), process, cgroup: execCgroup(stored, options.cgroup), root: "/proc/\(getpid())/fd/\(root.rawValue)",
+      preserved: options.preserved.map { $0 != nil },
       State(id: id, pid: 0, status: .running, bundle: stored.bundle, annotations: stored.annotations), programs)
     let launched: Launcher.Launched
     do {
@@ -60,6 +63,19 @@ extension Bundles {
     return Created(pid: launched.pid, terminal: terminal, warnings: plan.warnings + launched.warnings)
   }
 
+  private func execCgroup(_ stored: StoredBundle, _ path: String?) throws(BundleError) -> Cgroup? {
+    let own = try cgroup(stored)
+    guard let path else { return own?.place(beside: stored.pid) }
+    guard let own else { throw BundleError("exec: --cgroup \(path): the container has no cgroup of its own") }
+    let names = path.split(separator: "/")
+    if names.contains("..") { throw BundleError("exec: --cgroup \(path): must not contain \"..\"") }
+    let group = names.reduce(own) { $0.below(String($1)) }
+    if let missing = group.missing {
+      throw BundleError("exec: --cgroup \(path): \(missing): no such file or directory: the container makes its groups itself")
+    }
+    return group
+  }
+
   /// Changes the limits of a container in place; fields that are absent stay.
   public func update(_ id: String, _ resources: Resources) throws(BundleError) {
     do throws(OCIError) { try resources.check() } catch { throw BundleError("update", error) }
@@ -68,7 +84,7 @@ extension Bundles {
     var stored = try folder.stored()
     if status(stored, folder) == .stopped { throw BundleError("container not running") }
     guard var group = try cgroup(stored) else { throw BundleError("cannot update a container without a cgroup") }
-    let writes = try ResourceWrites(resources, v2: group.isV2)
+    let writes = try ResourceWrites(resources, v2: group.isV2, isUpdate: true)
     let missing = writes.controllers.filter { group.path(controller: $0) == nil }
     if !missing.isEmpty {
       // v1: it was made without them; its processes join the hierarchies now.

@@ -10,6 +10,8 @@ struct ResourceWrites: Hashable, Sendable {
     var value: String
     /// Where the kernel has not the one, by its scheduler of block devices: another file, and what that takes.
     var other: Other?
+    /// Where the kernel has no such file, nothing is lost: without swap none is used.
+    var isOptional = false
     struct Other: Hashable, Sendable {
       var file: String
       var value: String
@@ -17,10 +19,15 @@ struct ResourceWrites: Hashable, Sendable {
   }
   private(set) var writes: [Write] = []
   private let v2: Bool
+  private let isUpdate: Bool
+  /// A memory limit that must not be below what is used (`checkBeforeUpdate`).
+  private(set) var least: Int64?
 
-  /// Throws what this version of cgroups cannot do.
-  init(_ resources: Resources, v2: Bool) throws(BundleError) {
+  /// Throws what this version of cgroups cannot do. `isUpdate`: docker and containerd write zeros there for all that is not asked for; in a new
+  /// container's configuration a swap of 0 means none (v2).
+  init(_ resources: Resources, v2: Bool, isUpdate: Bool = false) throws(BundleError) {
     self.v2 = v2
+    self.isUpdate = isUpdate
     if let memory = resources.memory { try self.memory(memory) }
     if let cpu = resources.cpu { try self.cpu(cpu) }
     if let limit = resources.pids?.limit { add("pids", "pids.max", limit > 0 ? "\(limit)" : "max") }
@@ -31,7 +38,10 @@ struct ResourceWrites: Hashable, Sendable {
     }
     if let network = resources.network { try self.network(network) }
     for limit in resources.hugepageLimits ?? [] {
-      add("hugetlb", v2 ? "hugetlb.\(limit.pageSize).max" : "hugetlb.\(limit.pageSize).limit_in_bytes", "\(limit.limit)")
+      let (name, value) = (v2 ? "max" : "limit_in_bytes", "\(limit.limit)")
+      // Reservations where the kernel counts them, and pages that are used.
+      add("hugetlb", "hugetlb.\(limit.pageSize).rsvd.\(name)", value, isOptional: true)
+      add("hugetlb", "hugetlb.\(limit.pageSize).\(name)", value)
     }
     if let unified = resources.unified, !unified.isEmpty {
       guard v2 else { throw BundleError("linux.resources.unified: this host has cgroup v1") }
@@ -44,8 +54,8 @@ struct ResourceWrites: Hashable, Sendable {
     writes.reduce(into: []) { if !$0.contains($1.controller), $1.controller != "cgroup" { $0.append($1.controller) } }
   }
 
-  private mutating func add(_ controller: String, _ file: String, _ value: String, other: Write.Other? = nil) {
-    writes.append(Write(controller: controller, file: file, value: value, other: other))
+  private mutating func add(_ controller: String, _ file: String, _ value: String, other: Write.Other? = nil, isOptional: Bool = false) {
+    writes.append(Write(controller: controller, file: file, value: value, other: other, isOptional: isOptional))
   }
   private func bytes(_ value: Int64) -> String { value < 0 ? (v2 ? "max" : "-1") : "\(value)" }
 
@@ -54,11 +64,12 @@ struct ResourceWrites: Hashable, Sendable {
     if (memory.kernel ?? 0) != 0 || (memory.kernelTCP ?? 0) != 0 {
       throw BundleError("linux.resources.memory.kernel: the kernel has no such limit any more")
     }
+    if memory.checkBeforeUpdate == true, let limit = memory.limit, limit > 0 { least = limit }
     if v2 {
       if let limit = memory.limit, limit != 0 { add("memory", "memory.max", bytes(limit)) }
-      if let swap = memory.swap, swap != 0 {
-        guard swap < 0 || memory.limit.map({ $0 > 0 }) ?? false else { throw BundleError("linux.resources.memory.swap: needs a limit") }
-        add("memory", "memory.swap.max", bytes(swap < 0 ? -1 : swap - (memory.limit ?? 0)))
+      if let swap = memory.swap, swap != 0 || !isUpdate {
+        guard swap <= 0 || memory.limit.map({ $0 > 0 }) ?? false else { throw BundleError("linux.resources.memory.swap: needs a limit") }
+        add("memory", "memory.swap.max", swap <= 0 ? bytes(swap) : bytes(swap - (memory.limit ?? 0)), isOptional: swap >= 0)
       }
       if let low = memory.reservation, low != 0 { add("memory", "memory.low", bytes(low)) }
       if memory.swappiness != nil { throw BundleError("linux.resources.memory.swappiness: cgroup v2 has none") }
@@ -145,13 +156,25 @@ struct ResourceWrites: Hashable, Sendable {
 
   /// Raising memory.memsw before memory, and lowering it after: the kernel keeps the one above the other (v1).
   func apply(to cgroup: Cgroup) throws(BundleError) {
+    if let least, let used = cgroup.read(controller: "memory", file: v2 ? "memory.current" : "memory.usage_in_bytes") {
+      let used = Int64(used.filter { !$0.isWhitespace }) ?? 0
+      if used >= least {
+        throw BundleError("linux.resources.memory.limit: cannot set the memory limit lower than its current usage: \(least), \(used) are used")
+      }
+    }
     var failed: (Write, SystemError)?
-    for var write in writes {
+    for var write in writes where !write.isOptional || cgroup.has(controller: write.controller, file: write.file) {
       if let other = write.other, !cgroup.has(controller: write.controller, file: write.file) {
         (write.file, write.value) = (other.file, other.value)
       }
       do throws(SystemError) { try cgroup.write(controller: write.controller, file: write.file, write.value) } catch {
         if write.file.hasPrefix("memory.memsw") || write.file == "memory.limit_in_bytes", failed == nil { failed = (write, error); continue }
+        if v2, error.errno == .noEntry, write.controller != "cgroup", !cgroup.has(controller: write.controller, file: write.file),
+          let there = cgroup.read(controller: write.controller, file: "cgroup.controllers")?.split(whereSeparator: \.isWhitespace),
+          !there.contains(Substring(write.controller))
+        {
+          throw BundleError("set \(write.file): the requested cgroup controller `\(write.controller)` is not available")
+        }
         throw BundleError("set \(write.file) to \(write.value): \(error.errno.message.lowercased())")
       }
     }

@@ -24,6 +24,22 @@ extension Cgroup {
     return Array(Set(below(list, 0))).sorted()
   }
 
+  public func below(_ name: String) -> Cgroup { Cgroup(host: host, parent: parent.isEmpty ? self.name : "\(parent)/\(self.name)", name: name) }
+  /// The first of its folders that is not there.
+  public var missing: String? { directories.first { !Files.exists($0) } }
+
+  /// Where one more process goes beside `pid`. v2: a container that hands controllers to groups of its own, as systemd does, has left this one,
+  /// which takes no process any more (cgroup-v2.rst, "No Internal Process Constraint"): then to where `pid` is.
+  public func place(beside pid: Int32) -> Cgroup {
+    guard isV2, let handed = read(controller: "cgroup", file: "cgroup.subtree_control"), !handed.allSatisfy(\.isWhitespace),
+      let line = try? Files.text("/proc/\(pid)/cgroup").split(separator: "\n").first(where: { $0.hasPrefix("0::") }),
+      // What is before it is where this host's tree is mounted; what the container named itself comes after.
+      let own = line.firstRange(of: (parent.isEmpty ? "/" : "/\(parent)/") + name + "/")
+    else { return self }
+    let names = line[own.upperBound...].split(separator: "/")
+    return names.contains("..") ? self : names.reduce(self) { $0.below(String($1)) }
+  }
+
   /// v1: moves whole processes into this group of one hierarchy; one that has ended meanwhile is passed over.
   public func join(controller: String, _ processes: [Int32]) throws(SystemError) {
     for process in processes {

@@ -192,8 +192,17 @@ extension Resources {
         throw OCIError(path + ".access", "\"\(access)\" is not made of r, w and m")
       }
     }
-    for name in (unified ?? [:]).keys where name.contains("/") || !name.contains(".") {
-      throw OCIError("linux.resources.unified.\(name)", "is not the name of a cgroup file")
+    for name in (unified ?? [:]).keys.sorted() {
+      if name.contains("/") { throw OCIError("linux.resources.unified.\(name)", "is not the name of a cgroup file") }
+      // crun's words.
+      if !name.contains(".") { throw OCIError("linux.resources.unified", "the specified key has not the form CONTROLLER.VALUE `\(name)`") }
+    }
+    for (index, limit) in (hugepageLimits ?? []).enumerated() {
+      let size = limit.pageSize.utf8
+      guard size.dropLast(2).allSatisfy({ (48...57).contains($0) }), size.count > 2, ["KB", "MB", "GB"].contains(String(limit.pageSize.suffix(2)))
+      else {
+        throw OCIError("linux.resources.hugepageLimits[\(index)].pageSize", "\"\(limit.pageSize)\" is not a size as in 2MB")
+      }
     }
     if let swap = memory?.swap, let limit = memory?.limit, swap > 0, limit > 0, swap < limit {
       throw OCIError("linux.resources.memory.swap", "is memory and swap together, so not less than limit")

@@ -116,6 +116,7 @@ public struct Resources: Codable, Hashable, Sendable {
     public var swappiness: UInt64?
     public var disableOOMKiller: Bool?
     public var useHierarchy: Bool?
+    /// Refuse a limit that is below what is used now.
     public var checkBeforeUpdate: Bool?
     public init() {}
   }

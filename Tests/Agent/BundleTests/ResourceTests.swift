@@ -1,0 +1,201 @@
+import Cgroups
+import Foundation
+import LinuxSystem
+import OCI
+import Testing
+
+@testable import Bundle
+
+@Suite struct ResourceTests {
+  /// `linux.resources` and what is written, by files and values in their order, or the error.
+  private static let table: [(json: String, v1: String, v2: String)] = [
+    ("{}", "", ""),
+    (#"{"memory": {"limit": 64, "reservation": 32}}"#, "memory.limit_in_bytes=64 memory.soft_limit_in_bytes=32", "memory.max=64 memory.low=32"),
+    (#"{"memory": {"limit": 64, "swap": 96}}"#, "memory.limit_in_bytes=64 memory.memsw.limit_in_bytes=96", "memory.max=64 memory.swap.max=32?"),
+    (#"{"memory": {"limit": 64, "swap": 64}}"#, "memory.limit_in_bytes=64 memory.memsw.limit_in_bytes=64", "memory.max=64 memory.swap.max=0?"),
+    (#"{"memory": {"limit": -1, "swap": -1}}"#, "memory.limit_in_bytes=-1 memory.memsw.limit_in_bytes=-1", "memory.max=max memory.swap.max=max"),
+    (#"{"memory": {"swap": 0}}"#, "", "memory.swap.max=0?"),
+    (#"{"memory": {"swap": 64}}"#, "memory.memsw.limit_in_bytes=64", "error: linux.resources.memory.swap: needs a limit"),
+    (#"{"memory": {"kernel": 1}}"#, "error: linux.resources.memory.kernel", "error: linux.resources.memory.kernel"),
+    (#"{"memory": {"kernel": 0, "kernelTCP": 0}}"#, "", ""),
+    (
+      #"{"memory": {"swappiness": 7, "disableOOMKiller": true}}"#, "memory.swappiness=7 memory.oom_control=1",
+      "error: linux.resources.memory.swappiness: cgroup v2 has none"
+    ),
+    (#"{"memory": {"disableOOMKiller": true}}"#, "memory.oom_control=1", "error: linux.resources.memory.disableOOMKiller: cgroup v2 has none"),
+    (#"{"cpu": {"shares": 2}}"#, "cpu.shares=2", "cpu.weight=1"),
+    (#"{"cpu": {"shares": 1024}}"#, "cpu.shares=1024", "cpu.weight=39"),
+    (#"{"cpu": {"shares": 262144}}"#, "cpu.shares=262144", "cpu.weight=10000"),
+    (#"{"cpu": {"quota": 5000, "period": 10000}}"#, "cpu.cfs_period_us=10000 cpu.cfs_quota_us=5000", "cpu.max=5000_10000"),
+    (#"{"cpu": {"quota": -1}}"#, "cpu.cfs_quota_us=-1", "cpu.max=max"),
+    (#"{"cpu": {"period": 10000, "burst": 100}}"#, "cpu.cfs_period_us=10000 cpu.cfs_burst_us=100", "cpu.max=max_10000 cpu.max.burst=100"),
+    (#"{"cpu": {"idle": 1, "cpus": "0-1", "mems": "0"}}"#, "cpu.idle=1 cpuset.cpus=0-1 cpuset.mems=0", "cpu.idle=1 cpuset.cpus=0-1 cpuset.mems=0"),
+    (
+      #"{"cpu": {"realtimeRuntime": 9, "realtimePeriod": 10}}"#, "cpu.rt_period_us=10 cpu.rt_runtime_us=9",
+      "error: linux.resources.cpu.realtimeRuntime: cgroup v2 has none"
+    ),
+    (#"{"pids": {"limit": 7}}"#, "pids.max=7", "pids.max=7"),
+    (#"{"pids": {"limit": 0}}"#, "pids.max=max", "pids.max=max"),
+    (
+      #"{"hugepageLimits": [{"pageSize": "2MB", "limit": 9}]}"#, "hugetlb.2MB.rsvd.limit_in_bytes=9? hugetlb.2MB.limit_in_bytes=9",
+      "hugetlb.2MB.rsvd.max=9? hugetlb.2MB.max=9"
+    ),
+    (
+      #"{"rdma": {"mlx5_1": {"hcaHandles": 3, "hcaObjects": 4}, "mlx4_0": {"hcaObjects": 5}, "none": {}}}"#,
+      "rdma.max=mlx4_0_hca_object=5 rdma.max=mlx5_1_hca_handle=3_hca_object=4",
+      "rdma.max=mlx4_0_hca_object=5 rdma.max=mlx5_1_hca_handle=3_hca_object=4"
+    ),
+    (
+      #"{"network": {"classID": 1048577, "priorities": [{"name": "lo", "priority": 5}]}}"#, "net_cls.classid=1048577 net_prio.ifpriomap=lo_5",
+      "error: linux.resources.network: cgroup v2 has none"
+    ),
+    (#"{"blockIO": {"weight": 10}}"#, "blkio.weight=10|blkio.bfq.weight=10", "io.bfq.weight=10|io.weight=1"),
+    (#"{"blockIO": {"weight": 1000}}"#, "blkio.weight=1000|blkio.bfq.weight=1000", "io.bfq.weight=1000|io.weight=10000"),
+    (#"{"blockIO": {"leafWeight": 11}}"#, "blkio.leaf_weight=11", "error: linux.resources.blockIO.leafWeight: cgroup v2 has none"),
+    (
+      #"{"blockIO": {"weightDevice": [{"major": 8, "minor": 1, "weight": 500}]}}"#, "blkio.weight_device=8:1_500|blkio.bfq.weight_device=8:1_500",
+      "io.bfq.weight=8:1_500"
+    ),
+    (
+      #"{"blockIO": {"weightDevice": [{"major": 8, "minor": 1, "leafWeight": 500}]}}"#, "blkio.leaf_weight_device=8:1_500",
+      "error: linux.resources.blockIO.weightDevice: cgroup v2 has no leafWeight"
+    ),
+    (
+      #"""
+      {"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 1}], "throttleWriteBpsDevice": [{"major": 8, "minor": 0, "rate": 2}],
+       "throttleReadIOPSDevice": [{"major": 8, "minor": 0, "rate": 3}], "throttleWriteIOPSDevice": [{"major": 8, "minor": 0, "rate": 4}]}}
+      """#,
+      "blkio.throttle.read_bps_device=8:0_1 blkio.throttle.write_bps_device=8:0_2 blkio.throttle.read_iops_device=8:0_3 blkio.throttle.write_iops_device=8:0_4",
+      "io.max=8:0_rbps=1 io.max=8:0_wbps=2 io.max=8:0_riops=3 io.max=8:0_wiops=4"
+    ),
+    (
+      #"{"unified": {"memory.high": "9", "cgroup.max.depth": "2"}}"#, "error: linux.resources.unified: this host has cgroup v1",
+      "cgroup.max.depth=2 memory.high=9"
+    ),
+    (#"{"unified": {"NOKEY": "9"}}"#, "error: has not the form CONTROLLER.VALUE `NOKEY`", "error: has not the form CONTROLLER.VALUE `NOKEY`"),
+    (#"{"unified": {"../a.b": "9"}}"#, "error: is not the name of a cgroup file", "error: is not the name of a cgroup file"),
+    (#"{"hugepageLimits": [{"pageSize": "/../2MB", "limit": 9}]}"#, "error: hugepageLimits[0].pageSize", "error: hugepageLimits[0].pageSize"),
+    (#"{"memory": {"limit": 64, "swap": 32}}"#, "error: not less than limit", "error: not less than limit"),
+  ]
+
+  @Test("resources are written as each version of cgroups takes them, or refused by name", arguments: table)
+  func writes(_ json: String, _ v1: String, _ v2: String) {
+    for (wanted, isV2) in [(v1, false), (v2, true)] {
+      var found: String
+      do {
+        let resources = try Document.read(Resources.self, Array(json.utf8))
+        try resources.check()
+        found = try ResourceWrites(resources, v2: isV2).writes.map { write in
+          let other = write.other.map { "|\($0.file)=\($0.value)" } ?? ""
+          return "\(write.file)=\(write.value)\(other)\(write.isOptional ? "?" : "")".replacing(" ", with: "_")
+        }.joined(separator: " ")
+      } catch { found = "error: \(error)" }
+      let fits = wanted.hasPrefix("error: ") ? found.hasPrefix("error: ") && found.contains(wanted.dropFirst(7)) : found == wanted
+      #expect(fits, "v2: \(isV2), \(json): \(found)")
+    }
+  }
+
+  @Test("an update's zeros are nothing asked for")
+  func zeros() throws {
+    let resources = try Document.read(
+      Resources.self,
+      Array(#"{"memory": {"limit": 64, "swap": 0, "reservation": 0}, "cpu": {"shares": 0, "quota": 0}, "blockIO": {"weight": 0}}"#.utf8))
+    #expect(try ResourceWrites(resources, v2: true, isUpdate: true).writes.map(\.file) == ["memory.max"])
+    #expect(try ResourceWrites(resources, v2: true).writes.map(\.file) == ["memory.max", "memory.swap.max"])
+  }
+}
+
+private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else { false }
+
+/// On this host's own version of cgroups.
+@Suite(.enabled(if: isRoot), .serialized) struct CgroupBundleTests {
+  @Test("a limit below what is used is refused where that is asked for")
+  func checkBeforeUpdate() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    try world.configure(["sh", "-c", "dd if=/dev/zero of=/dev/shm/x bs=1M count=8 2>/dev/null; sleep 1000"]) { config in
+      config.object("linux") { $0.object("resources") { $0["memory"] = ["limit": 64 << 20] } }
+    }
+    #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
+    let file = world.folder + "/resources.json"
+    func update(_ limit: Int) throws -> BundleWorld.Result {
+      try Files.writeAtomically(file, #"{"memory": {"limit": \#(limit), "checkBeforeUpdate": true}}"#, durable: false)
+      return try world.call(["update", "--resources", file, "one"])
+    }
+    var refused = try update(4 << 20)
+    // Till it has written as much.
+    for _ in 0..<2250 where refused.code == 0 {
+      usleep(20_000)
+      refused = try update(4 << 20)
+    }
+    #expect(refused.code == 1 && refused.err.contains("lower than its current usage"), "\(refused)")
+    #expect(try update(63 << 20).code == 0)
+    #expect(try world.call(["delete", "-f", "one"]).code == 0)
+  }
+
+  @Test("exec --cgroup goes into a group that the container made, and nowhere else")
+  func execCgroup() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    // The container makes a group in each of its hierarchies.
+    let make =
+      "for i in /sys/fs/cgroup /sys/fs/cgroup/*/; do [ -e $i/cgroup.procs ] && mkdir -p $i/sub 2>/dev/null; done; echo made > /tmp/made; sleep 1000"
+    try world.configure(["sh", "-c", make]) { config in
+      config["mounts"] = (config["mounts"] as! [[String: Any]]).map {
+        $0["type"] as? String == "cgroup" ? ["destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid"]] : $0
+      }
+    }
+    #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
+    for _ in 0..<2250 where !Files.exists(world.bundle + "/rootfs/tmp/made") { usleep(20_000) }
+    let own = try world.call(["exec", "one", "cat", "/proc/self/cgroup"])
+    #expect(own.code == 0 && !own.out.contains("/sub"), "\(own)")
+    for (path, words) in [("nowhere", "no such file or directory"), ("../..", "must not contain"), ("sub/../../x", "must not contain")] {
+      let refused = try world.call(["exec", "--cgroup", path, "one", "true"])
+      #expect(refused.code == 255 && refused.err.contains(words), "\(path): \(refused)")
+    }
+    if isV2 {
+      let inside = try world.call(["exec", "--cgroup=/sub", "one", "cat", "/proc/self/cgroup"])
+      #expect(inside.code == 0 && inside.out.hasSuffix("/sub\n"), "\(inside)")
+    }
+    #expect(try world.call(["delete", "-f", "one"]).code == 0)
+  }
+
+  @Test(
+    "v2: exec follows a container that hands controllers to groups of its own", .enabled(if: isV2, "no host of cgroup v2 alone: scripts/test-vm.sh"))
+  func handedDown() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    let script =
+      "cd /sys/fs/cgroup && mkdir one && echo 1 > one/cgroup.procs && echo +pids > cgroup.subtree_control && echo made > /tmp/made; sleep 1000"
+    try world.configure(["sh", "-c", script]) { config in
+      config["mounts"] = (config["mounts"] as! [[String: Any]]).map {
+        $0["type"] as? String == "cgroup" ? ["destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid"]] : $0
+      }
+    }
+    #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
+    for _ in 0..<2250 where !Files.exists(world.bundle + "/rootfs/tmp/made") { usleep(20_000) }
+    let inside = try world.call(["exec", "one", "cat", "/proc/self/cgroup"])
+    #expect(inside.code == 0 && inside.out.hasSuffix("/one\n"), "\(inside)")
+    #expect(try world.call(["delete", "-f", "one"]).code == 0)
+  }
+
+  @Test(
+    "v2: unified keys and a swap of 0 are the group's; what the kernel has not is named",
+    .enabled(if: isV2, "no host of cgroup v2 alone: scripts/test-vm.sh"))
+  func unified() throws {
+    let world = try BundleWorld()
+    func run(_ resources: [String: Any]) throws -> BundleWorld.Result {
+      try world.run("cd /sys/fs/cgroup; cat memory.high memory.swap.max cpu.weight") { config in
+        config.object("linux") { $0["resources"] = resources }
+      }
+    }
+    let set = try run(["unified": ["memory.high": "1073741824", "cpu.weight": "1234"], "memory": ["swap": 0]])
+    #expect(set.out == "1073741824\n0\n1234\n", "\(set)")
+    for (key, words) in [
+      ("foo.bar", "cgroup controller `foo` is not available"), ("memory.nothing", "memory.nothing to 1: no such file or directory"),
+    ] {
+      let refused = try run(["unified": [key: "1"]])
+      #expect(refused.code == 1 && refused.err.contains(words), "\(refused)")
+    }
+  }
+}
