@@ -61,5 +61,7 @@ extension Bundles {
       guard let event = try? usage(id) else { break }
       tell(event)
     }
+    // The one that ended it.
+    if clinux_oom_kills(group.oomFile) > kills { tell(BundleEvent(type: "oom", id: id)) }
   }
 }

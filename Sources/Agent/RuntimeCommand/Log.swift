@@ -33,7 +33,9 @@ enum Log {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.withoutEscapingSlashes, .sortedKeys]
     let json = String(decoding: (try? encoder.encode(entry)) ?? Data(), as: UTF8.self)
-    try? Files.writeAll(
-      file.descriptor, Array((file.json ? json : "time=\"\(entry.time)\" level=\(level) msg=\"\(message)\"").utf8) + [10], name: "the log")
+    // As runc's library quotes it: a line a message, whatever is in it.
+    let quoted = message.replacing("\\", with: "\\\\").replacing("\"", with: "\\\"").replacing("\n", with: "\\n")
+    let text = "time=\"\(entry.time)\" level=\(level) msg=\"\(quoted)\""
+    try? Files.writeAll(file.descriptor, Array((file.json ? json : text).utf8) + [10], name: "the log")
   }
 }

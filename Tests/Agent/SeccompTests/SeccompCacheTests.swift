@@ -8,11 +8,13 @@ import Testing
 private final class CacheWorld {
   let root: String
   let cache: SeccompCache
-  let filter = SeccompFilter(
+  static let filter = SeccompFilter(
     defaultAction: 0x7fff_0000, architectures: [],
     rules: [SeccompFilter.Rule(names: ["mkdir", "mkdirat"], action: 0x0005_0001, conditions: [])])
   /// Allows everything.
-  let forged = SeccompProgram(bytes: [6, 0, 0, 0, 0, 0, 0xff, 0x7f])
+  static let forged = SeccompProgram(bytes: [6, 0, 0, 0, 0, 0, 0xff, 0x7f])
+  var filter: SeccompFilter { Self.filter }
+  var forged: SeccompProgram { Self.forged }
   let key: [UInt8]
   var folder: String { root + "/" + SeccompCache.name }
   var file: String { folder + "/" + SeccompCache.name(of: key) }
@@ -21,7 +23,7 @@ private final class CacheWorld {
     root = "/tmp/orch-seccomp-test-\(getpid())-\(UInt64.random(in: 0 ... .max))"
     try Files.makeDirectories(root, mode: 0o700)
     cache = SeccompCache(below: root)
-    key = try #require(SeccompCache.key(filter))
+    key = try #require(SeccompCache.key(Self.filter))
   }
   deinit { try? Files.removeTree(root) }
 
@@ -61,6 +63,11 @@ private final class CacheWorld {
     }
   }
 
+  /// A whole file of the very list with this program.
+  private static func holding(_ program: [UInt8], _ file: String) throws {
+    let key = try #require(SeccompCache.key(CacheWorld.filter))
+    try Files.writeAtomically(file, SeccompCache.content(key, SeccompProgram(bytes: program)), durable: false)
+  }
   typealias Spoil = @Sendable (_ root: String, _ file: String, _ content: [UInt8]) throws -> Void
   /// What somebody may have done; where only root can do it, it is skipped without.
   static let spoils: [(String, Bool, Spoil)] = [
@@ -75,13 +82,31 @@ private final class CacheWorld {
     ("it ends early", false, { _, file, content in truncate(file, content.count - 8) }),
     ("it goes on", false, { _, file, content in try Files.writeAtomically(file, content + [UInt8](repeating: 0, count: 40_000), durable: false) }),
     ("it is empty", false, { _, file, _ in truncate(file, 0) }),
+    ("it ends within its list", false, { _, file, content in truncate(file, content.count - 32) }),
     (
-      "it was made from another list that has the same name", false,
+      "it was made from another list that has the same name and is as long", false,
       { _, file, content in
-        let filter = SeccompFilter(defaultAction: 0x7fff_0000, architectures: [], rules: [])
-        let program = SeccompProgram(bytes: [6, 0, 0, 0, 0, 0, 0xff, 0x7f])
-        try Files.writeAtomically(file, SeccompCache.content(SeccompCache.key(filter)!, program), durable: false)
+        var filter = CacheWorld.filter
+        filter.rules[0].action += 1
+        let key = SeccompCache.key(filter)!
+        #expect(key.count == SeccompCache.key(CacheWorld.filter)!.count)
+        try Files.writeAtomically(file, SeccompCache.content(key, CacheWorld.forged), durable: false)
       }
+    ),
+    (
+      "it is of another format", false,
+      { _, file, content in
+        // Whole, with a checksum that holds.
+        let body = [content[0] ^ 1] + content[1..<content.count - 8]
+        let sum = body.withUnsafeBufferPointer { FNV1a.hash($0) }
+        try Files.writeAtomically(file, body + (0..<8).map { UInt8(truncatingIfNeeded: sum >> ($0 * 8)) }, durable: false)
+      }
+    ),
+    ("it holds no instruction", false, { _, file, _ in try holding([], file) }),
+    ("it holds a part of an instruction", false, { _, file, _ in try holding(CacheWorld.forged.bytes + [6, 0, 0], file) }),
+    (
+      "it holds more instructions than the kernel takes", false,
+      { _, file, _ in try holding(Array(repeatElement(CacheWorld.forged.bytes, count: 4097).joined()), file) }
     ),
     ("others may read it", false, { _, file, _ in chmod(file, 0o604) }),
     ("its group may write to it", false, { _, file, _ in chmod(file, 0o620) }),
