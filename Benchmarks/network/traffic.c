@@ -3,6 +3,7 @@
 // traffic rtt tcp|udp ADDRESS PORT SECONDS   64 bytes to and fro, one at a time; prints: trips/s p50 p99 (us)
 // traffic stream ADDRESS PORT SECONDS      as much as comes back, 256 KB on the way; prints: Gbit/s each way
 // traffic connect ADDRESS PORT SECONDS WORKERS   connect, 1 byte to and fro, reset; prints: connections/s p50 p99 (us)
+// traffic answer ADDRESS PORT              answers every DNS question with 10.99.0.1 until killed: what a resolver costs that does nothing else
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -78,7 +79,35 @@ static void tell(float *times, long count, double seconds) {
   printf("%.1f %.1f %.1f\n", count / seconds, times[count / 2], times[count * 99 / 100]);
 }
 
+static void answer(const char *address, int port) {
+  int s = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0), e = epoll_create1(0), room = 1 << 20;
+  struct sockaddr_in a = at(address, port), asker;
+  setsockopt(s, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof room);
+  if (bind(s, (void *)&a, sizeof a)) die("bind");
+  struct epoll_event v = {.events = EPOLLIN, .data.fd = s};
+  epoll_ctl(e, EPOLL_CTL_ADD, s, &v);
+  // The question's name, A, IN, a second, four bytes.
+  const unsigned char record[] = {0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 10, 99, 0, 1};
+  unsigned char bytes[4096];
+  while (epoll_wait(e, &v, 1, -1) > 0) {
+    for (int i = 0; i < 64; i++) {
+      socklen_t size = sizeof asker;
+      ssize_t count = recvfrom(s, bytes, 2048, 0, (void *)&asker, &size);
+      if (count < 12) break;
+      size_t end = 12;
+      while (end < (size_t)count && bytes[end]) end += bytes[end] + 1;
+      end += 5;
+      if (end > (size_t)count) continue;
+      // Answer, authoritative, recursion as asked and available; one answer, no EDNS.
+      bytes[2] = 0x84 | (bytes[2] & 1), bytes[3] = 0x80, bytes[7] = 1, bytes[11] = 0;
+      memcpy(bytes + end, record, sizeof record);
+      sendto(s, bytes, end + sizeof record, MSG_DONTWAIT, (void *)&asker, size);
+    }
+  }
+}
+
 int main(int n, char **v) {
+  if (n == 4 && !strcmp(v[1], "answer")) answer(v[2], atoi(v[3]));
   if (n == 3 && !strcmp(v[1], "server")) server(atoi(v[2]));
   if (n == 6 && !strcmp(v[1], "rtt")) {
     int udp = !strcmp(v[2], "udp"), on = 1, s = socket(AF_INET, udp ? SOCK_DGRAM : SOCK_STREAM, 0);
@@ -155,6 +184,6 @@ int main(int n, char **v) {
     tell(times, count, took);
     return 0;
   }
-  fprintf(stderr, "usage: traffic server PORT | rtt tcp|udp ADDRESS PORT SECONDS | stream ADDRESS PORT SECONDS | connect ADDRESS PORT SECONDS WORKERS\n");
+  fprintf(stderr, "usage: traffic server PORT | answer ADDRESS PORT | rtt tcp|udp ADDRESS PORT SECONDS | stream ADDRESS PORT SECONDS | connect ADDRESS PORT SECONDS WORKERS\n");
   return 2;
 }
