@@ -13,7 +13,7 @@ extension Rooms {
         "What others changed of the host's links, addresses, forwarding entries, ports and rules and was repaired.",
         repairs.map { .init($0.value, ["kind": $0.key]) }),
       Metric(
-        "orch_network_strangers_packets_total", .counter, "VXLAN packets dropped since their sender is not on the network.",
+        "orch_network_strangers_packets_total", .counter, "VXLAN packets dropped since their sender is not on the network, or is a container.",
         [.init(await network.strangers)]),
       Metric(
         "orch_network_unknown_destination_frames_total", .counter,

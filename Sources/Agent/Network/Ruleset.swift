@@ -130,10 +130,11 @@ enum Ruleset {
     var postrouting: [String] = []
     let gone = goneUplinks(world)
     let stale = stale(IPv4Address.self, subnets4(of: world, on: own))
+    let smuggled = smuggled(world)
     // What the bridge forwards comes by here too (bridge-nf-call-iptables), after it was translated or untracked. What a task sends to the bridge's
     // own link address is not bridged but routed: that is tracked where the host is on the network, and is nobody's business elsewhere.
     let routed = "iifname \(bridges) ct state untracked drop"
-    var forward = (world.networks.isEmpty ? [] : ["\(within(world.networks)) ct state untracked accept", routed]) + stale + gone
+    var forward = (world.networks.isEmpty ? [] : ["\(within(world.networks)) ct state untracked accept", routed]) + smuggled.passing + stale + gone
     if !world.networks.isEmpty {
       // Callers inside would be answered there directly, past the translation; or have addresses that are known here alone. All others keep theirs.
       for device in [bridges, uplinks] {
@@ -186,7 +187,7 @@ enum Ruleset {
           chain("forward", "type filter hook forward priority 0; policy accept;", forward),
           chain(
             "input", "type filter hook input priority 0; policy accept;",
-            (world.networks.isEmpty ? [] : [routed]) + members.guarding + refuse(closed.map(\.port))),
+            (world.networks.isEmpty ? [] : [routed]) + smuggled.arriving + members.guarding + refuse(closed.map(\.port))),
           chain(
             "refuse", "type filter hook output priority 0; policy accept;",
             ["ct state untracked accept"] + gone + refusal(IPv4Address.self) + stale),
@@ -239,13 +240,28 @@ enum Ruleset {
   private static func members(_ world: NetworkWorld) -> (chains: [RuleChain], guarding: [String]) {
     let chains = world.networks.map { network in
       let peers = network.peers.map { "\($0.underlay)" }
-      return chain("vxlan-\(network.vni)", "", [(peers.isEmpty ? "" : "ip saddr != \(set(peers)) ") + "counter counter name \"strangers\" drop"])
+      // Members send to this one address; at another of the host's may be what came from a container of theirs.
+      let foreign = peers.isEmpty ? [""] : ["ip saddr != \(set(peers)) ", "ip daddr != \(world.underlay) "]
+      return chain("vxlan-\(network.vni)", "", foreign.map { "\($0)\(dropped)" })
     }
     let guarding = Dictionary(grouping: world.networks, by: \.dataPathPort).sorted { $0.key < $1.key }.flatMap { port, networks in
       vmap("udp dport \(port) @th,96,24", networks.map { ("\($0.vni)", "jump vxlan-\($0.vni)") }.sorted { $0.0 < $1.0 })
     }
     return (chains.sorted { $0.name < $1.name }, guarding)
   }
+
+  /// Containers send no VXLAN packets to hosts: a peer would see this host's own address on them, which is a member's, and this host whatever
+  /// address the container wrote.
+  private static func smuggled(_ world: NetworkWorld) -> (passing: [String], arriving: [String]) {
+    let ports = Set(world.networks.map { "\($0.dataPathPort)" })
+    let peers = Set(world.networks.flatMap(\.peers).map { "\($0.underlay)" })
+    guard !ports.isEmpty else { return ([], []) }
+    let inside = [bridges, uplinks].map { "udp dport \(set(Array(ports))) iifname \($0)" }
+    // From one container to another is their own affair.
+    let passing = peers.isEmpty ? [] : inside.map { "\($0) oifname != \(bridges) ip daddr \(set(Array(peers))) \(dropped)" }
+    return (passing, inside.map { "\($0) \(dropped)" })
+  }
+  private static let dropped = "counter counter name \"strangers\" drop"
 
   struct Published: Equatable {
     var port: PublishedPort

@@ -274,7 +274,9 @@ struct RulesetTests {
         "oifname != \"orbr*\" oifname != \"orup*\" iifname \"orup*\" masquerade",
       ])
     #expect(text.contains("udp dport 4789 @th,96,24 vmap { 4096 : jump vxlan-4096, 4097 : jump vxlan-4097, 4098 : jump vxlan-4098 }"))
-    #expect(text.contains("chain vxlan-4096 {\n    ip saddr != { 192.168.77.2 } counter counter name \"strangers\" drop\n"))
+    #expect(
+      text.contains("chain vxlan-4096 {\n    ip saddr != { 192.168.77.2 } counter counter name \"strangers\" drop\n    ip daddr != 192.168.77.1 "))
+    #expect(text.contains("    udp dport { 4789 } iifname \"orup*\" counter counter name \"strangers\" drop\n"))
     #expect(text.contains("ether daddr != 02:42:0a:ff:00:fb notrack"), "equal addresses of two networks are not mixed up")
     #expect(text.split(separator: "udp dport { 4789 } notrack").count == 3, "coming and going: \(text)")
     let without = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: [PublishedPort(protocol: .tcp, number: 8080)]).fresh

@@ -635,11 +635,72 @@ struct OverlayNetworkTests {
       }
       try await arp(4096, as: "192.168.77.100")
       #expect(try await received() == "0\n")
-      let counted = try await world.run(in: world.host(1), "nft", "list", "chain", "ip", "orch", "vxlan-4096").output
-      #expect(!counted.contains("packets 0 ") && counted.contains("packets "), "\(counted)")
+      #expect(await overlay.strangers > 0)
       // The same from the address of a member arrives.
       try await arp(4096, as: "192.168.77.2")
       #expect(try await received() != "0\n")
+    }
+  }
+
+  @Test("what containers send to hosts' VXLAN ports becomes nobody's frame, whatever its source; to others it goes")
+  func smuggling() async throws {
+    try await NamespaceWorld.with(2) { world in
+      var cluster = Cluster(hosts: 2)
+      cluster.place(3, on: 1)
+      let overlays = try (1...2).map { try world.overlay($0) }
+      for (index, overlay) in overlays.enumerated() {
+        try await overlay.apply(networks: cluster.networks(of: index + 1), services: [], endpoints: cluster.endpoints)
+      }
+      // Another address of the second host.
+      let further = "ip address add 192.168.78.2/32 dev eth0; ip link set eth0 up"
+      #expect(try await world.run(in: world.host(2), "sh", "-c", further).code == 0)
+      #expect(try await world.run(in: world.host(1), "ip", "route", "add", "192.168.78.2/32", "via", "192.168.77.2").code == 0)
+      let uplinked = try await overlays[0].attach(cluster.network(1, [cluster.web])).path
+      let published = try await overlays[0].attach(cluster.network(2, [cluster.ingress])).path
+      func received(_ host: Int) async throws -> String {
+        try await world.run(in: world.host(host), "sh", "-c", "ip -s link show orvx4098 | awk '/RX:/ {getline; print $2}'").output
+      }
+      /// ARP requests into the internal network, from a tunnel of the sender's own.
+      func smuggle(from path: String, as source: String?, to target: String) async throws {
+        let script = """
+          [ -z '\(source ?? "")' ] || ip address add \(source ?? "")/32 dev $(ip -o route get \(target) | sed 's/.* dev \\([^ ]*\\).*/\\1/')
+          ip link add vx type vxlan id 4098 dstport 4789 \(source.map { "local \($0)" } ?? "") remote \(target)
+          ip address add 10.78.0.99/24 dev vx && ip link set vx up
+          busybox ping -c1 -W1 -w1 10.78.0.12
+          ip link del vx
+          [ -z '\(source ?? "")' ] || ip address del \(source ?? "")/32 dev $(ip -o route get \(target) | sed 's/.* dev \\([^ ]*\\).*/\\1/')
+          """
+        _ = try await world.run(in: path, "sh", "-c", script)
+      }
+      for (name, path) in [("on an uplink", uplinked), ("on ingress", published)] {
+        for (source, target) in [
+          (nil, "192.168.77.2"), ("192.168.77.1", "192.168.77.2"), (nil, "192.168.78.2"), (nil, "192.168.77.1"), ("192.168.77.2", "192.168.77.1"),
+          (nil, "192.168.77.255"),
+        ] {
+          let before = await (overlays[0].strangers, overlays[1].strangers)
+          try await smuggle(from: path, as: source, to: target)
+          let after = await (overlays[0].strangers, overlays[1].strangers)
+          let seen = try await (received(1), received(2))
+          #expect(seen == ("0\n", "0\n"), "\(name), \(source ?? "itself") to \(target)")
+          // The host's own address from elsewhere is no packet to its kernel (a martian).
+          #expect(after.0 > before.0 || after.1 > before.1 || source == "192.168.77.1", "\(name), \(source ?? "itself") to \(target): not counted")
+        }
+      }
+      // Datagrams to the same port of an address that is no host's.
+      let server = try await world.open(SOCK_DGRAM, in: world.outside, port: 4789)
+      defer { close(server) }
+      for path in [uplinked, published] {
+        let client = try await world.open(SOCK_DGRAM, in: path, connectedTo: "192.168.77.100", port: 4789)
+        defer { close(client) }
+        send(client, "ask", 3, 0)
+        #expect(world.echo(server) == "192.168.77.1")
+        var answer = [UInt8](repeating: 0, count: 8)
+        #expect(recv(client, &answer, 8, 0) == 3)
+      }
+      // The script would be heard if it came from a host.
+      #expect(try await world.run(in: world.host(2), "ip", "link", "del", "orvx4098").code == 0)
+      try await smuggle(from: world.host(2), as: nil, to: "192.168.77.1")
+      #expect(try await received(1) != "0\n")
     }
   }
 
