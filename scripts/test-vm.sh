@@ -39,6 +39,11 @@ if [ ! -f "$work/$package/vmlinuz" ]; then
   mv "$work/$package.new" "$work/$package"
 fi
 kernel=$work/$package
+# What loads AppArmor profiles, for that kernel alone.
+if [ ! -x "$work/apparmor_parser" ]; then
+  (cd "$work" && rm -rf deb && mkdir deb && cd deb && apt-get download -q -o APT::Sandbox::User=root apparmor >/dev/null && dpkg-deb -x ./*.deb x && cp "$(find x -name apparmor_parser)" ..)
+  rm -rf "$work/deb"
+fi
 release=$(ls "$kernel/lib/modules")
 
 # The ramdisk: busybox, the modules with what they depend on, and an init that changes into this host's files.
@@ -47,6 +52,7 @@ log=$(mktemp)
 trap 'rm -rf "$disk" "$log"' EXIT
 mkdir -p "$disk"/{bin,modules,proc,host,memory,root}
 cp "$(command -v busybox)" "$disk/bin/busybox"
+cp "$work/apparmor_parser" "$disk/bin/apparmor_parser"
 for module in virtio_pci 9pnet_virtio 9p overlay virtio_rng veth bridge br_netfilter vxlan dummy tun nf_tables nft_chain_nat nft_ct nft_masq nft_nat \
   nft_redir nft_fib_inet nft_numgen nft_reject_inet nft_reject_ipv4 nft_objref; do
   modprobe -d "$kernel" -S "$release" --show-depends $module
@@ -65,13 +71,17 @@ $b mount -t overlay -o lowerdir=/host,upperdir=/memory/upper,workdir=/memory/wor
 $b mount -t proc proc /root/proc
 $b mount -t sysfs sys /root/sys
 $b mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
+$b mount -t securityfs securityfs /root/sys/kernel/security
 $b mount -t devtmpfs dev /root/dev
 $b mkdir -p /root/dev/pts /root/dev/shm
+$b ln -s /proc/self/fd /root/dev/fd
 $b mount -t devpts devpts /root/dev/pts
 # No overlay on an overlay: containers live on tmpfs.
 for folder in /dev/shm /run /tmp /var/lib; do $b mount -t tmpfs tmpfs /root$folder; done
 $b cp /inside /root/run/inside
 $b cp /bin/busybox /root/run/busybox
+$b mkdir /root/run/tools
+$b cp /bin/apparmor_parser /root/run/tools/
 [ ! -e /units ] || { $b mkdir -p /root/run/systemd; $b cp -r /units /root/run/systemd/system; $b rm -f /root/.dockerenv
   exec $b switch_root /root /lib/systemd/systemd --unit=orch-test.service --show-status=0; }
 exec $b switch_root /root /bin/bash /run/inside
@@ -85,7 +95,7 @@ if [ -n "${ORCH_VM_SYSTEMD:-}" ]; then
     >"$disk/units/orch-test.service"
 fi
 cat >"$disk/inside" <<INSIDE
-export HOME=/root TMPDIR=/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin
+export HOME=/root TMPDIR=/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin:/run/tools
 ip link set lo up
 cd '$repository'
 echo "test-vm: Linux \$(uname -r), \$(stat -f -c %T /sys/fs/cgroup), controllers \$(cat /sys/fs/cgroup/cgroup.controllers)"
@@ -104,7 +114,7 @@ timeout "${ORCH_VM_SECONDS:-1800}" qemu-system-x86_64 -accel "${ORCH_VM_ACCEL:-t
   -nodefaults -nographic -no-reboot -serial stdio -kernel "$kernel/vmlinuz" -initrd "$work/ramdisk.gz" \
   -append "console=ttyS0 quiet panic=-1 no_timer_check" -device virtio-rng-pci \
   -fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap -device virtio-9p-pci,fsdev=host,mount_tag=host \
-  </dev/null | tr -d '\r' | tee "$log" | grep --line-buffered -aE "$shown" || true
+  </dev/null | stdbuf -oL tr -d '\r' | tee "$log" | grep --line-buffered -aE "$shown" || true
 code=$(sed -n 's/^test-vm: exit \([0-9]*\)$/\1/p' "$log")
 [ -n "$code" ] || { tail -30 "$log" >&2; echo "test-vm.sh: the machine ended without a result" >&2; exit 1; }
 exit "$code"

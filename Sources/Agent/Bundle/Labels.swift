@@ -15,12 +15,14 @@ enum Labels {
   static func add(_ process: ConfigProcess, _ plan: inout PlanWriter) throws(BundleError) {
     if let profile = process.apparmorProfile, !profile.isEmpty {
       guard hasAppArmor else { throw BundleError("process.apparmorProfile: this kernel runs without AppArmor") }
+      plan.add(CLINUX_OP_TREE_FOLDER, "open /proc", ["/proc"])
       let file = Files.exists("/proc/thread-self/attr/apparmor/exec") ? "apparmor/exec" : "exec"
-      plan.add(CLINUX_OP_LABEL, "set process.apparmorProfile \(profile)", [.text(file), .text("exec " + profile)])
+      plan.add(CLINUX_OP_LABEL, "set process.apparmorProfile \(profile)", [.number(plan.trees), .text(file), .text("exec " + profile)])
     }
     if let label = process.selinuxLabel, !label.isEmpty {
       guard hasSELinux else { throw BundleError("process.selinuxLabel: this kernel runs without SELinux") }
-      plan.add(CLINUX_OP_LABEL, "set process.selinuxLabel \(label)", ["exec", .text(label)])
+      plan.add(CLINUX_OP_TREE_FOLDER, "open /proc", ["/proc"])
+      plan.add(CLINUX_OP_LABEL, "set process.selinuxLabel \(label)", [.number(plan.trees), "exec", .text(label)])
     }
   }
 }

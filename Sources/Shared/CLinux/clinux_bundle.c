@@ -542,14 +542,18 @@ static int do_cpus(struct cursor *p) {
   TRY(syscall(SYS_sched_setaffinity, 0, length, mask));
   return 0;
 }
-// For the next exec. The image's own /proc is not trusted: a fresh one of ours says who we are.
+// For the next exec. By the host's /proc, opened before anything was entered: what the container calls /proc may take the label and do nothing
+// (CVE-2019-16884, CVE-2025-52881).
 static int do_label(struct child *child, struct cursor *p) {
+  uint64_t tree = number(p);
   const char *file = string(p), *text = string(p);
   char path[64] = "thread-self/attr/";
-  if (p->bad || strlen(file) > 40) return -EBADMSG;
+  if (p->bad || tree == 0 || tree > CLINUX_TREES || strlen(file) > 40) return -EBADMSG;
   strcat(path, file);
-  if (child->proc < 0) return -ENOENT;
-  int fd = openat(child->proc, path, O_WRONLY | O_CLOEXEC);
+  struct statfs kind;
+  TRY(fstatfs(child->trees[tree - 1], &kind));
+  if (kind.f_type != 0x9fa0 /* proc */) return -ENOTSUP;
+  int fd = openat(child->trees[tree - 1], path, O_WRONLY | O_CLOEXEC);
   if (fd < 0) return -errno;
   int r = write(fd, text, strlen(text)) < 0 ? -errno : 0;
   close(fd);

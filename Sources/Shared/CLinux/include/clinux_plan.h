@@ -76,7 +76,7 @@ enum clinux_op {
   CLINUX_OP_IO_PRIORITY = 64, // class and priority: ioprio_set(2)
   CLINUX_OP_MEMORY_POLICY = 65, // mode with its flags, mask of nodes ("" none): set_mempolicy(2)
   CLINUX_OP_CPUS = 66,        // mask: sched_setaffinity(2)
-  CLINUX_OP_LABEL = 67,       // file below /proc/thread-self/attr, text
+  CLINUX_OP_LABEL = 67,       // number of a tree, which is /proc; file below thread-self/attr, text
   CLINUX_OP_KEEP_SHARED = 68, // root: mounts go on being shared with the host, but the root's own
   CLINUX_OP_HOME = 69,        // uid: whose home is looked up
   CLINUX_OP_CHROOT = 70,      // number of a tree (0: none): it becomes /, else the root does; other processes keep theirs
