@@ -34,25 +34,18 @@ extension Dispatcher {
     }
   }
 
-  /// Of tasks whose time is over: they are told to stop though hosts may still send to them, and who those are is said.
-  mutating func endDrains(_ now: Timestamp, _ outputs: inout [DispatcherOutput]) {
-    for (id, drain) in drains.sorted(by: { $0.key < $1.key }) where drain.until <= now {
-      let silent = drain.waits.keys.compactMap { sessions[$0]?.node }.map { view.state.nodes[$0]?.hostname ?? "\($0)" }.sorted()
-      if !silent.isEmpty {
-        outputs.append(
-          .warning(
-            "task \(id) is told to stop after \(Self.drainTimeout.rawValue / 1_000_000_000) s, though \(silent.joined(separator: ", ")) did not say that nobody is sent to it any more"
-          ))
-      }
-      drains[id]!.waits = [:]
-    }
-  }
-
-  /// Tells the nodes of tasks that nobody is sent to any more.
-  mutating func release(_ outputs: inout [DispatcherOutput]) {
+  /// Tells the nodes of tasks that nobody is sent to any more, or whose time is over: then who may still send to them is said.
+  mutating func release(_ now: Timestamp, _ outputs: inout [DispatcherOutput]) {
     guard !drains.isEmpty else { return }
     var updates: [NodeID: [AssignmentItem]] = [:]
-    for (id, drain) in drains.sorted(by: { $0.key < $1.key }) where drain.waits.keys.allSatisfy({ sessions[$0] == nil }) {
+    for (id, var drain) in drains.sorted(by: { $0.key < $1.key }) {
+      if !drain.isAcknowledged, drain.waits.keys.allSatisfy({ sessions[$0] == nil }) {
+        drain.isAcknowledged = true
+        drain.until = min(drain.until, now + Self.handshakeTime)
+        drains[id] = drain
+      }
+      guard drain.until <= now else { continue }
+      if !drain.isAcknowledged { outputs.append(.warning(late(id, drain))) }
       drains[id] = nil
       view.draining.remove(id)
       guard let node = view.state.tasks[id]?.node, let item = view.item(.task(id), for: node) else { continue }
@@ -64,5 +57,11 @@ extension Dispatcher {
       outputs.append(
         .send(id, AssignmentsMessage(complete: false, appliesTo: sequence, resultsIn: sequence + 1, updates: items, removals: [])))
     }
+  }
+
+  private func late(_ id: TaskID, _ drain: Drain) -> String {
+    let silent = drain.waits.keys.compactMap { sessions[$0]?.node }.map { view.state.nodes[$0]?.hostname ?? "\($0)" }.sorted()
+    return
+      "task \(id) is told to stop after \(Self.drainTimeout.rawValue / 1_000_000_000) s, though \(silent.joined(separator: ", ")) did not say that nobody is sent to it any more"
   }
 }

@@ -63,6 +63,9 @@ public struct Dispatcher: Sendable {
   public static let predecessorGrace = Nanoseconds.milliseconds(2500)
   /// An agent that does not answer holds the end of a task up for so long.
   public static let drainTimeout = Nanoseconds.seconds(2)
+  /// After the last agent's word: time for handshakes (TCP) that were begun with the task before. A listener that closes resets them, and its
+  /// program cannot see them. Round trips to clients far away take as long; Kubernetes' users put a sleep into preStop for it.
+  public static let handshakeTime = Nanoseconds.milliseconds(100)
   /// After a change of leaders: time for every agent to find the new one.
   public static let leadershipGrace = Nanoseconds.seconds(5)
   /// At least, when this manager led the term before as well: an agent that has found no leader for long tries once in a second.
@@ -83,6 +86,9 @@ public struct Dispatcher: Sendable {
   struct Drain: Sendable {
     /// Who has to say that it applied what number.
     var waits: [SessionID: UInt64] = [:]
+    /// Everybody has said so, or has gone.
+    var isAcknowledged = false
+    /// Then it is told to stop.
     var until: Timestamp
   }
 
@@ -133,7 +139,7 @@ public struct Dispatcher: Sendable {
       outputs.append(.propose([.nodeDescription(node, description)]))
     case .disconnected(let id):
       disconnect(id)
-      release(&outputs)
+      release(now, &outputs)
     case .changes(let changes):
       closeRemoved(changes, &outputs)
       let leaving = drain(changes, now)
@@ -141,13 +147,12 @@ public struct Dispatcher: Sendable {
       sendDifferences(changes, state, &outputs)
       rest(changes, before: before, now)
       awaitDrain(of: leaving)
-      release(&outputs)
+      release(now, &outputs)
       contradict(changes, &outputs)
     case .tick:
       wake = nil
       expire(now, &outputs)
-      endDrains(now, &outputs)
-      release(&outputs)
+      release(now, &outputs)
       endRests(at: now)
     case .report(let id, let reports): accept(reports, from: id, now, &outputs)
     case .resync(let id): sendAll(id, &outputs)
@@ -155,7 +160,7 @@ public struct Dispatcher: Sendable {
       sessions[id]?.applied = sequence
       dropped(id, sequence)
       for (task, drain) in drains { if let awaited = drain.waits[id], awaited <= sequence { drains[task]!.waits[id] = nil } }
-      release(&outputs)
+      release(now, &outputs)
     }
     askForTick(&outputs)
     return outputs
