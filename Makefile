@@ -4,7 +4,7 @@ SCRATCH := $(if $(ORCH_SCRATCH),$(ORCH_SCRATCH),.build)
 FLAGS := --scratch-path $(SCRATCH) -Xswiftc -use-ld=lld --explicit-target-dependency-import-check error
 DEBIAN := libsqlite3-dev libseccomp-dev libcap-dev zlib1g-dev libzstd-dev libnftables-dev nftables iproute2 busybox-static gcc pkg-config
 # Counterparts of some tests, which are skipped where they are not installed.
-TEST_DEBIAN := docker-registry skopeo umoci buildah runc wrk bind9-dnsutils tshark socat
+TEST_DEBIAN := docker-registry skopeo umoci buildah podman runc wrk bind9-dnsutils tshark socat
 SEEDS ?= 1..1000
 # Tests at a time, of 475 that would else all begin at once and wait for each other beyond their bounds.
 export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH ?= 6

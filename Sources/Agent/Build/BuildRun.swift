@@ -349,8 +349,10 @@ struct BuildRun {
       let root = try await blocking { try RootTree(layers: paths, work: place, upper: nil) }
       tree = SourceTree(root: root.descriptor, rules: .none, hidden: [], isContext: false)
     }
-    var remote: [SourceTree] = []
-    for url in copy.urls { remote.append(try await download(url, copy, line: instruction.line)) }
+    var remote: [String: SourceTree] = [:]
+    for url in copy.sources where copy.urls.contains(url) && remote[url] == nil {
+      remote[url] = try await download(url, copy, line: instruction.line)
+    }
     let (source, fetched) = (tree, remote)
     return try await blocking { try Copying(copy, from: source, remote: fetched, line: instruction.line) }
   }

@@ -23,10 +23,16 @@ struct Copying: Sendable {
   var file: String? { items.count == 1 && !items[0].found.isFolder ? items[0].found.name : nil }
 
   /// - Parameter remote: what URLs had, each alone in its folder.
-  init(_ copy: BuildStage.CopyAction, from source: SourceTree, remote: [SourceTree] = [], line: Int) throws {
+  init(_ copy: BuildStage.CopyAction, from source: SourceTree, remote: [String: SourceTree] = [:], line: Int) throws {
     let keyword = copy.unpacks ? "ADD" : "COPY"
     excludes = try IgnoreRules(patterns: copy.excludes, of: "\(keyword) --exclude", line: line)
     for word in copy.sources {
+      if let tree = remote[word] {
+        for name in try Files.names(in: tree.root.rawValue, path: ".") {
+          try add(Item(tree: tree, found: .init(path: String(decoding: name, as: UTF8.self), isFolder: false), isArchive: false))
+        }
+        continue
+      }
       for found in try source.find(word, line: line, keyword: keyword) where !found.isLeftOut(by: excludes) {
         var isArchive = false
         if copy.unpacks, !found.isFolder {
@@ -34,11 +40,6 @@ struct Copying: Sendable {
           isArchive = try ImageStore.isArchive("/proc/self/fd/\(file.rawValue)")
         }
         try add(Item(tree: source, found: found, isArchive: isArchive, parents: copy.parents ? Self.parents(of: found, word) : ""))
-      }
-    }
-    for tree in remote {
-      for name in try Files.names(in: tree.root.rawValue, path: ".") {
-        try add(Item(tree: tree, found: .init(path: String(decoding: name, as: UTF8.self), isFolder: false), isArchive: false))
       }
     }
     if items.isEmpty, copy.files.isEmpty {
@@ -152,7 +153,13 @@ enum Target {
   static func owner(_ text: String, in root: SharedDescriptor, line: Int) throws -> (uid: UInt32, gid: UInt32) {
     let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
     func id(_ name: String, _ file: String) throws -> (id: UInt32, group: UInt32?) {
-      if let number = UInt32(name) { return (number, nil) }
+      // Digits are a number and never a name; beyond 31 bits nobody's (as the runtime takes them), and 2^32 - 1 would change nothing.
+      if !name.isEmpty, name.utf8.allSatisfy({ (48...57).contains($0) }) {
+        guard let number = UInt32(name), number < 1 << 31 else {
+          throw DockerfileError(line, "--chown=\(text): \(name) is not an id below 2147483648")
+        }
+        return (number, nil)
+      }
       let opened = try? OwnedDescriptor.open(inRoot: root.rawValue, file, O_RDONLY)
       if let opened, let bytes = try? Files.read(descriptor: opened.rawValue, name: file) {
         for entry in String(decoding: bytes, as: UTF8.self).split(separator: "\n") {

@@ -30,6 +30,7 @@ public struct BuildStage: Sendable {
     public var mounts: [RunMount]
   }
   public struct CopyAction: Hashable, Sendable {
+    /// As written: names and patterns, and of ADD `urls`, too.
     public var sources: [String]
     /// Absolute; a trailing slash says that it is a folder.
     public var target: String
@@ -39,8 +40,8 @@ public struct BuildStage: Sendable {
     /// Names and contents of heredocs.
     public var files: [File]
     public var unpacks: Bool
-    /// ADD's, http:// and https://.
-    public var urls: [String] = []
+    /// Those of the sources that are http:// or https://.
+    public var urls: Set<String> = []
     public var excludes: [String] = []
     public var parents = false
     /// Hexadecimal SHA-256 that the one URL's content must have.
@@ -196,7 +197,8 @@ public struct BuildStage: Sendable {
     var action = CopyAction(sources: [], target: "", from: copy.from, files: [], unpacks: copy.unpacks)
     for source in copy.sources {
       let source = try expand(source)
-      if try Self.isURL(source, of: copy) { action.urls.append(source) } else { action.sources.append(source) }
+      if try Self.isURL(source, of: copy) { action.urls.insert(source) }
+      action.sources.append(source)
     }
     action.excludes = try copy.excludes.map { (text) throws(Words.Problem) in try expand(text) }
     action.parents = copy.parents
@@ -206,7 +208,7 @@ public struct BuildStage: Sendable {
       guard checksum.hasPrefix("sha256:"), hex.utf8.count == 64, hex.utf8.allSatisfy({ (48...57).contains($0) || (97...102).contains($0) }) else {
         throw .init(message: "--checksum=\(checksum): expected sha256: and 64 digits")
       }
-      guard action.urls.count == 1, action.sources.isEmpty, copy.heredocs.isEmpty else {
+      guard action.urls.count == 1, action.sources.count == 1, copy.heredocs.isEmpty else {
         throw .init(message: "--checksum is for one source that is a URL")
       }
       action.checksum = String(hex)
@@ -216,7 +218,7 @@ public struct BuildStage: Sendable {
     action.target = absolute(target)
     let isFolder = target.hasSuffix("/") || target == "." || target.hasSuffix("/.") || target == ".." || target.hasSuffix("/..")
     if isFolder || copy.parents, !action.target.hasSuffix("/") { action.target += "/" }
-    if action.sources.count + action.urls.count + copy.heredocs.count > 1, !isFolder, !copy.parents {
+    if action.sources.count + copy.heredocs.count > 1, !isFolder, !copy.parents {
       throw .init(message: "with several sources the target is a folder: write \(target)/")
     }
     action.owner = try copy.owner.map { (text) throws(Words.Problem) in try expand(text) }

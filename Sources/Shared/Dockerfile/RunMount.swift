@@ -66,7 +66,7 @@ public struct RunMount: Hashable, Sendable {
       }
     }
     func number(_ radix: Int) throws(Problem) -> UInt32 {
-      guard let number = UInt32(value ?? "", radix: radix), radix == 10 || number <= 0o7777 else {
+      guard let number = UInt32(value ?? "", radix: radix), number <= (radix == 8 ? 0o7777 : 0x7fff_ffff) else {
         throw Problem(message: "\(key)=\(value ?? "") is no \(radix == 8 ? "mode" : "number")")
       }
       return number

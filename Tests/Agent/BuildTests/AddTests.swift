@@ -100,6 +100,7 @@ struct AddTests {
     #expect(changed?.description.contains("its content has the checksum sha256:d4735e3a") == true, "\(String(describing: changed))")
     for (line, why) in [
       ("ADD \(url)/none /x", "the server has it not (404)"), ("ADD \(url)/ /x/", "the URL ends with no file's name"),
+      ("ADD \(url)/.. /x/", "the URL ends with no file's name"),
       ("ADD --checksum=\(checksum) Dockerfile /x", "--checksum is for one source that is a URL"),
       ("COPY \(url)/one /x", "COPY takes no URL, ADD does"),
       ("ADD https://example.test/a.git /x", "git repositories are not supported"),
@@ -112,6 +113,35 @@ struct AddTests {
       try await world.store.download(url + "/sub/tool.tar", to: world.folder + "/long", limit: 1000)
     }
     #expect(long?.description.contains("more than 1000 bytes") == true)
+  }
+
+  @Test("a source that is named twice is the later one, URL or not; changed content is a miss, a changed time alone is none")
+  func order() async throws {
+    let world = try await World()
+    let server = try await Server(world.folder + "/www")
+    let remote = server.folder + "/f"
+    func serve(_ text: String, at seconds: Int) throws {
+      try Files.writeAtomically(remote, text, mode: 0o644, durable: false)
+      let time = timespec(tv_sec: seconds, tv_nsec: 0)
+      try check(utimensat(AT_FDCWD, remote, [time, time], 0), "set the times of", remote)
+    }
+    try serve("remote", at: 1_000_000_000)
+    let url = "http://127.0.0.1:\(server.port)/f"
+    func build(_ sources: String) async throws -> (text: String, steps: [String]) {
+      let result = try await world.build(["Dockerfile": "FROM base:1\nADD \(sources) /x/", "f": "local", "d/f": "folder"])
+      return (try await world.run(result.image, "cat /x/f"), result.steps)
+    }
+    #expect(try await build("\(url) f").text == "local")
+    #expect(try await build("f \(url)").text == "remote")
+    #expect(try await build("\(url) f \(url)").text == "remote")
+    #expect(try await build("\(url) d").text == "folder")
+    func isCached() async throws -> Bool { try await build("f \(url)").steps.last?.hasSuffix("(cached)") == true }
+    #expect(try await isCached())
+    try serve("remote", at: 1_100_000_000)
+    #expect(try await isCached())
+    try serve("remotE", at: 1_100_000_000)
+    #expect(try await !isCached())
+    #expect(try await build("f \(url)").text == "remotE")
   }
 
   @Test("what a build's URLs bring has one bound for all of them")
