@@ -17,8 +17,7 @@ struct ContainerPort: Equatable, Sendable {
   /// Where the network has IPv6; of an uplink, where one that leads outside has.
   var address6: IPv6Address?
   var length6: UInt8 = 128
-  /// nil: as it was made.
-  var mtu: UInt32?
+  var mtu: UInt32
   var inner: String { "eth\(number)" }
   /// What the kernel routes to the interface itself.
   var prefix: IPv4Prefix { IPv4Prefix(peer ?? address, length: length)! }
@@ -39,7 +38,7 @@ extension NetworkWorld {
       ports.append(
         ContainerPort(
           number: container.attachments.count, name: InterfaceName.uplink(container.task), vni: 0, address: uplink.address, peer: uplink.gateway,
-          length: 32, address6: leadsOutside6(container) ? uplink.address6 : nil))
+          length: 32, address6: leadsOutside6(container) ? uplink.address6 : nil, mtu: uplinkMTU))
     }
     return ports
   }

@@ -34,7 +34,7 @@ struct ContainerState {
         messages6.append(.addAddress(address6.octets, length: port.length6, on: link.index))
         kinds.append("container address")
       }
-      let mtu = port.mtu.flatMap { $0 == link.mtu ? nil : $0 }
+      let mtu = port.mtu == link.mtu ? nil : port.mtu
       if !link.up || mtu != nil {
         messages.append(.setLink(link.index, port.inner, up: true, mtu: mtu))
         kinds.append("container link")

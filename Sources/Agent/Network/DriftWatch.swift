@@ -24,7 +24,8 @@ final class DriftWatch: Sendable {
   /// Links whose routes are ours.
   let uplinks: Links
   final class Links: Sendable {
-    private let indexes = Mutex<Set<UInt32>>([])
+    private let indexes: Mutex<Set<UInt32>>
+    init(_ indexes: Set<UInt32> = []) { self.indexes = Mutex(indexes) }
     func withLock(_ body: (inout Set<UInt32>) -> Void) { indexes.withLock { body(&$0) } }
     func contains(_ index: UInt32) -> Bool { indexes.withLock { $0.contains(index) } }
   }
@@ -50,6 +51,8 @@ final class DriftWatch: Sendable {
       for descriptor in [routes, rules, inside] { close(descriptor) }
       return nil
     }
+    // RTNLGRP_IPV4_NETCONF, RTNLGRP_IPV6_NETCONF: `forwarding` and `rp_filter`; of other parameters the kernel says nothing.
+    for var group: Int32 in [24, 25] { setsockopt(routes, 270, 1, &group, socklen_t(MemoryLayout<Int32>.size)) }  // NETLINK_ADD_MEMBERSHIP
     // Of the namespaces that this one knows, which are its containers', too; each message says of which.
     var on: Int32 = 1
     for descriptor in [rules, inside] {
@@ -100,7 +103,7 @@ final class DriftWatch: Sendable {
 
   /// A neighbour that was learned or aged is not of our making: only entries that somebody set, of bridges and VXLAN devices, and neighbours on
   /// the latter.
-  private static func concerns(_ message: NetlinkReply, _ tunnels: Links) -> Bool {
+  static func concerns(_ message: NetlinkReply, _ tunnels: Links) -> Bool {
     // Of IPv6 addresses those that go, and no routes: routers renew a host's own every few seconds.
     if [20, 24, 25].contains(message.type), message.payload.first == UInt8(AF_INET6) { return false }
     guard message.type == 28 || message.type == 29 else { return true }
@@ -113,7 +116,7 @@ final class DriftWatch: Sendable {
   }
 
   /// One that was taken away (RTM_DELROUTE).
-  private static func isRoute(_ message: NetlinkReply, of uplinks: Links) -> Bool {
+  static func isRoute(_ message: NetlinkReply, of uplinks: Links) -> Bool {
     guard message.type == 25, message.payload.count >= 12, [UInt8(AF_INET), UInt8(AF_INET6)].contains(message.payload[0]) else { return false }
     // RTA_OIF
     guard let device = message.attributes(after: 12)[4], device.count == 4 else { return false }

@@ -11,12 +11,13 @@ struct Forwarding6 {
 
   private static let all = "ipv6/conf/all/forwarding"
 
-  var isOursToTurnOn: Bool { access(record, F_OK) == 0 || KernelParameter.get(Self.all) == "0" }
+  var isOff: Bool { KernelParameter.get(Self.all) == "0" }
+  var isOursToTurnOn: Bool { access(record, F_OK) == 0 || isOff }
 
   /// Idempotent. A host that forwards no longer hears routers on links that ask for no more than the default (accept_ra 1): those get 2, so that
   /// its own way out stays (ip-sysctl, accept_ra); where that fails nothing is forwarded.
   func turnOn() -> NetworkProblem? {
-    guard KernelParameter.get(Self.all) == "0" else { return nil }
+    guard isOff else { return nil }
     var before = recorded
     let links = (try? Files.list("/proc/sys/net/ipv6/conf")) ?? []
     let hearing = links.map { "ipv6/conf/\($0)/accept_ra" }.filter { KernelParameter.get($0) == "1" }

@@ -26,7 +26,8 @@ extension HostNetwork {
     for port in hostPorts {
       // One that we hold is another task's or service's; the rule set gives it to the first.
       if before.contains(port.anywhere) { throw NetworkProblem("host port \(port)", "already published on this host by another task or service") }
-      guard let descriptor = Self.hold(port) else {
+      if port.protocol == .sctp, PortHolder.taken(of: [port]).isEmpty { continue }
+      guard port.protocol != .sctp, let descriptor = Self.hold(port) else {
         throw NetworkProblem(.init(port: port.number, protocol: port.protocol, holder: PortHolder.find([port.anywhere])[port.anywhere]))
       }
       memory.withLock { $0.ports[port] = descriptor }

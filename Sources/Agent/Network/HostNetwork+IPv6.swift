@@ -48,20 +48,17 @@ extension HostNetwork {
   }
 
   /// Before the addresses: a host may have IPv6 switched off for links that are new.
-  func parameters6(_ world: NetworkWorld) -> [NetworkProblem] {
-    let networks = world.networks.filter { $0.subnet6 != nil }
-    guard !networks.isEmpty else { return [] }
+  func parameters6(_ world: NetworkWorld) -> [KernelParameter] {
     // The tunnel answers solicitations by neighbours, which only a link with IPv6 may have. It has no address.
-    let wanted = networks.flatMap { network in
-      [("accept_ra", "0"), ("disable_ipv6", "0")].map { ("ipv6/conf/\(InterfaceName.tunnel(network.vni))/\($0)", $1) }
+    world.networks.filter { $0.subnet6 != nil }.flatMap { network in
+      [("accept_ra", "0"), ("disable_ipv6", "0")].map { KernelParameter("ipv6/conf/\(InterfaceName.tunnel(network.vni))/\($0)", $1) }
     }
-    return wanted.compactMap { KernelParameter.get($0) == $1 ? nil : KernelParameter.set($0, $1) }
   }
 
   var forwarding6: Forwarding6 { Forwarding6(folder: configuration.runDirectory) }
 
   /// The host forwards IPv6 while a network needs it; never without the rules that say for whom.
-  func forward6(_ world: NetworkWorld, _ links: [LinkInfo], isTouched: Bool) throws -> [NetworkProblem] {
+  func forward6(_ world: NetworkWorld, _ links: [LinkInfo], isTouched: Bool, isDrift: Bool) throws -> [NetworkProblem] {
     let isNeeded = world.networks.contains { $0.subnet6 != nil && !$0.internalOnly }
     let problem = isNeeded ? nil : forwarding6.turnOff()
     let isRouter = isNeeded && forwarding6.isOursToTurnOn
@@ -69,6 +66,8 @@ extension HostNetwork {
     let rules = Ruleset.host6(world, isRouter: isRouter, bridges: others)
     if let problem, rules == nil { return [problem] }
     try loadHostRules6(rules, isTouched: isTouched)
+    let wasOff = isRouter && isDrift && forwarding6.isOff
+    defer { if wasOff, !forwarding6.isOff { count(["parameter"]) } }
     return [problem, isRouter ? forwarding6.turnOn() : nil].compactMap { $0 }
   }
 

@@ -14,6 +14,12 @@ extension HostNetwork {
       present[name] = Uplink(address: IPv4Address(octets: peer), gateway: IPv4Address(octets: address.address))
     }
     var world = bare
+    // What a link takes that the host's others do not, its kernel tells the container (ICMP).
+    if let index = addresses.first(where: { $0.address == bare.underlay.octets })?.index, index != 1,
+      let link = links.first(where: { $0.index == index })
+    {
+      world.uplinkMTU = min(65_535, max(UInt32(Self.smallestMTU), link.mtu))
+    }
     var problems: [NetworkProblem] = []
     let isChosen = configuration.uplinkSubnet != nil
     memory.withLock { memory in
@@ -93,12 +99,10 @@ extension HostNetwork {
       let namespace = open(path, O_RDONLY | O_CLOEXEC)
       guard namespace >= 0 else { throw NetlinkError(operation: "open namespace", object: path, errno: errno) }
       defer { close(namespace) }
-      // What a link takes that the host's own do not, its kernel tells the container (ICMP).
-      let mtu = UInt32(NetworkSpec.linkMTU)
       try socket.perform(
         missing.map { port in
           .addVeth(
-            port.name, master: port.attachment == nil ? 0 : try index(InterfaceName.bridge(port.vni)), mtu: port.mtu ?? mtu, peer: port.inner,
+            port.name, master: port.attachment == nil ? 0 : try index(InterfaceName.bridge(port.vni)), mtu: port.mtu, peer: port.inner,
             peerMAC: port.mac, peerNamespace: namespace, alias: "orch task \(network.task)")
         })
       links = Self.byName(try socket.links())
@@ -112,9 +116,7 @@ extension HostNetwork {
       let isNew = missing.contains(port)
       if isNew {
         // Answers of published ports: docs/network.md. A kernel without IPv6 has no such file.
-        for (key, value) in [("rp_filter", "2"), ("route_localnet", "1")] {
-          if let problem = KernelParameter.set("ipv4/conf/\(port.name)/\(key)", value) { throw problem }
-        }
+        for parameter in Self.door(port.name) { if let problem = KernelParameter.set(parameter.path, parameter.value) { throw problem } }
         messages.append(.quietIPv6(link, port.name))
         if port.address6 == nil { try Self.switchOff6(port.name) }
       }

@@ -5,7 +5,7 @@ import Model
 extension HostNetwork {
   /// Holds every port of the list by a bound socket that does not listen, lets go of others; returns those that someone else has.
   func reserve(_ ports: [PublishedPort]) -> [NodeDescription.PortConflict] {
-    let wanted = Set(ports.filter { $0.protocol != .sctp })
+    let wanted = Set(ports)
     memory.withLock { memory in
       for (port, descriptor) in memory.ports where !wanted.contains(port) {
         close(descriptor)
@@ -35,9 +35,12 @@ extension HostNetwork {
     return conflicts(memory.withLock { $0.taken })
   }
 
+  /// No socket holds SCTP's, which would have the kernel load its module: they are looked up.
   private func hold(_ ports: Set<PublishedPort>) -> Set<PublishedPort> {
-    memory.withLock { memory in
+    let taken = PortHolder.taken(of: ports)
+    return memory.withLock { memory in
       ports.filter { port in
+        if port.protocol == .sctp { return taken.contains(port.anywhere) }
         if memory.ports[port] == nil { memory.ports[port] = Self.hold(port) }
         return memory.ports[port] == nil
       }
@@ -51,9 +54,10 @@ extension HostNetwork {
   /// Which of these ports a process of this host has, tried out; ours count as free.
   func conflicts(on ports: Set<PublishedPort>) -> [NodeDescription.PortConflict] {
     let ours = memory.withLock { Set($0.ports.keys.map(\.anywhere)) }
+    let others = PortHolder.taken(of: ports)
     let taken = ports.filter { port in
       if ours.contains(port.anywhere) { return false }
-      guard port.protocol != .sctp else { return false }
+      if port.protocol == .sctp { return others.contains(port.anywhere) }
       guard let descriptor = Self.hold(port) else { return true }
       close(descriptor)
       return false

@@ -35,6 +35,7 @@ final class HostNetwork: Sendable {
     var unchecked: [TaskID: Bool] = [:]
     var uplinks: [TaskID: Uplink] = [:]
     var uplinkSubnets: Set<IPv4Prefix> = []
+    var uplinkMTU: UInt32?
     var pool: UplinkPool
     /// Somebody changed host routes of uplinks.
     var uplinkRoutesTouched = false
@@ -96,15 +97,21 @@ final class HostNetwork: Sendable {
     let quieted = quiet6(world)
     problems += quieted.problems
     if isKnown, linkChanges.isEmpty, quieted.isChanged { count(["link"]) }
-    problems += parameters6(world)
+    // Of links that are new they are not ours yet.
+    let isSettled = isKnown && linkChanges.isEmpty
+    problems += keep(parameters6(world), isDrift: isSettled)
     try socket.perform(operations.filter { !$0.changesLinks }.map { message($0, links) })
-    problems += parameters(world)
     let byName = Self.byName(links)
+    problems += keep(parameters(world, byName), isDrift: isSettled)
     let successors = world.successors
     let lost = reattachments(world, byName, successors, present.ports)
     try socket.perform(lost + succeeded(world, byName, successors))
     if isKnown, linkChanges.isEmpty, !lost.isEmpty { count(["port"]) }
-    problems += resize(world, byName, socket, isDrift: isKnown)
+    let isSameRoom = memory.withLock { memory in
+      defer { memory.uplinkMTU = world.uplinkMTU }
+      return memory.uplinkMTU == world.uplinkMTU
+    }
+    problems += resize(world, byName, socket, isDrift: isKnown && isSameRoom)
     noteDrift(world, byName)
     problems += reconnect(world, socket, byName, successors, addresses)
     memory.withLock { $0.reached = wanted }
@@ -122,7 +129,7 @@ final class HostNetwork: Sendable {
       try Nftables.load(rules, before: rulesTouched ? nil : loaded, lingering, object: "this host")
       memory.withLock { $0.host = Loaded(rules: rules, told: addresses) }
     }
-    problems += try forward6(world, links, isTouched: rulesTouched)
+    problems += try forward6(world, links, isTouched: rulesTouched, isDrift: isSettled)
     var balancings = Balancings()
     for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
       do { try loadRules(container, world, ready, &balancings) } catch { problems.append(NetworkProblem("task \(container.task)", "\(error)")) }
@@ -267,16 +274,25 @@ final class HostNetwork: Sendable {
     }
   }
 
-  private func parameters(_ world: NetworkWorld) -> [NetworkProblem] {
+  private func parameters(_ world: NetworkWorld, _ links: [String: LinkInfo]) -> [KernelParameter] {
     guard !world.networks.isEmpty else { return [] }
-    var problems = [KernelParameter.set("ipv4/ip_forward", "1")]
-    for network in world.networks where network.ingress {
-      let name = InterfaceName.bridge(network.vni)
-      // Answers from ingress addresses leave containers through another network: loose reverse path (RFC 3704 2.4).
-      problems.append(KernelParameter.set("ipv4/conf/\(name)/rp_filter", "2"))
-      problems.append(KernelParameter.set("ipv4/conf/\(name)/route_localnet", "1"))
+    let doors = world.networks.filter(\.ingress).map { InterfaceName.bridge($0.vni) } + world.uplinks.keys.sorted().map(InterfaceName.uplink)
+    return [KernelParameter("ipv4/ip_forward", "1")] + doors.filter { links[$0] != nil }.flatMap { Self.door($0) }
+  }
+  /// Where tasks' packets come to the host's rules. Answers from ingress addresses leave containers through another network, and those of
+  /// published ports by it: loose reverse path (RFC 3704 2.4).
+  static func door(_ link: String) -> [KernelParameter] {
+    [("rp_filter", "2"), ("route_localnet", "1"), ("forwarding", "1")].map { KernelParameter("ipv4/conf/\(link)/\($0)", $1) }
+  }
+
+  /// The kernel tells nobody when a parameter changes: each is looked at with every comparison.
+  func keep(_ parameters: [KernelParameter], isDrift: Bool) -> [NetworkProblem] {
+    parameters.compactMap { parameter in
+      if KernelParameter.get(parameter.path) == parameter.value { return nil }
+      if let problem = KernelParameter.set(parameter.path, parameter.value) { return problem }
+      if isDrift { count(["parameter"]) }
+      return nil
     }
-    return problems.compactMap { $0 }
   }
 
   /// Containers' interfaces that lost their bridge (it was removed by someone and is new) come back to it, or what they are as its ports.
@@ -317,20 +333,18 @@ final class HostNetwork: Sendable {
     }
   }
 
-  /// Containers' interfaces have their network's MTU, which a host that joins with a smaller one changes.
+  /// Containers' interfaces have their network's MTU, which a host that joins with a smaller one changes; uplinks that of the host's link.
   private func resize(_ world: NetworkWorld, _ links: [String: LinkInfo], _ socket: NetlinkSocket, isDrift: Bool) -> [NetworkProblem] {
     var problems: [NetworkProblem] = []
     for container in world.containers.values {
-      for (number, attachment) in container.attachments.enumerated() {
-        guard let network = world.network(attachment.network), let veth = links[InterfaceName.veth(container.task, number)] else { continue }
-        let mtu = UInt32(clamping: network.mtu)
-        guard veth.mtu != mtu else { continue }
+      for port in world.ports(of: container) {
+        guard let veth = links[port.name], veth.mtu != port.mtu else { continue }
         do {
-          try socket.perform([.setLink(veth.index, veth.name, mtu: mtu)])
+          try socket.perform([.setLink(veth.index, veth.name, mtu: port.mtu)])
           try thread.inside(path(container.task)) {
             let inner = try NetlinkSocket()
-            guard let own = try inner.links().first(where: { $0.name == "eth\(number)" }) else { return }
-            try inner.perform([.setLink(own.index, own.name, mtu: mtu)])
+            guard let own = try inner.links().first(where: { $0.name == port.inner }) else { return }
+            try inner.perform([.setLink(own.index, own.name, mtu: port.mtu)])
           }
           if isDrift { count(["link"]) }
         } catch {

@@ -8,8 +8,9 @@ struct KernelRoute: Hashable {
   var device: String
 
   /// Of the calling thread's namespace.
-  static func all() -> [KernelRoute] {
-    UnderlayFacts.contents("/proc/thread-self/net/route").split(separator: "\n").dropFirst().compactMap { line in
+  static func all() -> [KernelRoute] { read(UnderlayFacts.contents("/proc/thread-self/net/route")) }
+  static func read(_ text: String) -> [KernelRoute] {
+    text.split(separator: "\n").dropFirst().compactMap { line in
       let columns = line.split(whereSeparator: \.isWhitespace)
       guard columns.count > 7, let destination = UInt32(columns[1], radix: 16), let gateway = UInt32(columns[2], radix: 16),
         let flags = UInt16(columns[3], radix: 16), flags & 1 != 0, let mask = UInt32(columns[7], radix: 16)
@@ -29,8 +30,9 @@ struct KernelRoute6: Hashable {
   var gateway: IPv6Address
   var device: String
 
-  static func all() -> [KernelRoute6] {
-    UnderlayFacts.contents("/proc/thread-self/net/ipv6_route").split(separator: "\n").compactMap { line in
+  static func all() -> [KernelRoute6] { read(UnderlayFacts.contents("/proc/thread-self/net/ipv6_route")) }
+  static func read(_ text: String) -> [KernelRoute6] {
+    text.split(separator: "\n").compactMap { line in
       let columns = line.split(whereSeparator: \.isWhitespace)
       guard columns.count == 10, let destination = UInt128(columns[0], radix: 16), let length = UInt8(columns[1], radix: 16),
         let gateway = UInt128(columns[4], radix: 16), let flags = UInt32(columns[8], radix: 16), flags & 1 != 0, flags & 0x8000_0000 == 0,

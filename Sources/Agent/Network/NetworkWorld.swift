@@ -9,6 +9,8 @@ struct NetworkWorld: Sendable {
   var containers: [TaskID: TaskNetwork] = [:]
   /// By this host's own choice, of containers that need one.
   var uplinks: [TaskID: Uplink] = [:]
+  /// Of the link with the underlay's address.
+  var uplinkMTU = UInt32(NetworkSpec.linkMTU)
   /// Where those came from.
   var uplinkSubnets: Set<IPv4Prefix> = []
   /// Of tasks that are gone since a short while: what they still had to say may be under way.

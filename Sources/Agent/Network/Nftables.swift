@@ -1,5 +1,4 @@
 import CNFTables
-import Glibc
 import Model
 import Synchronization
 
@@ -58,11 +57,12 @@ enum Nftables {
   }
 
   /// Of the table `orch` of a family; nil when there is none.
-  private static func chains(_ family: String) -> [String]? {
+  private static func chains(_ family: String) -> [String]? { list("chains \(family)").flatMap(chainNames) }
+  static func chainNames(_ listing: String) -> [String]? {
     // "table ip NAME {", "	chain NAME {"
     var names: [String] = []
     var isOurs = false
-    for line in list("chains \(family)")?.split(separator: "\n") ?? [] {
+    for line in listing.split(separator: "\n") {
       let words = line.split(whereSeparator: \.isWhitespace)
       if words.first == "table" { isOurs = words.count == 4 && words[2] == "orch" }
       if isOurs, words.count == 3, words[0] == "chain", words[2] == "{" { names.append(String(words[1])) }
@@ -75,10 +75,12 @@ enum Nftables {
 
   /// What a counter of the table `orch` counted; nil: there is none.
   static func packets(_ counter: String, _ family: String = IPv4Address.family) -> UInt64? {
+    list("counter \(family) orch \(counter)").flatMap(packets(in:))
+  }
+  static func packets(in listing: String) -> UInt64? {
     // "		packets 0 bytes 0"
-    guard let words = list("counter \(family) orch \(counter)")?.split(whereSeparator: \.isWhitespace), let index = words.firstIndex(of: "packets"),
-      index + 1 < words.count
-    else { return nil }
+    let words = listing.split(whereSeparator: \.isWhitespace)
+    guard let index = words.firstIndex(of: "packets"), index + 1 < words.count else { return nil }
     return UInt64(words[index + 1])
   }
 
@@ -108,31 +110,5 @@ enum Nftables {
     }
     if let context = context.pointer { finish(context) }
     if let message { throw NetworkProblem("nftables rules of \(object)", message.split(separator: "\n").first.map(String.init) ?? message) }
-  }
-}
-
-/// Kernel parameters of the calling thread's network namespace.
-enum KernelParameter {
-  /// nil when it has the value afterwards; else what is wrong. A read-only /proc/sys is no problem when the value is there already.
-  static func set(_ path: String, _ value: String) -> NetworkProblem? {
-    let file = "/proc/sys/net/\(path)"
-    let descriptor = open(file, O_RDWR | O_CLOEXEC)
-    var failure = errno
-    if descriptor >= 0 {
-      defer { close(descriptor) }
-      if write(descriptor, value, value.utf8.count) == value.utf8.count { return nil }
-      failure = errno
-    }
-    if get(path) == value { return nil }
-    return NetworkProblem("set \(file) to \(value)", String(cString: strerror(failure)))
-  }
-
-  static func get(_ path: String) -> String? {
-    let descriptor = open("/proc/sys/net/\(path)", O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { return nil }
-    defer { close(descriptor) }
-    var buffer = [UInt8](repeating: 0, count: 64)
-    let count = read(descriptor, &buffer, buffer.count)
-    return count > 0 ? String(decoding: buffer[..<count].prefix { $0 > 32 }, as: UTF8.self) : nil
   }
 }

@@ -149,10 +149,19 @@ public actor OverlayNetwork {
   /// `drifted` is called when somebody else changed links, forwarding entries or rules of this host: `repair` compares and counts.
   public func whenDrifted(_ drifted: @escaping @Sendable () -> Void) { host.drifted.withLock { $0 = drifted } }
 
-  /// What others changed of ours on this host and was repaired, by kind ("link", "address", "forwarding", "port", "rules"), since this agent began.
+  /// Calls `drifted` in regular intervals too, once there is something to compare with, until its task is cancelled: most parameters of the
+  /// kernel (sysctl) change without an event.
+  public func compareRegularly(every interval: Duration = .seconds(15), clock: some Clock<Duration> = ContinuousClock()) async {
+    while (try? await clock.sleep(for: interval)) != nil {
+      if done > 0 { host.drifted.withLock { $0 }?() }
+    }
+  }
+
+  /// What others changed of ours on this host and was repaired, by kind ("link", "address", "forwarding", "port", "rules", "parameter"), since this
+  /// agent began.
   public var repairs: [String: UInt64] { host.memory.withLock { $0.repairs } }
 
-  /// VXLAN packets of our networks that came from hosts which are not on them, and were dropped; 0 anew when the table was made anew.
+  /// VXLAN packets of our networks that came from hosts which are not on them, or from containers, and were dropped; 0 anew when the table was made anew.
   public var strangers: UInt64 {
     get async { (try? await thread.run { Nftables.packets("strangers") }).flatMap { $0 } ?? 0 }
   }

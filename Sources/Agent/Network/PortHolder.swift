@@ -7,6 +7,9 @@ import Model
 enum PortHolder {
   static func find(_ ports: Set<PublishedPort>) -> [PublishedPort: NodeDescription.Holder] {
     var sockets: [UInt64: PublishedPort] = [:]
+    if ports.contains(where: { $0.protocol == .sctp }) {
+      for (port, inode) in endpoints() where ports.contains(port) { sockets[inode] = port }
+    }
     for kind in Set(ports.map(\.protocol)) where kind != .sctp {
       for table in [kind.rawValue, kind.rawValue + "6"] {
         guard let text = try? Files.text("/proc/thread-self/net/\(table)") else { continue }
@@ -28,6 +31,23 @@ enum PortHolder {
       if found.count == ports.count { break }
     }
     return found
+  }
+
+  /// Those of SCTP that a process of this namespace has, whatever address it has them on.
+  static func taken(of ports: Set<PublishedPort>) -> Set<PublishedPort> {
+    let wanted = Set(ports.lazy.filter { $0.protocol == .sctp }.map(\.anywhere))
+    return wanted.isEmpty ? [] : wanted.intersection(endpoints().map(\.0))
+  }
+  /// Kernels without SCTP, and those that have not loaded it, have no such file.
+  private static func endpoints() -> [(PublishedPort, UInt64)] {
+    let text = (try? Files.text("/proc/thread-self/net/sctp/eps")) ?? ""
+    return text.split(separator: "\n").dropFirst().compactMap(endpoint)
+  }
+  /// Of a line "ENDPT SOCK STY SST HBKT LPORT UID INODE LADDRS" (Linux net/sctp/proc.c, sctp_eps_seq_show).
+  static func endpoint(_ line: Substring) -> (PublishedPort, UInt64)? {
+    let fields = line.split(separator: " ", omittingEmptySubsequences: true)
+    guard fields.count > 7, let number = UInt16(fields[5]), number > 0, let inode = UInt64(fields[7]) else { return nil }
+    return (PublishedPort(protocol: .sctp, number: number), inode)
   }
 
   /// Of a line "sl local_address rem_address st … uid timeout inode": those that listen (0A), or are not connected (UDP's 07).

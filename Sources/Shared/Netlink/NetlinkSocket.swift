@@ -140,6 +140,6 @@ public final class NetlinkSocket {
       let skip = capped ? 20 : 4 + Int(reply.payload.read(UInt32.self, at: 4))
       if let text = reply.attributes(after: (skip + 3) & ~3)[1] { detail = String(decoding: text.prefix { $0 != 0 }, as: UTF8.self) }
     }
-    return NetlinkError(operation: message.operation, object: message.object, errno: -code, detail: detail)
+    return NetlinkError(operation: message.operation, object: message.object, errno: 0 &- code, detail: detail)
   }
 }

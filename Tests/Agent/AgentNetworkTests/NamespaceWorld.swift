@@ -205,9 +205,9 @@ final class NamespaceWorld: Sendable {
   }
 
   /// A socket, 2 s patient: listening at a port of every address, or connected.
-  func open(_ kind: __socket_type, in path: String, connectedTo host: String? = nil, port: UInt16) async throws -> Int32 {
+  func open(_ kind: __socket_type, in path: String, connectedTo host: String? = nil, port: UInt16, protocol: Int32 = 0) async throws -> Int32 {
     try await withNetworkNamespace(path) {
-      let descriptor = socket(AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+      let descriptor = socket(AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue), `protocol`)
       var limit = timeval(tv_sec: 2, tv_usec: 0)
       setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
       var peer = sockaddr_in()
@@ -226,13 +226,13 @@ final class NamespaceWorld: Sendable {
   }
 
   /// Sends one datagram back and says whose it was; nil when none came.
-  func echo(_ server: Int32) -> String? {
+  func echo(_ server: Int32, most: Int = 64) -> String? {
     var peer = sockaddr_in()
     var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-    var bytes = [UInt8](repeating: 0, count: 64)
+    var bytes = [UInt8](repeating: 0, count: most)
     return withUnsafeMutablePointer(to: &peer) {
       $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer -> Bool in
-        let count = recvfrom(server, &bytes, 64, 0, pointer, &size)
+        let count = recvfrom(server, &bytes, most, 0, pointer, &size)
         return count > 0 && sendto(server, bytes, count, 0, pointer, size) == count
       }
     } ? "\(IPv4Address(UInt32(bigEndian: peer.sin_addr.s_addr)))" : nil

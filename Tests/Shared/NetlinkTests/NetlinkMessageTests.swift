@@ -56,6 +56,8 @@ struct NetlinkMessageTests {
     let whole = NetlinkReply(type: 2, flags: 0x200, sequence: 1, payload: nativeBytes(Int32(-EPERM)) + request + words)
     #expect(NetlinkSocket.refusal(whole, of: message)?.detail == "nope")
     #expect(NetlinkSocket.refusal(NetlinkReply(type: 2, flags: 0, sequence: 1, payload: nativeBytes(Int32(0)) + header), of: message) == nil)
+    // No kernel says so; nothing is trapped by it.
+    #expect(NetlinkSocket.refusal(NetlinkReply(type: 2, flags: 0, sequence: 1, payload: nativeBytes(Int32.min) + header), of: message) != nil)
   }
 
   @Test("no bytes from outside trap the reader")
@@ -65,11 +67,11 @@ struct NetlinkMessageTests {
       var datagram = (0..<Int.random(in: 0...96)).map { _ in UInt8.random(in: 0...255, using: &generator) }
       if datagram.count >= 4 { datagram.replaceSubrange(0..<4, with: nativeBytes(UInt32(datagram.count))) }
       for reply in NetlinkReply.split(datagram) ?? [] {
-        for type in [UInt16(16), 20, 28] {
+        for type in [UInt16(2), 16, 20, 28, 0x100] {
           var other = reply
           other.type = type
           _ = (LinkInfo(other), AddressInfo(other), ForwardingInfo(other), NetlinkSocket.refusal(other, of: .dumpLinks()))
-          _ = (BridgeForwardingInfo(other), NeighbourInfo(other))
+          _ = (BridgeForwardingInfo(other), NeighbourInfo(other), FlowInfo(other))
         }
       }
     }

@@ -1,0 +1,151 @@
+import Glibc
+import Model
+import Testing
+
+@testable import AgentNetwork
+
+@Suite("Traffic over overlays", .serialized, .enabled(if: geteuid() == 0))
+struct TrafficTests {
+  @Test("a virtual IP and a published port spread evenly over five tasks on three hosts: chi-squared stays below 40 (p = 4e-8 of an even spread)")
+  func spread() async throws {
+    try await NamespaceWorld.with(3) { world in
+      var cluster = Cluster(hosts: 3)
+      cluster.ports = [PortConfig(targetPort: 53, publishedPort: 5300, protocol: .udp)]
+      for number in 1...5 { cluster.place(number, on: 1 + number % 3) }
+      let overlays = try (1...3).map { try world.overlay($0) }
+      for (index, overlay) in overlays.enumerated() {
+        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
+      }
+      var servers: [Int32] = []
+      for number in 1...5 {
+        servers.append(try await world.open(SOCK_DGRAM, in: try await overlays[number % 3].attach(cluster.network(number)).path, port: 53))
+      }
+      defer { for server in servers { close(server) } }
+      let client = try await overlays[0].attach(cluster.network(9)).path
+      for (path, target, port) in [(client, "10.77.0.2", UInt16(53)), (world.outside, "192.168.77.2", 5300)] {
+        var counts = [Int](repeating: 0, count: 5)
+        let calls = 500
+        for call in 1...calls {
+          let flow = try await world.open(SOCK_DGRAM, in: path, connectedTo: target, port: port)
+          send(flow, "ask", 3, 0)
+          close(flow)
+          // What waits fits any buffer.
+          if call % 50 == 0 { for _ in 1...900 where !Self.count(servers, &counts, upTo: call) { try await Task.sleep(for: .milliseconds(50)) } }
+        }
+        let expected = Double(calls) / 5
+        let chi = counts.reduce(0) { $0 + (Double($1) - expected) * (Double($1) - expected) / expected }
+        #expect(counts.reduce(0, +) == calls && chi < 40, "\(target): \(counts)")
+      }
+    }
+  }
+  private static func count(_ servers: [Int32], _ counts: inout [Int], upTo all: Int) -> Bool {
+    var bytes = [UInt8](repeating: 0, count: 8)
+    for (index, server) in servers.enumerated() { while recv(server, &bytes, 8, Int32(MSG_DONTWAIT)) == 3 { counts[index] += 1 } }
+    return counts.reduce(0, +) >= all
+  }
+
+  @Test("each port of a range leads to its own port of the task")
+  func ranges() async throws {
+    try await NamespaceWorld.with(2) { world in
+      var cluster = Cluster(hosts: 2)
+      cluster.ports = (0..<20).map { PortConfig(targetPort: UInt16(7000 + $0), publishedPort: UInt16(8100 + $0), protocol: .udp) }
+      cluster.place(1, on: 1)
+      let overlays = try (1...2).map { try world.overlay($0) }
+      for (index, overlay) in overlays.enumerated() {
+        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
+      }
+      let path = try await overlays[0].attach(cluster.network(1)).path
+      for offset in [UInt16(0), 1, 9, 19] {
+        let server = try await world.open(SOCK_DGRAM, in: path, port: 7000 + offset)
+        defer { close(server) }
+        for host in 1...2 {
+          let client = try await world.open(SOCK_DGRAM, in: world.outside, connectedTo: "192.168.77.\(host)", port: 8100 + offset)
+          defer { close(client) }
+          send(client, "ask", 3, 0)
+          #expect(world.echo(server) == "192.168.77.100", "port \(8100 + offset) of host \(host)")
+        }
+      }
+      let beyond = try await world.open(SOCK_DGRAM, in: world.outside, connectedTo: "192.168.77.1", port: 8120)
+      defer { close(beyond) }
+      send(beyond, "ask", 3, 0)
+      var bytes = [UInt8](repeating: 0, count: 8)
+      #expect(recv(beyond, &bytes, 8, 0) < 0 && errno == ECONNREFUSED)
+    }
+  }
+
+  @Test("datagrams of a flow to a published port go on to the next task when theirs is gone, whichever host they were sent to")
+  func publishedFlows() async throws {
+    try await NamespaceWorld.with(3) { world in
+      var cluster = Cluster(hosts: 3)
+      cluster.ports = [PortConfig(targetPort: 53, publishedPort: 5300, protocol: .udp)]
+      cluster.place(1, on: 1)
+      let overlays = try (1...3).map { try world.overlay($0) }
+      func apply() async throws {
+        for (index, overlay) in overlays.enumerated() {
+          #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
+          await overlay.flowsForgotten()
+        }
+      }
+      try await apply()
+      let paths = [try await overlays[0].attach(cluster.network(1)).path, try await overlays[1].attach(cluster.network(2)).path]
+      var servers: [Int32] = []
+      for path in paths { servers.append(try await world.open(SOCK_DGRAM, in: path, port: 53)) }
+      var flows: [Int32] = []
+      for host in 1...3 {
+        for path in [world.outside, world.host(2)] {
+          flows.append(try await world.open(SOCK_DGRAM, in: path, connectedTo: "192.168.77.\(host)", port: 5300))
+        }
+      }
+      defer { for descriptor in servers + flows { close(descriptor) } }
+      var bytes = [UInt8](repeating: 0, count: 8)
+      for (number, server) in servers.enumerated() {
+        for (index, flow) in flows.enumerated() {
+          for _ in 1...2 {
+            send(flow, "ask", 3, 0)
+            #expect(world.echo(server) != nil, "flow \(index) to task \(number + 1)")
+            #expect(recv(flow, &bytes, 8, 0) == 3, "flow \(index) from task \(number + 1)")
+          }
+        }
+        // The first one's namespace stays, and its socket: nothing refuses.
+        cluster.remove(1)
+        cluster.place(2, on: 2)
+        try await apply()
+      }
+    }
+  }
+
+  @Test("interfaces stay in the order of a task's networks, through a new agent and repairs")
+  func order() async throws {
+    try await NamespaceWorld.with(1) { world in
+      let cluster = Cluster(hosts: 1)
+      var overlay = try world.overlay(1)
+      try await overlay.apply(networks: cluster.networks(of: 1), services: [], endpoints: [])
+      let networks = [[cluster.inside, cluster.web, cluster.ingress], [cluster.web, cluster.inside], [cluster.inside, cluster.web]]
+      let tasks = networks.enumerated().map { cluster.network($0.offset + 1, $0.element) }
+      var paths: [String] = []
+      for task in tasks { paths.append(try await overlay.attach(task).path) }
+      func addresses(_ number: Int) async throws -> [String] {
+        let text = try await world.run(in: paths[number], "sh", "-c", "ip -o -4 address | grep -o 'eth.*inet [0-9.]*' | sed 's/ *inet / /' | sort")
+          .output
+        return text.split(separator: "\n").map(String.init)
+      }
+      let wanted = [
+        ["eth0 10.78.0.11", "eth1 10.77.0.11", "eth2 10.255.0.11"], ["eth0 10.77.0.12", "eth1 10.78.0.12"], ["eth0 10.78.0.13", "eth1 10.77.0.13"],
+      ]
+      for restart in 0...1 {
+        for (number, expected) in wanted.enumerated() {
+          let seen = try await addresses(number)
+          // Behind them a task's uplink.
+          #expect(Array(seen.prefix(expected.count)) == expected && seen.count == 3, "restart \(restart): \(seen)")
+        }
+        overlay = try world.overlay(1)
+        #expect(try await overlay.recover(tasks).count == 3)
+        try await overlay.apply(networks: cluster.networks(of: 1), services: [], endpoints: [])
+        for task in tasks {
+          #expect(try await world.run(in: world.host(1), "ip", "link", "del", InterfaceName.veth(task.task, 0)).code == 0)
+        }
+        try await overlay.repair()
+      }
+    }
+  }
+}
