@@ -139,8 +139,9 @@ struct BuildRun {
 
   private func image(_ reference: String, line: Int) async throws -> ImageRecord {
     do {
-      if !request.pulls, let record = try builder.store.resolve(reference) { return record }
-      return try await builder.store.pull(reference, always: request.pulls)
+      // One of another platform may have the name: its programs are not what RUN runs.
+      if !request.pulls, let record = try builder.store.resolve(reference), ImagePlatform.host.isArchitecture(of: record) { return record }
+      return try await builder.store.pull(reference, platform: .host, always: request.pulls)
     } catch let error as ReferenceError {
       throw DockerfileError(line, "'\(reference)' is neither a stage above nor an image's name: \(error)")
     } catch let error as ImageError {

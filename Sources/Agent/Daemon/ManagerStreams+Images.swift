@@ -27,7 +27,9 @@ extension ManagerStreams {
     switch kind {
     case .pull(let pull):
       return try await telling(stream) { tell in
-        .digest(try await images.pull(pull.name, credentials: pull.credentials, always: true, progress: tell).digest.description)
+        let platform = try pull.platform.isEmpty ? nil : ImagePlatform(pull.platform)
+        return .digest(
+          try await images.pull(pull.name, platform: platform, credentials: pull.credentials, always: true, progress: tell).digest.description)
       }
     case .push(let push):
       return try await telling(stream) { tell in

@@ -121,6 +121,7 @@ actor TaskController {
     let spec = order.container
     let template = Template(order: order, node: rooms.node)
     let image = try await image(order.spec)
+    try await offPool { try image.checkRuns() }
     try await rooms.images.use(image, by: container)
 
     let args = (spec.command ?? image.config.entrypoint) + (spec.args ?? (spec.command == nil ? image.config.cmd : []))

@@ -78,11 +78,11 @@ struct ManifestDocument: Codable, Sendable {
     }
   }
 
-  /// The one for this machine: of the variants it can run the newest.
-  func choose(_ object: String, variants: [String] = hostVariants) throws -> Descriptor {
+  /// The one for the platform: of its variants the best.
+  func choose(_ object: String, _ platform: ImagePlatform = .host) throws -> Descriptor {
     let candidates = manifests ?? []
-    let fitting = candidates.filter { $0.platform.map { $0.os == "linux" && $0.architecture == hostArchitecture } ?? false }
-    for variant in variants {
+    let fitting = candidates.filter { $0.platform.map { $0.os == "linux" && $0.architecture == platform.architecture } ?? false }
+    for variant in platform.variants {
       if let choice = fitting.first(where: { $0.platform?.variant ?? "" == variant }) { return choice }
     }
     if candidates.count == 1, candidates[0].platform == nil { return candidates[0] }
@@ -90,34 +90,9 @@ struct ManifestDocument: Codable, Sendable {
       $0.platform.map { ["linux", $0.architecture, $0.variant].compactMap { $0 }.joined(separator: "/").replacing("linux", with: $0.os) }
     }
     .filter { !$0.hasPrefix("unknown") }.prefix(20)
-    throw ImageError(.notFound, "choose from", object, "it has no image for linux/\(hostArchitecture), only for \(offered.joined(separator: ", "))")
+    throw ImageError(.notFound, "choose from", object, "it has no image for \(platform), only for \(offered.joined(separator: ", "))")
   }
 }
-
-#if arch(x86_64)
-  let hostArchitecture = "amd64"
-#elseif arch(arm64)
-  let hostArchitecture = "arm64"
-#else
-  let hostArchitecture = "unknown"
-#endif
-
-/// Best first. amd64's are the x86-64 psABI's levels, told by one flag of each that the levels below lack; an index without them means v1, as
-/// one without a variant of arm64 means v8.
-let hostVariants: [String] = {
-  guard hostArchitecture == "amd64" else { return hostArchitecture == "arm64" ? ["v8", ""] : [""] }
-  let text = (try? Files.text("/proc/cpuinfo")) ?? ""
-  let flags = Set(text.split(separator: "\n").first { $0.hasPrefix("flags") }?.split(separator: " ").map(String.init) ?? [])
-  var variants = ["", "v1"]
-  for (variant, needed) in [
-    ("v2", ["cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"]), ("v3", ["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"]),
-    ("v4", ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"]),
-  ] {
-    guard flags.isSuperset(of: needed) else { break }
-    variants.insert(variant, at: 0)
-  }
-  return variants
-}()
 
 struct ConfigDocument: Codable {
   struct Nothing: Codable {}
@@ -222,10 +197,12 @@ struct ConfigDocument: Codable {
     return image
   }
 
-  func diffIDs(_ object: String) throws -> [Digest] {
+  /// - Parameter wanted: the architecture that it must be for; nil: any.
+  func diffIDs(_ object: String, for wanted: String? = hostArchitecture) throws -> [Digest] {
     if let os, !os.isEmpty, os != "linux" { throw ImageError(.unsupported, "read", object, "it is for \(os), not for linux") }
-    if let architecture, !architecture.isEmpty, architecture != hostArchitecture {
-      throw ImageError(.unsupported, "read", object, "it is for \(architecture), this host is \(hostArchitecture)")
+    if let architecture, !architecture.isEmpty, let wanted, architecture != wanted {
+      let asked = wanted == hostArchitecture ? "this host is \(wanted)" : "\(wanted) was asked for"
+      throw ImageError(.unsupported, "read", object, "it is for \(architecture), \(asked)")
     }
     return try rootfs.diff_ids.map { text in
       guard let digest = Digest(text) else {

@@ -11,6 +11,8 @@ public struct ImageRecord: Hashable, Sendable {
   /// Of the configuration: Docker's image id.
   public var id: Digest
   public var config: ImageConfig
+  /// Whose programs it has, as Go calls it; empty: it does not say.
+  public var architecture = hostArchitecture
   /// Folders of the unpacked layers in the order of `rootfs.diff_ids`: base first. Overlayfs' `lowerdir` wants the reverse.
   /// Whiteouts are character devices 0/0, opaque folders have trusted.overlay.opaque=y. Never write to them.
   public var layerPaths: [String]

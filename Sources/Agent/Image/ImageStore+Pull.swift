@@ -6,23 +6,26 @@ import RegistryLogin
 extension ImageStore {
   /// From a registry (OCI distribution specification) or one of its mirrors, unless it is here already (`always` asks the registry nevertheless).
   /// Several pulls of one image or of one layer share the work. A pull that fails leaves whole layers, but no image.
-  /// - Parameter credentials: nil: those of `configuration.credentialsFile`, if there are any.
+  /// - Parameters:
+  ///   - platform: nil: this machine's. Another's image is kept, and runs where the kernel can (`ImageRecord.checkRuns`).
+  ///   - credentials: nil: those of `configuration.credentialsFile`, if there are any.
   public func pull(
-    _ reference: String, credentials: RegistryCredentials? = nil, always: Bool = false,
+    _ reference: String, platform: ImagePlatform? = nil, credentials: RegistryCredentials? = nil, always: Bool = false,
     progress: @escaping @Sendable (PullProgress) -> Void = { _ in }
   ) async throws -> ImageRecord {
     let name = try ImageReference(reference)
-    if !always, let record = try resolve(name.description) { return record }
+    if !always, let record = try resolve(name.description), platform?.isArchitecture(of: record) ?? true { return record }
+    let platform = platform ?? .host
     let credentials = try await self.credentials(credentials, for: name)
     // Who gives other credentials asks for himself: nobody gets by another's password what he may not have.
-    try await flights.join("image \(name) \(credentials.hashValue)") { [self] in
+    try await flights.join("image \(name) \(platform) \(credentials.hashValue)") { [self] in
       try await makeRoom()
-      do { try await operation { [self] in try await fetch(name, credentials, progress) } } catch let error as SystemError
+      do { try await operation { [self] in try await fetch(name, platform, credentials, progress) } } catch let error as SystemError
         where error.errno == Errno(ENOSPC)
       {
         // Once, when there is something that can be pulled again.
         guard try await makeRoom(down: configuration.lowWater) else { throw full(error) }
-        do { try await operation { [self] in try await fetch(name, credentials, progress) } } catch let error as SystemError
+        do { try await operation { [self] in try await fetch(name, platform, credentials, progress) } } catch let error as SystemError
           where error.errno == Errno(ENOSPC)
         {
           throw full(error)
@@ -45,21 +48,24 @@ extension ImageStore {
   }
 
   /// Each mirror, then the registry: what one does not have, refuses, or has wrong, is asked of the next.
-  private func fetch(_ name: ImageReference, _ credentials: RegistryCredentials?, _ progress: @escaping @Sendable (PullProgress) -> Void) async throws
-  {
+  private func fetch(
+    _ name: ImageReference, _ platform: ImagePlatform, _ credentials: RegistryCredentials?, _ progress: @escaping @Sendable (PullProgress) -> Void
+  ) async throws {
     let configuration = configuration
     let hosts = try await onOwnThread("orch-image") { try RegistryHost.candidates(name, configuration) }
     for host in hosts.dropLast() {
       var hasty = configuration
       hasty.attempts = min(2, configuration.attempts)
-      do { return try await fetch(RegistryClient(name, nil, host, hasty), progress) } catch let error as ImageError where error.kind != .hostile {
+      do { return try await fetch(RegistryClient(name, nil, host, hasty), platform, progress) } catch let error as ImageError
+        where error.kind != .hostile
+      {
         continue
       }
     }
-    try await fetch(RegistryClient(name, credentials, hosts[hosts.count - 1], configuration), progress)
+    try await fetch(RegistryClient(name, credentials, hosts[hosts.count - 1], configuration), platform, progress)
   }
 
-  private func fetch(_ client: RegistryClient, _ progress: @escaping @Sendable (PullProgress) -> Void) async throws {
+  private func fetch(_ client: RegistryClient, _ platform: ImagePlatform, _ progress: @escaping @Sendable (PullProgress) -> Void) async throws {
     let name = client.name
     let first = try await client.manifest(name.digest?.description ?? name.tag ?? "latest")
     var (bytes, digest) = first
@@ -68,7 +74,7 @@ extension ImageStore {
     while manifest.manifests != nil {
       depth += 1
       guard depth <= 3 else { throw ImageError(.hostile, "pull", name.familiar, "indexes are nested more than 3 deep") }
-      let choice = try manifest.choose(name.familiar).checkedDigest()
+      let choice = try manifest.choose(name.familiar, platform).checkedDigest()
       (bytes, digest) = try await client.manifest(choice.description)
       manifest = try ManifestDocument(bytes, "manifest of \(name)")
     }
@@ -83,7 +89,7 @@ extension ImageStore {
     }
     for layer in layers { try layer.checkIsLayer() }
     let config = try await client.document(configDescriptor)
-    let diffIDs = try (decode(config, "config of \(name)") as ConfigDocument).diffIDs("config of \(name)")
+    let diffIDs = try (decode(config, "config of \(name)") as ConfigDocument).diffIDs("config of \(name)", for: platform.architecture)
     guard diffIDs.count == layers.count else {
       throw ImageError(.corrupt, "pull", name.familiar, "it has \(layers.count) layers and \(diffIDs.count) diff ids")
     }

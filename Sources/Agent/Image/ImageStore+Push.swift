@@ -176,7 +176,7 @@ extension ImageStore {
     }
     let id = try config.checkedDigest()
     let configBytes = try content.blob(id)
-    let diffIDs = try (decode(configBytes, "config \(id)") as ConfigDocument).diffIDs("config \(id)")
+    let diffIDs = try (decode(configBytes, "config \(id)") as ConfigDocument).diffIDs("config \(id)", for: nil)
     guard diffIDs.count == layers.count else {
       throw ImageError(.corrupt, "read", "manifest \(digest)", "it has other layers than its configuration")
     }

@@ -31,6 +31,7 @@ public final class ImageStore: Sendable {
   struct Known: Sendable {
     var id: Digest
     var config: ImageConfig
+    var architecture: String
     var layers: [Digest]
     /// Of the layers as the manifest has them.
     var packed: [Digest]
@@ -107,7 +108,8 @@ public final class ImageStore: Sendable {
   func record(_ digest: Digest, _ reference: String, _ state: State) -> ImageRecord {
     let known = state.images[digest]!
     return ImageRecord(
-      reference: reference, digest: digest, id: known.id, config: known.config, layerPaths: known.layers.map(content.layerPath), size: known.size,
+      reference: reference, digest: digest, id: known.id, config: known.config, architecture: known.architecture,
+      layerPaths: known.layers.map(content.layerPath), size: known.size,
       createdAt: known.createdAt)
   }
 
@@ -196,12 +198,13 @@ public final class ImageStore: Sendable {
     guard let descriptor = document.config else { throw ImageError(.corrupt, "read", "manifest \(manifest)", "it has no config") }
     let id = try descriptor.checkedDigest()
     let config: ConfigDocument = try decode(content.blob(id), "config \(id)")
-    let layers = try config.diffIDs("config \(id)")
+    let layers = try config.diffIDs("config \(id)", for: nil)
     if let missing = layers.first(where: { !content.hasLayer($0) }) {
       throw ImageError(.corrupt, "read", "image \(id)", "its layer \(missing) is missing; pull or load it again")
     }
     return Known(
-      id: id, config: config.imageConfig, layers: layers, packed: (document.layers ?? []).compactMap { Digest($0.digest) },
+      id: id, config: config.imageConfig, architecture: config.architecture ?? "", layers: layers,
+      packed: (document.layers ?? []).compactMap { Digest($0.digest) },
       size: layers.reduce(0) { $0 + content.layerSize($1) },
       createdAt: config.created.flatMap { Timestamp($0) } ?? .zero)
   }

@@ -13,7 +13,7 @@ extension ImageCommand {
     @OptionGroup var connection: Connection
     @Argument(help: "Names, such as web:1, HOST:PORT/web:1 or web@sha256:DIGEST.") var images: [String]
     @OptionGroup var place: Where
-    @Option(help: ArgumentHelp("Refuse on a host of another platform: each pulls what is made for its own.", valueName: "os/architecture"))
+    @Option(help: ArgumentHelp("For this platform, such as linux/arm64; otherwise each host pulls for its own.", valueName: "os/architecture"))
     var platform: String?
     @Flag(name: .shortAndLong, help: "Print nothing but the name.") var quiet = false
     func run() async throws {

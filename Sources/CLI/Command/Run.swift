@@ -43,6 +43,7 @@ struct Run: AsyncParsableCommand {
   @Option(name: .shortAndLong, help: "As this user: name, uid, or uid:gid.") var user: String?
   @Option(name: .shortAndLong, help: "In this folder.") var workdir: String?
   @Option(help: ArgumentHelp("On this host.", valueName: "host")) var node: String?
+  @Option(help: ArgumentHelp("On a host of this platform.", valueName: "os/architecture")) var platform: String?
   @Argument(parsing: .captureForPassthrough, help: ArgumentHelp("The image and its command.", valueName: "image arguments")) var words: [String]
 
   func validate() throws {
@@ -109,9 +110,17 @@ struct Run: AsyncParsableCommand {
     var restart = RestartPolicy()
     restart.condition = RestartPolicy.Condition.none
     task.restartPolicy = restart
-    if let node {
+    var constraints = node.map { ["node.hostname == \($0)"] } ?? []
+    if let platform {
+      let parts = platform.split(separator: "/", omittingEmptySubsequences: false)
+      guard (2...3).contains(parts.count), parts[0] == "linux", !parts[1].isEmpty else {
+        throw ValidationError("--platform '\(platform)': write linux/ARCHITECTURE, such as linux/arm64")
+      }
+      constraints.append("node.platform.arch == \(parts[1])")
+    }
+    if !constraints.isEmpty {
       var placement = Placement()
-      placement.constraints = ["node.hostname == \(node)"]
+      placement.constraints = constraints
       task.placement = placement
     }
     if !network.isEmpty { task.networks = network.map { NetworkAttachmentConfig(target: $0) } }

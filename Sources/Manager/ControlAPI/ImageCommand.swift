@@ -3,7 +3,8 @@ import Model
 
 /// What an agent may be asked to do with its images.
 public enum ImageCommand: Sendable {
-  case pull(name: String, RegistryCredentials?)
+  /// `platform`: linux/ARCHITECTURE[/VARIANT]; nil: the host's own.
+  case pull(name: String, platform: String?, RegistryCredentials?)
   case push(name: String, RegistryCredentials?)
   case tag(source: String, target: String)
   case remove(name: String, force: Bool)

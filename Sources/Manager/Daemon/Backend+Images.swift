@@ -32,7 +32,9 @@ extension WireImageCommand {
   fileprivate init(_ command: ImageCommand) {
     self.init()
     switch command {
-    case .pull(let name, let login): pull = .init(name, login)
+    case .pull(let name, let platform, let login):
+      pull = .init(name, login)
+      pull.platform = platform ?? ""
     case .push(let name, let login): push = .init(name, login)
     case .tag(let source, let target): tag = .with { ($0.source, $0.target) = (source, target) }
     case .remove(let name, let force): remove = .with { ($0.name, $0.force) = (name, force) }

@@ -37,10 +37,11 @@ func run(_ arguments: [String]) -> (code: Int32, output: String) {
 func installed(_ tool: String) -> Bool { access("/usr/bin/" + tool, X_OK) == 0 }
 
 /// One image as `docker save` writes it.
-func savedImage(layers: [[UInt8]], name: String?, config: String = "{}", diffIDs: [String]? = nil) -> [UInt8] {
+func savedImage(layers: [[UInt8]], name: String?, config: String = "{}", diffIDs: [String]? = nil, architecture: String = hostArchitecture) -> [UInt8]
+{
   let ids = (diffIDs ?? layers.map { Digest(of: $0).description }).map { "\"\($0)\"" }.joined(separator: ",")
   let document =
-    "{\"architecture\":\"\(hostArchitecture)\",\"os\":\"linux\",\"config\":\(config),\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\(ids)]}}"
+    "{\"architecture\":\"\(architecture)\",\"os\":\"linux\",\"config\":\(config),\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\(ids)]}}"
   var tar = TarWriter()
   tar.add("config.json", document)
   for (index, layer) in layers.enumerated() { tar.add("\(index)/layer.tar", layer) }

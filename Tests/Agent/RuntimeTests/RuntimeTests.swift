@@ -422,6 +422,8 @@ let isRoot = geteuid() == 0
   @Test("exec: code, output, input, user, the same confinement, a terminal")
   func exec() async throws {
     let world = try World()
+    try Files.writeAtomically(
+      world.layer + "/etc/passwd", Files.text(world.layer + "/etc/passwd") + "4294967296:x:0:0::/:\n", mode: 0o644, durable: false)
     var config = world.config("exec", "sleep", "1000")
     config.env = ["A=1"]
     config.hostname = "inside"
@@ -459,6 +461,14 @@ let isRoot = geteuid() == 0
       _ = try await world.runtime.exec("exec", ExecConfig(args: ["nope"]))
     } throws: {
       "\($0)" == "exec in container exec: exec \"nope\": executable file not found in $PATH"
+    }
+    // Numbers beyond what an id is, and names that look like one, are nobody (CVE-2024-40635, 2026-46680, 2026-30892).
+    for user in ["4294967295", "4294967296", "0:4294967295", "18446744073709551616", "-1"] {
+      await #expect("\(user)") {
+        _ = try await world.runtime.exec("exec", ExecConfig(args: ["id", "-u"], user: user))
+      } throws: {
+        "\($0)".contains("become user \(user)")
+      }
     }
     #expect(try await world.runtime.stats("exec").pids == 1)
     let clock = ContinuousClock()

@@ -176,8 +176,8 @@ final class MemoryBackend: ControlBackend {
   func image(_ command: ImageCommand, on node: NodeID) async throws -> AsyncThrowingStream<ImageEvent, any Error> {
     let events: [ImageEvent]
     switch command {
-    case .pull("gone:1", _), .inspect("gone:1"): throw APIError(404, "No such image: gone:1")
-    case .pull(_, let login), .push(_, let login):
+    case .pull("gone:1", _, _), .inspect("gone:1"): throw APIError(404, "No such image: gone:1")
+    case .pull(_, _, let login), .push(_, let login):
       world.withLock { $0.logins.append(login) }
       events = [
         .progress(layer: "sha256:0123456789abcdef", .downloading, done: 5, total: 10),

@@ -193,14 +193,18 @@ final class RegistryClient: Sendable {
 
   /// The message of an error's body (distribution specification, "Error Codes"), in parentheses.
   private static func said(_ response: HTTPClientResponse) async -> String {
+    guard let bytes = try? await response.body.collect(upTo: 64 << 10) else { return "" }
+    return said(Array(bytes.readableBytesView))
+  }
+  static func said(_ body: [UInt8]) -> String {
     struct Errors: Codable {
       struct One: Codable { var code: String?; var message: String? }
       var errors: [One]?
     }
-    guard let bytes = try? await response.body.collect(upTo: 64 << 10), let document: Errors = try? decode(Array(bytes.readableBytesView), ""),
-      let first = document.errors?.first, let text = first.message ?? first.code
+    guard let document: Errors = try? decode(body, ""), let first = document.errors?.first,
+      let text = first.message ?? first.code
     else { return "" }
-    return " (\(String(text.unicodeScalars.filter { $0.value >= 32 && $0.value != 127 }.prefix(200))))"
+    return " (\(String(text.unicodeScalars.filter { $0.value >= 32 && !(127...159).contains($0.value) }.prefix(200))))"
   }
 
   func unreachable(_ error: any Error) -> any Error {

@@ -764,6 +764,9 @@ public nonisolated struct WireImageTransfer: Sendable {
   /// Clears the value of `login`. Subsequent reads from it will return its default value.
   public mutating func clearLogin() {self._login = nil}
 
+  /// Of a pull: linux/ARCHITECTURE[/VARIANT]; empty: the host's own.
+  public var platform: String = String()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -2237,7 +2240,7 @@ nonisolated extension WireImageCommand: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension WireImageTransfer: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ImageTransfer"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}login\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{1}login\0\u{1}platform\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2247,6 +2250,7 @@ nonisolated extension WireImageTransfer: SwiftProtobuf.Message, SwiftProtobuf._M
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularStringField(value: &self.name) }()
       case 2: try { try decoder.decodeSingularMessageField(value: &self._login) }()
+      case 3: try { try decoder.decodeSingularStringField(value: &self.platform) }()
       default: break
       }
     }
@@ -2263,12 +2267,16 @@ nonisolated extension WireImageTransfer: SwiftProtobuf.Message, SwiftProtobuf._M
     try { if let v = self._login {
       try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
     } }()
+    if !self.platform.isEmpty {
+      try visitor.visitSingularStringField(value: self.platform, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: WireImageTransfer, rhs: WireImageTransfer) -> Bool {
     if lhs.name != rhs.name {return false}
     if lhs._login != rhs._login {return false}
+    if lhs.platform != rhs.platform {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
