@@ -19,6 +19,8 @@ public struct ContainerConfig: Hashable, Sendable {
   public var groups: [String]
   /// nil or empty: the first 12 characters of the id.
   public var hostname: String?
+  /// Of uname(2); nil: the kernel's "(none)".
+  public var domainname: String?
   public var tty: Bool
   /// stdin stays open, and `attach` leads to it; otherwise it is empty.
   public var openStdin: Bool
@@ -62,6 +64,7 @@ public struct ContainerConfig: Hashable, Sendable {
     user = ""
     groups = []
     hostname = nil
+    domainname = nil
     tty = false
     openStdin = false
     attachSeconds = 0

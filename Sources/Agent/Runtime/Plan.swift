@@ -96,8 +96,9 @@ enum Plan {
     guard let command = config.args.first, !command.isEmpty else { throw RuntimeError(.invalid, "start container", config.id, "no command given") }
     guard config.rootDirectory != nil || !config.layers.isEmpty else { throw RuntimeError(.invalid, "make container", config.id, "no layers") }
     guard hostname(config).utf8.count <= 64 else { throw RuntimeError(.invalid, "set hostname", hostname(config), "longer than 64 bytes") }
+    if let name = config.domainname, name.utf8.count > 64 { throw RuntimeError(.invalid, "set domainname", name, "longer than 64 bytes") }
     let texts =
-      config.args + config.env + [config.cwd, config.user, hostname(config)] + config.groups + config.mounts.map(\.target)
+      config.args + config.env + [config.cwd, config.user, hostname(config), config.domainname ?? ""] + config.groups + config.mounts.map(\.target)
       + config.files.map(\.target) + config.layers
     if let bad = texts.first(where: { $0.utf8.contains(0) }) { throw RuntimeError(.invalid, "make container", config.id, "a NUL byte in \(bad)") }
     if config.args.count > 8000 || config.env.count > 8000 { throw RuntimeError(.invalid, "make container", config.id, "more than 8000 arguments") }
@@ -253,6 +254,7 @@ enum Plan {
     for path in masked { plan.add(CLINUX_OP_MASK, "mask \(path)", [.text(path)]) }
     for path in readOnly { plan.add(CLINUX_OP_READONLY, "make \(path) read-only", [.text(path)]) }
     plan.add(CLINUX_OP_HOSTNAME, "set hostname \(hostname(config))", [.text(hostname(config))])
+    if let name = config.domainname { plan.add(CLINUX_OP_DOMAINNAME, "set domainname \(name)", [.text(name)]) }
     for limit in config.ulimits {
       let resource = clinux_rlimit(limit.name)
       guard resource >= 0 else { throw RuntimeError(.invalid, "set ulimit", limit.name, "no such limit") }
