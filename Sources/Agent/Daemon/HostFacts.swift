@@ -1,3 +1,4 @@
+import AgentNetwork
 import Foundation
 import Model
 import Telemetry
@@ -11,12 +12,14 @@ enum HostFacts {
     var hostname = [CChar](repeating: 0, count: 256)
     gethostname(&hostname, 255)
     let bytes = hostname.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }
-    return NodeDescription(
+    var description = NodeDescription(
       hostname: String(decoding: bytes, as: UTF8.self), platform: Platform(architecture: architecture, os: "linux"),
       resources: NodeDescription.Resources(
         nanoCPUs: Int64(sysconf(Int32(_SC_NPROCESSORS_ONLN))) * 1_000_000_000,
         memoryBytes: Int64(sysconf(Int32(_SC_PHYS_PAGES))) * Int64(sysconf(Int32(_SC_PAGESIZE)))),
       engine: NodeDescription.Engine(engineVersion: Version.text))
+    if !OverlayNetwork.hasIPv6 { description.lacksIPv6 = true }
+    return description
   }
 
   /// The address from which packets to `host` leave: a connected UDP socket tells without sending anything.

@@ -249,6 +249,9 @@ public actor OverlayNetwork {
     if network.hostPorts.contains(where: { $0.protocol == .udp }) { forget([], uplink: uplink) }
   }
 
+  /// Whether this host's kernel has IPv6.
+  public static var hasIPv6: Bool { HostNetwork.hasIPv6 }
+
   /// After a restart of the agent, before the first `apply`: takes over the namespaces of tasks that are alive and removes all others.
   /// Returns those found; a task that is not among them has lost its network and cannot be saved.
   public func recover(_ alive: [TaskNetwork]) async throws -> [TaskID: AttachedNamespace] {

@@ -41,7 +41,12 @@ enum Ruleset {
   }
   static func balancing6(in world: NetworkWorld, on networks: Set<NetworkID>, ready: Ready) -> Balancing<IPv6Address> {
     let dual = Dictionary(world.networks.filter { $0.subnet6 != nil }.map { ($0.id, $0) }, uniquingKeysWith: { a, _ in a })
-    return balancing(in: world, on: networks.intersection(dual.keys), ready: ready) { dual[$0]?.counterpart(of: $1) }
+    // Their hosts' kernels have no IPv6: calls would wait for an answer in vain.
+    let lacking = Set(world.endpoints.lazy.filter(\.lacksIPv6).map(\.attachment))
+    return balancing(in: world, on: networks.intersection(dual.keys), ready: ready) { network, address in
+      if !lacking.isEmpty, lacking.contains(NetworkAttachment(network: network, address: address)) { return nil }
+      return dual[network]?.counterpart(of: address)
+    }
   }
 
   private static func balancing<Address: OverlayAddress>(

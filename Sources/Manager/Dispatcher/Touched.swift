@@ -95,7 +95,10 @@ struct Touched {
     for attachment in before + after where !(before.contains(attachment) && after.contains(attachment)) {
       add(.network(attachment.network), onNetwork: attachment.network, view)
     }
-    guard old?.status.state != new?.status.state || old?.status.address != new?.status.address else { return }
+    guard
+      old?.status.state != new?.status.state || old?.status.address != new?.status.address
+        || old?.description?.lacksIPv6 != new?.description?.lacksIPv6
+    else { return }
     if old?.status.address != new?.status.address {
       for network in view.networks(of: id) { add(.network(network), onNetwork: network, view) }
     }

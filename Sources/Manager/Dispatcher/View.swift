@@ -234,9 +234,11 @@ struct View: Sendable {
     guard let task = state.tasks[id], !task.status.state.isTerminal, let node = task.node.flatMap({ state.nodes[$0] }),
       let underlay = node.status.address, let attachment = task.attachments.first(where: { $0.network == network })
     else { return nil }
-    return EndpointRecord(
+    var record = EndpointRecord(
       task: id, service: task.service, network: network, node: node.id, slot: task.slot, address: attachment.address, underlay: underlay,
       ready: task.isServing && (node.status.state == .ready || node.status.state == .unknown))
+    record.lacksIPv6 = node.description?.lacksIPv6 == true
+    return record
   }
 }
 

@@ -116,6 +116,8 @@ public struct EndpointRecord: Hashable, Sendable, Codable {
   public var underlay: IPv4Address
   /// May be sent new work: answers in DNS and in load balancers. A task that leaves is first `ready: false`, then gone.
   public var ready: Bool
+  /// The kernel of its host has no IPv6: nobody is sent to the address that stands beside this one.
+  public var lacksIPv6 = false
   public init(
     task: TaskID, service: ServiceID, network: NetworkID, node: NodeID, slot: UInt64, address: IPv4Address, underlay: IPv4Address, ready: Bool
   ) {

@@ -30,6 +30,8 @@ public struct NodeDescription: Hashable, Sendable, Codable {
   public var routes: [HostRoute]?
   /// orch's own: of the link that VXLAN packets leave by; bytes.
   public var underlayMTU: Int?
+  /// orch's own: true where the kernel has no IPv6 (`ipv6.disable=1`).
+  public var lacksIPv6: Bool?
   public static let routesMax = 200
 
   public init(hostname: String, platform: Platform, resources: Resources, engine: Engine) {
@@ -95,7 +97,7 @@ public struct NodeDescription: Hashable, Sendable, Codable {
   }
   enum CodingKeys: String, CodingKey {
     case hostname = "Hostname", platform = "Platform", resources = "Resources", engine = "Engine", portConflicts = "PortConflicts"
-    case networkRepairs = "NetworkRepairs", routes = "Routes", underlayMTU = "UnderlayMTU"
+    case networkRepairs = "NetworkRepairs", routes = "Routes", underlayMTU = "UnderlayMTU", lacksIPv6 = "LacksIPv6"
   }
 }
 

@@ -164,11 +164,14 @@ extension WireEndpoint {
     address = value.address.rawValue
     underlay = value.underlay.rawValue
     ready = value.ready
+    lacksIpv6 = value.lacksIPv6
   }
   public func model() throws -> EndpointRecord {
-    EndpointRecord(
+    var record = EndpointRecord(
       task: try TaskID(wire: task), service: try ServiceID(wire: service), network: try NetworkID(wire: network), node: try NodeID(wire: node),
       slot: slot, address: IPv4Address(address), underlay: IPv4Address(underlay), ready: ready)
+    record.lacksIPv6 = lacksIpv6
+    return record
   }
 }
 

@@ -43,6 +43,13 @@ struct DualStackPlanTests {
     #expect(container.fresh.contains("add element ip6 orch alive { fd00:77::b, fd00:77::c }\n"))
     #expect(container.fresh.contains("ip6 daddr @refused reject with icmpv6 type addr-unreachable"))
 
+    // The second one's host has no IPv6: nobody is sent there, and who calls its address is refused at once.
+    for index in world.endpoints.indices where world.endpoints[index].address == address("10.77.0.12") { world.endpoints[index].lacksIPv6 = true }
+    let without = Ruleset.balancing6(in: world, on: [cluster.web], ready: ready)
+    #expect(without.virtual.mapValues { $0.map(\.description) } == [IPv6Address("fd00:77::2")!: ["fd00:77::b"]])
+    #expect(without.alive.map(\.description) == ["fd00:77::b"])
+    #expect(Ruleset.balancing(in: world, on: [cluster.web], ready: ready).virtual.values.map(\.count) == [2])
+
     // One on ingress has its way out over IPv4 there, and an uplink for IPv6.
     let uplink = Uplink(address: address("172.28.240.2"), gateway: address("172.28.240.1"))
     for network in [cluster.network(1), cluster.network(2, [cluster.web]), cluster.network(3, [cluster.inside])] {

@@ -454,6 +454,28 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
   }
 }
 
+@Suite struct WithoutIPv6Tests {
+  @Test("tasks of a host without IPv6 are told so to everyone on their network, when the host says it and when it has it again")
+  func told() {
+    let drains = DrainTests()
+    var (dispatcher, state) = (drains.dispatcher, drains.state)
+    func endpoints(_ outputs: [DispatcherOutput]) -> [SessionID: Bool] {
+      var found: [SessionID: Bool] = [:]
+      for case .send(let id, let message) in outputs { for case .endpoint(let endpoint) in message.updates { found[id] = endpoint.lacksIPv6 } }
+      return found
+    }
+    for lacks in [true, false] {
+      var other = description
+      other.lacksIPv6 = lacks ? true : nil
+      let proposed = dispatcher.step(.described(SessionID(1), other), state: state, now: at(1))
+      #expect(proposed == [.propose([.nodeDescription(node(1).id, other)])])
+      let changes = state.speculate([.nodeDescription(node(1).id, other)])
+      let outputs = dispatcher.step(.changes(changes), state: state, now: at(1))
+      #expect(endpoints(outputs) == [SessionID(1): lacks, SessionID(2): lacks, SessionID(3): lacks])
+    }
+  }
+}
+
 @Suite struct RestTests {
   var dispatcher = Dispatcher()
   var state = ClusterState()

@@ -8,10 +8,11 @@ struct PartsTests {
     .file(StoredFile(kind: .config, id: FileID(value: number), name: "c\(number)", data: [UInt8](repeating: 7, count: bytes), createdAt: .zero))
   }
   private func endpoint(_ number: UInt128) -> AssignmentItem {
-    .endpoint(
-      EndpointRecord(
-        task: TaskID(value: number << 64), service: ServiceID(value: .max), network: NetworkID(value: .max), node: NodeID(value: .max), slot: .max,
-        address: IPv4Address(.max), underlay: IPv4Address(.max), ready: true))
+    var record = EndpointRecord(
+      task: TaskID(value: number << 64), service: ServiceID(value: .max), network: NetworkID(value: .max), node: NodeID(value: .max), slot: .max,
+      address: IPv4Address(.max), underlay: IPv4Address(.max), ready: true)
+    record.lacksIPv6 = true
+    return .endpoint(record)
   }
   private func size(_ part: WireAssignments) throws -> Int { try (part.serializedBytes() as [UInt8]).count }
 

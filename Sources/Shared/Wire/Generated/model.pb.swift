@@ -290,6 +290,9 @@ public nonisolated struct WireEndpoint: Sendable {
 
   public var ready: Bool = false
 
+  /// Its host's kernel has no IPv6.
+  public var lacksIpv6: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -732,7 +735,7 @@ nonisolated extension WireRevisionKey: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension WireEndpoint: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Endpoint"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}service\0\u{1}network\0\u{1}node\0\u{1}slot\0\u{1}address\0\u{1}underlay\0\u{1}ready\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}service\0\u{1}network\0\u{1}node\0\u{1}slot\0\u{1}address\0\u{1}underlay\0\u{1}ready\0\u{3}lacks_ipv6\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -748,6 +751,7 @@ nonisolated extension WireEndpoint: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 6: try { try decoder.decodeSingularFixed32Field(value: &self.address) }()
       case 7: try { try decoder.decodeSingularFixed32Field(value: &self.underlay) }()
       case 8: try { try decoder.decodeSingularBoolField(value: &self.ready) }()
+      case 9: try { try decoder.decodeSingularBoolField(value: &self.lacksIpv6) }()
       default: break
       }
     }
@@ -778,6 +782,9 @@ nonisolated extension WireEndpoint: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if self.ready != false {
       try visitor.visitSingularBoolField(value: self.ready, fieldNumber: 8)
     }
+    if self.lacksIpv6 != false {
+      try visitor.visitSingularBoolField(value: self.lacksIpv6, fieldNumber: 9)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -790,6 +797,7 @@ nonisolated extension WireEndpoint: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs.address != rhs.address {return false}
     if lhs.underlay != rhs.underlay {return false}
     if lhs.ready != rhs.ready {return false}
+    if lhs.lacksIpv6 != rhs.lacksIpv6 {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
