@@ -129,7 +129,7 @@ extension MainJobTests {
     }
 
     @Test("a subnet that ingress or a host's route has is refused by name; network_mode host and none are what they say")
-    func networks() throws {
+    func networks() async throws {
       defer {
         down()
         _ = try? cluster.orch("network", "rm", "own")
@@ -139,6 +139,7 @@ extension MainJobTests {
       try cluster.must(cluster.orch("network", "create", "--subnet", "10.250.0.0/24", "--ip-range", "10.250.0.64/26", "--attachable", "own"))
       let other = try cluster.docker("network", "create", "-d", "overlay", "--subnet", "10.0.0.0/16", "other")
       #expect(other.code != 0 && other.errors.contains("overlaps 10.0.0.0/24 of network ingress"), "\(other)")
+      try await full()
       let sealed = try cluster.docker("network", "create", "-d", "overlay", "--opt", "encrypted", "other")
       #expect(sealed.code != 0 && sealed.errors.contains("orch does not encrypt networks yet"), "\(sealed)")
       let once = try cluster.orch(
@@ -149,7 +150,17 @@ extension MainJobTests {
         name: net
         services:
           bare: {image: "busybox:1", command: sleep 1000, network_mode: none, stop_grace_period: 1s}
-          shared: {image: "busybox:1", command: sleep 1000, network_mode: host, stop_grace_period: 1s}
+          shared: {image: "busybox:1", command: sleep 1000, network_mode: host, stop_grace_period: 1s, dns: [192.0.2.53, "fd00::53"]}
+          named:
+            image: busybox:1
+            command: sleep 1000
+            stop_grace_period: 1s
+            hostname: own
+            domainname: example.org
+            extra_hosts: ["other.example:192.0.2.8"]
+            dns: 127.0.0.1
+            dns_search: [a.example, b.example]
+            dns_opt: ["timeout:1"]
         """
       try cluster.must(cluster.deploy(manifest: manifest))
       #expect(try !cluster.orch("networks").output.contains("net_default"))
@@ -157,9 +168,47 @@ extension MainJobTests {
       #expect(bare.contains("lo:") && !bare.contains("eth0:"), "\(bare)")
       let shared = try cluster.must(cluster.orch("exec", "shared.1", "cat", "/proc/net/dev")).output
       #expect(shared.contains("eth0:") || shared.contains("orbr"), "\(shared)")
+      let hosts = try cluster.must(cluster.orch("exec", "shared.1", "sh", "-c", "grep ^nameserver /etc/resolv.conf")).output
+      #expect(hosts.split(whereSeparator: \.isNewline).map(String.init) == ["nameserver 192.0.2.53", "nameserver fd00::53"], "\(hosts)")
+      let named = try cluster.must(
+        cluster.orch(
+          "exec", "named.1", "sh", "-c",
+          """
+          cat /etc/hostname /proc/sys/kernel/domainname; hostname; cat /etc/resolv.conf; grep -E 'own|other' /etc/hosts | sed 's/^[0-9.]*//'
+          timeout 5 nslookup -type=a own.example.org 127.0.0.11 | awk '/^Address/ && !/:53/ {print $NF}'
+          """)
+      ).output.split(whereSeparator: \.isNewline).map { $0.replacing("\t", with: " ") }
+      #expect(
+        named.dropLast() == [
+          "own", "example.org", "own", "search a.example b.example", "nameserver 127.0.0.11", "options ndots:0 timeout:1",
+          " other.example", " own.example.org own",
+        ] && named.last?.hasPrefix("10.") == true, "\(named)")
+      // Tampered with, repaired, counted, told.
+      let host = try #require(try cluster.running("net_named").first?["Node"])
+      try cluster.must(cluster.on(host, "nft", "delete", "table", "ip", "orch"))
+      try await eventually("inspect tells of the repair") {
+        let shown = try cluster.orch("inspect", "--type", "node", host)
+        let repairs = shown.output.split(separator: "\"NetworkRepairs\"").last?.prefix { $0 != "}" } ?? ""
+        return (shown.output.contains("\"NetworkRepairs\"") && repairs.contains("\"rules\""), "\(shown)")
+      }
       let docker = try cluster.docker("service", "create", "-d", "--name", "net_direct", "--network", "host", "busybox:1", "sleep", "1000")
       #expect(docker.code == 0, "\(docker)")
       _ = try cluster.orch("rm", "net_direct")
+    }
+
+    /// A subnet of six addresses: a virtual IP and five tasks, and the sixth task says why it waits.
+    private func full() async throws {
+      try cluster.must(cluster.orch("network", "create", "--subnet", "10.251.0.0/29", "small"))
+      defer {
+        _ = try? cluster.orch("rm", "crowd")
+        _ = try? cluster.orch("network", "rm", "small")
+      }
+      try cluster.must(
+        cluster.docker("service", "create", "-d", "--name", "crowd", "--network", "small", "--replicas", "9", "busybox:1", "sleep", "1000"))
+      try await eventually("told why") {
+        let why = try cluster.orch("why", "crowd")
+        return (why.output.contains("network small") && why.output.contains("10.251.0.0/29"), "\(why)")
+      }
     }
 
     @Test("three stacks with one subnet: each reaches its own by name, virtual IP and port, and the outside; none another's")
@@ -286,16 +335,17 @@ extension MainJobTests {
       }
     }
 
-    @Test("an agent that starts removes what a crash left of tasks, and nothing else")
+    @Test("an agent that starts removes what a crash left of tasks, and nothing else; tasks go on though what it kept of them cannot be read")
     func sweep() async throws {
       defer { down() }
-      try cluster.must(deploy())
+      try cluster.must(deploy(replicas: 3))
       let mine = "0000000000000000000000abc"
       // Of a task that no manager knows; of nobody; and a running one's.
       try cluster.must(
         cluster.on(
           "host2", "sh", "-c",
           "for f in /run/orch/agent/tasks /run/orch/agent/netns /var/lib/orch/agent/containers/containers; do mkdir -p $f/\(mine) $f/keep.me; done"))
+      try cluster.must(cluster.on("host2", "sh", "-c", "echo nothing of it > /var/lib/orch/agent/assignments"))
       try cluster.must(cluster.dev("kill", "host2", "--agent"))
       try cluster.must(cluster.dev("start", "host2"))
       try await eventually("only ours is gone") {
@@ -303,7 +353,20 @@ extension MainJobTests {
         return (!left.contains("tasks/\(mine)") && !left.contains("containers/\(mine)") && left.components(separatedBy: "keep.me").count == 4, left)
       }
       _ = try cluster.on("host2", "sh", "-c", "rm -rf /run/orch/agent/*/keep.me /var/lib/orch/agent/containers/containers/keep.me")
-      #expect(try cluster.running("shop").count == 1)
+      // A host that was away for more than 3 s has other tasks then.
+      try await eventually("names and virtual IPs answer in its tasks") {
+        guard let task = try cluster.running("shop").first(where: { $0["Node"] == "host2" })?["ID"] else {
+          return (false, "\(try cluster.tasks("shop"))")
+        }
+        let said = try cluster.on(
+          "host2", "sh", "-c",
+          """
+          n=/run/orch/agent/netns/\(task)
+          vip=$(nsenter --net=$n busybox nslookup shop 127.0.0.11 | awk '/^Address/ {a=$NF} END {print a}')
+          nsenter --net=$n timeout 3 busybox wget -qO- http://$vip/
+          """)
+        return (said.output.contains("version: 1"), "\(said)")
+      }
     }
   }
 }

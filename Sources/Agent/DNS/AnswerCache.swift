@@ -1,9 +1,9 @@
 import Model
 
 /// Answers of the host's resolvers, for as long as they may be kept (RFC 1035 7.4; what is not there: RFC 2308 5). A value; times are milliseconds.
-/// Bounds: 1,024 answers of at most 4,096 bytes; an hour, five minutes for what is not there. When it is full the expired go, or else all.
+/// Bounds: 1,024 answers (128 of a task's own servers) of at most 4,096 bytes; an hour, five minutes for what is not there. When it is full the expired go, or else all.
 struct AnswerCache {
-  static let answersMax = 1024
+  let answersMax: Int
   static let bytesMax = 4096
   static let timeMax: Int64 = 3_600_000
   static let negativeTimeMax: Int64 = 300_000
@@ -15,6 +15,8 @@ struct AnswerCache {
     var until: Int64
   }
   private var kept: [[UInt8]: Kept] = [:]
+
+  init(answersMax: Int = 1024) { self.answersMax = answersMax }
   var count: Int { kept.count }
 
   mutating func removeAll() { kept = [:] }
@@ -43,9 +45,9 @@ struct AnswerCache {
     else { return }
     let time = found.seconds * 1000
     guard time > 0 else { return }
-    if kept.count >= Self.answersMax {
+    if kept.count >= answersMax {
       kept = kept.filter { $0.value.until > now }
-      if kept.count >= Self.answersMax { kept = [:] }
+      if kept.count >= answersMax { kept = [:] }
     }
     kept[key] = Kept(answer: answer, ttls: found.ttls, since: now, until: now + min(time, found.isNegative ? Self.negativeTimeMax : Self.timeMax))
   }

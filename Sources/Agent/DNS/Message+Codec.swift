@@ -4,6 +4,8 @@ public enum MessageError: Error, Hashable, Sendable {
   case short
   /// A name that is too long, points forward or in a circle, or uses a label type that is not defined.
   case badName
+  /// Two EDNS records.
+  case twoOptions
 }
 
 extension Message {
@@ -25,7 +27,11 @@ extension Message {
     for _ in 0..<counts.2 { _ = try reader.record() }
     for _ in 0..<counts.3 {
       let record = try reader.record()
-      if record.type == RecordType.opt { udpPayloadSize = record.recordClass }
+      guard record.type == RecordType.opt else { continue }
+      // RFC 6891 6.1.1: one at most.
+      if udpPayloadSize != nil { throw .twoOptions }
+      udpPayloadSize = record.recordClass
+      (extendedCode, ednsVersion) = (UInt8(record.ttl >> 24), UInt8(record.ttl >> 16 & 0xff))
     }
   }
 
@@ -64,8 +70,8 @@ extension Message {
       written += 1
     }
     if udpPayloadSize != nil {
-      // Root name, OPT, our own size, no extended code, version 0, no options.
-      writer.bytes += [0, 0, 41, 0x10, 0, 0, 0, 0, 0, 0, 0]
+      // Root name, OPT, our own size, extended code, version, no options.
+      writer.bytes += [0, 0, 41, 0x10, 0, extendedCode, ednsVersion, 0, 0, 0, 0]
     }
     var flags: UInt16 = UInt16(opcode & 0xf) << 11 | UInt16(code.rawValue)
     if isResponse { flags |= 0x8000 }

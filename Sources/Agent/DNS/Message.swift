@@ -18,6 +18,10 @@ public struct Message: Hashable, Sendable {
   public var answers: [Record] = []
   /// EDNS0 (RFC 6891): the largest UDP answer that the asker takes; nil when it said nothing.
   public var udpPayloadSize: UInt16?
+  /// Of EDNS; 0 is the only one there is.
+  public var ednsVersion: UInt8 = 0
+  /// The upper eight bits of the response code, which EDNS carries: 1 is BADVERS (RFC 6891 6.1.3).
+  public var extendedCode: UInt8 = 0
 
   public init(id: UInt16) { self.id = id }
 
@@ -50,11 +54,14 @@ public struct Message: Hashable, Sendable {
 
 public enum RecordType {
   public static let a: UInt16 = 1
+  static let ns: UInt16 = 2
   static let soa: UInt16 = 6
   public static let ptr: UInt16 = 12
   public static let aaaa: UInt16 = 28
   public static let srv: UInt16 = 33
   static let opt: UInt16 = 41
+  static let ds: UInt16 = 43
+  static let dnskey: UInt16 = 48
   public static let any: UInt16 = 255
 }
 

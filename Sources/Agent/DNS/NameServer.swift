@@ -6,7 +6,7 @@ import Model
 import Synchronization
 
 /// Answers DNS inside containers: a UDP and a TCP socket at 127.0.0.11:53 in each container's namespace, all served by one thread.
-/// Bounds: 64 TCP connections per container, 512 questions under way to the host's resolvers, 64 of them by TCP; beyond, connections are closed and
+/// Bounds: 64 TCP connections per container, 512 questions under way to other resolvers, 64 of them by TCP; beyond, connections are closed and
 /// questions are answered SERVFAIL.
 public final class NameServer: Sendable {
   public static let address = IPv4Address("127.0.0.11")!
@@ -24,20 +24,41 @@ public final class NameServer: Sendable {
   public var counts: (answered: UInt64, kept: UInt64, forwarded: UInt64, failed: UInt64, malformed: UInt64) { loop.counters.values }
 
   /// From the next question on, in the order of the calls; `removals` come first. Questions wait as long as it takes: microseconds a record.
+  /// The first call opens the server: until then questions wait in their sockets.
   public func update(_ updates: [AssignmentItem], removing removals: [AssignmentItem.Key] = []) { loop.update(updates, removals) }
 
   /// Opens the sockets in the namespace at `path` and answers on them until `stop`. A task that is served already is served anew;
   /// after a restart of the agent this is called again. Throws SystemError when the address is in use there.
   public func serve(_ task: TaskID, namespace path: String, client: DNSClient) async throws {
     loop.push(.remove(task))
-    let sockets = try await withNetworkNamespace(path) { try Self.open() }
-    loop.push(.add(task, datagrams: sockets.0, listener: sockets.1, client))
+    let sockets = try await onOwnThread("orch-dns-open") { try Self.sockets(path, client) }
+    loop.push(.add(task, sockets, client))
   }
 
   /// Closes the task's sockets, which would otherwise keep its namespace alive.
   public func stop(_ task: TaskID) { loop.push(.remove(task)) }
 
-  private static func open() throws -> (Int32, Int32) {
+  struct Sockets {
+    var datagrams: Int32
+    var listener: Int32
+    /// The namespace itself, for who has servers of its own; else -1.
+    var namespace: Int32 = -1
+    /// Of the namespace.
+    var path = ""
+    func close() { for descriptor in [datagrams, listener, namespace] where descriptor >= 0 { Glibc.close(descriptor) } }
+  }
+
+  /// Those of the namespace at `path`, which the calling thread joins. Blocks.
+  static func sockets(_ path: String, _ client: DNSClient) throws -> Sockets {
+    let descriptor = try OwnedDescriptor.open(path, O_RDONLY)
+    try checkResult(clinux_setns(descriptor.rawValue, Int32(CLINUX_CLONE_NEWNET)), "join network namespace", path)
+    var sockets = try open()
+    sockets.path = path
+    if client.servers != nil { sockets.namespace = fcntl(descriptor.rawValue, F_DUPFD_CLOEXEC, 0) }
+    return sockets
+  }
+
+  private static func open() throws -> Sockets {
     func bound(_ kind: __socket_type) throws -> Int32 {
       let descriptor = socket(AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
       guard descriptor >= 0 else { throw SystemError("open", "DNS socket", Errno(errno)) }
@@ -57,7 +78,7 @@ public final class NameServer: Sendable {
     for attempt in 1... {
       do {
         let datagrams = try bound(SOCK_DGRAM)
-        do { return (datagrams, try bound(SOCK_STREAM)) } catch {
+        do { return Sockets(datagrams: datagrams, listener: try bound(SOCK_STREAM)) } catch {
           close(datagrams)
           throw error
         }

@@ -8,10 +8,14 @@ import Synchronization
 /// The thread of the name server: epoll(7) over all sockets. Everything but the inbox and the zone belongs to that thread alone.
 final class NameServerLoop: @unchecked Sendable {
   enum Command {
-    case add(TaskID, datagrams: Int32, listener: Int32, DNSClient)
+    case add(TaskID, NameServer.Sockets, DNSClient)
     case remove(TaskID)
+    /// In place of sockets that were destroyed; nil: their namespace is gone.
+    case renewed(TaskID, number: UInt64, NameServer.Sockets?, DNSClient)
+    /// The zone has its first records.
+    case filled
     /// An answer that was fetched over TCP; nil: nobody answered.
-    case fetched(Asker, query: [UInt8], answer: [UInt8]?)
+    case fetched(TaskID, Asker, query: [UInt8], answer: [UInt8]?)
     case finish
   }
   private enum Source {
@@ -25,12 +29,13 @@ final class NameServerLoop: @unchecked Sendable {
     /// With this number.
     case connection(UInt64)
     /// By a datagram; what came by one was cut.
-    case datagram(TaskID, sockaddr_in, cut: [UInt8])
+    case datagram(sockaddr_in, cut: [UInt8])
   }
   private struct Served {
-    var datagrams: Int32
-    var listener: Int32
+    var sockets: NameServer.Sockets
     var client: DNSClient
+    /// Of its own servers.
+    var answers = AnswerCache(answersMax: 128)
     var prepared = PreparedAnswers()
     var connections: Set<Int32> = []
   }
@@ -40,7 +45,7 @@ final class NameServerLoop: @unchecked Sendable {
     var input: [UInt8] = []
     var deadline: Int64
   }
-  /// A question under way to a resolver of the host.
+  /// A question under way to another resolver.
   private struct Pending {
     var task: TaskID
     var asker: sockaddr_in
@@ -62,16 +67,24 @@ final class NameServerLoop: @unchecked Sendable {
   private let inbox = Mutex<[Command]>([])
   private let wake: Int32
   private let epoll: Int32
+  /// The host's namespace.
+  private let home: Int32
   /// Whether the servers are those of the host's resolv.conf.
   private let readsHost: Bool
   private let log: Logger
   /// Not by way of the inbox: a question that comes after an update may be read in the round that the one before it began. Nobody takes a copy of it:
   /// the next change would copy it all.
   private let zone = Mutex((zone: Zone(), version: UInt64(0)))
+  /// The zone has records: until then it cannot say what is the cluster's, and what comes waits in its socket. Nobody else is asked for a name that
+  /// may be of the cluster, nobody is told that it is not there; a client waits for 5 s.
+  private var isFilled = false
   private var sources: [Int32: Source] = [:]
   private var served: [TaskID: Served] = [:]
   private var connections: [Int32: Connection] = [:]
   private var pending: [Int32: Pending] = [:]
+  /// Tasks whose sockets are being made anew, with the number of that attempt.
+  private var renewals: [TaskID: UInt64] = [:]
+  private var renewalNumber: UInt64 = 0
   private var turn = 0
   private var connectionNumber: UInt64 = 0
   private var upstreams: ResolvConf
@@ -87,16 +100,19 @@ final class NameServerLoop: @unchecked Sendable {
     self.log = log
     wake = eventfd(0, Int32(EFD_CLOEXEC) | Int32(EFD_NONBLOCK))
     epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
-    guard wake >= 0, epoll >= 0 else { throw SystemError("open", "event loop", Errno(errno)) }
+    home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)
+    guard wake >= 0, epoll >= 0, home >= 0 else { throw SystemError("open", "event loop", Errno(errno)) }
     watch(wake, .inbox)
   }
 
   func update(_ updates: [AssignmentItem], _ removals: [AssignmentItem.Key]) {
-    zone.withLock { zone in
+    let isFirst = zone.withLock { zone in
       for key in removals { zone.zone.remove(key) }
       for item in updates { zone.zone.update(item) }
       zone.version += 1
+      return zone.version == 1
     }
+    if isFirst { push(.filled) }
   }
 
   func push(_ command: Command) {
@@ -126,6 +142,11 @@ final class NameServerLoop: @unchecked Sendable {
 
   private func finish() {
     for descriptor in sources.keys { close(descriptor) }
+    // Of a zone that was never filled.
+    for served in served.values {
+      if isFilled { if served.sockets.namespace >= 0 { close(served.sockets.namespace) } } else { served.sockets.close() }
+    }
+    close(home)
     close(epoll)
   }
 
@@ -171,22 +192,33 @@ final class NameServerLoop: @unchecked Sendable {
     }
     for command in commands {
       switch command {
-      case .add(let task, let datagrams, let listener, let client):
+      case .add(let task, let sockets, let client):
         remove(task)
-        served[task] = Served(datagrams: datagrams, listener: listener, client: client)
-        watch(datagrams, .datagrams(task))
-        watch(listener, .listener(task))
+        served[task] = Served(sockets: sockets, client: client)
+        if isFilled { watch(task) }
       case .remove(let task): remove(task)
-      case .fetched(let asker, let query, let answer):
+      case .renewed(let task, let number, let sockets, let client):
+        guard renewals[task] == number else {
+          sockets?.close()
+          continue
+        }
+        remove(task)
+        guard let sockets else { continue }
+        served[task] = Served(sockets: sockets, client: client)
+        watch(task)
+      case .filled:
+        isFilled = true
+        for task in served.keys { watch(task) }
+      case .fetched(let task, let asker, let query, let answer):
         fetching -= 1
-        if let answer { forwarded.keep(answer, to: query, at: now()) }
+        if let answer { keep(answer, to: query, of: task) }
         switch asker {
         case .connection(let number):
           guard let descriptor = connections.first(where: { $0.value.number == number })?.key else { continue }
           reply(answer ?? failure(query), to: descriptor)
-        case .datagram(let task, let asker, let cut):
+        case .datagram(let asker, let cut):
           guard let served = served[task] else { continue }
-          send(answer.flatMap { fits($0, query) ? $0 : nil } ?? cut, served.datagrams, asker)
+          send(answer.flatMap { fits($0, query) ? $0 : nil } ?? cut, served.sockets.datagrams, asker)
         }
       case .finish: return false
       }
@@ -194,12 +226,38 @@ final class NameServerLoop: @unchecked Sendable {
     return true
   }
 
+  private func watch(_ task: TaskID) {
+    guard let served = served[task] else { return }
+    watch(served.sockets.datagrams, .datagrams(task))
+    watch(served.sockets.listener, .listener(task))
+  }
+
+  /// Another program destroyed them (sock_diag(7), `ss -K`): a listener is told for ever and accepts nothing any more.
+  private func renew(_ task: TaskID) {
+    guard let old = served[task] else { return }
+    log.warning("the name server's sockets of task \(task) were destroyed: making new ones")
+    remove(task)
+    renewalNumber += 1
+    renewals[task] = renewalNumber
+    startThread("orch-dns-renew") { [weak self, renewalNumber, log] in
+      var sockets: NameServer.Sockets?
+      do { sockets = try NameServer.sockets(old.sockets.path, old.client) } catch { log.error("names of task \(task): \(error)") }
+      guard let self else {
+        sockets?.close()
+        return
+      }
+      push(.renewed(task, number: renewalNumber, sockets, old.client))
+    }
+  }
+
   private func remove(_ task: TaskID) {
+    renewals[task] = nil
     guard let old = served.removeValue(forKey: task) else { return }
     for descriptor in old.connections { drop(descriptor) }
     for (descriptor, question) in pending where question.task == task { drop(descriptor) }
-    drop(old.datagrams)
-    drop(old.listener)
+    drop(old.sockets.datagrams)
+    drop(old.sockets.listener)
+    if old.sockets.namespace >= 0 { close(old.sockets.namespace) }
   }
 
   // MARK: UDP
@@ -239,13 +297,13 @@ final class NameServerLoop: @unchecked Sendable {
         if known == version { served[task]?.prepared.keep(answer, to: question, turn: turn, of: message.answers.count) }
         send(answer, descriptor, asker)
       case .forward:
-        readUpstreams()
-        if let answer = forwarded.answer(bytes, at: now()) {
+        let servers = servers(of: task)
+        if let answer = kept(bytes, for: task) {
           counters.kept.add(1, ordering: .relaxed)
           send(fits(answer, bytes) ? answer : Self.cut(query), descriptor, asker)
         } else {
           counters.forwarded.add(1, ordering: .relaxed)
-          ask(Pending(task: task, asker: asker, query: bytes, rest: upstreams.order(turn: turn)[...], deadline: 0))
+          ask(Pending(task: task, asker: asker, query: bytes, rest: servers.order(turn: turn)[...], deadline: 0))
         }
       }
     }
@@ -285,7 +343,7 @@ final class NameServerLoop: @unchecked Sendable {
     }
   }
 
-  // MARK: The host's resolvers
+  // MARK: Other resolvers
 
   /// The host's resolv.conf again, when it is older than 5 s; what its servers answered is kept as long as they are the same.
   private func readUpstreams() {
@@ -301,18 +359,18 @@ final class NameServerLoop: @unchecked Sendable {
   private func ask(_ question: Pending) {
     var question = question
     while let upstream = question.rest.popFirst(), pending.count < 512 {
-      let descriptor = upstream.connect(SOCK_DGRAM, waiting: nil)
+      let descriptor = connect(upstream, of: question.task)
       guard descriptor >= 0 else { continue }
       guard Glibc.send(descriptor, question.query, question.query.count, 0) == question.query.count else {
         close(descriptor)
         continue
       }
-      question.deadline = now() + upstreams.timeoutMilliseconds
+      question.deadline = now() + servers(of: question.task).timeoutMilliseconds
       pending[descriptor] = question
       watch(descriptor, .upstream)
       return
     }
-    if let served = served[question.task] { send(failure(question.query), served.datagrams, question.asker) }
+    if let served = served[question.task] { send(failure(question.query), served.sockets.datagrams, question.asker) }
   }
 
   private func readUpstream(_ descriptor: Int32) {
@@ -328,9 +386,41 @@ final class NameServerLoop: @unchecked Sendable {
     guard count >= 12, buffer[0] == question.query[0], buffer[1] == question.query[1], buffer[2] & 0x80 != 0 else { return }
     let answer = Array(buffer[..<count])
     drop(descriptor)
-    if answer[2] & 2 != 0 { return fetch(question.query, for: .datagram(question.task, question.asker, cut: answer)) }
-    forwarded.keep(answer, to: question.query, at: now())
-    if let served = served[question.task] { send(answer, served.datagrams, question.asker) }
+    if answer[2] & 2 != 0 { return fetch(question.query, of: question.task, for: .datagram(question.asker, cut: answer)) }
+    keep(answer, to: question.query, of: question.task)
+    if let served = served[question.task] { send(answer, served.sockets.datagrams, question.asker) }
+  }
+
+  // A task's own servers may know other names, and are others in another namespace: what they say is kept for that task alone.
+
+  private func servers(of task: TaskID) -> ResolvConf {
+    if let own = served[task]?.client.servers { return own }
+    readUpstreams()
+    return upstreams
+  }
+  private func kept(_ query: [UInt8], for task: TaskID) -> [UInt8]? {
+    if let served = served[task], served.client.servers != nil { return served.answers.answer(query, at: now()) }
+    readUpstreams()
+    return forwarded.answer(query, at: now())
+  }
+  private func keep(_ answer: [UInt8], to query: [UInt8], of task: TaskID) {
+    guard let served = served[task] else { return }
+    if served.client.servers == nil {
+      forwarded.keep(answer, to: query, at: now())
+    } else {
+      self.served[task]!.answers.keep(answer, to: query, at: now())
+    }
+  }
+
+  /// From the host's namespace; to a task's own servers from the task's. A socket stays where it was made.
+  private func connect(_ upstream: Upstream, of task: TaskID) -> Int32 {
+    guard let served = served[task], served.client.servers != nil else { return upstream.connect(SOCK_DGRAM, waiting: nil) }
+    guard clinux_setns(served.sockets.namespace, Int32(CLINUX_CLONE_NEWNET)) == 0 else { return -1 }
+    defer {
+      let status = clinux_setns(home, Int32(CLINUX_CLONE_NEWNET))
+      precondition(status == 0, "the name server's thread is back in the host's namespace")
+    }
+    return upstream.connect(SOCK_DGRAM, waiting: nil)
   }
 
   // MARK: TCP
@@ -338,7 +428,10 @@ final class NameServerLoop: @unchecked Sendable {
   private func accept(_ listener: Int32, _ task: TaskID) {
     while true {
       let descriptor = Glibc.accept(listener, nil, nil)
-      guard descriptor >= 0 else { return }
+      guard descriptor >= 0 else {
+        if errno == EINVAL { renew(task) }
+        return
+      }
       _ = fcntl(descriptor, F_SETFL, O_NONBLOCK)
       _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
       guard let count = served[task]?.connections.count, count < 64 else {
@@ -375,27 +468,34 @@ final class NameServerLoop: @unchecked Sendable {
         counters.answered.add(1, ordering: .relaxed)
         reply(message.encoded(), to: descriptor)
       case .forward:
-        readUpstreams()
-        if let answer = forwarded.answer(bytes, at: now()) {
+        if let answer = kept(bytes, for: connection.task) {
           counters.kept.add(1, ordering: .relaxed)
           reply(answer, to: descriptor)
         } else {
           counters.forwarded.add(1, ordering: .relaxed)
-          fetch(bytes, for: .connection(connection.number))
+          fetch(bytes, of: connection.task, for: .connection(connection.number))
         }
       }
     }
   }
 
   /// Over TCP: the asker came that way, or the answer is too large for a datagram.
-  private func fetch(_ query: [UInt8], for asker: Asker) {
-    let conf = upstreams
+  private func fetch(_ query: [UInt8], of task: TaskID, for asker: Asker) {
+    let conf = servers(of: task)
     fetching += 1
-    guard fetching <= 64 else { return push(.fetched(asker, query: query, answer: nil)) }
+    guard fetching <= 64 else { return push(.fetched(task, asker, query: query, answer: nil)) }
     let servers = conf.order(turn: turn)
+    let isOwn = served[task]?.client.servers != nil
+    // Its own: the task may stop meanwhile.
+    let namespace = isOwn ? fcntl(served[task]!.sockets.namespace, F_DUPFD_CLOEXEC, 0) : -1
     startThread("orch-dns-tcp") { [weak self] in
-      let answer = servers.lazy.compactMap { $0.askByTCP(query, milliseconds: conf.timeoutMilliseconds) }.first
-      self?.push(.fetched(asker, query: query, answer: answer))
+      defer { if namespace >= 0 { close(namespace) } }
+      var answer: [UInt8]?
+      if !isOwn || clinux_setns(namespace, Int32(CLINUX_CLONE_NEWNET)) == 0 {
+        // Not `lazy.compactMap.first`, which asks the one that answers twice.
+        for server in servers where answer == nil { answer = server.askByTCP(query, milliseconds: conf.timeoutMilliseconds) }
+      }
+      self?.push(.fetched(task, asker, query: query, answer: answer))
     }
   }
 

@@ -2,9 +2,9 @@ import Glibc
 import LinuxSystem
 import Model
 
-/// The host's resolvers and how they are asked, as resolv.conf(5) says.
+/// Resolvers and how they are asked: the host's or a task's own, as resolv.conf(5) says.
 public struct ResolvConf: Hashable, Sendable {
-  /// The IPv4 `nameserver` lines, at most three.
+  /// The `nameserver` lines, IPv4 and IPv6, at most three (of a task's own: all).
   public var servers: [Upstream] = []
   /// `options timeout:`, 1 to 30 s; 2 s when it does not say.
   public var timeoutMilliseconds: Int64 = 2000
@@ -21,20 +21,28 @@ public struct ResolvConf: Hashable, Sendable {
       guard let first = words.first else { continue }
       switch first {
       case "nameserver":
-        if words.count >= 2, servers.count < 3, let address = IPv4Address(String(words[1])) { servers.append(Upstream(address: address)) }
-      case "options":
-        for option in words.dropFirst() {
-          let parts = option.split(separator: ":", maxSplits: 1)
-          let number = parts.count == 2 ? Int64(parts[1]) : nil
-          switch (parts.first, number) {
-          case ("timeout", let seconds?): timeoutMilliseconds = max(1, min(30, seconds)) * 1000
-          case ("attempts", let number?): attempts = Int(max(1, min(5, number)))
-          case ("rotate", nil): rotates = true
-          default: break
-          }
-        }
+        if words.count >= 2, servers.count < 3, let server = Upstream(words[1]) { servers.append(server) }
+      case "options": for option in words.dropFirst() { take(option) }
       default: break
       }
+    }
+  }
+
+  /// A task's own servers, asked as its `dns_opt` says; nil when it names none.
+  public init?(_ own: ContainerSpec.DNSConfig?) {
+    servers = own?.nameservers?.compactMap { Upstream($0) } ?? []
+    if servers.isEmpty { return nil }
+    for option in own?.options ?? [] { take(option[...]) }
+  }
+
+  private mutating func take(_ option: Substring) {
+    let parts = option.split(separator: ":", maxSplits: 1)
+    let number = parts.count == 2 ? Int64(parts[1]) : nil
+    switch (parts.first, number) {
+    case ("timeout", let seconds?): timeoutMilliseconds = max(1, min(30, seconds)) * 1000
+    case ("attempts", let number?): attempts = Int(max(1, min(5, number)))
+    case ("rotate", nil): rotates = true
+    default: break
     }
   }
 

@@ -7,10 +7,13 @@ public struct DNSClient: Hashable, Sendable {
   public var ownNames: [String: IPv4Address]
   /// Names that nobody here knows are asked outside; false for containers of internal networks alone.
   public var forwards: Bool
-  public init(networks: [NetworkID], ownNames: [String: IPv4Address] = [:], forwards: Bool) {
+  /// Asked instead of the host's, from the container's own namespace, as docker does: what it cannot reach is not reached for it.
+  public var servers: ResolvConf?
+  public init(networks: [NetworkID], ownNames: [String: IPv4Address] = [:], forwards: Bool, servers: ResolvConf? = nil) {
     self.networks = networks
     self.ownNames = ownNames
     self.forwards = forwards
+    self.servers = servers
   }
 }
 
@@ -40,6 +43,10 @@ extension Zone {
     }
     guard query.opcode == 0 else { return fail(.notImplemented) }
     guard query.questions.count == 1, let question = query.questions.first else { return fail(.formatError) }
+    guard query.ednsVersion == 0 else {
+      response.extendedCode = 1
+      return .answer(response)
+    }
     let elsewhere: () -> Resolution = { client.forwards ? .forward : fail(.nameError) }
     guard question.recordClass == 1 || question.recordClass == 255 else { return elsewhere() }
 
@@ -71,6 +78,7 @@ extension Zone {
     let own = client.ownNames.first { Name($0.key)?.key == key }?.value
     let found = own == nil ? lookup(key, on: client.networks) : nil
     guard let addresses = own.map({ [$0] }) ?? found?.addresses else {
+      if client.servers == nil, question.name.labels.count == 1, !Self.typesOfTopLevels.contains(question.type) { return fail(.nameError) }
       return isOurs(key, on: client.networks) ? fail(.nameError) : elsewhere()
     }
     // A name of ours: other types exist not (NODATA), and nobody outside is asked.
@@ -83,11 +91,16 @@ extension Zone {
     answer(RecordType.a, addresses.map(\.octets))
     if question.type == RecordType.aaaa || question.type == RecordType.any {
       let counterparts =
-        own.map { self.counterparts(of: $0, on: client.networks) } ?? found.map { self.counterparts(of: $0.addresses, on: $0.network) }
+        own.map { self.counterparts(of: $0, on: client.networks) }
+        ?? lookup(key, on: client.networks, v6: true).map { self.counterparts(of: $0.addresses, on: $0.network) }
       answer(RecordType.aaaa, (counterparts ?? []).map(\.octets))
     }
     return .answer(response)
   }
+
+  /// A name of one label may be of a service on another network, or of one that is gone: the host's servers are asked for none (as systemd-resolved has
+  /// it, `ResolveUnicastSingleLabel`), but for what top levels of the world have.
+  private static let typesOfTopLevels = [RecordType.ns, RecordType.soa, RecordType.ds, RecordType.dnskey]
 
   /// `4.3.2.1.in-addr.arpa` is 1.2.3.4 (RFC 1035 3.5); 32 digits, the last first, before `ip6.arpa` are an IPv6 address (RFC 3596 2.5).
   static func reverseAddress(_ key: String) -> IPAddress? {

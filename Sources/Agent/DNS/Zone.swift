@@ -66,7 +66,9 @@ public struct Zone: Sendable, Equatable {
   /// Follows one record; those that say nothing of names change nothing.
   public mutating func update(_ item: AssignmentItem) {
     switch item {
-    case .network(let network): subnets[network.id] = Subnets(v4: network.subnet, v6: network.subnet6)
+    case .network(let network):
+      // On links of less no kernel has IPv6 (RFC 8200 5).
+      subnets[network.id] = Subnets(v4: network.subnet, v6: network.mtu < 1280 ? nil : network.subnet6)
     case .service(let service): replace(services[service.id], service)
     case .endpoint(let endpoint): replace(endpoints[Place(task: endpoint.task, network: endpoint.network)], endpoint)
     case .task, .revision, .file: break
@@ -220,12 +222,15 @@ public struct Zone: Sendable, Equatable {
   // MARK: Questions
 
   /// What a name means: of the first network that knows it. Two services may have one alias: both answer.
-  func lookup(_ key: String, on networks: [NetworkID]) -> (addresses: [IPv4Address], network: NetworkID)? {
+  /// - Parameter v6: of those whose host has IPv6 alone.
+  func lookup(_ key: String, on networks: [NetworkID], v6: Bool = false) -> (addresses: [IPv4Address], network: NetworkID)? {
     for network in networks {
       guard let meanings = tables[network]?.names[key] else { continue }
       var addresses: [IPv4Address] = []
       for meaning in meanings {
-        for address in self.addresses(meaning, on: network) where meanings.count == 1 || !addresses.contains(address) { addresses.append(address) }
+        for address in self.addresses(meaning, on: network, v6: v6) where meanings.count == 1 || !addresses.contains(address) {
+          addresses.append(address)
+        }
       }
       return (addresses, network)
     }
@@ -240,13 +245,16 @@ public struct Zone: Sendable, Equatable {
   func counterparts(of own: IPv4Address, on networks: [NetworkID]) -> [IPv6Address] {
     networks.first { subnets[$0]?.v4.contains(own) == true }.map { counterparts(of: [own], on: $0) } ?? []
   }
-  private func addresses(_ meaning: Meaning, on network: NetworkID) -> [IPv4Address] {
+  private func addresses(_ meaning: Meaning, on network: NetworkID, v6: Bool) -> [IPv4Address] {
+    func speaks(_ task: TaskID) -> Bool { !v6 || endpoints[Place(task: task, network: network)]?.lacksIPv6 != true }
     switch meaning {
     case .service(let id):
-      if let virtual = services[id].flatMap({ Self.virtualIP($0, on: network) }) { return [virtual] }
-      return addresses(.tasks(id), on: network)
-    case .tasks(let id): return groups[id]?[network]?.ready.map(\.address) ?? []
-    case .task(_, let address): return [address]
+      guard let virtual = services[id].flatMap({ Self.virtualIP($0, on: network) }) else { return addresses(.tasks(id), on: network, v6: v6) }
+      // Nobody would answer there.
+      if v6, let ready = groups[id]?[network]?.ready, !ready.isEmpty, !ready.contains(where: { speaks($0.task) }) { return [] }
+      return [virtual]
+    case .tasks(let id): return groups[id]?[network]?.ready.filter { speaks($0.task) }.map(\.address) ?? []
+    case .task(let task, let address): return speaks(task) ? [address] : []
     }
   }
   func name(of address: IPAddress, on networks: [NetworkID]) -> String? {
@@ -272,15 +280,20 @@ public struct Zone: Sendable, Equatable {
   }
 
   private func knows(_ key: String, on networks: [NetworkID]) -> Bool { networks.contains { tables[$0]?.names[key] != nil } }
-  /// A name that can only be of a cluster, though nobody here has it (any more): the world is not asked.
+  /// A name that can only be of a cluster, though nobody here has it (any more, or on these networks): the world is not asked.
   func isOurs(_ key: String, on networks: [NetworkID]) -> Bool {
-    if key.hasPrefix("tasks.") { return true }
     let labels = key.split(separator: ".").map(String.init)
-    // No host outside has an underscore in its name (RFC 1123 2.1), a service of a stack has: demo_web.1.4f2a…
-    if let first = labels.first, labels.count > 1, first.dropFirst().contains("_"), knows(first, on: networks) { return true }
+    guard let first = labels.first, let last = labels.last, labels.count > 1 else { return false }
+    func rest(_ count: Int) -> String { labels.dropFirst(count).joined(separator: ".") }
+    // web.3; demo_web.1.4f2a…, web.NODE: no top level of the world is a number (RFC 3696 2) or looks like an id.
+    if last.utf8.allSatisfy({ (48...57).contains($0) }) || last.utf8.count == 25 && TaskID(last) != nil { return true }
+    // No host outside has an underscore in its name (RFC 1123 2.1), a service of a stack has: demo_web.x
+    if first.dropFirst().contains("_"), knows(first, on: networks) { return true }
+    // tasks.web; tasks.example.com is of the world.
+    if first == "tasks" { return labels.count == 2 || isOurs(rest(1), on: networks) }
     // _http._tcp.web
-    return labels.count > 2 && labels[0].hasPrefix("_") && labels[1].hasPrefix("_")
-      && knows(labels.dropFirst(2).joined(separator: "."), on: networks)
+    return labels.count > 2 && first.hasPrefix("_") && labels[1].hasPrefix("_")
+      && (labels.count == 3 || knows(rest(2), on: networks) || isOurs(rest(2), on: networks))
   }
   func isOurs(_ address: IPAddress, on networks: [NetworkID]) -> Bool {
     networks.contains { network in

@@ -28,6 +28,9 @@ actor Agent {
   private var networkRepairs: [String: UInt64] = [:]
   private var repairsTold = false
   private var underlayFacts = UnderlayFacts()
+  /// Until what the agent before left was taken over nothing is compared: nothing of it is wanted yet.
+  private var isRecovered = false
+  private var recovery: (@Sendable (AssignmentsMessage) async -> Void)?
 
   init(rooms: Rooms, log: Logger) {
     self.rooms = rooms
@@ -49,9 +52,25 @@ actor Agent {
   func task(_ id: TaskID) -> ClusterTask? { worker.task(id) }
 
   func input(_ input: WorkerInput) {
-    if case .sessionOpened = input { sessions += 1 }
+    switch input {
+    case .sessionOpened: sessions += 1
+    case .recovered: isRecovered = true
+    default: break
+    }
     for output in worker.step(input, now: .now) { carryOut(output) }
     if case .assignments = input, networkPass == nil { tellApplied(worker.sequence, of: sessions) }
+  }
+
+  /// What the agent before left is taken over when the manager has told what this host is assigned; its first message is all of it.
+  func recoverLater(_ recovery: @escaping @Sendable (AssignmentsMessage) async -> Void) { self.recovery = recovery }
+
+  /// From the session, one after the other.
+  func assigned(_ message: AssignmentsMessage) async {
+    if let recovery {
+      self.recovery = nil
+      await recovery(message)
+    }
+    input(.assignments(message))
   }
 
   private func tellApplied(_ sequence: UInt64?, of number: Int) {
@@ -252,7 +271,7 @@ actor Agent {
   }
 
   /// A process let go of a published port, or another program changed something of this host's network: compare again.
-  func compareNetwork() { applyNetwork() }
+  func compareNetwork() { if isRecovered { applyNetwork() } }
 
   /// Returns when every change of networks that was known at the call has been applied.
   func networkApplied() async { while let pass = networkPass { await pass.value } }

@@ -74,10 +74,24 @@ struct AgentDaemon {
       names: try NameServer(log: log), underlay: underlay, stateDirectory: options.stateDir, runDirectory: options.runDir, node: identity.node)
   }
 
-  /// Containers that run go on; those that ended meanwhile are told of; those of tasks that nobody knows are removed.
+  /// Containers that run go on; those that ended meanwhile are told of; those of tasks that nobody knows are removed. What this host was assigned is
+  /// read from its disk; when that fails, containers are left alone till the manager has said it.
   private func recover(_ agent: Agent, _ rooms: Rooms, _ log: Logger) async {
     var kept: AssignmentsMessage?
-    do { kept = try rooms.keptAssignments() } catch { log.error("read kept assignments: \(error); waiting for the manager's") }
+    do { kept = try rooms.keptAssignments() } catch { log.error("read kept assignments: \(error)") }
+    let containers = await rooms.runtime.recover()
+    await rooms.builder.removeLeftovers(containers.map(\.id))
+    await agent.readUnderlay()
+    guard kept != nil || !containers.contains(where: { TaskID($0.id) != nil }) else {
+      log.warning("\(containers.count) containers are here and what was assigned is not known: they are left alone until a manager says it")
+      return await agent.recoverLater { [weak agent] told in
+        if let agent { await resume(containers, told, agent, rooms, log) }
+      }
+    }
+    await resume(containers, kept, agent, rooms, log)
+  }
+
+  private func resume(_ containers: [RecoveredContainer], _ kept: AssignmentsMessage?, _ agent: Agent, _ rooms: Rooms, _ log: Logger) async {
     var tasks: [TaskID: ClusterTask] = [:]
     var specs: [ServiceRevision.Key: ServiceSpec] = [:]
     for item in kept?.updates ?? [] {
@@ -86,8 +100,6 @@ struct AgentDaemon {
     }
     var found: [RecoveredTask] = []
     var networks: [TaskNetwork] = []
-    let containers = await rooms.runtime.recover()
-    await rooms.builder.removeLeftovers(containers.map(\.id))
     for container in containers {
       guard let id = TaskID(container.id) else { continue }
       switch container.state {
@@ -101,10 +113,13 @@ struct AgentDaemon {
       case .incomplete: try? await rooms.runtime.delete(container.id)
       }
     }
+    // Names before whoever asks for them.
+    if let kept { rooms.names.update(kept.updates) }
     do {
       for (task, namespace) in try await rooms.network.recover(networks) {
         guard let known = tasks[task] else { continue }
-        try await rooms.names.serve(task, namespace: namespace.path, client: DNSClient(known, rooms.hostname(of: task), namespace))
+        let spec = specs[ServiceRevision.Key(known.service, known.revision)]?.taskTemplate.containerSpec
+        try await rooms.names.serve(task, namespace: namespace.path, client: DNSClient(known, spec, rooms.hostname(of: task), namespace))
       }
     } catch {
       log.error("find networks again: \(error)")
@@ -112,7 +127,6 @@ struct AgentDaemon {
     // Of tasks that are known but have no container yet, too: they may be about to get one.
     await rooms.images.recover(users: Set(found.map(\.containerID)).union(tasks.keys.map(\.description)))
     if !found.isEmpty { log.info("found \(found.count) containers again") }
-    await agent.readUnderlay()
     await agent.input(.recovered(kept, found))
   }
 }

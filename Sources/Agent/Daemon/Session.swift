@@ -111,7 +111,7 @@ actor Session {
       }
       isBusy = true
       switch message.kind {
-      case .assignments(let part): if let whole = try assembly.add(part) { await agent.input(.assignments(whole)) }
+      case .assignments(let part): if let whole = try assembly.add(part) { await agent.assigned(whole) }
       case .managers(let managers): try membership.remember(managers.addresses)
       case nil: log.warning("a message of an unknown kind from the manager: upgrade this agent")
       }

@@ -177,29 +177,26 @@ actor TaskController {
     let directory = rooms.taskDirectory(id)
     let hostname = config.hostname.flatMap { $0.isEmpty ? nil : $0 } ?? Rooms.hostname(unnamed: id)
     config.hostname = hostname
-    var hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    for line in order.container.hosts ?? [] { hosts += line.replacing(" ", with: "\t") + "\n" }
-    for attachment in order.task.attachments { hosts += "\(attachment.address)\t\(hostname)\n" }
-
-    let own = order.container.dnsConfig
-    var resolv = (own?.search.map { $0.isEmpty ? "" : "search \($0.joined(separator: " "))\n" }) ?? ""
+    config.domainname = order.container.domainname.flatMap { $0.isEmpty ? nil : $0 }
+    var network = NameFiles.Network.none
     if order.spec.predefinedNetwork == Network.hostName {
       config.network = .host
-      resolv = (try? String(contentsOfFile: "/etc/resolv.conf", encoding: .utf8)) ?? ""
+      func text(_ path: String) -> String { (try? String(contentsOfFile: path, encoding: .utf8)) ?? "" }
+      network = .host(hosts: text("/etc/hosts"), resolv: text("/etc/resolv.conf"))
     } else if !order.task.attachments.isEmpty {
       await agent.networkApplied()
       let hostPorts = order.spec.ports.filter { $0.publishMode == .host }
       let namespace = try await rooms.network.attach(TaskNetwork(task: id, attachments: order.task.attachments, hostPorts: hostPorts))
       config.networkNamespacePath = namespace.path
-      for address in namespace.addresses6 { hosts += "\(address)\t\(hostname)\n" }
-      try await rooms.names.serve(id, namespace: namespace.path, client: DNSClient(order.task, hostname, namespace))
-      resolv += "nameserver 127.0.0.11\noptions \((["ndots:0"] + (own?.options ?? [])).joined(separator: " "))\n"
+      network = .overlay(order.task.attachments.map { .v4($0.address) } + namespace.addresses6.map { .v6($0) })
+      try await rooms.names.serve(id, namespace: namespace.path, client: DNSClient(order.task, order.container, hostname, namespace))
     }
-    try await offPool { [hosts, resolv] in
+    let files = NameFiles(order.container, hostname: hostname, on: network)
+    try await offPool {
       try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-      try hosts.write(toFile: "\(directory)/hosts", atomically: false, encoding: .utf8)
-      try resolv.write(toFile: "\(directory)/resolv.conf", atomically: false, encoding: .utf8)
-      try (hostname + "\n").write(toFile: "\(directory)/hostname", atomically: false, encoding: .utf8)
+      try files.hosts.write(toFile: "\(directory)/hosts", atomically: false, encoding: .utf8)
+      try files.resolv.write(toFile: "\(directory)/resolv.conf", atomically: false, encoding: .utf8)
+      try files.hostname.write(toFile: "\(directory)/hostname", atomically: false, encoding: .utf8)
     }
     for file in ["hosts", "resolv.conf", "hostname"] { config.mounts.append(.bind("\(directory)/\(file)", "/etc/\(file)")) }
   }
@@ -246,9 +243,14 @@ enum Environment {
 
 extension DNSClient {
   /// What a container asks for: the names of its networks, its own, and those of the world unless it is shut in.
-  init(_ task: ClusterTask, _ hostname: String, _ namespace: AttachedNamespace) {
+  init(_ task: ClusterTask, _ spec: ContainerSpec?, _ hostname: String, _ namespace: AttachedNamespace) {
     var own: [String: IPv4Address] = [:]
-    if let address = task.attachments.first?.address { own[hostname] = address }
-    self.init(networks: namespace.networks, ownNames: own, forwards: namespace.reachesOutside)
+    if let address = task.attachments.first?.address {
+      own[hostname] = address
+      if let full = spec?.fullHostname(hostname) { own[full] = address }
+    }
+    let servers = ResolvConf(spec?.dnsConfig)
+    // Its own servers may be on an internal network: the namespace says what can be reached.
+    self.init(networks: namespace.networks, ownNames: own, forwards: namespace.reachesOutside || servers != nil, servers: servers)
   }
 }

@@ -43,13 +43,12 @@ extension ControlAPI {
       let created = try ServiceEdits.create(spec, state: state, now: now, generator: &generator)
       return (created.command, created.id)
     }
-    return .json(ServiceCreateResponse(id: id.description, warnings: spec.taskTemplate.containerSpec.notYet), status: 201)
+    return .json(ServiceCreateResponse(id: id.description, warnings: nil), status: 201)
   }
 
   func updateService(_ name: String, _ target: Target, _ request: APIRequest) async throws -> APIResponse {
     let version = try target.version()
     let now = Timestamp.now
-    var warnings: [String]?
     if let rollback = target["rollback"], !rollback.isEmpty {
       guard rollback == "previous" else { throw APIError(400, "invalid rollback '\(rollback)': only ?rollback=previous is known") }
       try await edit(retries: 0) { state in
@@ -58,19 +57,17 @@ extension ControlAPI {
     } else {
       let spec = try await serviceSpec(request)
       try await refuseTakenPorts([spec])
-      let container = spec.taskTemplate.containerSpec
-      warnings = try await edit(retries: 0) { state in
+      try await edit(retries: 0) { state in
         let service = try state.lookUpService(name)
         let old = state.spec(of: service)
-        let warnings = container.notYet == old?.taskTemplate.containerSpec.notYet ? nil : container.notYet
         var spec = spec
         // Docker's clients say which one is to stay when they send none.
         let kept = target["registryAuthFrom"] == "previous-spec" ? service.previous.flatMap { state.revision(service.id, $0)?.spec } : old
         spec.registryLogin = try login(request.header("x-registry-auth"), instead: kept?.registryLogin)
-        return (try ServiceEdits.update(try state.lookUpService(name).id, to: spec, version: version, state: state, now: now), warnings)
+        return (try ServiceEdits.update(try state.lookUpService(name).id, to: spec, version: version, state: state, now: now), ())
       }
     }
-    return .json(ServiceUpdateResponse(warnings: warnings))
+    return .json(ServiceUpdateResponse(warnings: nil))
   }
 
   func removeService(_ name: String) async throws -> APIResponse {
@@ -167,15 +164,6 @@ private struct UnsupportedSpec: Decodable {
     if TaskTemplate?.NetworkAttachmentSpec != nil { return "a network attachment" }
     if TaskTemplate?.Resources?.Reservations?.GenericResources?.isEmpty == false { return "generic resources" }
     return nil
-  }
-}
-
-extension ContainerSpec {
-  /// What is kept but nothing carries out in this version, for Docker's `Warnings`; nil: nothing.
-  fileprivate var notYet: [String]? {
-    var keys: [String] = []
-    if dnsConfig?.nameservers?.isEmpty == false { keys.append("the name servers: tasks ask their host's") }
-    return keys.isEmpty ? nil : keys.map { "orch does not carry this out yet: \($0)" }
   }
 }
 

@@ -28,6 +28,7 @@ extension ContainerSpec {
     container.labels = full(labels)
     container.args = full(args)
     container.hostname = full(hostname)
+    container.domainname = full(domainname)
     container.env = full(env)
     container.dir = full(dir)
     container.user = full(user)

@@ -41,7 +41,6 @@ enum KeyRules {
     "cpuset": .unsupported("use 'cpus'"), "mem_reservation": .unsupported("use deploy.resources.reservations.memory"),
     "memswap_limit": .unsupported("use 'mem_limit'; swap is not given"),
     "pull_policy": .unsupported("an agent pulls what it does not have; name another tag or digest to get another image"),
-    "domainname": .unsupported("write it into 'hostname'"),
     "annotations": .unsupported("use 'labels'"), "label_file": .unsupported("use 'labels'"),
     "post_start": .unsupported(later), "pre_stop": .unsupported(later),
     "volumes_from": .unsupported("name the volumes in 'volumes'"),

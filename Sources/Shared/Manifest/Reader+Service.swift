@@ -271,6 +271,11 @@ extension Reader {
       if !isObjectName(name) { error(value, "'\(name)' cannot be a hostname", "use at most 63 letters, digits, '-' and '.'") }
       return name
     }
+    container.domainname = fields.take("domainname").flatMap { value in
+      guard let name = nonEmpty(value, "a domain name") else { return nil }
+      if !isObjectName(name) { error(value, "'\(name)' cannot be a domain name", "use at most 63 letters, digits, '-' and '.'") }
+      return name
+    }
     if let value = fields.take("extra_hosts") {
       container.hosts = pairs(value, separators: "=:").compactMap { host in
         guard let address = host.text, !address.isEmpty else {
@@ -287,8 +292,12 @@ extension Reader {
     }
     var dns = ContainerSpec.DNSConfig()
     if let value = fields.take("dns") {
-      dns.nameservers = oneOrMore(value).map(\.text)
-      notYet(value, "tasks ask their host's name servers; set them on the hosts")
+      dns.nameservers = oneOrMore(value).map { entry in
+        if IPv4Address(entry.text) == nil, IPv6Address(entry.text) == nil {
+          error(entry.value, "expected the IP address of a name server, found '\(entry.text)'")
+        }
+        return entry.text
+      }
     }
     dns.search = fields.take("dns_search").map { oneOrMore($0).map(\.text) }
     dns.options = fields.take("dns_opt").map { oneOrMore($0).map(\.text) }

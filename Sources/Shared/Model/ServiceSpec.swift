@@ -92,6 +92,8 @@ public struct ContainerSpec: Codable, Hashable, Sendable {
   /// Replaces the image's CMD (Compose `command`).
   public var args: [String]?
   public var hostname: String?
+  /// What follows the hostname in /etc/hosts, and the domain of uname(2). Docker's services have none, its containers have.
+  public var domainname: String?
   public var env: [String]?
   public var dir: String?
   public var user: String?
@@ -120,7 +122,8 @@ public struct ContainerSpec: Codable, Hashable, Sendable {
   public init(image: String) { self.image = image }
 
   enum CodingKeys: String, CodingKey {
-    case image = "Image", labels = "Labels", command = "Command", args = "Args", hostname = "Hostname", env = "Env", dir = "Dir"
+    case image = "Image", labels = "Labels", command = "Command", args = "Args", hostname = "Hostname", domainname = "Domainname", env = "Env", dir =
+      "Dir"
     case user = "User", groups = "Groups", privileges = "Privileges", initProcess = "Init", stopSignal = "StopSignal", tty = "TTY"
     case openStdin = "OpenStdin", readOnly = "ReadOnly", mounts = "Mounts", stopGracePeriod = "StopGracePeriod"
     case healthCheck = "Healthcheck", hosts = "Hosts", dnsConfig = "DNSConfig", isolation = "Isolation", sysctls = "Sysctls"

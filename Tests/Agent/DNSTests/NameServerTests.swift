@@ -9,49 +9,56 @@ import Testing
 
 private func address(_ text: String) -> IPv4Address { IPv4Address(text)! }
 
-/// A resolver of the outside: answers everything with 192.0.2.1 over UDP (names that begin with "big": truncated), 192.0.2.2 over TCP.
-private final class FakeResolver: Sendable {
-  let datagrams: Int32
-  let listener: Int32
+/// A resolver of the outside: answers everything with 192.0.2.1 over UDP (names that begin with "big": truncated), 192.0.2.2 over TCP. It notes what it
+/// was asked.
+final class FakeResolver: Sendable {
+  /// How it takes datagrams.
+  enum Manner { case answering, silent, denying }
   let upstream: Upstream
-  let asked = Counter()
-  final class Counter: Sendable { let value = Atomic(0) }
+  private let datagrams: Int32
+  private let listener: Int32
+  private let notes = Mutex<[String]>([])
+  var asked: [String] { notes.withLock { $0 } }
 
-  init() {
-    datagrams = socket(AF_INET, Int32(SOCK_DGRAM.rawValue), 0)
-    listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+  init(_ manner: Manner = .answering, at place: IPAddress = .v4(address("127.0.0.1")), answer first: String = "192.0.2.1") {
+    let family = if case .v4 = place { AF_INET } else { AF_INET6 }
+    datagrams = socket(family, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    listener = socket(family, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
     var port: UInt16 = 0
     while true {
       port = .random(in: 20_000...60_000)
       let (first, second) = (datagrams, listener)
-      if withSocketAddress(address("127.0.0.1"), port, { bind(first, $0, $1) == 0 && bind(second, $0, $1) == 0 }) { break }
+      if withSocketAddress(place, port, nil, { bind(first, $0, $1) == 0 && bind(second, $0, $1) == 0 }) { break }
     }
     listen(listener, 8)
-    upstream = Upstream(address: address("127.0.0.1"), port: port)
-    startThread("fake-udp") { [datagrams, asked] in
+    upstream = Upstream(address: place, port: port)
+    // They end when the sockets are shut down.
+    startThread("fake-udp") { [datagrams, weak self] in
       var buffer = [UInt8](repeating: 0, count: 4096)
       while true {
-        var asker = sockaddr_in()
-        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+        var asker = sockaddr_in6()
+        var size = socklen_t(MemoryLayout<sockaddr_in6>.size)
         let count = withUnsafeMutablePointer(to: &asker) {
           $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { recvfrom(datagrams, &buffer, buffer.count, 0, $0, &size) }
         }
         guard count > 0, let query = try? Message(Array(buffer[..<count])) else { return }
-        asked.value.add(1, ordering: .relaxed)
-        let answer = Self.answer(query, "192.0.2.1", truncated: query.questions[0].name.key.hasPrefix("big"))
+        self?.note("udp", query)
+        if manner == .silent { continue }
+        let answer = Self.answer(query, first, truncated: query.questions[0].name.key.hasPrefix("big"), denied: manner == .denying)
         withUnsafePointer(to: &asker) {
           _ = $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { sendto(datagrams, answer, answer.count, 0, $0, size) }
         }
       }
     }
-    startThread("fake-tcp") { [listener] in
+    startThread("fake-tcp") { [listener, weak self] in
       while case let connection = accept(listener, nil, nil), connection >= 0 {
         var buffer = [UInt8](repeating: 0, count: 4096)
         let count = recv(connection, &buffer, buffer.count, 0)
         if count > 2, let query = try? Message(Array(buffer[2..<count])) {
-          let answer = Self.answer(query, "192.0.2.2", truncated: false)
+          self?.note("tcp", query)
+          let answer = Self.answer(query, "192.0.2.2", truncated: false, denied: manner == .denying)
           let framed = [UInt8(answer.count >> 8), UInt8(answer.count & 0xff)] + answer
-          send(connection, framed, framed.count, 0)
+          if manner != .silent { send(connection, framed, framed.count, 0) } else { recv(connection, &buffer, buffer.count, 0) }
         }
         close(connection)
       }
@@ -63,12 +70,14 @@ private final class FakeResolver: Sendable {
     close(datagrams)
     close(listener)
   }
-  static func answer(_ query: Message, _ text: String, truncated: Bool) -> [UInt8] {
+  private func note(_ way: String, _ query: Message) { notes.withLock { $0.append("\(way) \(query.questions[0].name) \(query.questions[0].type)") } }
+  static func answer(_ query: Message, _ text: String, truncated: Bool, denied: Bool) -> [UInt8] {
     var answer = Message(id: query.id)
     answer.isResponse = true
     answer.truncated = truncated
     answer.questions = query.questions
-    if !truncated { answer.answers = [.init(name: query.questions[0].name, type: 1, ttl: 60, data: address(text).octets)] }
+    if denied { answer.code = .nameError }
+    if !truncated, !denied { answer.answers = [.init(name: query.questions[0].name, type: 1, ttl: 60, data: address(text).octets)] }
     return answer.encoded()
   }
 }
@@ -99,7 +108,7 @@ struct NameServerTests {
     query.recursionDesired = true
     query.questions = [.init(name: Name(name)!, type: type)]
     let bytes = query.encoded()
-    let server = Upstream(address: NameServer.address)
+    let server = Upstream(address: .v4(NameServer.address))
     let answer: [UInt8]? = try await withNetworkNamespace(path) {
       if tcp { return server.askByTCP(bytes, milliseconds: 2000) }
       let descriptor = server.connect(SOCK_DGRAM, waiting: 2000)
@@ -128,7 +137,7 @@ struct NameServerTests {
     try await withNamespace { path in
       let resolver = FakeResolver()
       let server = try NameServer(
-        upstreams: ResolvConf(servers: [Upstream(address: address("127.0.0.1"), port: 1), resolver.upstream]), log: Logger(label: "test"))
+        upstreams: ResolvConf(servers: [Upstream(address: .v4(address("127.0.0.1")), port: 1), resolver.upstream]), log: Logger(label: "test"))
       let task = TaskID(value: 7)
       server.update(records(["10.0.0.1"]))
       try await server.serve(task, namespace: path, client: DNSClient(networks: [network], ownNames: ["me": address("10.0.0.9")], forwards: true))
@@ -145,10 +154,10 @@ struct NameServerTests {
       // Too large for its datagram: fetched by TCP here.
       #expect(try await addresses("big.example.com") == [[192, 0, 2, 2]])
       // Asked once for both ways and all spellings.
-      let asked = resolver.asked.value.load(ordering: .relaxed)
+      let asked = resolver.asked
       #expect(try await addresses("Example.COM") == [[192, 0, 2, 1]])
       #expect(try await addresses("example.com", tcp: true) == [[192, 0, 2, 1]])
-      #expect(resolver.asked.value.load(ordering: .relaxed) == asked)
+      #expect(resolver.asked == asked)
       #expect(try await addresses("big.example.com", tcp: true) == [[192, 0, 2, 2]])
       // Served anew, as after a restart of the agent.
       try await server.serve(task, namespace: path, client: DNSClient(networks: [network], forwards: false))
@@ -159,10 +168,154 @@ struct NameServerTests {
     }
   }
 
+  @Test("what is asked before the zone is filled waits for it: no other server is asked, and the answer is right")
+  func early() async throws {
+    try await withNamespace { path in
+      let resolver = FakeResolver()
+      let server = try NameServer(upstreams: ResolvConf(servers: [resolver.upstream]), log: Logger(label: "test"))
+      try await server.serve(TaskID(value: 7), namespace: path, client: DNSClient(networks: [network], forwards: true))
+      async let early = ask("web", in: path)
+      async let earlyByTCP = ask("tasks.web", in: path, tcp: true)
+      try await Task.sleep(for: .milliseconds(200))
+      #expect(resolver.asked == [])
+      server.update(records(["10.0.0.1"]))
+      #expect(try await early?.answers.map(\.data) == [[10, 0, 0, 1]])
+      #expect(try await earlyByTCP?.answers.map(\.data) == [[10, 0, 0, 1]])
+      #expect(resolver.asked == [])
+    }
+  }
+
+  @Test("a task's own servers are asked from its own namespace, by UDP and TCP, IPv4 and IPv6; their answers are for that task alone")
+  func ownServers() async throws {
+    try await withNamespace { path in
+      let outside = FakeResolver()
+      let (own, own6) = try await withNetworkNamespace(path) {
+        (FakeResolver(answer: "192.0.2.7"), FakeResolver(at: .v6(IPv6Address("::1")!), answer: "192.0.2.8"))
+      }
+      let server = try NameServer(upstreams: ResolvConf(servers: [outside.upstream]), log: Logger(label: "test"))
+      server.update(records(["10.0.0.1"]))
+      func serve(_ servers: [Upstream]?) async throws {
+        let client = DNSClient(networks: [network], forwards: true, servers: servers.map { ResolvConf(servers: $0) })
+        try await server.serve(TaskID(value: 7), namespace: path, client: client)
+      }
+      func addresses(_ name: String, tcp: Bool = false) async throws -> [[UInt8]]? { try await ask(name, in: path, tcp: tcp)?.answers.map(\.data) }
+      try await serve(nil)
+      #expect(try await addresses("example.com") == [[192, 0, 2, 1]])
+      try await serve([own.upstream])
+      // Not what the host's servers said before.
+      #expect(try await addresses("example.com") == [[192, 0, 2, 7]])
+      #expect(try await addresses("big.example.com") == [[192, 0, 2, 2]])
+      #expect(try await addresses("tcp.example.com", tcp: true) == [[192, 0, 2, 2]])
+      #expect(try await addresses("web") == [[10, 0, 0, 1]])
+      #expect(try await addresses("example.com") == [[192, 0, 2, 7]])
+      #expect(own.asked == ["udp example.com 1", "udp big.example.com 1", "tcp big.example.com 1", "tcp tcp.example.com 1"])
+      try await serve([own6.upstream])
+      #expect(try await addresses("example.com") == [[192, 0, 2, 8]])
+      try await serve(nil)
+      #expect(try await addresses("example.com") == [[192, 0, 2, 1]])
+      #expect(outside.asked == ["udp example.com 1"])
+    }
+  }
+
+  @Test("no name of the cluster goes to the host's servers, of whatever kind, whether somebody has it or not")
+  func noLeak() async throws {
+    try await withNamespace { path in
+      let resolver = FakeResolver()
+      let server = try NameServer(upstreams: ResolvConf(servers: [resolver.upstream]), log: Logger(label: "test"))
+      let other = NetworkID(value: 2)
+      var service = ServiceRecord(
+        id: ServiceID(value: 1), name: "demo_web", names: [network: ["demo_web", "web"]], mode: .vip,
+        virtualIPs: [NetworkAttachment(network: network, address: address("10.0.1.2"))], ports: [PortConfig(targetPort: 80, publishedPort: 80)])
+      service.ports[0].name = "http"
+      let task = EndpointRecord(
+        task: TaskID(value: 5), service: ServiceID(value: 1), network: network, node: NodeID(value: 1), slot: 1, address: address("10.0.1.3"),
+        underlay: address("192.168.0.1"), ready: true)
+      let subnet = NetworkAssignment(
+        id: network, name: "net", vni: 4096, subnet: IPv4Prefix("10.0.1.0/24")!, internalOnly: false, ingress: false, mtu: 1450, dataPathPort: 4789,
+        peers: [])
+      func everything() async throws {
+        for name in [
+          "web", "WEB", "demo_web", "tasks.web", "tasks.demo_web", "web.1", "demo_web.1", "demo_web.1.\(TaskID(value: 5))", "\(TaskID(value: 5))",
+          "demo_web.\(NodeID(value: 1))", "_http._tcp.web", "_80._tcp.demo_web",
+        ] {
+          for type in [1, 28, 33, 15, 16, 255] as [UInt16] { #expect(try await ask(name, in: path, type: type) != nil, "\(name) \(type)") }
+          #expect(try await ask(name, in: path, tcp: true) != nil)
+        }
+      }
+      server.update([.network(subnet), .service(service), .endpoint(task)])
+      try await server.serve(TaskID(value: 7), namespace: path, client: DNSClient(networks: [network], forwards: true))
+      try await everything()
+      #expect(try await ask("3.1.0.10.in-addr.arpa", in: path, type: 12)?.answers.count == 1)
+      #expect(try await ask("9.1.0.10.in-addr.arpa", in: path, type: 12)?.code == .nameError)
+      // From another network; and when the service is gone.
+      try await server.serve(TaskID(value: 7), namespace: path, client: DNSClient(networks: [other], forwards: true))
+      try await everything()
+      server.update([], removing: [AssignmentItem.service(service).key, AssignmentItem.endpoint(task).key])
+      try await everything()
+      #expect(resolver.asked == [])
+      #expect(try await ask("example.com", in: path)?.answers.count == 1)
+      #expect(resolver.asked == ["udp example.com 1"])
+    }
+  }
+
+  @Test("a silent server's time is bounded, the next is asked; each as often as attempts say; a large answer comes from the next by TCP")
+  func silent() async throws {
+    try await withNamespace { path in
+      let (silent, other) = (FakeResolver(.silent), FakeResolver())
+      func server(_ servers: [FakeResolver], attempts: Int) async throws -> NameServer {
+        var conf = ResolvConf(servers: servers.map(\.upstream))
+        (conf.timeoutMilliseconds, conf.attempts) = (100, attempts)
+        let server = try NameServer(upstreams: conf, log: Logger(label: "test"))
+        server.update([])
+        try await server.serve(TaskID(value: 1), namespace: path, client: DNSClient(networks: [], forwards: true))
+        return server
+      }
+      var names = try await server([silent, other], attempts: 1)
+      #expect(try await ask("a.example", in: path)?.answers.map(\.data) == [[192, 0, 2, 1]])
+      #expect(try await ask("big.example", in: path)?.answers.map(\.data) == [[192, 0, 2, 2]])
+      #expect(try await ask("t.example", in: path, tcp: true)?.answers.map(\.data) == [[192, 0, 2, 2]])
+      #expect(silent.asked == ["udp a.example 1", "udp big.example 1", "tcp big.example 1", "tcp t.example 1"])
+      #expect(other.asked == silent.asked)
+      names.stop(TaskID(value: 1))
+      names = try await server([silent], attempts: 3)
+      #expect(try await ask("b.example", in: path)?.code == .serverFailure)
+      #expect(silent.asked.suffix(3) == ["udp b.example 1", "udp b.example 1", "udp b.example 1"])
+      #expect(names.counts.failed == 1)
+    }
+  }
+
+  @Test("sockets that another program destroys are made anew")
+  func destroyed() async throws {
+    try await withNamespace { path in
+      let server = try NameServer(upstreams: ResolvConf(), log: Logger(label: "test"))
+      server.update(records(["10.0.0.1"]))
+      try await server.serve(TaskID(value: 7), namespace: path, client: DNSClient(networks: [network], forwards: false))
+      for sockets in ["-t -l", "-u -a"] {
+        #expect(try await ask("web", in: path, tcp: true) != nil)
+        let words = ["nsenter", "--net=\(path)", "sh", "-c", "ss -K -n \(sockets) src 127.0.0.11 | grep -c 127.0.0.11"]
+        let arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0)! } + [nil]
+        defer { for pointer in arguments { free(pointer) } }
+        var (pid, status): (pid_t, Int32) = (0, -1)
+        try #require(posix_spawnp(&pid, "nsenter", nil, nil, arguments, environ) == 0)
+        waitpid(pid, &status, 0)
+        #expect(status == 0, "ss destroyed them")
+        // The kernel tells at once; a question meanwhile may be refused.
+        var isBack = false
+        for _ in 1...450 where !isBack {
+          let answers = (try await ask("web", in: path, tcp: true), try await ask("web", in: path))
+          isBack = answers.0?.answers.count == 1 && answers.1?.answers.count == 1
+          if !isBack { try await Task.sleep(for: .milliseconds(100)) }
+        }
+        #expect(isBack, "\(sockets)")
+      }
+    }
+  }
+
   @Test("when no resolver answers the asker is told within the timeouts")
   func unreachable() async throws {
     try await withNamespace { path in
-      let server = try NameServer(upstreams: ResolvConf(servers: [Upstream(address: address("127.0.0.1"), port: 1)]), log: Logger(label: "test"))
+      let server = try NameServer(upstreams: ResolvConf(servers: [Upstream(address: .v4(address("127.0.0.1")), port: 1)]), log: Logger(label: "test"))
+      server.update([])
       try await server.serve(TaskID(value: 1), namespace: path, client: DNSClient(networks: [], forwards: true))
       #expect(try await ask("example.com", in: path)?.code == .serverFailure)
     }

@@ -92,8 +92,22 @@ struct ZoneTests {
       ("2.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.3.0.0.0.0.0.d.f.ip6.arpa", 12, [front], "forward"),
       ("3.0.0.0.0.0.d.f.ip6.arpa", 12, [both], "forward"),
       ("web", 15, [front], "no data"),
-      ("web", 1, [back], "forward"),
-      ("db", 1, [front], "forward"),
+      // Of another network, and what may be: nobody outside is asked for one label, but for what top levels have.
+      ("web", 1, [back], "nameError"),
+      ("db", 1, [front], "nameError"),
+      ("shop_web", 1, [back], "nameError"),
+      ("com", 2, [front], "forward"),
+      ("com", 43, [front], "forward"),
+      ("com", 16, [front], "nameError"),
+      ("web.3", 1, [back], "nameError"),
+      ("shop_web.1.\(TaskID(value: 1))", 1, [back], "nameError"),
+      ("shop_web.\(NodeID(value: 1))", 1, [back], "nameError"),
+      ("tasks.web", 1, [back], "nameError"),
+      ("tasks.shop_web.3", 1, [back], "nameError"),
+      ("_http._tcp.web", 33, [back], "nameError"),
+      ("tasks.example.com", 1, [front], "forward"),
+      // An alias that is a name of the world is that again on other networks.
+      ("www.shop", 1, [back], "forward"),
       ("db", 1, [front, back], "10.0.2.11 10.0.2.12"),
       ("idle", 1, [front], "no data"),
       ("me.local", 1, [], "10.0.1.99"),
@@ -111,6 +125,31 @@ struct ZoneTests {
       ("_http._tcp.web", 1, [front], "no data"),
     ]
     for (name, type, networks, expected) in cases { #expect(ask(name, type, on: networks) == expected, "\(name) \(type)") }
+  }
+
+  @Test("tasks of hosts without IPv6 are in no AAAA answer, nor is a virtual IP that leads to them alone; on small links nobody is")
+  func lacking() {
+    func ask(_ zone: Zone, _ name: String, _ type: UInt16) -> [String] {
+      var query = Message(id: 9)
+      query.questions = [.init(name: Name(name)!, type: type)]
+      guard case .answer(let message) = zone.resolve(query, from: DNSClient(networks: [both], forwards: false), turn: 0) else { return ["?"] }
+      return message.answers.map { "\(IPAddress(octets: $0.data))" }
+    }
+    var (mixed, none, small) = (zone, zone, zone)
+    var records = [endpoint(6, 4, both, "10.0.3.11"), endpoint(7, 4, both, "10.0.3.12", slot: 2)]
+    for index in records.indices { records[index].lacksIPv6 = true }
+    mixed.update(.endpoint(records[0]))
+    for record in records { none.update(.endpoint(record)) }
+    #expect(ask(mixed, "tasks.dual", 28) == ["fd00:3::c"] && ask(mixed, "dual", 28) == ["fd00:3::2"])
+    #expect(ask(mixed, "dual.1", 28) == [] && ask(mixed, "dual.2", 28) == ["fd00:3::c"])
+    #expect(ask(none, "dual", 28) == [] && ask(none, "tasks.dual", 28) == [])
+    for zone in [mixed, none] { #expect(ask(zone, "tasks.dual", 1) == ["10.0.3.11", "10.0.3.12"] && ask(zone, "dual", 1) == ["10.0.3.2"]) }
+    var network = NetworkAssignment(
+      id: both, name: "both", vni: 4097, subnet: IPv4Prefix("10.0.3.0/24")!, internalOnly: false, ingress: false, mtu: 1279, dataPathPort: 4789,
+      nodeAddress: address("10.0.3.3"), peers: [])
+    network.subnet6 = IPv6Prefix("fd00:3::/64")
+    small.update(.network(network))
+    #expect(ask(small, "tasks.dual", 28) == [] && ask(small, "dual", 28) == [] && ask(small, "dual", 1) == ["10.0.3.2"])
   }
 
   @Test("a published port's SRV names the ready tasks and the port that they have it on")
@@ -133,6 +172,16 @@ struct ZoneTests {
     #expect(ask("web", forwards: false) == "10.0.1.2")
   }
 
+  @Test("a task's own servers are asked for one label too, and for nothing else of a cluster")
+  func ownServers() {
+    let client = DNSClient(networks: [back], forwards: true, servers: ResolvConf(servers: [Upstream("10.0.0.2")!]))
+    for (name, expected) in [("web", true), ("tasks.web", false), ("web.1", false)] {
+      var query = Message(id: 9)
+      query.questions = [.init(name: Name(name)!, type: RecordType.a)]
+      #expect((zone.resolve(query, from: client, turn: 0) == .forward) == expected, "\(name)")
+    }
+  }
+
   @Test("several addresses take turns in front")
   func turns() {
     #expect(ask("db", on: [back], turn: 1) == "10.0.2.12 10.0.2.11")
@@ -151,6 +200,16 @@ struct ZoneTests {
       return
     }
     #expect(none.code == .formatError)
+    message.questions = [.init(name: Name("web")!, type: RecordType.a)]
+    (message.udpPayloadSize, message.ednsVersion) = (1232, 1)
+    guard case .answer(let other) = zone.resolve(message, from: client, turn: 0) else {
+      Issue.record("no answer")
+      return
+    }
+    #expect(other.extendedCode == 1 && other.ednsVersion == 0 && other.code == .noError && other.answers == [])
+    // BADVERS is 16: 1 in the option, 0 in the header (RFC 6891 6.1.3).
+    #expect(other.encoded().suffix(11) == [0, 0, 41, 0x10, 0, 1, 0, 0, 0, 0, 0] && other.encoded()[3] & 0x0f == 0)
+    message.ednsVersion = 0
     message.opcode = 5
     guard case .answer(let update) = zone.resolve(message, from: client, turn: 0) else {
       Issue.record("no answer")
@@ -162,12 +221,16 @@ struct ZoneTests {
   @Test("the host's resolvers are read from resolv.conf")
   func resolvConf() {
     let text =
-      "# x\nsearch a b\nnameserver 10.0.0.1\n  nameserver\t10.0.0.2 \nnameserver fe80::1\nnameserver\nnameserver 10.0.0.3\nnameserver 10.0.0.4\n"
+      "# x\nsearch a b\nnameserver 10.0.0.1\n  nameserver\t10.0.0.2 \nnameserver fe80::1%eth0\nnameserver\nnameserver 10.0.0.3\nnameserver 10.0.0.4\n"
     let conf = ResolvConf(text)
-    #expect(conf.servers.map(\.address) == [address("10.0.0.1"), address("10.0.0.2"), address("10.0.0.3")])
+    #expect(conf.servers == [Upstream("10.0.0.1")!, Upstream("10.0.0.2")!, Upstream(address: .v6(IPv6Address("fe80::1")!), zone: "eth0")])
     #expect(conf.timeoutMilliseconds == 2000 && conf.attempts == 1 && !conf.rotates)
     let told = ResolvConf("nameserver 10.0.0.1\nnameserver 10.0.0.2\noptions timeout:1 attempts:2 rotate ndots:5\noptions timeout:x attempts:99\n")
     #expect(told.timeoutMilliseconds == 1000 && told.attempts == 5 && told.rotates)
-    #expect(told.order(turn: 1).prefix(3).map(\.address) == [address("10.0.0.2"), address("10.0.0.1"), address("10.0.0.2")])
+    #expect(told.order(turn: 1).prefix(3) == [Upstream("10.0.0.2")!, Upstream("10.0.0.1")!, Upstream("10.0.0.2")!])
+    let own = ContainerSpec.DNSConfig(nameservers: ["fd00::2", "10.0.0.2"], options: ["attempts:2", "ndots:1"])
+    #expect(ResolvConf(own)?.servers == [Upstream("fd00::2")!, Upstream("10.0.0.2")!] && ResolvConf(own)?.attempts == 2)
+    #expect(ResolvConf(ContainerSpec.DNSConfig(search: ["a"])) == nil)
+    for wrong in ["", "fe80::1%", "a.b", "10.0.0.256", "::1::"] { #expect(Upstream(wrong) == nil, "\(wrong)") }
   }
 }

@@ -352,7 +352,11 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
       cap_add: [net_admin, CAP_SYS_TIME]
       sysctls: {net.core.somaxconn: 1024}
       extra_hosts: ["db:10.0.0.1", "v6=[::1]"]
-      dns: 10.0.0.2
+      hostname: own
+      domainname: example.org
+      dns: [10.0.0.2, "fd00::2"]
+      dns_search: example.org
+      dns_opt: [timeout:1]
       stop_signal: int
       user: 1000
       restart: on-failure:3
@@ -367,7 +371,8 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     #expect(container.capabilityAdd == ["CAP_NET_ADMIN", "CAP_SYS_TIME"])
     #expect(container.sysctls == ["net.core.somaxconn": "1024"])
     #expect(container.hosts == ["10.0.0.1 db", "::1 v6"])
-    #expect(container.dnsConfig?.nameservers == ["10.0.0.2"])
+    #expect(container.hostname == "own" && container.domainname == "example.org")
+    #expect(container.dnsConfig == .init(nameservers: ["10.0.0.2", "fd00::2"], search: ["example.org"], options: ["timeout:1"]))
     #expect(container.stopSignal == "SIGINT")
     #expect(container.user == "1000")
     #expect(container.healthCheck?.test == ["CMD-SHELL", "curl -f http://localhost"])
@@ -379,7 +384,6 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     "a key that is understood but not carried out yet is told with its place",
     arguments: [
       ("stdin_open: true", ""),
-      ("dns: 10.0.0.2", "4:10 services.web.dns: 'dns' has no effect yet; tasks ask their host's name servers"),
       (
         "volumes: [{type: bind, source: /a, target: /b, bind: {propagation: rshared}}]",
         "services.web.volumes[0].bind.propagation: 'propagation' has no effect yet; binds are private"
