@@ -155,7 +155,7 @@ let testTargets: [Target] = [
     name: "fuzz",
     dependencies: [
       "Model", "API", "Manifest", "Identity", "Wire", "Transport", "DNS", "AgentImage", "LinuxSystem", "ControlAPI", "Dockerfile", "OCI", "Bundle",
-      protobuf,
+      "Netlink", "AgentNetwork", protobuf,
     ],
     path: "Tests/Fuzz", exclude: ["Corpus"], swiftSettings: strict),
   tests("Model", "Shared"),

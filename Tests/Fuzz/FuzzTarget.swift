@@ -8,6 +8,7 @@ enum FuzzTarget: String, CaseIterable, CustomStringConvertible {
   case dockerfile
   case ignoreRules = "ignore-rules"
   case answerCache = "answer-cache"
+  case netlink
 
   var description: String { rawValue }
 
@@ -29,6 +30,7 @@ enum FuzzTarget: String, CaseIterable, CustomStringConvertible {
       case .dockerfile: feedDockerfile(bytes)
       case .ignoreRules: feedIgnoreRules(bytes)
       case .answerCache: feedAnswerCache(bytes)
+      case .netlink: feedNetlink(bytes)
       }
     #else
       fatalError("a release build does not let tests in: build fuzz for debug")

@@ -33,6 +33,8 @@ struct AgentDaemon {
     }
     await rooms.network.whenPortFreed(compare)
     await rooms.network.whenDrifted(compare)
+    let regularly = Task { await rooms.network.compareRegularly() }
+    defer { regularly.cancel() }
     if let address = options.metricsAddress {
       let server = try MetricsServer(address) { await rooms.metrics() }
       log.info("metrics at port \(server.port) of \(address)")

@@ -73,6 +73,8 @@ extension HostNetwork {
       _ = KernelParameter.set("ipv6/conf/default/disable_ipv6", "1")
       // Published ports keep the client's address: it comes in by ingress and its answer leaves by the default route.
       _ = KernelParameter.set("ipv4/conf/all/rp_filter", "2")
+      // A router that drops what is too large and does not say so stops a stream for good otherwise (RFC 4821): whoever is outside, past any host.
+      _ = KernelParameter.set("ipv4/tcp_mtu_probing", "1")
       // As Docker: a program without privileges may listen on port 80, and may ping.
       _ = KernelParameter.set("ipv4/ip_unprivileged_port_start", "0")
       _ = KernelParameter.set("ipv4/ping_group_range", "0 2147483647")

@@ -210,6 +210,8 @@ final class NamespaceWorld: Sendable {
       let descriptor = socket(AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue), `protocol`)
       var limit = timeval(tv_sec: 2, tv_usec: 0)
       setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+      limit.tv_sec = 20
+      setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
       var peer = sockaddr_in()
       peer.sin_family = sa_family_t(AF_INET)
       peer.sin_port = port.bigEndian

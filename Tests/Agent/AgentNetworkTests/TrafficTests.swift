@@ -44,6 +44,44 @@ struct TrafficTests {
     return counts.reduce(0, +) >= all
   }
 
+  @Test("PreferSameNode: calls stay on the caller's host while a task is ready there, by virtual IP and by port, and go elsewhere when none is")
+  func sameNode() async throws {
+    try await NamespaceWorld.with(2) { world in
+      var cluster = Cluster(hosts: 2)
+      cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080)]
+      for (number, host) in [(1, 1), (2, 2), (3, 2)] { cluster.place(number, on: host) }
+      for (number, host) in [(8, 1), (9, 2)] { cluster.place(number, on: host, ready: false) }
+      let overlays = try (1...2).map { try world.overlay($0) }
+      func apply() async throws {
+        var services = cluster.services
+        services[0].prefersSameNode = true
+        for (index, overlay) in overlays.enumerated() {
+          #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: services, endpoints: cluster.endpoints) == [])
+        }
+      }
+      try await apply()
+      var servers: [pid_t] = []
+      defer { world.stop(servers) }
+      for (number, host) in [(1, 1), (2, 2), (3, 2)] {
+        servers.append(try await world.serve("task\(number)", in: try await overlays[host - 1].attach(cluster.network(number)).path))
+      }
+      let clients = [try await overlays[0].attach(cluster.network(8)).path, try await overlays[1].attach(cluster.network(9)).path]
+      func called(from path: String, _ target: String) async throws -> Set<String> {
+        var names: Set<String> = []
+        for _ in 1...16 { names.insert(try await world.ask(target, from: path)?.name ?? "nobody") }
+        return names
+      }
+      #expect(try await called(from: clients[0], "10.77.0.2") == ["task1"])
+      #expect(try await called(from: clients[1], "10.77.0.2") == ["task2", "task3"])
+      #expect(try await called(from: world.outside, "192.168.77.1:8080") == ["task1"])
+      #expect(try await called(from: world.outside, "192.168.77.2:8080") == ["task2", "task3"])
+      cluster.place(1, on: 1, ready: false)
+      try await apply()
+      #expect(try await called(from: clients[0], "10.77.0.2") == ["task2", "task3"])
+      #expect(try await called(from: world.outside, "192.168.77.1:8080") == ["task2", "task3"])
+    }
+  }
+
   @Test("each port of a range leads to its own port of the task")
   func ranges() async throws {
     try await NamespaceWorld.with(2) { world in
@@ -147,5 +185,58 @@ struct TrafficTests {
         try await overlay.repair()
       }
     }
+  }
+
+  @Test("while no manager tells anything, an agent that begins anew disturbs no stream by virtual IP or port, nor does a task that ends")
+  func alone() async throws {
+    try await NamespaceWorld.with(2) { world in
+      var cluster = Cluster(hosts: 2)
+      cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080)]
+      for number in 1...2 { cluster.place(number, on: number, ready: number == 2) }
+      var overlays = try (1...2).map { try world.overlay($0) }
+      for (index, overlay) in overlays.enumerated() {
+        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
+      }
+      let client = try await overlays[0].attach(cluster.network(1)).path
+      let server = try await overlays[1].attach(cluster.network(2)).path
+      let listener = try await world.open(SOCK_STREAM, in: server, port: 80)
+      defer { close(listener) }
+      var streams: [(Int32, Int32)] = []
+      defer { for (one, other) in streams { for descriptor in [one, other] { close(descriptor) } } }
+      for (path, target, port) in [(client, "10.77.0.2", UInt16(80)), (world.outside, "192.168.77.1", 8080), (world.host(1), "192.168.77.2", 8080)] {
+        let stream = try await world.open(SOCK_STREAM, in: path, connectedTo: target, port: port)
+        streams.append((stream, accept(listener, nil, nil)))
+      }
+      func flow(_ when: String) {
+        var bytes = [UInt8](repeating: 0, count: 8)
+        for (index, (one, other)) in streams.enumerated() {
+          for (from, to) in [(one, other), (other, one)] {
+            send(from, "more", 4, Int32(MSG_NOSIGNAL))
+            #expect(recv(to, &bytes, 8, 0) == 4, "stream \(index), \(when)")
+          }
+        }
+      }
+      flow("before")
+      let counted = try await streamState(world)
+      for (host, task) in [(0, cluster.network(1)), (1, cluster.network(2))] {
+        overlays[host] = try world.overlay(host + 1)
+        flow("agents end")
+        #expect(try await overlays[host].recover([task]).count == 1)
+        flow("found again")
+        // What the agent kept of its assignments; then it compares, and compares again.
+        try await overlays[host].apply(networks: cluster.networks(of: host + 1), services: cluster.services, endpoints: cluster.endpoints)
+        flow("compared")
+        try await overlays[host].repair()
+        flow("compared again")
+        #expect(await overlays[host].repairs == [:])
+      }
+      #expect(try await streamState(world) == counted)
+    }
+  }
+  /// Links' numbers: what was made anew has another.
+  private func streamState(_ world: NamespaceWorld) async throws -> [String] {
+    var states: [String] = []
+    for host in 1...2 { states.append(try await world.run(in: world.host(host), "sh", "-c", "ip -o link | cut -d: -f1,2").output) }
+    return states
   }
 }
