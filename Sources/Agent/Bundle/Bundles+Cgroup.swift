@@ -54,7 +54,7 @@ extension Bundles {
 
   private func make(_ group: Cgroup, _ stored: StoredBundle, _ names: [String]) throws(BundleError) {
     do throws(SystemError) {
-      try group.create(CgroupLimits(), more: stored.controllers.filter { !["memory", "cpu", "pids"].contains($0) })
+      try group.create(CgroupLimits(), more: stored.controllers.filter { !["memory", "cpu", "pids", "io"].contains($0) })
       if stored.controllers.contains("cpuset") { try group.inheritCpuset() }
     } catch { throw BundleError("make cgroup \(names.joined(separator: "/"))", error) }
   }

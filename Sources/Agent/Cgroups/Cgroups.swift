@@ -21,7 +21,7 @@ public struct CgroupHost: Hashable, Sendable {
 
   /// Those a container is put into on v1: limits and accounting. What isolates otherwise (devices: no mount of a container
   /// honours device nodes but the bound ones) costs a join each and is left out.
-  static let used = ["memory", "cpu", "cpuacct", "pids"]
+  static let used = ["memory", "cpu", "cpuacct", "pids", "blkio"]
 
   /// Reads /proc/self/mountinfo. `more`: controllers beside the usual ones that a container needs.
   public static func detect(more: [String] = []) throws(SystemError) -> CgroupHost {
@@ -73,13 +73,6 @@ public struct CgroupLimits: Hashable, Sendable {
   }
 }
 
-public struct CgroupUsage: Hashable, Sendable {
-  public var memory: Int64
-  public var memoryLimit: Int64?
-  public var cpu: Duration
-  public var pids: Int64
-}
-
 /// One group. Blocking calls, all of them short.
 public struct Cgroup: Hashable, Sendable {
   let host: CgroupHost
@@ -127,7 +120,7 @@ public struct Cgroup: Hashable, Sendable {
     }
   }
 
-  /// `more`: v2's controllers beside memory, cpu and pids.
+  /// `more`: v2's controllers beside memory, cpu, pids and io.
   public func create(_ limits: CgroupLimits, more: [String] = []) throws(SystemError) {
     if case .v2(let root) = host.version { try enableControllers(root, more) }
     for directory in directories { try Files.makeDirectories(directory, mode: 0o755) }
@@ -144,7 +137,7 @@ public struct Cgroup: Hashable, Sendable {
       try Files.makeDirectories(directory, mode: 0o755)
       let available = Set(try Files.text(directory + "/cgroup.controllers").split(whereSeparator: \.isWhitespace).map(String.init))
       let enabled = Set(try Files.text(directory + "/cgroup.subtree_control").split(whereSeparator: \.isWhitespace).map(String.init))
-      for controller in ["memory", "cpu", "pids"] + more where available.contains(controller) && !enabled.contains(controller) {
+      for controller in ["memory", "cpu", "pids", "io"] + more where available.contains(controller) && !enabled.contains(controller) {
         try Files.writeExisting(directory + "/cgroup.subtree_control", "+" + controller)
       }
     }
@@ -229,35 +222,9 @@ public struct Cgroup: Hashable, Sendable {
     return ((try? Files.list(directory)) ?? []).map { "\(directory)/\($0)" }.filter { lstat($0, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR }
   }
 
-  public func usage() throws(SystemError) -> CgroupUsage {
-    func number(_ path: String) throws(SystemError) -> Int64? { Int64(try Files.text(path).filter { !$0.isWhitespace }) }
-    func field(_ path: String, _ name: String) throws(SystemError) -> Int64 {
-      for line in try Files.text(path).split(separator: "\n") where line.hasPrefix(name + " ") { return Int64(line.dropFirst(name.count + 1)) ?? 0 }
-      return 0
-    }
-    switch host.version {
-    case .v2(let root):
-      let base = path(root)
-      let memory = try number(base + "/memory.current") ?? 0
-      return CgroupUsage(
-        memory: max(0, memory - (try field(base + "/memory.stat", "inactive_file"))), memoryLimit: try number(base + "/memory.max"),
-        cpu: .microseconds(try field(base + "/cpu.stat", "usage_usec")), pids: try number(base + "/pids.current") ?? 0)
-    case .v1:
-      let base = path(controller: "memory") ?? ""
-      let memory = try number(base + "/memory.usage_in_bytes") ?? 0
-      let limit = try number(base + "/memory.limit_in_bytes")
-      return CgroupUsage(
-        memory: max(0, memory - (try field(base + "/memory.stat", "total_inactive_file"))),
-        // No limit is the largest page-aligned number.
-        memoryLimit: limit.flatMap { $0 > Int64.max - 8192 ? nil : $0 },
-        cpu: .nanoseconds(try number((path(controller: "cpuacct") ?? "") + "/cpuacct.usage") ?? 0),
-        pids: try number((path(controller: "pids") ?? "") + "/pids.current") ?? 0)
-    }
-  }
-
-  /// v1's controllers with their mount data, for a read-only view inside the container; empty on v2.
+  /// v1's controllers with their mount data, for a read-only view inside the container; empty on v2. Without blkio: a mount for what is counted alone.
   public var controllers: [String] {
     guard case .v1(let hierarchies, _) = host.version else { return [] }
-    return hierarchies.map(\.controller)
+    return hierarchies.map(\.controller).filter { $0 != "blkio" }
   }
 }

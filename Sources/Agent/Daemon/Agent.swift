@@ -12,7 +12,7 @@ import Worker
 actor Agent {
   private var worker = Worker()
   private var lanes: [TaskID: Lane] = [:]
-  private let rooms: Rooms
+  let rooms: Rooms
   private let log: Logger
   private weak var session: Session?
   /// How many were opened.
@@ -77,6 +77,14 @@ actor Agent {
     // A number of an earlier session means nothing in this one, or something else.
     guard let session, number == sessions, let sequence, let newest = worker.sequence, sequence <= newest else { return }
     Task { await session.applied(sequence) }
+  }
+
+  /// What has, or is to have, a container here, with its service's name and its own (`web_web.1`).
+  var liveTasks: [(id: TaskID, service: String, name: String)] {
+    worker.liveTasks.compactMap { task in
+      guard let spec = worker.spec(of: task) else { return nil }
+      return (task.id, spec.name, "\(spec.name).\(task.slot > 0 ? "\(task.slot)" : "\(rooms.node)")")
+    }
   }
 
   /// What the agent is meant to do for `id`, all at once, as the slow work needs it.

@@ -36,7 +36,7 @@ struct AgentDaemon {
     let regularly = Task { await rooms.network.compareRegularly() }
     defer { regularly.cancel() }
     if let address = options.metricsAddress {
-      let server = try MetricsServer(address) { await rooms.metrics() }
+      let server = try MetricsServer(address) { [weak agent] in await rooms.metrics() + (agent?.taskMetrics() ?? []) }
       log.info("metrics at port \(server.port) of \(address)")
     }
     await recover(agent, rooms, log)

@@ -1,4 +1,5 @@
 import Foundation
+import LinuxSystem
 import Logging
 import Model
 import Runtime
@@ -61,10 +62,6 @@ struct HealthRunner: Sendable {
     let milliseconds = time.rawValue / 1_000_000
     return milliseconds % 1000 == 0 ? "\(milliseconds / 1000)s" : "\(Double(milliseconds) / 1000)s"
   }
-}
-
-extension Duration {
-  fileprivate var nanoseconds: Int64 { components.seconds * 1_000_000_000 + components.attoseconds / 1_000_000_000 }
 }
 
 /// What a container's health check is, kept beside its files: a restarted agent must know it before any manager answers, and the image's

@@ -11,6 +11,7 @@ import Wire
 /// Requests of the public API that concern this host alone: a manager hands them on as they came (docs/architecture.md).
 struct HostAPI: Sendable {
   let rooms: Rooms
+  let agent: Agent
   let log: Logger
 
   /// Bytes of a build's context as it travels, and of its files unpacked.
@@ -30,6 +31,7 @@ struct HostAPI: Sendable {
         try await stream.answer(200, type: "application/json")
         // As docker's; of our steps nobody knows the ids.
         try await stream.send(data: Data("{\"CachesDeleted\":[],\"StepsDeleted\":\(pruned.steps),\"SpaceReclaimed\":\(pruned.bytes)}\n".utf8))
+      case ("GET", ["stats"]): try await stats(request, stream)
       default: try await stream.answer(404, "this host does not serve \(head.method) /\(request.path.joined(separator: "/")): upgrade its agent")
       }
     } catch let error as Refusal {

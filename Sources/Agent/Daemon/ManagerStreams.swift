@@ -17,7 +17,7 @@ struct ManagerStreams: Sendable {
   func serve(on router: Router) {
     router.on(.logs, allow: .manager) { _, stream in try await logs(stream) }
     router.on(.exec, allow: .manager) { _, stream in try await exec(stream) }
-    router.on(.hostAPI, allow: .manager) { _, stream in try await HostAPI(rooms: rooms, log: log).serve(stream) }
+    router.on(.hostAPI, allow: .manager) { _, stream in try await HostAPI(rooms: rooms, agent: agent, log: log).serve(stream) }
     router.on(.imageLoad, allow: .manager) { _, stream in try await load(stream) }
     router.on(.imageCommand, allow: .manager) { _, stream in try await images(stream) }
     router.unary(.imageList, allow: .manager) { (_, _: WireEmpty) in list() }

@@ -294,11 +294,24 @@ public final class ContainerRuntime: Sendable {
   public func stats(_ id: String) async throws(RuntimeError) -> ContainerStats {
     let record = try record(id)
     return try await blocking { () throws(RuntimeError) in
-      do throws(SystemError) {
-        let usage = try record.cgroup.usage()
-        return ContainerStats(memory: usage.memory, memoryLimit: usage.memoryLimit, cpu: usage.cpu, pids: usage.pids)
-      } catch { throw RuntimeError("read usage of container \(id)", error) }
+      do throws(SystemError) { return try record.stats() } catch { throw RuntimeError("read usage of container \(id)", error) }
     }
+  }
+
+  /// Of those that run; whoever has ended or is not known is left out.
+  public func stats(of ids: [String]) async -> [String: ContainerStats] {
+    let records = containers.withLock { containers in ids.compactMap { containers[$0] } }
+    return await blockingAlways {
+      records.reduce(into: [:]) { found, record in
+        if record.running != nil, let stats = try? record.stats() { found[record.id] = stats }
+      }
+    }
+  }
+}
+
+extension ContainerRecord {
+  fileprivate func stats() throws(SystemError) -> ContainerStats {
+    ContainerStats(usage: try cgroup.usage(), interfaces: running.map { InterfaceCounters.own(of: $0.pid) } ?? [])
   }
 }
 

@@ -1,3 +1,4 @@
+import Cgroups
 import LinuxSystem
 import Model
 
@@ -87,13 +88,9 @@ public struct RecoveredContainer: Hashable, Sendable {
 }
 
 public struct ContainerStats: Hashable, Sendable {
-  /// Bytes that count against the limit, without inactive file cache (as docker stats shows it).
-  public var memory: Int64
-  /// nil: no limit.
-  public var memoryLimit: Int64?
-  /// CPU time used so far.
-  public var cpu: Duration
-  public var pids: Int64
+  public var usage: CgroupUsage
+  /// Of its own network namespace, without loopback; empty in the host's, and when it has ended.
+  public var interfaces: [InterfaceCounters]
 }
 
 public struct LogOptions: Hashable, Sendable {

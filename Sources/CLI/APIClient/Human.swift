@@ -38,6 +38,28 @@ public func humanSize(_ bytes: Int64) -> String {
   return text + units[unit]
 }
 
+/// Binary units with up to four significant digits, as docker stats shows memory: "1.953MiB".
+public func humanBinarySize(_ bytes: Int64) -> String {
+  var value = Double(bytes)
+  let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
+  var unit = 0
+  while value >= 1024, unit < units.count - 1 {
+    value /= 1024
+    unit += 1
+  }
+  let decimals = value >= 1000 ? 0 : value >= 100 ? 1 : value >= 10 ? 2 : 3
+  let scale = [1.0, 10, 100, 1000][decimals]
+  var text = "\((value * scale).rounded() / scale)"
+  if text.hasSuffix(".0") { text.removeLast(2) }
+  return text + units[unit]
+}
+
+/// Two decimals, as docker stats shows shares: "0.07%".
+public func humanPercent(_ percent: Double) -> String {
+  let hundredths = Int64((max(0, percent) * 100).rounded())
+  return "\(hundredths / 100).\(hundredths % 100 < 10 ? "0" : "")\(hundredths % 100)%"
+}
+
 /// "90s", "5m", "1h30m", "2d" as nanoseconds; nil when it is none.
 public func parseSpan(_ text: String) -> Nanoseconds? {
   var total: Int64 = 0

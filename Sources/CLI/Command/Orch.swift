@@ -61,7 +61,8 @@ struct Orch: AsyncParsableCommand {
         name: "Stacks and services",
         subcommands: [Deploy.self, Down.self, Stacks.self, Services.self, Scale.self, Update.self, Rollback.self, Remove.self]),
       CommandGroup(
-        name: "What runs", subcommands: [ListTasks.self, Why.self, Run.self, Logs.self, Exec.self, Attach.self, Inspect.self, Events.self, SQL.self]),
+        name: "What runs",
+        subcommands: [ListTasks.self, Why.self, Run.self, Stats.self, Logs.self, Exec.self, Attach.self, Inspect.self, Events.self, SQL.self]),
       CommandGroup(
         name: "The cluster",
         subcommands: [

@@ -4,8 +4,15 @@ public struct Metric: Sendable {
   public struct Sample: Sendable {
     /// In the order in which they are written.
     public var labels: KeyValuePairs<String, String>
-    public var value: UInt64
-    public init(_ value: UInt64, _ labels: KeyValuePairs<String, String> = [:]) { (self.value, self.labels) = (value, labels) }
+    var value: String
+    public init(_ value: UInt64, _ labels: KeyValuePairs<String, String> = [:]) { (self.value, self.labels) = ("\(value)", labels) }
+    /// In seconds, as Prometheus wants times, to the microsecond.
+    public init(_ value: Duration, _ labels: KeyValuePairs<String, String> = [:]) {
+      let (seconds, attoseconds) = value.components
+      let fraction = "\(attoseconds / 1_000_000_000_000)"
+      self.value = "\(seconds).\(String(repeating: "0", count: max(0, 6 - fraction.utf8.count)))\(fraction)"
+      self.labels = labels
+    }
   }
   /// `orch_dns_questions_total`: what it is of, and its unit or `total` last.
   public var name: String

@@ -92,7 +92,16 @@ import Testing
     let pids = try JSONDecoder().decode([Int].self, from: Data(world.call(["ps", "-f", "json", "one"]).out.utf8))
     #expect(pids == [try world.state("one")["pid"] as? Int])
     #expect(try world.call(["ps", "one"]).out.contains("sleep 100"))
-    #expect(try world.call(["events", "--stats", "one"]).out.contains("\"type\":\"stats\""))
+    let event = try JSONSerialization.jsonObject(with: Data(world.call(["events", "--stats", "one"]).out.utf8)) as? [String: Any]
+    #expect(event?["type"] as? String == "stats" && event?["id"] as? String == "one")
+    let data = try #require(event?["data"] as? [String: Any]).compactMapValues { $0 as? [String: Any] }
+    #expect((event?["data"] as? [String: Any])?["network_interfaces"] is [Any])
+    // The shape is runc's.
+    #expect((data["cpu"]?["usage"] as? [String: Any])?["total"] as? Int ?? 0 > 0)
+    #expect((data["memory"]?["usage"] as? [String: Any])?["usage"] != nil && (data["memory"]?["raw"] as? [String: Any])?["oom_kill"] as? Int == 0)
+    #expect(data["pids"]?["current"] as? Int == 1)
+    #expect(data["blkio"]?["ioServiceBytesRecursive"] is [Any])
+    if Files.exists("/proc/pressure") { #expect((data["cpu"]?["psi"] as? [String: [String: Any]])?["some"]?["avg10"] != nil) }
     #expect(try world.call(["update", "--pids-limit", "33", "--memory", "67108864", "one"]).code == 0)
     #expect(try world.call(["exec", "one", "sh", "-c", "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null"]).out == "33\n")
     // On v1 it was made outside of this hierarchy.

@@ -30,6 +30,23 @@ import Testing
   @Test("a CPU quota is never below the kernel's least", arguments: [(1_500_000_000, 150_000), (1, 1000), (10_000_000, 1000)] as [(Int64, Int64)])
   func quota(_ nano: Int64, _ micro: Int64) { #expect(Cgroup.quota(nano) == micro) }
 
+  @Test("io of both versions and pressure are read")
+  func counters() throws {
+    let v2 = "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n253:16 \n7:1 rbytes=9 nonsense\n"
+    let first = CgroupUsage.IO(major: 8, minor: 0, readBytes: 1, writeBytes: 2, reads: 3, writes: 4)
+    #expect(
+      CgroupFile.ioStat(v2) == [first, CgroupUsage.IO(major: 253, minor: 16), CgroupUsage.IO(major: 7, minor: 1, readBytes: 9)])
+    let bytes = "8:0 Read 1\n8:0 Write 2\n8:0 Sync 3\n8:0 Total 3\nTotal 3\n"
+    #expect(CgroupFile.blkio(bytes: bytes, operations: "8:0 Read 3\n8:0 Write 4\nTotal 7\n") == [first])
+    #expect(CgroupFile.blkio(bytes: "Total 0\n", operations: "") == [])
+    let pressure = try #require(
+      CgroupUsage.Pressure(
+        text: "some avg10=1.50 avg60=2.00 avg300=3.25 total=1234567\nfull avg10=0.00 avg60=0.01 avg300=0.00 total=9\n"))
+    #expect(pressure.some == .init(average10: 1.5, average60: 2, average300: 3.25, total: .microseconds(1_234_567)))
+    #expect(pressure.full == .init(average60: 0.01, total: .microseconds(9)))
+    #expect(CgroupUsage.Pressure(text: "") == nil)
+  }
+
   @Test("a group is made with its limits, measured and removed", .enabled(if: geteuid() == 0))
   func real() throws {
     let host = try CgroupHost.detect()
@@ -43,6 +60,10 @@ import Testing
     let usage = try group.usage()
     #expect(usage.memoryLimit == 32 << 20)
     #expect(usage.pids == 0)
+    #expect(usage.pidsLimit == 7)
+    #expect(usage.oomKills == 0)
+    // Whatever kernel: a v2 tree with pressure files has them read.
+    #expect((usage.ioPressure != nil) == group.cloneDirectory.map { (try? Files.text($0 + "/io.pressure")) != nil } ?? false)
     // What a container made below its own goes with it.
     for directory in group.directories { try Files.makeDirectories(directory + "/made/inside") }
     try group.remove()

@@ -470,7 +470,7 @@ let isRoot = geteuid() == 0
         "\($0)".contains("become user \(user)")
       }
     }
-    #expect(try await world.runtime.stats("exec").pids == 1)
+    #expect(try await world.runtime.stats("exec").usage.pids == 1)
     let clock = ContinuousClock()
     var times: [Duration] = []
     for _ in 0..<20 {

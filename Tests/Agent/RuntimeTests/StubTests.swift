@@ -119,7 +119,7 @@ import Testing
     let monitor = try #require(ProcessIdentity.parent(of: running.pid))
     #expect(before.contains(monitor) && !world.runtime.stubs.contains(monitor))
     let name = try #require(try cgroupName(world, "held"))
-    let statistics = try await world.runtime.stats("held")
+    let statistics = try await world.runtime.stats("held").usage
     #expect(statistics.memoryLimit == 32 << 20)
     #expect(statistics.pids == 1)
     let process = try await world.runtime.exec("held", ExecConfig(args: ["true"]))
@@ -127,7 +127,7 @@ import Testing
     // Another agent finds it with its cgroup, and takes that of no running container for a leftover.
     let next = try ContainerRuntime(configuration: world.configuration)
     #expect(await next.recover().map(\.id) == ["held"])
-    #expect(try await next.stats("held").pids == 1)
+    #expect(try await next.stats("held").usage.pids == 1)
     _ = try await next.stop("held", grace: .zero)
     try await next.delete("held")
     #expect(!(try groups(world)).contains(name))

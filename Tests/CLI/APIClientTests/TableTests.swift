@@ -48,6 +48,15 @@ import Testing
   func sizes(bytes: Int64, text: String) { #expect(humanSize(bytes) == text) }
 
   @Test(
+    "memory and shares are docker stats'",
+    arguments: [(0, "0B", 0, "0.00%"), (1023, "1023B", 0.074, "0.07%"), (2_048_000, "1.953MiB", 12.3, "12.30%"), (33 << 30, "33GiB", 200, "200.00%")]
+      as [(Int64, String, Double, String)])
+  func memory(bytes: Int64, text: String, percent: Double, share: String) {
+    #expect(humanBinarySize(bytes) == text)
+    #expect(humanPercent(percent) == share)
+  }
+
+  @Test(
     "spans are read",
     arguments: [("90s", 90), ("1h30m", 5400), ("2d", 172_800), ("5", nil), ("", nil), ("m", nil), ("1x", nil)] as [(String, Int64?)])
   func parse(text: String, seconds: Int64?) { #expect(parseSpan(text)?.rawValue == seconds.map { $0 * 1_000_000_000 }) }

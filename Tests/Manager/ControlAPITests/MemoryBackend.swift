@@ -1,4 +1,5 @@
 import API
+import APIClient
 import ControlAPI
 import Model
 import NIOCore
@@ -168,8 +169,27 @@ final class MemoryBackend: ControlBackend {
     if case .rootfs(let name) = load { return [name] }
     return ["web:1"]
   }
+  /// One task a host, whose name is the question; the line comes in two parts. The third host is an agent of before.
+  private func stats(_ request: APIRequest, _ node: NodeID) throws -> APIResponse {
+    if node == nodes[2] {
+      let message = ErrorResponse(message: "this host does not serve GET /stats: upgrade its agent")
+      return APIResponse(status: 404, body: APIBody(bytes: JSONText.encode(message)))
+    }
+    let task = TaskStatistics(
+      id: "task\(node.value)", name: request.uri, service: "s", cpuPercent: 150.5, cpuNanoseconds: 3, memory: 3 << 20, memoryLimit: 6 << 20,
+      oomKills: 1, pids: 7, pidsLimit: nil, readBytes: 4000, writtenBytes: 0, receivedBytes: 1500, sentBytes: 2,
+      pressure: ["io": .init(some10: 1, full10: 0.5)])
+    let line = JSONText.encode(HostStatistics(nodeID: "\(node)", host: "h\(node.value)", tasks: [task])) + [10]
+    let parts = AsyncStream<ByteBuffer> { continuation in
+      continuation.yield(ByteBuffer(bytes: line[..<20]))
+      continuation.yield(ByteBuffer(bytes: line[20...]))
+      continuation.finish()
+    }
+    return APIResponse(status: 200, body: APIBody(stream: parts))
+  }
   /// Tells whom it asked, and what.
   func ask(_ request: APIRequest, on node: NodeID) async throws -> APIResponse {
+    if request.uri.hasPrefix("/stats") { return try stats(request, node) }
     let body = try await request.body.collect(upTo: 1 << 20)
     return APIResponse(status: 200, body: APIBody(string: "\(request.method) \(request.uri) on \(node.value): \(body.readableBytes) bytes"))
   }

@@ -50,6 +50,14 @@ let orchPath =
       try await line("services --format json", expect: [#""Name":"shop_web""#, #""Replicas":"2/2""#])
       try await line("stacks", expect: ["shop"])
       try await line("ps web", expect: ["shop_web.1", "shop_web.2", "Running", "h2", "h3"])
+      let used = "150.50%   3MiB / 6MiB         50.00%   1.5kB / 2B   4kB / 0B    7"
+      try await line(
+        "stats --no-stream", expect: ["MEM USAGE / LIMIT", used, "orch: h3: this host does not serve GET /stats: upgrade its agent"], code: 1)
+      try await line("stats --no-stream web", expect: ["/stats?task=", "h2"], code: 1)
+      try await line(
+        "stats --no-stream --format json visitor",
+        expect: [#""CPUPerc":"150.50%""#, #""MemPerc":"50.00%""#, #""NetIO":"1.5kB / 2B""#, #""OOMKills":"1""#, #""Pressure":"io=1.00%/0.50%""#])
+      try await line("stats nothing", expect: ["no service and no task is called nothing"], code: 1)
       try await line("scale web=3 visitor=0", expect: ["shop_web scaled to 3 from 2", "shop_visitor scaled to 0 from 1", "2 services converged"])
       try await line("scale web=-1", expect: ["cannot have -1 replicas", "0 to 10000"], code: 1)
       try await line("scale web=1000000000", expect: ["cannot have 1000000000 replicas"], code: 1)

@@ -1,6 +1,6 @@
 import CLinux
 import Glibc
-import LinuxSystem
+@testable import LinuxSystem
 import Testing
 
 @Suite final class LinuxSystemTests {
@@ -113,6 +113,22 @@ import Testing
     #expect(here != there)
     #expect(inode() == here)
     await #expect(throws: SystemError.self) { try await withNetworkNamespace("/dev/null") {} }
+  }
+
+  @Test("interfaces' counters are read; a process in our own network namespace has none of its own")
+  func interfaces() throws {
+    let text = """
+      Inter-|   Receive                                                |  Transmit
+       face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
+          lo:     100       1    0    0    0     0          0         0      100       1    0    0    0     0       0          0
+      eth0.1:1234567890123    2    3    4    0     0          0         0        5       6    7    8    0     0       0          0
+      """
+    let found = InterfaceCounters.parse(text)
+    #expect(found.map(\.name) == ["lo", "eth0.1"])
+    #expect(found[1].received == .init(bytes: 1_234_567_890_123, packets: 2, errors: 3, dropped: 4))
+    #expect(found[1].sent == .init(bytes: 5, packets: 6, errors: 7, dropped: 8))
+    #expect(try InterfaceCounters.of(process: getpid()).contains { $0.name == "lo" })
+    #expect(InterfaceCounters.own(of: getpid()).isEmpty && InterfaceCounters.own(of: Int32.max).isEmpty)
   }
 
   @Test("free memory goes back to the kernel, and code that was unmapped runs on")

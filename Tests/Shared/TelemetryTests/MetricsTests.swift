@@ -31,6 +31,7 @@ import Testing
       [
         Metric("orch_a_total", .counter, "Of a.", [.init(1, ["kind": "x\"y\\z", "other": "2"]), .init(UInt64.max)]),
         Metric("orch_b", .gauge, "Of b.", []),
+        Metric("orch_c_seconds_total", .counter, "Of c.", [.init(.milliseconds(61_002)), .init(.zero)]),
       ]
     }
     let answer = await request(server.port, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -38,7 +39,9 @@ import Testing
     #expect(
       answer.hasSuffix(
         "\r\n\r\n# HELP orch_a_total Of a.\n# TYPE orch_a_total counter\norch_a_total{kind=\"x\\\"y\\\\z\",other=\"2\"} 1\n"
-          + "orch_a_total 18446744073709551615\n# HELP orch_b Of b.\n# TYPE orch_b gauge\n"))
+          + "orch_a_total 18446744073709551615\n# HELP orch_b Of b.\n# TYPE orch_b gauge\n"
+          + "# HELP orch_c_seconds_total Of c.\n# TYPE orch_c_seconds_total counter\norch_c_seconds_total 61.002000\norch_c_seconds_total 0.000000\n")
+    )
     for other in ["POST /metrics HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\n\r\n", "\r\n\r\n", "GET /metrics\u{0}\r\n\r\n"] {
       #expect(await request(server.port, other).hasPrefix("HTTP/1.1 404"))
     }
