@@ -60,25 +60,11 @@ public struct CgroupHost: Hashable, Sendable {
   }
 }
 
-public struct CgroupLimits: Hashable, Sendable {
-  public var memory: Int64?
-  public var nanoCPUs: Int64?
-  public var cpuShares: Int64?
-  public var pids: Int64?
-  public init(memory: Int64? = nil, nanoCPUs: Int64? = nil, cpuShares: Int64? = nil, pids: Int64? = nil) {
-    self.memory = memory
-    self.nanoCPUs = nanoCPUs
-    self.cpuShares = cpuShares
-    self.pids = pids
-  }
-}
-
 /// One group. Blocking calls, all of them short.
 public struct Cgroup: Hashable, Sendable {
   let host: CgroupHost
   let parent: String
   public let name: String
-  static let period: Int64 = 100_000
 
   func path(_ root: String) -> String { parent.isEmpty ? "\(root)/\(name)" : "\(root)/\(parent)/\(name)" }
   public func path(controller: String) -> String? {
@@ -122,15 +108,14 @@ public struct Cgroup: Hashable, Sendable {
 
   /// `more`: v2's controllers beside memory, cpu, pids and io.
   public func create(_ limits: CgroupLimits, more: [String] = []) throws(SystemError) {
-    if case .v2(let root) = host.version { try enableControllers(root, more) }
+    try enableControllers(more)
     for directory in directories { try Files.makeDirectories(directory, mode: 0o755) }
-    try apply(limits)
+    try limit(limits)
   }
-  /// Of a group that is there.
-  public func limit(_ limits: CgroupLimits) throws(SystemError) { try apply(limits) }
 
   /// v2 hands a controller down one level at a time.
-  private func enableControllers(_ root: String, _ more: [String]) throws(SystemError) {
+  func enableControllers(_ more: [String]) throws(SystemError) {
+    guard case .v2(let root) = host.version else { return }
     var directory = root
     for component in [""] + parent.split(separator: "/").map(String.init) {
       if !component.isEmpty { directory += "/" + component }
@@ -142,40 +127,6 @@ public struct Cgroup: Hashable, Sendable {
       }
     }
   }
-
-  private func apply(_ limits: CgroupLimits) throws(SystemError) {
-    switch host.version {
-    case .v2(let root):
-      let base = path(root)
-      if let memory = limits.memory {
-        try Files.writeExisting(base + "/memory.max", "\(memory)")
-        if Files.exists(base + "/memory.swap.max") { try Files.writeExisting(base + "/memory.swap.max", "0") }
-      }
-      if let cpus = limits.nanoCPUs { try Files.writeExisting(base + "/cpu.max", "\(Self.quota(cpus)) \(Self.period)") }
-      if let shares = limits.cpuShares { try Files.writeExisting(base + "/cpu.weight", "\(1 + (min(max(shares, 2), 262_144) - 2) * 9999 / 262_142)") }
-      if let pids = limits.pids { try Files.writeExisting(base + "/pids.max", "\(pids)") }
-    case .v1:
-      if let memory = limits.memory {
-        guard let base = path(controller: "memory") else { throw SystemError("limit memory", name, .unsupported) }
-        try Files.writeExisting(base + "/memory.limit_in_bytes", "\(memory)")
-        let swap = base + "/memory.memsw.limit_in_bytes"
-        if Files.exists(swap) { try Files.writeExisting(swap, "\(memory)") }
-      }
-      if let cpus = limits.nanoCPUs {
-        guard let base = path(controller: "cpu") else { throw SystemError("limit cpu", name, .unsupported) }
-        try Files.writeExisting(base + "/cpu.cfs_period_us", "\(Self.period)")
-        try Files.writeExisting(base + "/cpu.cfs_quota_us", "\(Self.quota(cpus))")
-      }
-      if let shares = limits.cpuShares, let base = path(controller: "cpu") { try Files.writeExisting(base + "/cpu.shares", "\(shares)") }
-      if let pids = limits.pids {
-        guard let base = path(controller: "pids") else { throw SystemError("limit pids", name, .unsupported) }
-        try Files.writeExisting(base + "/pids.max", "\(pids)")
-      }
-    }
-  }
-
-  /// Microseconds per period; the kernel's least is 1000.
-  static func quota(_ nanoCPUs: Int64) -> Int64 { max(1000, nanoCPUs / 10_000) }
 
   /// SIGKILL to every process in it. cgroup.kill where there is one, else one by one until none is left.
   public func killAll() {

@@ -148,9 +148,13 @@ actor TaskController {
     config.stopSignal = spec.stopSignal ?? image.config.stopSignal ?? "SIGTERM"
     let limits = order.spec.taskTemplate.resources?.limits
     config.resources = ContainerConfig.Resources(memory: limits?.memoryBytes, nanoCPUs: limits?.nanoCPUs, pids: limits?.pids)
+    (config.resources.cpuShares, config.resources.cpuset) = (limits?.cpuShares, limits?.cpuset)
+    config.resources.swap = order.spec.taskTemplate.resources?.swapBytes
+    config.resources.memoryReservation = order.spec.taskTemplate.resources?.reservations?.memoryBytes
 
     try await attach(order, agent, template, &config)
     config.mounts += try await mounts(spec, template, image)
+    config.takeSharedMemory()
     config.files = try order.files.map { reference, file in
       guard let file else {
         throw AgentError("\(reference.kind.rawValue) \(reference.name) is not there any more: create it, and update the service")
@@ -252,5 +256,16 @@ extension DNSClient {
     let servers = ResolvConf(spec?.dnsConfig)
     // Its own servers may be on an internal network: the namespace says what can be reached.
     self.init(networks: namespace.networks, ownNames: own, forwards: namespace.reachesOutside || servers != nil, servers: servers)
+  }
+}
+
+extension ContainerConfig {
+  /// Every container has a tmpfs there: a mount that says no more than its size is that one's (Compose `shm_size`).
+  mutating func takeSharedMemory() {
+    guard let index = mounts.firstIndex(where: { $0.target == "/dev/shm" && !$0.readOnly }), case .tmpfs(let size?, 0o1777) = mounts[index].kind,
+      size > 0
+    else { return }
+    shmSize = size
+    mounts.remove(at: index)
   }
 }

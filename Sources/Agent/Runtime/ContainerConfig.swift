@@ -103,12 +103,18 @@ public struct ContainerConfig: Hashable, Sendable {
   }
 
   public struct Resources: Hashable, Sendable {
-    /// Bytes; swap is not given on top.
+    /// Bytes. What goes beyond ends the whole container (v2; v1: a process).
     public var memory: Int64?
+    /// Bytes of swap on top of `memory`, -1: as much as there is; nil: none.
+    public var swap: Int64?
+    /// Bytes that stay with it longest when the host has little memory.
+    public var memoryReservation: Int64?
     /// 10^9 is one CPU.
     public var nanoCPUs: Int64?
     /// Relative weight, 1024 is usual (v1's cpu.shares; converted for v2).
     public var cpuShares: Int64?
+    /// CPUs that it may run on, as in "0-2,4"; nil: all.
+    public var cpuset: String?
     /// nil: `RuntimeConfiguration.defaultPids`.
     public var pids: Int64?
     public init(memory: Int64? = nil, nanoCPUs: Int64? = nil, pids: Int64? = nil) {

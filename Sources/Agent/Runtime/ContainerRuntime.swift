@@ -13,7 +13,9 @@ import Synchronization
 /// All containers of one agent.
 public final class ContainerRuntime: Sendable {
   public let configuration: RuntimeConfiguration
-  let cgroups: CgroupHost
+  private let cgroups: CgroupHost
+  /// v1: with the hierarchy that only containers join which are bound to CPUs.
+  private let pinning: CgroupHost
   let launcher: Launcher
   let watcher: Watcher
   private let pool: StubPool
@@ -26,6 +28,7 @@ public final class ContainerRuntime: Sendable {
       try Files.makeDirectories(configuration.stateDirectory + "/containers")
       try Files.makeDirectories(configuration.dataDirectory + "/containers", mode: 0o711)
       cgroups = try CgroupHost.detect()
+      pinning = try CgroupHost.detect(more: ["cpuset"])
       launcher = try Launcher(initPath: configuration.initPath)
       watcher = try Watcher()
       pool = StubPool(configuration, launcher, cgroups, watcher)
@@ -37,6 +40,10 @@ public final class ContainerRuntime: Sendable {
   deinit { pool.close() }
   /// Holds no stubs any more; containers go on. Blocks for the milliseconds that their end takes.
   public func close() { pool.close() }
+
+  private func cgroup(_ name: String, isPinned: Bool) -> Cgroup {
+    (isPinned ? pinning : cgroups).group(parent: configuration.cgroupParent, name: name)
+  }
 
   func record(_ id: String) throws(RuntimeError) -> ContainerRecord {
     guard let record = containers.withLock({ $0[id] }) else { throw RuntimeError(.noSuchContainer, "find container", id, "no such container") }
@@ -51,7 +58,7 @@ public final class ContainerRuntime: Sendable {
     let stored = try Plan.stored(config)
     let paths = ContainerPaths(configuration, config.id)
     let record = ContainerRecord(
-      id: config.id, paths: paths, stored: stored, cgroup: cgroups.group(parent: configuration.cgroupParent, name: config.id))
+      id: config.id, paths: paths, stored: stored, cgroup: cgroup(config.id, isPinned: stored.isPinned))
     let taken = containers.withLock { containers in
       if containers[config.id] != nil { return true }
       containers[config.id] = record
@@ -104,9 +111,9 @@ public final class ContainerRuntime: Sendable {
   /// The folders, the limits, and what is to be done with them. `isThere`: the cgroup is.
   private func makeFolders(_ config: ContainerConfig, _ record: ContainerRecord, isThere: Bool) throws(RuntimeError) -> PlanWriter {
     let paths = record.paths
-    let resources = config.resources
-    let limits = CgroupLimits(
-      memory: resources.memory, nanoCPUs: resources.nanoCPUs, cpuShares: resources.cpuShares, pids: resources.pids ?? configuration.defaultPids)
+    var limits = CgroupLimits(config.resources)
+    limits.pids = config.resources.pids ?? configuration.defaultPids
+    limits.oomGroup = true
     do throws(SystemError) {
       try Files.makeDirectories(paths.state)
       // The overlay's folders are entered by the container's users.
@@ -136,7 +143,7 @@ public final class ContainerRuntime: Sendable {
       // It was killed while it waited: as if there had been none.
       held.cgroup.killAll()
       try? held.cgroup.remove()
-      record.move(to: cgroups.group(parent: configuration.cgroupParent, name: config.id), named: nil)
+      record.move(to: cgroup(config.id, isPinned: record.stored.isPinned), named: nil)
       plan = try makeFolders(config, record, isThere: false)
     }
     let listener = config.openStdin ? try SharedDescriptor(owning: checkResult(clinux_attach_listen(state), "listen in", state)) : nil
@@ -184,8 +191,7 @@ public final class ContainerRuntime: Sendable {
   private func kept(_ id: String) -> ContainerRecord {
     let paths = ContainerPaths(configuration, id)
     let stored = StoredContainer(text: (try? Files.text(paths.state + "/config")) ?? "")
-    return ContainerRecord(
-      id: id, paths: paths, stored: stored, cgroup: cgroups.group(parent: configuration.cgroupParent, name: stored.cgroup ?? id))
+    return ContainerRecord(id: id, paths: paths, stored: stored, cgroup: cgroup(stored.cgroup ?? id, isPinned: stored.isPinned))
   }
 
   /// Processes that are the orch-init of stubs, which wait for a container; for measurements.
@@ -291,6 +297,16 @@ public final class ContainerRuntime: Sendable {
   /// Where everything is that the container changed, in overlayfs' form; empty for one that was given a root folder.
   public func upperFolder(_ id: String) throws(RuntimeError) -> String { try record(id).paths.upper }
 
+  /// Changes limits of a running container in place; what is nil stays, what is negative is unlimited. CPUs cannot be bound where the container was
+  /// made without (v1). On v1 a limit of memory below what is in use is refused (EBUSY); on v2 it may end the container.
+  public func update(_ id: String, _ resources: ContainerConfig.Resources) async throws(RuntimeError) {
+    let record = try record(id)
+    guard record.running != nil else { throw RuntimeError(.notRunning, "update container", id, "it is not running") }
+    try await blocking { () throws(RuntimeError) in
+      do throws(SystemError) { try record.cgroup.limit(CgroupLimits(resources)) } catch { throw RuntimeError("update container \(id)", error) }
+    }
+  }
+
   public func stats(_ id: String) async throws(RuntimeError) -> ContainerStats {
     let record = try record(id)
     return try await blocking { () throws(RuntimeError) in
@@ -306,6 +322,13 @@ public final class ContainerRuntime: Sendable {
         if record.running != nil, let stats = try? record.stats() { found[record.id] = stats }
       }
     }
+  }
+}
+
+extension CgroupLimits {
+  fileprivate init(_ resources: ContainerConfig.Resources) {
+    self.init(memory: resources.memory, nanoCPUs: resources.nanoCPUs, cpuShares: resources.cpuShares, pids: resources.pids)
+    (swap, memoryReservation, cpuset) = (resources.swap, resources.memoryReservation, resources.cpuset)
   }
 }
 

@@ -74,6 +74,7 @@ enum Plan {
     stored.tty = config.tty
     stored.oomScoreAdj = config.oomScoreAdj
     stored.labels = config.labels
+    stored.isPinned = config.resources.cpuset != nil
     return stored
   }
 
@@ -328,7 +329,8 @@ enum Plan {
 extension StubPolicy.Kind {
   /// nil: one with a terminal or an open stdin is made from nothing; people wait for those.
   init?(_ config: ContainerConfig) {
-    if config.tty || config.openStdin { return nil }
+    // On v1 a stub is in no cpuset.
+    if config.tty || config.openStdin || config.resources.cpuset != nil { return nil }
     self = config.network == .new ? .ownNetwork : .givenNetwork
   }
 }

@@ -16,12 +16,16 @@ struct StoredContainer: Hashable, Sendable {
   /// Its cgroup's name where that is a stub's and not its id.
   var cgroup: String?
 
+  /// On v1 it is in the hierarchy of cpuset, too.
+  var isPinned = false
+
   var text: String {
     var lines = ["user \(Self.escape(user))", "cwd \(Self.escape(cwd))", "capabilities \(capabilities)", "stop \(stopSignal)"]
     if !noNewPrivileges { lines.append("newprivileges 1") }
     if unconfined { lines.append("unconfined 1") }
     if tty { lines.append("tty 1") }
     if let oomScoreAdj { lines.append("oom \(oomScoreAdj)") }
+    if isPinned { lines.append("pinned 1") }
     if let cgroup { lines.append("cgroup \(Self.escape(cgroup))") }
     lines += groups.map { "group \(Self.escape($0))" }
     lines += env.map { "env \(Self.escape($0))" }
@@ -43,6 +47,7 @@ struct StoredContainer: Hashable, Sendable {
       case "unconfined": unconfined = true
       case "tty": tty = true
       case "oom": oomScoreAdj = Int(words[1])
+      case "pinned": isPinned = true
       case "cgroup": cgroup = words[1]
       case "group": groups.append(words[1])
       case "env": env.append(words[1])

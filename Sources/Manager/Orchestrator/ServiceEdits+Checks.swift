@@ -132,6 +132,18 @@ extension ServiceEdits {
         throw .invalid("service \(spec.name): a memory limit of \(memory) bytes is below the 4 MiB that a container needs")
       }
     }
+    if let swap = spec.taskTemplate.resources?.swapBytes, swap != 0 {
+      guard swap >= -1 else { throw .invalid("service \(spec.name): swap of \(swap) bytes: it is at least 0, or -1 for no limit") }
+      guard (spec.taskTemplate.resources?.limits?.memoryBytes ?? 0) > 0 else {
+        throw .invalid("service \(spec.name): swap is given on top of a memory limit: set that too")
+      }
+    }
+    if let cpuset = spec.taskTemplate.resources?.limits?.cpuset, !cpuset.isEmpty, !ResourceRequirements.isCPUList(cpuset) {
+      throw .invalid("service \(spec.name): cpuset '\(cpuset)' is no list of CPUs such as 0-2,4")
+    }
+    if let shares = spec.taskTemplate.resources?.limits?.cpuShares, shares != 0, !(2...262_144).contains(shares) {
+      throw .invalid("service \(spec.name): cpu_shares is 2 to 262144, not \(shares)")
+    }
     try checkHealth(spec.taskTemplate.containerSpec.healthCheck, spec.name)
     let restart = spec.taskTemplate.restartPolicy
     if (restart?.delay ?? 0) < 0 || (restart?.window ?? 0) < 0 { throw .invalid("service \(spec.name): restart_policy has a negative duration") }

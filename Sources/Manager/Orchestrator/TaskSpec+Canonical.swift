@@ -103,6 +103,8 @@ extension ResourceRequirements {
       if limits.nanoCPUs == 0 { limits.nanoCPUs = nil }
       if limits.memoryBytes == 0 { limits.memoryBytes = nil }
       if limits.pids == 0 { limits.pids = nil }
+      if limits.cpuShares == 0 { limits.cpuShares = nil }
+      limits.cpuset = full(limits.cpuset)
       resources.limits = limits == Limit() ? nil : limits
     }
     if var reservations {
@@ -110,6 +112,7 @@ extension ResourceRequirements {
       if reservations.memoryBytes == 0 { reservations.memoryBytes = nil }
       resources.reservations = reservations == Reservation() ? nil : reservations
     }
+    if swapBytes == 0 { resources.swapBytes = nil }
     return resources == ResourceRequirements() ? nil : resources
   }
 }

@@ -11,7 +11,13 @@ extension Reader {
     limit.memoryBytes = fields.take("mem_limit").flatMap { bytes($0, minimum: minimumMemory) }
     limit.nanoCPUs = fields.take("cpus").flatMap { nanoCPUs($0) }
     limit.pids = fields.take("pids_limit").flatMap { pids($0) }
+    readCPU(&fields, &limit)
     var reservation: ResourceRequirements.Reservation?
+    if let value = fields.take("mem_reservation") {
+      reservation = .init()
+      reservation?.memoryBytes = bytes(value)
+    }
+    let swap = fields.take("memswap_limit")
     spec.taskTemplate.restartPolicy = fields.take("restart").flatMap { restart($0) }
 
     if let value = fields.take("deploy"), var deploy = Fields(value, self) {
@@ -43,8 +49,10 @@ extension Reader {
       deploy.finish(KeyRules.deploy)
     }
     spec.mode = global ? .globalMode : .replicated(UInt64(replicas ?? 1))
+    let swapBytes = swap.flatMap { self.swap($0, limit.memoryBytes) }
     if limit != .init() || reservation != nil {
       spec.taskTemplate.resources = ResourceRequirements(limits: limit == .init() ? nil : limit, reservations: reservation)
+      spec.taskTemplate.resources?.swapBytes = swapBytes
       if let most = limit.memoryBytes, let least = reservation?.memoryBytes, least > most {
         error(fields.value, "more memory is reserved than the limit allows", "lower reservations.memory or raise limits.memory")
       }
@@ -52,6 +60,38 @@ extension Reader {
         error(fields.value, "more CPU is reserved than the limit allows", "lower reservations.cpus or raise limits.cpus")
       }
     }
+  }
+
+  /// Older words for shares of CPUs, and which they are.
+  private func readCPU(_ fields: inout Fields, _ limit: inout ResourceRequirements.Limit) {
+    limit.cpuShares = fields.take("cpu_shares").flatMap { integer($0, 0...262_144) }.flatMap { $0 == 0 ? nil : max(2, $0) }
+    if let value = fields.take("cpuset"), let list = nonEmpty(value, "CPUs such as 0-2,4") {
+      if ResourceRequirements.isCPUList(list) {
+        limit.cpuset = list
+      } else {
+        error(value, "'\(list)' is no list of CPUs", "write numbers and ranges such as 0-2,4")
+      }
+    }
+    // Microseconds (sched-bwc.rst).
+    let period = fields.take("cpu_period").flatMap { integer($0, 1000...1_000_000) } ?? 100_000
+    if let value = fields.take("cpu_quota"), let quota = integer(value, -1...(.max / 1_000_000_000)), quota > 0 {
+      limit.nanoCPUs = agree(value, quota * 1_000_000_000 / period, limit.nanoCPUs, "cpus")
+    }
+  }
+
+  /// Memory and swap together, as Docker has it; -1: all the swap there is.
+  private func swap(_ value: Value, _ memory: Int64?) -> Int64? {
+    if text(value) == "-1" {
+      if memory == nil { error(value, "'memswap_limit' goes with a limit of memory", "add 'mem_limit'") }
+      return -1
+    }
+    guard let total = bytes(value), total > 0 else { return nil }
+    guard let memory else {
+      error(value, "'memswap_limit' goes with a limit of memory", "add 'mem_limit'")
+      return nil
+    }
+    if total < memory { error(value, "'memswap_limit' is memory and swap together, and less than the limit of memory", "raise it, or remove it") }
+    return total - memory
   }
 
   /// Docker's least limit of memory, 6 MiB.
@@ -121,9 +161,9 @@ extension Reader {
       limits.finish(KeyRules.resources)
     }
     if let value = fields.take("reservations"), var reservations = Fields(value, self) {
-      var result = ResourceRequirements.Reservation()
+      var result = reservation ?? ResourceRequirements.Reservation()
       result.nanoCPUs = reservations.take("cpus").flatMap { nanoCPUs($0) }
-      result.memoryBytes = reservations.take("memory").flatMap { bytes($0) }
+      if let value = reservations.take("memory") { result.memoryBytes = agree(value, bytes(value), result.memoryBytes, "mem_reservation") }
       reservations.finish(KeyRules.resources)
       reservation = result
     }

@@ -18,6 +18,13 @@ extension Reader {
         if let mount = tmpfs(item.text, item.value) { mounts.append((mount, item.value)) }
       }
     }
+    // Docker's services have no other word for it either.
+    if let value = fields.take("shm_size"), let size = bytes(value, minimum: 4096) {
+      var mount = Mount(type: .tmpfs, source: nil, target: "/dev/shm")
+      mount.tmpfsOptions = Mount.TmpfsOptions()
+      mount.tmpfsOptions?.sizeBytes = size
+      mounts.append((mount, value))
+    }
     var targets: Set<String> = []
     for (mount, value) in mounts where !targets.insert(mount.target).inserted {
       error(value, "something else is mounted at '\(mount.target)' already", "mount it elsewhere")

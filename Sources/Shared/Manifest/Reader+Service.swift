@@ -100,6 +100,28 @@ extension Reader {
     container.capabilityDrop = fields.take("cap_drop").flatMap { capabilities($0) }
     if let value = fields.take("sysctls") { container.sysctls = dictionary(value) }
     container.ulimits = fields.take("ulimits").flatMap { ulimits($0) }
+    container.groups = fields.take("group_add").flatMap { texts($0, "a list of groups") }
+    container.oomScoreAdj = fields.take("oom_score_adj").flatMap { integer($0, -1000...1000) }
+    if let value = fields.take("security_opt") { readSecurity(value, &container) }
+  }
+
+  private func readSecurity(_ value: Value, _ container: inout ContainerSpec) {
+    guard case .list(let items) = value.kind else {
+      error(value, "expected a list of options, found \(value.found)", "write '- no-new-privileges:true'")
+      return
+    }
+    for item in items {
+      guard let option = text(item) else { continue }
+      switch option.split(separator: option.contains("=") ? "=" : ":", maxSplits: 1).map(String.init) {
+      case ["no-new-privileges"], ["no-new-privileges", "true"]: container.privileges = .init(noNewPrivileges: true)
+      case ["no-new-privileges", "false"]: container.privileges = .init(noNewPrivileges: false)
+      case let words where words.first == "seccomp":
+        error(item, "'\(option)' is not supported", "every container has Docker's own profile; name what it needs in 'cap_add'")
+      case let words where words.first == "apparmor" || words.first == "label":
+        error(item, "'\(option)' is not supported", "containers have no labels of AppArmor or SELinux")
+      default: error(item, "unknown option '\(option)'", "use no-new-privileges:true or no-new-privileges:false")
+      }
+    }
   }
 
   private func words(_ value: Value) -> [String]? {

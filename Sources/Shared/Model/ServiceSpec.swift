@@ -231,6 +231,8 @@ public struct Driver: Codable, Hashable, Sendable {
 public struct ResourceRequirements: Codable, Hashable, Sendable {
   public var limits: Limit?
   public var reservations: Reservation?
+  /// Bytes of swap on top of the limit of memory, -1: without limit; nil: none. Named as in later APIs of Docker's.
+  public var swapBytes: Int64?
   public init(limits: Limit? = nil, reservations: Reservation? = nil) {
     self.limits = limits
     self.reservations = reservations
@@ -240,8 +242,14 @@ public struct ResourceRequirements: Codable, Hashable, Sendable {
     public var nanoCPUs: Int64?
     public var memoryBytes: Int64?
     public var pids: Int64?
+    /// Relative weight, 1024 is usual; orch's own, as `cpuset`: Docker's clients leave both out when they write a spec back.
+    public var cpuShares: Int64?
+    /// As in "0-2,4".
+    public var cpuset: String?
     public init() {}
-    enum CodingKeys: String, CodingKey { case nanoCPUs = "NanoCPUs", memoryBytes = "MemoryBytes", pids = "Pids" }
+    enum CodingKeys: String, CodingKey {
+      case nanoCPUs = "NanoCPUs", memoryBytes = "MemoryBytes", pids = "Pids", cpuShares = "OrchCPUShares", cpuset = "OrchCpuset"
+    }
   }
   public struct Reservation: Codable, Hashable, Sendable {
     public var nanoCPUs: Int64?
@@ -249,7 +257,18 @@ public struct ResourceRequirements: Codable, Hashable, Sendable {
     public init() {}
     enum CodingKeys: String, CodingKey { case nanoCPUs = "NanoCPUs", memoryBytes = "MemoryBytes" }
   }
-  enum CodingKeys: String, CodingKey { case limits = "Limits", reservations = "Reservations" }
+  enum CodingKeys: String, CodingKey { case limits = "Limits", reservations = "Reservations", swapBytes = "SwapBytes" }
+
+  /// "0-2,4": numbers and ranges of CPUs, as cpuset(7)'s List Format has them.
+  public static func isCPUList(_ text: String) -> Bool {
+    text.split(separator: ",", omittingEmptySubsequences: false).allSatisfy { part in
+      let ends = part.split(separator: "-", omittingEmptySubsequences: false).map { end in
+        end.utf8.allSatisfy { (48...57).contains($0) } ? Int(end) : nil
+      }
+      guard ends.count <= 2, let first = ends.first ?? nil, let last = ends.last ?? nil else { return false }
+      return first <= last && last < 8192
+    }
+  }
 }
 
 public struct RestartPolicy: Codable, Hashable, Sendable {

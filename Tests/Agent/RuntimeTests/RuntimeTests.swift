@@ -38,7 +38,7 @@ final class World: Sendable {
   deinit {
     runtime.close()
     try? Files.removeTree(folder)
-    if let host = try? CgroupHost.detect() { try? host.group(parent: parent, name: "").remove() }
+    if let host = try? CgroupHost.detect(more: ["cpuset"]) { try? host.group(parent: parent, name: "").remove() }
   }
 
   func config(_ id: String, _ args: String...) -> ContainerConfig { ContainerConfig(id: id, layers: [layer], args: args) }

@@ -13,6 +13,7 @@ import Testing
       ("host and port", "on the host's network it listens on the host's own ports, so it publishes none"),
       ("none and port", "without a network it can publish no port"), ("host and more", "network host cannot be combined with others"),
       ("memory", "below the 4 MiB"), ("dnsrr", "need endpoint mode vip"), ("twice", "port 80/tcp is published twice"),
+      ("swap", "swap is given on top of a memory limit"), ("cpuset", "cpuset '1-0' is no list of CPUs"),
       ("label", "orch.traffic-distribution is PreferSameNode or absent, not 'local'"),
     ])
   func refusals(_ what: String, _ expected: String) throws {
@@ -37,6 +38,13 @@ import Testing
         case "memory":
           var limits = ResourceRequirements.Limit()
           limits.memoryBytes = 1024
+          spec.taskTemplate.resources = ResourceRequirements(limits: limits)
+        case "swap":
+          spec.taskTemplate.resources = ResourceRequirements()
+          spec.taskTemplate.resources?.swapBytes = 1
+        case "cpuset":
+          var limits = ResourceRequirements.Limit()
+          limits.cpuset = "1-0"
           spec.taskTemplate.resources = ResourceRequirements(limits: limits)
         case "dnsrr": spec.endpointSpec = EndpointSpec(mode: .dnsrr, ports: [PortConfig(targetPort: 80, publishedPort: 80)])
         case "label": spec.labels = [TrafficDistribution.label: "local"]

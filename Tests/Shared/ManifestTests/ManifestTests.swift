@@ -1,3 +1,4 @@
+import Foundation
 import Model
 import Testing
 
@@ -121,6 +122,18 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
       "4:19 services.web.extra_hosts[0]: expected an IP address for 'db', found 'nowhere'; host-gateway and names are not supported"
     ),
     ("ulimits: {nofiles: 3}", "4:15 services.web.ulimits.nofiles: there is no limit 'nofiles'; did you mean 'nofile'?"),
+    ("cpuset: 0-x", "4:13 services.web.cpuset: '0-x' is no list of CPUs; write numbers and ranges such as 0-2,4"),
+    ("memswap_limit: 1g", "4:20 services.web.memswap_limit: 'memswap_limit' goes with a limit of memory; add 'mem_limit'"),
+    ("shm_size: 1", "4:15 services.web.shm_size: expected at least 4096 bytes, found 1"),
+    ("oom_score_adj: 1001", "4:20 services.web.oom_score_adj: expected a whole number of -1000 or more and at most 1000, found 1001"),
+    (
+      "security_opt: ['seccomp:unconfined']",
+      "4:20 services.web.security_opt[0]: 'seccomp:unconfined' is not supported; every container has Docker's own profile; name what it needs in 'cap_add'"
+    ),
+    (
+      "security_opt: ['no-new-privilege']",
+      "4:20 services.web.security_opt[0]: unknown option 'no-new-privilege'; use no-new-privileges:true or no-new-privileges:false"
+    ),
     ("env_file: missing.env", "4:15 services.web.env_file: the file 'dir/missing.env' cannot be read; make it, or write 'required: false'"),
     ("user: ${WHO:?who runs it}", "4:11 services.web.user: the variable 'WHO' must be set: who runs it; set it in the environment"),
     ("user: ${WHO", "4:11 services.web.user: '${' without its '}' in '${WHO'; close the brace, or write $$ for a plain dollar sign"),
@@ -378,6 +391,46 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     #expect(container.healthCheck?.test == ["CMD-SHELL", "curl -f http://localhost"])
     #expect(spec.taskTemplate.restartPolicy?.condition == .onFailure)
     #expect(spec.taskTemplate.restartPolicy?.maxAttempts == 3)
+  }
+
+  @Test("limits in Compose's older words: swap, shares, CPUs, quota, reservation, shared memory, groups, score, privileges")
+  func limits() throws {
+    let task = try service(
+      """
+      mem_limit: 64m
+      memswap_limit: 96m
+      mem_reservation: 32m
+      cpu_shares: 512
+      cpu_quota: 25000
+      cpu_period: 50000
+      cpuset: 0-2,4
+      shm_size: 16m
+      group_add: [video, 44]
+      oom_score_adj: 500
+      security_opt: [no-new-privileges:false]
+      """
+    ).taskTemplate
+    let limits = try #require(task.resources?.limits)
+    #expect(limits.memoryBytes == 64 << 20 && task.resources?.swapBytes == 32 << 20)
+    #expect(task.resources?.reservations?.memoryBytes == 32 << 20)
+    #expect(limits.cpuShares == 512 && limits.nanoCPUs == 500_000_000 && limits.cpuset == "0-2,4")
+    let container = task.containerSpec
+    #expect(container.mounts?.map(\.target) == ["/dev/shm"] && container.mounts?.first?.tmpfsOptions?.sizeBytes == 16 << 20)
+    #expect(container.groups == ["video", "44"] && container.oomScoreAdj == 500)
+    #expect(container.privileges?.noNewPrivileges == false)
+    #expect(try service("mem_limit: 64m\nmemswap_limit: -1").taskTemplate.resources?.swapBytes == -1)
+    #expect(try service("security_opt: [no-new-privileges]").taskTemplate.containerSpec.privileges?.noNewPrivileges == true)
+    #expect(complaints("cpus: 1\ncpu_quota: 50000") == ["5:16 services.web.cpu_quota: it differs from 'cpus' of the service; keep one of them"])
+    // What rows of before say stays what it was.
+    let old = try JSONDecoder().decode(ResourceRequirements.self, from: Data(#"{"Limits":{"MemoryBytes":5},"Reservations":{}}"#.utf8))
+    var five = ResourceRequirements.Limit()
+    five.memoryBytes = 5
+    #expect(old == ResourceRequirements(limits: five, reservations: .init()))
+    for (text, isList) in [
+      ("0", true), ("0-2,4", true), ("3-1", false), ("", false), ("1,", false), ("-1", false), ("0-1-2", false), ("9000", false),
+    ] {
+      #expect(ResourceRequirements.isCPUList(text) == isList, "\(text)")
+    }
   }
 
   @Test(
