@@ -130,9 +130,11 @@ public struct Cgroup: Hashable, Sendable {
 
   /// SIGKILL to every process in it. cgroup.kill where there is one, else one by one until none is left.
   public func killAll() {
-    if let directory = cloneDirectory, (try? Files.writeExisting(directory + "/cgroup.kill", "1")) != nil { return }
-    for pid in processes() where pid > 1 { kill(pid, SIGKILL) }
-    for list in processLists + (cloneDirectory.map { [$0 + "/cgroup.procs"] } ?? []) {
+    let isDone = cloneDirectory.map { (try? Files.writeExisting($0 + "/cgroup.kill", "1")) != nil } ?? false
+    if isDone, isV2 { return }
+    // What is in v1's hierarchies alone, as after a start that a crash cut short, no cgroup.kill reaches.
+    if !isDone { for pid in processes() where pid > 1 { kill(pid, SIGKILL) } }
+    for list in processLists + (cloneDirectory.map { isDone ? [] : [$0 + "/cgroup.procs"] } ?? []) {
       for line in ((try? Files.text(list)) ?? "").split(separator: "\n") {
         if let pid = Int32(line), pid > 1 { kill(pid, SIGKILL) }
       }

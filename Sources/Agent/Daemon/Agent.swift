@@ -162,12 +162,23 @@ actor Agent {
     return names
   }
 
-  /// Folders, cgroups and namespaces that are named by the id of a task which this host does not have.
+  /// Folders, cgroups, namespaces, mounts and interfaces that are named by the id of a task which this host does not have. They are listed first: a
+  /// task is known here before anything is made of it.
   private func sweep() {
     Task {
+      let links = (try? await rooms.network.containerLinks()) ?? []
       for id in await rooms.leftovers() where worker.task(id) == nil && lanes[id] == nil {
         log.notice("removing what is left of task \(id)")
         await TaskController(id: id, rooms: rooms, log: log).remove()
+      }
+      // With their namespaces most are gone now; those whose other end lies elsewhere are not.
+      let known = Set(lanes.keys).union(worker.liveTasks.map(\.id))
+      let stray = links.filter { link in !known.contains { link.isOf($0) } }
+      do {
+        if !stray.isEmpty { log.notice("removing interfaces that are left of tasks: \(stray.map(\.name).joined(separator: " "))") }
+        try await rooms.network.remove(stray)
+      } catch {
+        log.warning("remove interfaces that are left of tasks: \(error)")
       }
     }
   }

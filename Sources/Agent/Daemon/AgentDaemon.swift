@@ -82,7 +82,7 @@ struct AgentDaemon {
     var kept: AssignmentsMessage?
     do { kept = try rooms.keptAssignments() } catch { log.error("read kept assignments: \(error)") }
     let containers = await rooms.runtime.recover()
-    await rooms.builder.removeLeftovers(containers.map(\.id))
+    await rooms.builder.removeLeftovers(containers.map(\.id) + rooms.runtime.leftovers())
     await agent.readUnderlay()
     guard kept != nil || !containers.contains(where: { TaskID($0.id) != nil }) else {
       log.warning("\(containers.count) containers are here and what was assigned is not known: they are left alone until a manager says it")

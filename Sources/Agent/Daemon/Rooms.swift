@@ -34,13 +34,12 @@ struct Rooms: Sendable {
     return kept.flatMap { $0.isEmpty ? nil : $0 } ?? Self.hostname(unnamed: id)
   }
 
-  /// Tasks of which anything is here. Only what is named as we name it.
+  /// Tasks of which anything is here: folders, namespaces, cgroups. Only what is named as we name it.
   func leftovers() async -> [TaskID] {
-    let folders = ["\(runDirectory)/tasks", "\(runDirectory)/netns", runtime.configuration.stateDirectory, runtime.configuration.dataDirectory]
-    let found = try? await offPool {
-      Set(folders.flatMap { ["", "/containers"].map($0.appending) }.flatMap { (try? Files.list($0)) ?? [] }.compactMap { TaskID($0) })
-    }
-    return (found ?? []).sorted()
+    let (state, data) = (runtime.configuration.stateDirectory, runtime.configuration.dataDirectory)
+    let folders = ["\(runDirectory)/tasks", "\(runDirectory)/netns", state + "/containers", data + "/containers"]
+    let found = (try? await offPool { folders.flatMap { (try? Files.list($0)) ?? [] } }) ?? []
+    return Set((found + (await runtime.leftovers())).compactMap { TaskID($0) }).sorted()
   }
 
   private var assignmentsFile: String { "\(stateDirectory)/assignments" }

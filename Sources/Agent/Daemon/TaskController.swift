@@ -112,6 +112,7 @@ actor TaskController {
     do { try await rooms.runtime.delete(container) } catch { log.warning("task \(id): \(error)") }
     await rooms.images.release(container)
     let directory = rooms.taskDirectory(id)
+    try? await offPool { try MountPoints.detach(below: directory) }
     try? await offPool { try FileManager.default.removeItem(atPath: directory) }
   }
 

@@ -76,9 +76,9 @@ enum InterfaceName {
   static func bridge(_ vni: UInt32) -> String { "orbr\(vni)" }
   static func tunnel(_ vni: UInt32) -> String { "orvx\(vni)" }
   /// The host's end of a container's interface: the last ten digits of the task's id (they are random) and the interface's number.
-  static func veth(_ task: TaskID, _ index: Int) -> String { "ov\(task.description.suffix(10))\(index)" }
+  static func veth(_ task: TaskID, _ index: Int) -> String { "\(vethPrefix)\(task.description.suffix(digits))\(index)" }
   /// The host's end of a container's uplink.
-  static func uplink(_ task: TaskID) -> String { uplinkPrefix + task.description.suffix(10) }
+  static func uplink(_ task: TaskID) -> String { uplinkPrefix + task.description.suffix(digits) }
   static func isUplink(_ name: String) -> Bool { name.hasPrefix(uplinkPrefix) }
   static func vni(_ name: String, prefix: String) -> UInt32? {
     guard name.hasPrefix(prefix), let vni = UInt32(name.dropFirst(prefix.count)), name == "\(prefix)\(vni)" else { return nil }
@@ -87,6 +87,8 @@ enum InterfaceName {
   static let bridgePrefix = "orbr"
   static let tunnelPrefix = "orvx"
   static let uplinkPrefix = "orup"
+  static let vethPrefix = "ov"
+  static let digits = 10
 }
 
 extension EndpointRecord {

@@ -71,7 +71,7 @@ public actor OverlayNetwork {
     }
   }
 
-  private let host: HostNetwork
+  let host: HostNetwork
   private let thread: NetworkThread
   private let log: Logger
   private var desired = NetworkWorld()

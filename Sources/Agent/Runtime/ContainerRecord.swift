@@ -10,6 +10,8 @@ import Synchronization
 final class ContainerRecord: Sendable {
   let id: String
   let paths: ContainerPaths
+  /// Of another agent before: what it was about when it ended nobody knows.
+  let isFound: Bool
   /// A stub's cgroup replaces them before anything is made.
   var stored: StoredContainer { place.withLock { $0.stored } }
   var cgroup: Cgroup { place.withLock { $0.cgroup } }
@@ -23,8 +25,8 @@ final class ContainerRecord: Sendable {
   }
   private let state = Mutex(State())
 
-  init(id: String, paths: ContainerPaths, stored: StoredContainer, cgroup: Cgroup) {
-    (self.id, self.paths) = (id, paths)
+  init(id: String, paths: ContainerPaths, stored: StoredContainer, cgroup: Cgroup, isFound: Bool = false) {
+    (self.id, self.paths, self.isFound) = (id, paths, isFound)
     place = Mutex((stored, cgroup))
   }
   func move(to cgroup: Cgroup, named name: String?) {

@@ -190,8 +190,21 @@ public final class ContainerRuntime: Sendable {
   /// As its files say.
   private func kept(_ id: String) -> ContainerRecord {
     let paths = ContainerPaths(configuration, id)
-    let stored = StoredContainer(text: (try? Files.text(paths.state + "/config")) ?? "")
-    return ContainerRecord(id: id, paths: paths, stored: stored, cgroup: cgroup(stored.cgroup ?? id, isPinned: stored.isPinned))
+    let config = try? Files.text(paths.state + "/config")
+    let stored = StoredContainer(text: config ?? "")
+    return ContainerRecord(
+      id: id, paths: paths, stored: stored, cgroup: cgroup(stored.cgroup ?? id, isPinned: stored.isPinned || config == nil), isFound: true)
+  }
+
+  /// Ids of which something is here and that this runtime does not know: what a crash left, or another program's. `delete` removes it. Of no use
+  /// before `recover`. Whoever has the same `cgroupParent` is taken for this agent's past.
+  public func leftovers() async -> [String] {
+    await blockingAlways { [self] in
+      let folders = [configuration.stateDirectory, configuration.dataDirectory].flatMap { (try? Files.list($0 + "/containers")) ?? [] }
+      let groups = pinning.names(below: configuration.cgroupParent).filter { !StubPool.isStub($0) }
+      let known = containers.withLock { containers in Set(containers.keys).union(containers.values.map(\.cgroup.name)) }
+      return Set(folders + groups).subtracting(known).sorted()
+    }
   }
 
   /// Processes that are the orch-init of stubs, which wait for a container; for measurements.
@@ -289,6 +302,8 @@ public final class ContainerRuntime: Sendable {
   private func cleanUp(_ record: ContainerRecord) throws(SystemError) {
     record.cgroup.killAll()
     try record.cgroup.remove()
+    // A container's mounts are in its own namespace; what nevertheless lies here must not be emptied with the folders.
+    if record.isFound { for folder in [record.paths.data, record.paths.state] { try MountPoints.detach(below: folder) } }
     try Files.removeTree(record.paths.data)
     // Last: as long as it is there, `recover` finds the container and `delete` can be repeated.
     try Files.removeTree(record.paths.state)

@@ -28,6 +28,7 @@ final class StubPool: Sendable {
   private let parent: String
   /// Of the cgroups' names: those of another agent below the same parent are not ours.
   private let prefix: String
+  static func isStub(_ name: String) -> Bool { name.hasPrefix("stub-") }
   static func prefix(of stateDirectory: String) -> String {
     // The next agent's must be the same.
     "stub-\(String(FNV1a.hash(stateDirectory.utf8), radix: 36))-"

@@ -223,6 +223,37 @@ struct OverlayNetworkTests {
     }
   }
 
+  @Test("interfaces that a crash left are told from those of tasks and of others, and go with their other end")
+  func leftovers() async throws {
+    try await NamespaceWorld.with(1) { world in
+      var cluster = Cluster(hosts: 1)
+      cluster.place(1, on: 1)
+      let overlay = try world.overlay(1)
+      try await overlay.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: cluster.endpoints)
+      _ = try await overlay.attach(cluster.network(3, [cluster.web]))
+      let gone = cluster.task(99)
+      for (name, peer) in [
+        (InterfaceName.veth(gone, 0), "left0"), (InterfaceName.uplink(gone), "left1"), ("ov-000100-abcde", "other0"), ("ovs0", "other1"),
+        ("veth1", "other2"),
+      ] {
+        #expect(try await world.run(in: world.host(1), "ip", "link", "add", name, "type", "veth", "peer", "name", peer).code == 0)
+      }
+      // A bridge of that name is none of ours either.
+      #expect(try await world.run(in: world.host(1), "ip", "link", "add", InterfaceName.veth(gone, 1), "type", "bridge").code == 0)
+      let links = try await overlay.containerLinks()
+      let stray = links.filter { !$0.isOf(cluster.task(3)) }
+      #expect(Set(stray.map(\.name)) == [InterfaceName.veth(gone, 0), InterfaceName.uplink(gone)])
+      #expect(stray.allSatisfy { $0.isOf(gone) })
+      #expect(
+        Set(links.map(\.name)).subtracting(stray.map(\.name)) == [InterfaceName.veth(cluster.task(3), 0), InterfaceName.uplink(cluster.task(3))])
+      try await overlay.remove(stray)
+      try await overlay.remove(stray)
+      let left = try await world.run(in: world.host(1), "ip", "-o", "link").output
+      #expect(!left.contains("left0") && !left.contains("left1"))
+      for name in ["other0", "other1", "other2", InterfaceName.veth(gone, 1), InterfaceName.veth(cluster.task(3), 0)] { #expect(left.contains(name)) }
+    }
+  }
+
   @Test("what ip, bridge and nft change of ours is repaired at once and counted by kind; what is not ours is left alone")
   func tampering() async throws {
     try await NamespaceWorld.with(2) { world in

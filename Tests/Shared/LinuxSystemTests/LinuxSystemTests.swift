@@ -131,6 +131,18 @@ import Testing
     #expect(InterfaceCounters.own(of: getpid()).isEmpty && InterfaceCounters.own(of: Int32.max).isEmpty)
   }
 
+  @Test("mounts at and below a path are found by their real names")
+  func mounts() throws {
+    let text = """
+      22 1 8:1 / / rw - ext4 /dev/sda1 rw
+      30 22 0:5 / /a\\040b rw,nosuid shared:1 - tmpfs tmpfs rw
+      31 30 0:6 / /a\\040b/c rw - tmpfs tmpfs rw
+      32 22 0:7 / /a\\040bc rw - tmpfs tmpfs rw
+      """
+    #expect(MountPoints.parse(text, below: "/a b") == ["/a b", "/a b/c"])
+    #expect(try MountPoints.below("/nonexistent") == [])
+  }
+
   @Test("free memory goes back to the kernel, and code that was unmapped runs on")
   func memory() throws {
     func resident() throws -> Int {
