@@ -122,7 +122,8 @@ let agent: [Target] = [
   .executableTarget(
     name: "orch-agent",
     dependencies: [
-      "Model", "API", "Surroundings", "Wire", "Worker", "Runtime", "Cgroups", "AgentImage", "Build", "AgentNetwork", "AgentVolume", "DNS", "LinuxSystem",
+      "Model", "API", "Surroundings", "Wire", "Worker", "Runtime", "Cgroups", "AgentImage", "Build", "AgentNetwork", "AgentVolume", "DNS",
+      "LinuxSystem",
       "RegistryLogin", "Identity",
       "Transport", "Telemetry", arguments, log, lifecycle, protobuf,
     ] + nio, path: "Sources/Agent/Daemon", swiftSettings: strict),

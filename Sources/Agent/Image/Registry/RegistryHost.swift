@@ -120,9 +120,10 @@ struct RegistryHost: Sendable {
     } else if location.contains("://") {
       target = location
     } else {
-      // Relative to the folder of the path (RFC 3986 5.2.3).
-      let path = url.prefix { $0 != "?" && $0 != "#" }
-      target = String(path[...(path.lastIndex(of: "/") ?? path.startIndex)]) + location
+      // Relative to the folder of the path, the root where there is none (RFC 3986 5.2.3).
+      let origin = Self.origin(of: url)
+      let path = url.prefix { $0 != "?" && $0 != "#" }.dropFirst(origin.count)
+      target = origin + (path.lastIndex(of: "/").map { String(path[...$0]) } ?? "/") + location
     }
     let origin = Self.origin(of: target)
     guard origin.hasPrefix("https://") || (plain && origin.hasPrefix("http://")) else {
