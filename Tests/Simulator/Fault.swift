@@ -13,8 +13,7 @@ enum Fault: String, CaseIterable {
   // Orchestration
   case addressReused, portReused, decisionsOverlap, placedTwice, changeDropped, stateGoesBack, managerWritesAgentsState
   // Agents
-  case drainNotAwaited, drainNotInherited, containerStartedAgain, reportLost, stopForgotten, silentNodeKept, sessionUnconfirmed, restNotAwaited,
-    networkReused
+  case drainNotAwaited, containerStartedAgain, reportLost, stopForgotten, silentNodeKept, sessionUnconfirmed, restNotAwaited, networkReused
 
   var meaning: String {
     switch self {
@@ -54,7 +53,6 @@ enum Fault: String, CaseIterable {
     case .stateGoesBack: "a report of an earlier state replaces a later one"
     case .managerWritesAgentsState: "the manager says of tasks on a lost node that they failed"
     case .drainNotAwaited: "a task is stopped before others were told not to call it"
-    case .drainNotInherited: "a new leader does not wait for those who live by its predecessor's word"
     case .containerStartedAgain: "a restarted agent starts its tasks' containers again"
     case .reportLost: "one report in ten is lost between session and state"
     case .stopForgotten: "an agent forgets one stop in five"

@@ -82,16 +82,14 @@ public struct Dispatcher: Sendable {
     var applied: UInt64 = 0
   }
 
-  /// A task that is to stop, while others may still be sent to it. Not replicated: a new leader begins it anew (`inheritDrains`).
+  /// A task that is to stop, while others may still be sent to it. Lost with the leader: then it is told at once.
   struct Drain: Sendable {
     /// Who has to say that it applied what number.
     var waits: [SessionID: UInt64] = [:]
-    /// Nodes that have to come first.
-    var strangers: Set<NodeID> = []
     /// Everybody has said so, or has gone.
     var isAcknowledged = false
-    /// Then it is told to stop. nil: its own node has no session, so that nobody tells it.
-    var until: Timestamp?
+    /// Then it is told to stop.
+    var until: Timestamp
   }
 
   var view = View()
@@ -101,8 +99,6 @@ public struct Dispatcher: Sendable {
   /// Nodes without a session that are down unless they connect until then.
   var awaited: [NodeID: Timestamp] = [:]
   var drains: [TaskID: Drain] = [:]
-  /// Nodes that are expected and did not come to this leader yet: they live by what its predecessors told them.
-  var strangers: Set<NodeID> = []
   var rests: [Rest] = []
   var inheritance = Inheritance()
   /// What may not be given again yet.
@@ -126,7 +122,6 @@ public struct Dispatcher: Sendable {
       awaited[node.id] = again ? min(until, before.deadline(of: node.id).map { max($0, now + Self.reelectionGrace) } ?? until) : until
     }
     inherit(now)
-    inheritDrains()
     var outputs: [DispatcherOutput] = []
     askForTick(&outputs)
     return outputs
@@ -194,7 +189,6 @@ public struct Dispatcher: Sendable {
     if row.status != status { actions.append(.nodeStatus(node, status)) }
     if !actions.isEmpty { outputs.append(.propose(actions)) }
     sendAll(id, &outputs)
-    awaitDrains(by: id, now)
     if doubt != nil { expire(now, &outputs) }
   }
 
@@ -261,7 +255,7 @@ public struct Dispatcher: Sendable {
   /// Heartbeats only move deadlines later: the tick comes a little early then and asks again.
   private mutating func askForTick(_ outputs: inout [DispatcherOutput]) {
     let inherited = inheritance.strangers.isEmpty ? nil : inheritance.until
-    var earliest = [awaited.values.min(), drains.values.lazy.compactMap(\.until).min(), rests.map(\.until).min(), inherited].compactMap { $0 }.min()
+    var earliest = [awaited.values.min(), drains.values.map(\.until).min(), rests.map(\.until).min(), inherited].compactMap { $0 }.min()
     if wake == nil || (earliest.map { $0 < wake! } ?? false) || sessions.count == 1 {
       for session in sessions.values where !session.isSilent {
         earliest = min(earliest ?? .init(nanoseconds: .max), session.lastHeard + Self.heartbeatTimeout)

@@ -352,8 +352,7 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
       if pick(0...2) > 0 { continue }
       acknowledge()
       take(dispatcher.step(.tick, state: state, now: at(0.1)))
-      // Those whose own node is not there, and those who wait for a node that is not, go on.
-      #expect(dispatcher.drains.values.allSatisfy { !$0.strangers.isEmpty })
+      #expect(dispatcher.drains.isEmpty && dispatcher.view.draining.isEmpty)
       for (session, nodeID) in sessions {
         let expected = View(state).items(for: nodeID)
         let actual = (replicas[session] ?? Replica()).items
@@ -444,59 +443,6 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     // And who did not answer is said.
     let warnings = late.compactMap { output -> String? in if case .warning(let text) = output { text } else { nil } }
     #expect(warnings.count == 1 && warnings[0].contains("though \(state.nodes[NodeID(value: 3)]!.hostname) did not say"), "\(warnings)")
-  }
-
-  @Test("a new leader begins anew: the task's node is told when everyone who may call it came and said so, and 2 s after it came at the latest")
-  mutating func inherited() {
-    _ = state.speculate([.taskDesiredState(task, .shutdown)])
-    func come(_ dispatcher: inout Dispatcher, _ number: Int, _ session: UInt64, _ second: Double) -> [DispatcherOutput] {
-      dispatcher.step(
-        .connected(node: node(number).id, session: SessionID(session), description: description, underlay: node(number).status.address!),
-        state: state, now: at(second))
-    }
-    var new = Dispatcher()
-    _ = new.reset(state: state, now: at(10))
-    #expect(told(come(&new, 1, 1, 11)) == .running && notReady(come(&new, 2, 2, 11)) == [2])
-    for session in [1, 2] { #expect(told(new.step(.applied(SessionID(UInt64(session)), 1), state: state, now: at(11.1))) == nil) }
-    var slow = new
-    #expect(told(come(&new, 3, 3, 11.5)) == nil)
-    #expect(told(new.step(.applied(SessionID(3), 1), state: state, now: at(11.6))) == nil)
-    #expect(told(new.step(.tick, state: state, now: at(11.7))) == .shutdown)
-    #expect(new.drains.isEmpty && new.view.draining.isEmpty)
-    // The third does not come.
-    #expect(slow.wake.map { $0 <= at(13) } == true)
-    let late = slow.step(.tick, state: state, now: at(13))
-    #expect(told(late) == .shutdown)
-    #expect(late.contains { if case .warning(let text) = $0 { text.contains("did not say") } else { false } })
-
-    // It is lost: not waited for. Nor is the task's own, whose drain ends with it.
-    for lost in [3, 1] {
-      var other = Dispatcher()
-      _ = other.reset(state: state, now: at(10))
-      for number in 1...3 where number != lost {
-        _ = come(&other, number, UInt64(number), 10)
-        _ = other.step(.applied(SessionID(UInt64(number)), 1), state: state, now: at(10))
-      }
-      var later = state
-      let changes = later.speculate([.nodeStatus(node(lost).id, NodeStatus(state: .down, address: node(lost).status.address))])
-      #expect(told(other.step(.changes(changes), state: later, now: at(10.5))) == nil)
-      let outputs = other.step(.tick, state: later, now: at(10.6))
-      #expect(told(outputs) == (lost == 3 ? .shutdown : nil))
-      #expect(other.drains.isEmpty && other.view.draining.isEmpty, "\(lost)")
-    }
-  }
-
-  @Test("a task whose own host has no session is drained too: its host is told when it comes and all others have said so")
-  mutating func ownAway() {
-    _ = dispatcher.step(.disconnected(SessionID(1)), state: state, now: at(0.5))
-    #expect(notReady(leave()) == [2, 3])
-    let come = dispatcher.step(
-      .connected(node: node(1).id, session: SessionID(1), description: description, underlay: node(1).status.address!), state: state, now: at(1.1))
-    #expect(told(come) == .running)
-    #expect(told(dispatcher.step(.applied(SessionID(1), 1), state: state, now: at(1.2))) == nil)
-    #expect(told(dispatcher.step(.applied(SessionID(2), 2), state: state, now: at(1.2))) == nil)
-    #expect(told(dispatcher.step(.applied(SessionID(3), 2), state: state, now: at(1.2))) == nil)
-    #expect(told(dispatcher.step(.tick, state: state, now: at(1.3))) == .shutdown)
   }
 
   @Test("a task that ends by itself meanwhile, or is removed, is told of as ever")

@@ -122,9 +122,9 @@ extension World {
 
   /// A task that serves is told to stop when nobody who could call it still does, or 2 s later.
   func checkStops(_ message: AssignmentsMessage, _ agent: AgentHost, _ connection: Connection) throws {
+    guard !message.complete else { return }
     let leader = managers[connection.manager]
     guard leader.isUp, leader.life == connection.managerLife, let term = leader.leader.term else { return }
-    if message.complete { return try checkFirstWord(message, agent, of: leader, in: term) }
     for case .task(let task) in message.updates where task.desiredState > .running {
       guard let known = agent.worker.task(task.id), known.desiredState == .running, agent.containers[task.id]?.isRunning == true,
         let at = oracle.tasks.stoppedAt[task.id], let since = stopTimes[task.id], now - since < 1_900_000, connection.openedAt < since,
@@ -136,23 +136,6 @@ extension World {
           way.openedAt < since
         else { continue }
         throw Violation(checker: "drain", what: "task \(task.id) on host\(agent.number) is told to stop, and host\(other.number) still sends to it")
-      }
-    }
-  }
-
-  /// What a leader tells a host first does not stop a task that others still send to: not within 2 s, if they are not said to be lost.
-  private func checkFirstWord(_ message: AssignmentsMessage, _ agent: AgentHost, of leader: ManagerHost, in term: UInt64) throws {
-    let first = FirstWord(leader: leader.number, life: leader.life, term: term, agent: agent.number)
-    let since = firstWords[first] ?? now
-    firstWords[first] = since
-    guard now - since < 1_900_000 else { return }
-    for case .task(let task) in message.updates where task.desiredState > .running {
-      guard let known = agent.worker.task(task.id), known.desiredState == .running, agent.containers[task.id]?.isRunning == true else { continue }
-      let networks = Set(known.attachments.map(\.network))
-      for other in agents where other.isUp && other.ready.contains(task.id) && mayCall(other, on: networks) {
-        guard leader.view.state.nodes[other.node]?.status.state == .ready else { continue }
-        throw Violation(
-          checker: "drain", what: "task \(task.id) on host\(agent.number) is told to stop by a new leader, and host\(other.number) still sends to it")
       }
     }
   }

@@ -147,11 +147,6 @@ extension World {
           host.leader.isDue = true
         }
       case .drainNotAwaited: for id in host.leader.dispatcher.sessions.keys { host.leader.dispatcher.sessions[id]!.applied = .max }
-      case .drainNotInherited:
-        for (id, drain) in host.leader.dispatcher.drains where !drain.strangers.isEmpty {
-          host.leader.dispatcher.drains[id] = nil
-          host.leader.dispatcher.view.draining.remove(id)
-        }
       case .restNotAwaited:
         (host.leader.dispatcher.resting, host.leader.dispatcher.rests, host.leader.dispatcher.inheritance) = (.init(), [], .init())
         for (id, space) in host.leader.reconciler.allocator.spaces {

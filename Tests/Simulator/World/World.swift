@@ -88,14 +88,6 @@ final class World {
   var figures = Figures()
   /// When the first manager applied that a task is to stop.
   var stopTimes: [TaskID: Time] = [:]
-  /// When leaders told hosts something for the first time.
-  var firstWords: [FirstWord: Time] = [:]
-  struct FirstWord: Hashable {
-    var leader: Int
-    var life: Int
-    var term: UInt64
-    var agent: Int
-  }
   /// A fingerprint of everything that happened.
   private(set) var trace: UInt64 = 0xCBF2_9CE4_8422_2325
   /// Nil: nobody listens.
