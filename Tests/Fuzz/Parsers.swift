@@ -133,7 +133,7 @@
     if let index: IndexDocument = try? decode(bytes, "fuzz") { _ = index }
   }
 
-  /// What a registry says beside its documents: challenges, tokens, where to go.
+  /// What a registry says beside its documents: challenges, tokens, where to go, from which byte, when to come again, what is wrong.
   func feedChallenge(_ bytes: [UInt8]) {
     let lines = text(bytes).split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
     let challenges = Challenge.all(lines)
@@ -141,7 +141,35 @@
     if let answer = try? TokenAnswer(bytes, "fuzz") {
       promise(answer.token.utf8.allSatisfy { (33...126).contains($0) } && (60...86_400).contains(answer.seconds), "a token that is no header's value")
     }
-    for line in lines { _ = RegistryHost.origin(of: line) }
+    let said = RegistryClient.said(bytes).unicodeScalars
+    promise(
+      said.count <= 203 && said.allSatisfy { $0.value >= 32 && !(127...159).contains($0.value) },
+      "an error's text that moves a terminal's cursor")
+    let configuration = ImageStoreConfiguration()
+    let (now, secure) = (
+      Timestamp(nanoseconds: 1_000_000_000_000), "https://registry.test/v2/a/blobs/uploads/1?x=y"
+    )
+    for line in lines {
+      _ = RegistryHost.origin(of: line)
+      if let seconds = Patience.seconds(line, now: now) {
+        promise((0...86_400).contains(seconds), "a pause of \(seconds) s")
+      }
+      if let start = RegistryClient.start(of: line) { promise(start >= 0, "a range from \(start)") }
+      if let digest = Digest(line) {
+        promise(
+          Digest(digest.description) == digest, "a digest reads otherwise after it was written")
+      }
+      guard let host = try? RegistryHost(server: secure, configuration) else {
+        fatalError("promise broken: \(secure) is a server")
+      }
+      // Wherever an upload or a download is led to, and from there on: never out of TLS, nor to a user's name.
+      guard let next = try? host.follow(line, from: secure, "fuzz") else { continue }
+      promise(next.lowercased().hasPrefix("https://"), "led out of TLS: \(next)")
+      promise(!RegistryHost.origin(of: next).isEmpty, "led to nobody: \(next)")
+      if let after = try? host.follow("next", from: next, "fuzz") {
+        promise(RegistryHost.origin(of: after) == RegistryHost.origin(of: next), "\(after)")
+      }
+    }
   }
 
   /// What was read is written and read again; the zone answers or is silent.

@@ -45,6 +45,7 @@ extension MainJobTests {
         COPY . .
 
         FROM base
+        LABEL orch.run=attach orch.task=other run.oci.handler=krun org.systemd.property.DeviceAllow=1
         USER 1000
         ENTRYPOINT ["/bin/busybox"]
         CMD ["cat", "src/index.html", "installed"]
@@ -74,7 +75,17 @@ extension MainJobTests {
       try write("app/package.json", "{\"name\": \"two\"}\n")
       #expect(steps(try cluster.must(build("made-one:4")).output) == ["install": "done", "copy": "done"])
       // Only one host has it.
-      for _ in 0..<3 { #expect(try cluster.must(cluster.orch("run", "--rm", "made-one:4")).output == "second\n{\"name\": \"two\"}\n") }
+      for _ in 0..<3 {
+        #expect(
+          try cluster.must(cluster.orch("run", "--rm", "made-one:4")).output
+            == "second\n{\"name\": \"two\"}\n")
+      }
+      let target = try cluster.must(build("made-base:1", "--target", "base"))
+      #expect(target.output.contains("Step 5/5") && !target.output.contains("USER"), "\(target)")
+      #expect(
+        try cluster.must(
+          cluster.orch("run", "--rm", "-w", "/", "made-base:1", "/bin/busybox", "pwd")
+        ).output == "/\n")
       // Quiet: the id alone, and the same from the same files.
       let ids = try [build("made-one:5", "-q"), build("made-one:5", "-q")].map { try cluster.must($0).output }
       #expect(ids[0].hasPrefix("sha256:") && ids[0] == ids[1])
@@ -130,7 +141,9 @@ extension MainJobTests {
         #expect(deployed.output.contains("converged"), "\(deployed)")
         let tasks = try cluster.tasks("made_app")
         #expect(try cluster.running("made_app").count == 3, "\(tasks)\n\(deployed.output)")
+        try labels()
         try await run()
+        try archives()
       } catch {
         _ = try? cluster.orch("down", "made")
         throw error
@@ -169,13 +182,110 @@ extension MainJobTests {
       let left = try typed("\\001x", size: "10 cols 40", "run", "-it", "--name", "left", "--detach-keys", "ctrl-a,x", "made-app", "sh")
       #expect(left.code == 0 && left.output.contains("left goes on"), "\(left)")
       #expect(try cluster.running("left").count == 1)
+      try await detached("left.1")
       let back = try typed("exit 7\\n", size: "10 cols 40", "attach", "left.1")
       #expect(back.code == 7, "\(back)")
       try cluster.must(cluster.orch("rm", "left"))
     }
 
+    /// Commands that go on without anybody: started so, and left by the detach keys.
+    private func detached(_ task: String) async throws {
+      let begun = try cluster.must(
+        cluster.orch(
+          "exec", "-d", task, "sh", "-c",
+          "busybox sleep 1; echo loud; echo by-d >/tmp/by-d; busybox sleep 781"))
+      #expect(begun.output == "" && begun.errors == "", "\(begun)")
+      let none = try cluster.orch("exec", "-d", task, "/nowhere")
+      #expect(none.code == 127 && none.errors.contains("/nowhere"), "\(none)")
+      let keys = try typed(
+        "\\001x", size: "10 cols 40", "exec", "-it", "--detach-keys", "ctrl-a,x", task, "sh", "-c",
+        "busybox sleep 1; echo by-keys >/tmp/by-keys; exec busybox sleep 782")
+      #expect(keys.code == 0 && keys.output.contains("the command goes on in \(task)"), "\(keys)")
+      try await eventually("both went on") {
+        let seen = try cluster.orch(
+          "exec", task, "busybox", "sh", "-c", "busybox cat /tmp/by-d /tmp/by-keys; busybox ps")
+        return (
+          seen.output.hasPrefix("by-d\nby-keys\n") && seen.output.contains("sleep 781")
+            && seen.output.contains("sleep 782"), "\(seen)"
+        )
+      }
+    }
+
+    /// An image's labels are shown, and mean nothing to the agent and the runtime (CVE-2026-53488).
+    private func labels() throws {
+      let shown = try cluster.must(cluster.orch("image", "inspect", "made-app", "--node", "host1"))
+        .output
+      #expect(shown.contains("\"orch.run\": \"attach\"") && shown.contains("krun"), "\(shown)")
+      for host in ["host1", "host2", "host3"] {
+        let (lib, run) = ("/var/lib/orch/dev/\(LocalCluster.name)/\(host)/lib/agent/containers", "/run/orch/dev/\(LocalCluster.name)/\(host)")
+        let found = try LocalCluster.run("/bin/sh", ["-c", "grep -rlE 'krun|DeviceAllow|orch\\.run' \(lib) \(run)"])
+        #expect(found.output == "", "\(found)")
+        let kept = try LocalCluster.run("/bin/sh", ["-c", "grep -rhE '^label ' \(run)/agent/containers | sort -u"])
+        #expect(kept.output.contains("label orch.task made_app.") && !kept.output.contains("other"), "\(kept)")
+      }
+    }
+
+    /// From a root's tar, to a layout's folder, from there, and away.
+    private func archives() throws {
+      let folder = scratch.path
+      try cluster.must(
+        LocalCluster.run(
+          "/bin/sh",
+          [
+            "-c",
+            "mkdir -p \(folder)/root/bin && cp /bin/busybox \(folder)/root/bin && tar -C \(folder)/root -cf \(folder)/root.tar .",
+          ]))
+      try cluster.must(
+        cluster.orch("image", "import", "made-import:1", "\(folder)/root.tar", "--node", "host1"))
+      #expect(
+        try cluster.must(
+          cluster.orch("run", "--rm", "made-import:1", "/bin/busybox", "echo", "imported")
+        ).output == "imported\n")
+      try cluster.must(
+        cluster.orch(
+          "image", "save", "made-import:1", "made-one:1", "--node", "host1", "--format", "oci-dir",
+          "-o", "\(folder)/layout"))
+      #expect(FileManager.default.fileExists(atPath: "\(folder)/layout/index.json"))
+      try cluster.must(cluster.orch("image", "load", "\(folder)/layout", "--node", "host3"))
+      let there = try cluster.must(cluster.orch("image", "ls", "--node", "host3")).output
+      #expect(there.contains("made-import") && there.contains("made-one"), "\(there)")
+      // A name that goes on to another image leaves one without a name.
+      try cluster.must(
+        cluster.orch("image", "tag", "made-one:1", "made-import:1", "--node", "host3"))
+      let pruned = try cluster.must(cluster.orch("image", "prune", "--node", "host3")).output
+      #expect(
+        pruned.contains("deleted: sha256:") && pruned.contains("Total reclaimed space:"),
+        "\(pruned)")
+      #expect(
+        try cluster.must(cluster.orch("image", "prune", "--node", "host3")).output
+          == "Total reclaimed space: 0B\n")
+    }
+
     private func run() async throws {
-      let hello = try cluster.orch("run", "--rm", "--node", "host1", "made-app", "sh", "-c", "id -u; echo $A >&2; exit 3")
+      // A volume of one host is there for the next run, and a published port answers on another host.
+      func on1(_ words: String...) throws -> Outcome {
+        try LocalCluster.run(
+          "\(LocalCluster.programs)/orch", ["run", "--node", "host1", "-u", "0"] + words,
+          environment: ["ORCH_HOST": cluster.socket()], seconds: 60)
+      }
+      try cluster.must(
+        on1("--rm", "-v", "made-data:/data", "made-app", "sh", "-c", "echo kept >/data/f"))
+      let data = try on1(
+        "--rm", "-v", "made-data:/data:ro", "made-app", "sh", "-c",
+        "busybox cat /data/f; busybox touch /data/g 2>/dev/null || echo ro")
+      #expect(data.code == 0 && data.output == "kept\nro\n", "\(data)")
+      try cluster.must(
+        on1(
+          "-d", "--name", "made-served", "-p", "8097:8000", "made-app", "httpd", "-f", "-p", "8000",
+          "-h", "/app/src"))
+      try await eventually("the published port answers on another host") {
+        let answer = try cluster.on(
+          "host2", "timeout", "3", "busybox", "wget", "-qO-", "http://127.0.0.1:8097/index.html")
+        return (answer.output == "second\n", "\(answer)")
+      }
+      try cluster.must(cluster.orch("rm", "made-served"))
+      let hello = try cluster.orch(
+        "run", "--rm", "--node", "host1", "made-app", "sh", "-c", "id -u; echo $A >&2; exit 3")
       #expect(hello.code == 3 && hello.output == "1000\n" && hello.errors == "\n", "\(hello)")
       let cat = try cluster.orch("run", "--rm", "made-app")
       #expect(cat.code == 0 && cat.output == "second\n{\"name\": \"two\"}\n", "\(cat)")

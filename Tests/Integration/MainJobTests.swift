@@ -395,6 +395,13 @@ struct MainJobTests {
         "\(LocalCluster.programs)/orch", ["deploy", file, "--name", "pull", "--with-registry-auth"],
         environment: ["ORCH_HOST": cluster.socket(), "DOCKER_CONFIG": "\(folder)/login"], seconds: 90)
     }
+    func once(_ flags: [String]) throws -> Outcome {
+      try LocalCluster.run(
+        "\(LocalCluster.programs)/orch", ["run", "--rm", "--node", "host3", "--entrypoint", "/bin/busybox"] + flags + [name, "echo", "was run"],
+        environment: ["ORCH_HOST": cluster.socket(), "DOCKER_CONFIG": "\(folder)/login"], seconds: 90)
+    }
+    #expect(try once([]).code == 125)
+    #expect(try cluster.must(once(["--with-registry-auth"])).output.contains("was run"))
     try cluster.must(deploy())
     #expect(try cluster.running("pull_pulled").count == 3)
     #expect(try cluster.must(deploy()).output.contains("unchanged  service pull_pulled"))

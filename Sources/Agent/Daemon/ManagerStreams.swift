@@ -5,6 +5,7 @@ import LinuxSystem
 import Logging
 import Model
 import Runtime
+import Synchronization
 import Transport
 import Wire
 
@@ -67,9 +68,13 @@ struct ManagerStreams: Sendable {
     }
     if start.attach { return try await attach(start, stream) }
     var config = ExecConfig(
-      args: start.arguments, env: start.environment, cwd: start.directory.isEmpty ? nil : start.directory,
-      user: start.user.isEmpty ? nil : start.user, tty: start.tty, stdin: true)
-    if start.hasSize { config.size = (UInt16(clamping: start.size.rows), UInt16(clamping: start.size.columns)) }
+      args: start.arguments, env: start.environment,
+      cwd: start.directory.isEmpty ? nil : start.directory,
+      user: start.user.isEmpty ? nil : start.user, tty: start.tty, stdin: !start.detach)
+    config.isDetached = start.detach
+    if start.hasSize {
+      config.size = (UInt16(clamping: start.size.rows), UInt16(clamping: start.size.columns))
+    }
     let process: ExecProcess
     do {
       process = try await rooms.runtime.exec(try TaskID(wire: start.task).description, config)
@@ -80,25 +85,69 @@ struct ManagerStreams: Sendable {
       }
       throw StreamError(error.kind == .noSuchContainer || error.kind == .notRunning ? .notFound : .internalError, "\(error)")
     }
-    let input = Task { await feed(process, from: stream) }
+    let listener = Listener()
+    enum End {
+      case output(Result<Void, any Error>)
+      case left
+    }
+    let (ends, tell) = AsyncStream.makeStream(of: End.self, bufferingPolicy: .bufferingOldest(2))
+    // Of its own: a terminal is read on when nobody listens, or who writes there is held up.
+    Task {
+      do {
+        try await withThrowingTaskGroup(of: Void.self) { group in
+          group.addTask {
+            try await drain(process.stdout) {
+              if !listener.isGone { try await stream.send(output(.stdout($0))) }
+            }
+          }
+          if let errors = process.stderr {
+            group.addTask {
+              try await drain(errors) {
+                if !listener.isGone { try await stream.send(output(.stderr($0))) }
+              }
+            }
+          }
+          try await group.waitForAll()
+        }
+        tell.yield(.output(.success(())))
+      } catch {
+        if !listener.isGone { process.kill(SIGKILL) }
+        tell.yield(.output(.failure(error)))
+      }
+    }
+    if start.detach {
+      listener.leave()
+      return try await stream.send(output(.exitCode(0)), end: true)
+    }
+    let input = Task {
+      guard await feed(process, from: stream) == .left else { return }
+      listener.leave()
+      tell.yield(.left)
+    }
     defer { input.cancel() }
     // The client is gone: so is what it started, though nothing is read or written just then.
-    try await withTaskCancellationHandler {
-      try await withThrowingTaskGroup(of: Void.self) { group in
-        group.addTask { try await drain(process.stdout) { try await stream.send(output(.stdout($0))) } }
-        if let errors = process.stderr { group.addTask { try await drain(errors) { try await stream.send(output(.stderr($0))) } } }
-        do {
-          try await group.waitForAll()
-        } catch {
-          process.kill(SIGKILL)
-          throw error
-        }
-      }
+    let end = await withTaskCancellationHandler {
+      for await end in ends { return end as End? }
+      return nil
     } onCancel: {
+      if listener.isGone { return }
       process.kill(SIGHUP)
       process.kill(SIGKILL)
     }
-    try await stream.send(output(.exitCode(await process.wait())), end: true)
+    switch end {
+    case .left: try await stream.send(output(.exitCode(0)), end: true)
+    case .output(let result):
+      try result.get()
+      try await stream.send(output(.exitCode(await process.wait())), end: true)
+    case nil: throw CancellationError()
+    }
+  }
+
+  /// Whoever reads an exec's output.
+  private final class Listener: Sendable {
+    private let gone = Mutex(false)
+    var isGone: Bool { gone.withLock { $0 } }
+    func leave() { gone.withLock { $0 = true } }
   }
 
   /// Who leaves ends nothing, but a stdin that is no terminal.
@@ -110,7 +159,7 @@ struct ManagerStreams: Sendable {
     if start.hasSize { attached.input.resize(rows: UInt16(clamping: start.size.rows), columns: UInt16(clamping: start.size.columns)) }
     // From here on all output comes this way.
     try await stream.send(output(.stdout(Data())))
-    let input = Task { await feed(attached.input, from: stream) }
+    let input = Task { _ = await feed(attached.input, from: stream) }
     defer { input.cancel() }
     try await withTaskCancellationHandler {
       while let piece = try await onOwnThread("orch-attach", { try attached.next() }) {
@@ -129,7 +178,8 @@ struct ManagerStreams: Sendable {
     return output
   }
 
-  private func feed(_ process: ExecProcess, from stream: TransportStream) async {
+  private enum Feeding { case left, ended }
+  private func feed(_ process: ExecProcess, from stream: TransportStream) async -> Feeding {
     var input = process.stdin
     do {
       while let message = try await stream.receive(WireExecInput.self) {
@@ -138,7 +188,12 @@ struct ManagerStreams: Sendable {
         case .endOfInput:
           input = nil
           process.closeStdin()
-        case .resize(let size): process.resize(rows: UInt16(clamping: size.rows), columns: UInt16(clamping: size.columns))
+        case .resize(let size):
+          process.resize(rows: UInt16(clamping: size.rows), columns: UInt16(clamping: size.columns))
+        case .detach:
+          input = nil
+          process.closeStdin()
+          return .left
         case .start, nil: continue
         }
       }
@@ -150,6 +205,7 @@ struct ManagerStreams: Sendable {
       process.kill(SIGHUP)
       process.kill(SIGKILL)
     }
+    return .ended
   }
 
   /// On a thread of its own: a process that does not read holds it up for as long as it lives.

@@ -190,6 +190,8 @@ public struct ExecConfig: Hashable, Sendable {
   public var tty: Bool
   /// A pipe for stdin; without it, /dev/null. With a terminal always true.
   public var stdin: Bool
+  /// Its stdio is /dev/null, but for a terminal.
+  public var isDetached = false
   /// Rows and columns of the terminal at the beginning.
   public var size: (rows: UInt16, columns: UInt16)? {
     get { rows == 0 ? nil : (rows, columns) }

@@ -86,6 +86,10 @@ extension ContainerRuntime {
       guard let terminal = launched.terminal else { throw SystemError("receive the terminal of", record.id, Errno(EIO)) }
       stdout = SharedDescriptor(owning: terminal)
       (stdin, stderr) = (stdout, nil)
+    } else if config.isDetached {
+      let nowhere = SharedDescriptor(try .open("/dev/null", O_RDWR))
+      launched = try launcher.launch(plan, name: record.id, stdio: (nil, nowhere.rawValue, nowhere.rawValue), fifth: process.rawValue)
+      (stdin, stdout, stderr) = (nil, nowhere, nil)
     } else {
       let input = config.stdin ? try Pipe() : nil
       let (output, errors) = (try Pipe(), try Pipe())

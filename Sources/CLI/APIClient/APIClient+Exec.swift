@@ -9,7 +9,7 @@ extension APIClient {
     case exit(Int32)
   }
 
-  /// A process in a task's container. What goes into `input` (stdin, resize, endOfInput frames) is sent while output comes; the
+  /// A process in a task's container. What goes into `input` (stdin, resize, endOfInput, detach frames) is sent while output comes; the
   /// pipe is finished when the process has ended.
   public func exec(
     _ task: String, _ start: ExecStart, input: Pipe<StreamFrame>, onEvent: @Sendable (ExecEvent) async throws -> Void
@@ -30,7 +30,7 @@ extension APIClient {
           try await onEvent(.exit(exit.exitCode))
           return
         case .systemError: throw ClientError.broken(String(decoding: frame.payload, as: UTF8.self))
-        case .stdin, .start, .resize, .endOfInput: break
+        case .stdin, .start, .resize, .endOfInput, .detach: break
         }
       }
     }

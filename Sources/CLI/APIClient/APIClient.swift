@@ -67,10 +67,10 @@ public struct APIClient: Sendable {
     try decode(type, try await call("GET", path, query))
   }
 
-  public func post<Answer: Decodable>(_ path: String, _ query: Query = [], _ body: some Encodable, as type: Answer.Type = Answer.self) async throws
-    -> Answer
-  {
-    try decode(type, try await call("POST", path, query, JSONText.encode(body)))
+  public func post<Answer: Decodable>(
+    _ path: String, _ query: Query = [], _ body: some Encodable, headers: [(name: String, value: String)] = [], as type: Answer.Type = Answer.self
+  ) async throws -> Answer {
+    try decode(type, try await call("POST", path, query, JSONText.encode(body), headers: headers))
   }
 
   /// The answer's body; an error status is thrown.

@@ -47,7 +47,11 @@ final class Conversation: Sendable {
       raw?.restore()
       winch?.cancel()
     }
-    if forwards { forwardInput() } else { await input.send(StreamFrame(.endOfInput)) }
+    if forwards {
+      forwardInput(isAttach: start.attach ?? false)
+    } else {
+      await input.send(StreamFrame(.endOfInput))
+    }
     do {
       try await client.exec(task, start, input: input) { [self] event in
         state.withLock { $0.began = true }
@@ -61,10 +65,12 @@ final class Conversation: Sendable {
       if state.withLock({ $0.left }) { throw Left() }
       throw error
     }
+    if state.withLock({ $0.left }) { throw Left() }
     return state.withLock { $0.code }
   }
 
-  private func forwardInput() {
+  /// - Parameter isAttach: to the container's own process, which nobody's leaving ends.
+  private func forwardInput(isAttach: Bool) {
     Task { [self] in
       while let chunk = try? await readChunk(0, upTo: 32 << 10) {
         let passed = state.withLock { state in
@@ -73,8 +79,12 @@ final class Conversation: Sendable {
           state.left = passed == nil
           return passed ?? []
         }
-        // The request ends before the process: the other side takes this for a client that is gone.
-        if state.withLock({ $0.left }) { return input.finish() }
+        // A request that ends before the process is taken for a client that is gone: an exec would end with it.
+        if state.withLock({ $0.left }) {
+          if isAttach { return input.finish() }
+          await input.send(StreamFrame(.detach))
+          return
+        }
         guard await input.send(StreamFrame(.stdin, passed)) else { return }
       }
       await input.send(StreamFrame(.endOfInput))

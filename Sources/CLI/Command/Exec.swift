@@ -12,10 +12,19 @@ import Model
 struct Exec: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Run a command in a task's container, on whatever host it is.",
-    discussion: "The exit code is the command's.\n\nExample: orch exec -it web.2 sh\nExample: orch exec web.1 cat /etc/hosts")
+    discussion: """
+      The exit code is the command's. With -d it is 0 once the command runs; what it writes goes nowhere, and it ends with the container.
+      With -it the detach keys leave the command running.
+
+      Example: orch exec -it web.2 sh
+      Example: orch exec web.1 cat /etc/hosts
+      Example: orch exec -d web.1 sh -c 'sleep 60; kill -HUP 1'
+      """)
   @OptionGroup var connection: Connection
   @Flag(name: .shortAndLong, help: "Pass stdin on.") var interactive = false
   @Flag(name: .shortAndLong, help: "Give the command a terminal.") var tty = false
+  @OptionGroup var leaving: Leaving
+  @Flag(name: .shortAndLong, help: "Start it and return.") var detach = false
   @Option(name: .shortAndLong, help: "As this user: name, uid, or uid:gid.") var user: String?
   @Option(name: .shortAndLong, help: "In this folder.") var workdir: String?
   @Option(name: .shortAndLong, help: ArgumentHelp("Set a variable; repeatable.", valueName: "name=value")) var env: [String] = []
@@ -38,11 +47,21 @@ struct Exec: AsyncParsableCommand {
 
   func run() async throws {
     let words = target
-    if tty, interactive, isatty(0) == 0 { throw ValidationError("the input device is not a terminal: leave out -t") }
+    if tty, interactive, !detach, isatty(0) == 0 {
+      throw ValidationError("the input device is not a terminal: leave out -t")
+    }
     let client = try connection.client()
     let start = ExecStart(
-      command: Array(words.dropFirst()), env: env.isEmpty ? nil : env, user: user, workingDir: workdir, tty: tty, stdin: interactive)
-    let conversation = Conversation(tty: tty, input: interactive)
-    throw ExitCode(try await conversation.run(client, words[0], start))
+      command: Array(words.dropFirst()), env: env.isEmpty ? nil : env, user: user,
+      workingDir: workdir, tty: tty,
+      stdin: interactive && !detach, detach: detach ? true : nil)
+    let conversation = Conversation(
+      tty: tty && !detach, input: interactive && !detach,
+      keys: tty && interactive && !detach ? leaving.keys : nil)
+    do { throw ExitCode(try await conversation.run(client, words[0], start)) } catch is Conversation
+      .Left
+    {
+      Terminal.warn("\norch: the command goes on in \(words[0])")
+    }
   }
 }

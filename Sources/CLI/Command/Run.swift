@@ -44,6 +44,7 @@ struct Run: AsyncParsableCommand {
   @Option(name: .shortAndLong, help: "In this folder.") var workdir: String?
   @Option(help: ArgumentHelp("On this host.", valueName: "host")) var node: String?
   @Option(help: ArgumentHelp("On a host of this platform.", valueName: "os/architecture")) var platform: String?
+  @OptionGroup var auth: RegistryAuthOption
   @Argument(parsing: .captureForPassthrough, help: ArgumentHelp("The image and its command.", valueName: "image arguments")) var words: [String]
 
   func validate() throws {
@@ -58,7 +59,8 @@ struct Run: AsyncParsableCommand {
     let client = try connection.client()
     let host = if let node { node } else { try await holder(client) }
     let spec = try spec(on: host)
-    let id = try await client.post("/services/create", [], spec, as: ServiceCreateResponse.self).id
+    let login = try auth.header(for: words[0]).map { [(name: "X-Registry-Auth", value: $0)] } ?? []
+    let id = try await client.post("/services/create", [], spec, headers: login, as: ServiceCreateResponse.self).id
     let stopping = OneOff(client: client, service: id)
     let signals = detach ? [] : stopping.watchSignals()
     defer { for signal in signals { signal.cancel() } }

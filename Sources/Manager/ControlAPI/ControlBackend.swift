@@ -114,9 +114,12 @@ public struct ExecRequest: Hashable, Sendable {
   public var size: Size?
   /// To the container's own first process; `command` is empty.
   public var attach: Bool
+  /// Not waited for: an exit of 0 says that it runs.
+  public var detach: Bool
   public init(
-    command: [String], env: [String] = [], user: String = "", workingDir: String = "", tty: Bool = false, stdin: Bool = false, size: Size? = nil,
-    attach: Bool = false
+    command: [String], env: [String] = [], user: String = "", workingDir: String = "",
+    tty: Bool = false, stdin: Bool = false, size: Size? = nil,
+    attach: Bool = false, detach: Bool = false
   ) {
     self.command = command
     self.env = env
@@ -126,6 +129,7 @@ public struct ExecRequest: Hashable, Sendable {
     self.stdin = stdin
     self.size = size
     self.attach = attach
+    self.detach = detach
   }
 }
 
@@ -133,6 +137,8 @@ public enum ExecInput: Hashable, Sendable {
   case stdin([UInt8])
   case endOfInput
   case resize(ExecRequest.Size)
+  /// The process goes on without us.
+  case detach
 }
 
 public enum ExecOutput: Hashable, Sendable {

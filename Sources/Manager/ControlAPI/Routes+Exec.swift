@@ -3,7 +3,7 @@ import Model
 import NIOCore
 
 extension ControlAPI {
-  /// Full duplex on one request: the body brings frames (start, stdin, resize, endOfInput), the answer carries frames (stdout,
+  /// Full duplex on one request: the body brings frames (start, stdin, resize, endOfInput, detach), the answer carries frames (stdout,
   /// stderr, exit) while the body is still open. The client closes its body after the exit frame; a body that ends before means
   /// that the client is gone.
   func exec(_ name: String, _ request: APIRequest) async throws -> APIResponse {
@@ -24,8 +24,11 @@ extension ControlAPI {
     if start.command.isEmpty, !attach { throw APIError(400, "No exec command specified") }
     let input = Pipe<ExecInput>(capacity: 16)
     let run = ExecRequest(
-      command: start.command, env: start.env ?? [], user: start.user ?? "", workingDir: start.workingDir ?? "", tty: start.tty,
-      stdin: start.stdin, size: start.size.map { .init(rows: $0.rows, columns: $0.columns) }, attach: attach)
+      command: start.command, env: start.env ?? [], user: start.user ?? "",
+      workingDir: start.workingDir ?? "", tty: start.tty,
+      stdin: start.stdin, size: start.size.map { .init(rows: $0.rows, columns: $0.columns) },
+      attach: attach,
+      detach: start.detach ?? false)
     let output = try await backend.exec(task, run, input: input)
     let reader = frames
     let response = Pipe<ByteBuffer>(capacity: 16)
@@ -79,6 +82,7 @@ extension Pipe where Element == ExecInput {
     switch frame.kind {
     case .stdin: return await send(.stdin(frame.payload))
     case .endOfInput: return await send(.endOfInput)
+    case .detach: return await send(.detach)
     case .resize where frame.payload.count == 4:
       let numbers = frame.payload.map { UInt16($0) }
       return await send(.resize(.init(rows: numbers[0] << 8 | numbers[1], columns: numbers[2] << 8 | numbers[3])))

@@ -100,6 +100,7 @@ struct Backend: ControlBackend {
     start.start.user = request.user
     start.start.tty = request.tty
     start.start.attach = request.attach
+    start.start.detach = request.detach
     if let size = request.size { start.start.size = WireTerminalSize.with { ($0.rows, $0.columns) = (UInt32(size.rows), UInt32(size.columns)) } }
     try await stream.send(start)
     if !request.stdin {
@@ -113,6 +114,7 @@ struct Backend: ControlBackend {
         switch element {
         case .stdin(let bytes): message.stdin = Data(bytes)
         case .endOfInput: message.endOfInput = true
+        case .detach: message.detach = true
         case .resize(let size): message.resize = WireTerminalSize.with { ($0.rows, $0.columns) = (UInt32(size.rows), UInt32(size.columns)) }
         }
         try await stream.send(message)

@@ -314,9 +314,12 @@ public struct ExecStart: Codable, Hashable, Sendable {
   public var size: Size?
   /// To the container's own first process, which was started with its stdin open; there is no command then.
   public var attach: Bool?
+  /// Answered with an exit of 0 once it runs; its stdio leads nowhere.
+  public var detach: Bool?
   public init(
-    command: [String], env: [String]? = nil, user: String? = nil, workingDir: String? = nil, tty: Bool = false, stdin: Bool = false,
-    size: Size? = nil, attach: Bool? = nil
+    command: [String], env: [String]? = nil, user: String? = nil, workingDir: String? = nil,
+    tty: Bool = false, stdin: Bool = false,
+    size: Size? = nil, attach: Bool? = nil, detach: Bool? = nil
   ) {
     self.command = command
     self.env = env
@@ -326,9 +329,18 @@ public struct ExecStart: Codable, Hashable, Sendable {
     self.stdin = stdin
     self.size = size
     self.attach = attach
+    self.detach = detach
   }
   enum CodingKeys: String, CodingKey {
-    case command = "Cmd", env = "Env", user = "User", workingDir = "WorkingDir", tty = "Tty", stdin = "AttachStdin", size = "Size", attach = "Attach"
+    case command = "Cmd"
+    case env = "Env"
+    case user = "User"
+    case workingDir = "WorkingDir"
+    case tty = "Tty"
+    case stdin = "AttachStdin"
+    case size = "Size"
+    case attach = "Attach"
+    case detach = "Detach"
   }
 }
 

@@ -13,6 +13,8 @@ public struct StreamFrame: Hashable, Sendable {
     case endOfInput = 6
     /// ``ExecExit`` as JSON; the last frame of a response.
     case exit = 7
+    /// The client leaves and the process goes on: answered by an exit of 0.
+    case detach = 8
   }
   public var kind: Kind
   public var payload: [UInt8]

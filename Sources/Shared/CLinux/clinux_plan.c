@@ -721,16 +721,13 @@ static _Noreturn void be_init(pid_t program) {
   sigfillset(&all);
   sigprocmask(SIG_SETMASK, &all, NULL);
   for (;;) {
-    siginfo_t info;
-    int signal = sigwaitinfo(&all, &info);
-    if (signal < 0) continue;
-    if (signal != SIGCHLD) {
-      kill(program, signal);
-      continue;
-    }
+    // Before the wait, too: a program that ended before signals were blocked has left none.
     int status;
     for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;)
       if (pid == program) _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+    siginfo_t info;
+    int signal = sigwaitinfo(&all, &info);
+    if (signal > 0 && signal != SIGCHLD) kill(program, signal);
   }
 }
 static int do_exec(struct child *child, struct cursor *p) {

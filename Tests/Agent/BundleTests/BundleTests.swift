@@ -99,7 +99,8 @@ import Testing
     // The shape is runc's.
     #expect((data["cpu"]?["usage"] as? [String: Any])?["total"] as? Int ?? 0 > 0)
     #expect((data["memory"]?["usage"] as? [String: Any])?["usage"] != nil && (data["memory"]?["raw"] as? [String: Any])?["oom_kill"] as? Int == 0)
-    #expect(data["pids"]?["current"] as? Int == 1)
+    // One that ended just now may be counted still.
+    #expect((1...2).contains(data["pids"]?["current"] as? Int ?? 0))
     #expect(data["blkio"]?["ioServiceBytesRecursive"] is [Any])
     if Files.exists("/proc/pressure") { #expect((data["cpu"]?["psi"] as? [String: [String: Any]])?["some"]?["avg10"] != nil) }
     #expect(try world.call(["update", "--pids-limit", "33", "--memory", "67108864", "one"]).code == 0)

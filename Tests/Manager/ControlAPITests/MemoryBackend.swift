@@ -135,6 +135,12 @@ final class MemoryBackend: ControlBackend {
   /// A process that answers every line with itself in capitals and ends with 7 at the end of its input.
   func exec(_ task: ClusterTask, _ request: ExecRequest, input: Pipe<ExecInput>) async throws -> AsyncThrowingStream<ExecOutput, any Error> {
     if request.command == ["missing"] { throw APIError(400, "exec missing: no such file") }
+    if request.detach {
+      return AsyncThrowingStream { continuation in
+        continuation.yield(.exit(request.command == ["ls"] ? 0 : 126))
+        continuation.finish()
+      }
+    }
     // Neither reads nor writes, until it is ended.
     if request.command == ["deaf"] {
       return AsyncThrowingStream { $0.onTermination = { _ in self.world.withLock { $0.execEnded += 1 } } }
@@ -149,6 +155,9 @@ final class MemoryBackend: ControlBackend {
           case .stdin(let bytes): continuation.yield(.stdout(Array(String(decoding: bytes, as: UTF8.self).uppercased().utf8)))
           case .resize: break
           case .endOfInput: ended = true
+          case .detach:
+            continuation.yield(.exit(0))
+            return continuation.finish()
           }
           if ended { break }
         }

@@ -144,6 +144,25 @@ func withServer<Result: Sendable>(
       #expect(backend.world.withLock { $0.execInput.contains(.resize(.init(rows: 24, columns: 80))) })
       // The connection pool and the server are well afterwards.
       #expect(try await client.get("/services", as: [ServiceInspect].self).count == 1)
+
+      // Who leaves by word, or never came, gets an exit of 0.
+      let leaving = Pipe<StreamFrame>(capacity: 4)
+      let codes = Mutex<[Int32]>([])
+      try await client.exec("web.1", ExecStart(command: ["cat"], stdin: true), input: leaving) {
+        event in
+        if case .exit(let code) = event {
+          codes.withLock { $0.append(code) }
+        } else {
+          await leaving.send(StreamFrame(.detach))
+        }
+      }
+      #expect(backend.world.withLock { $0.execInput.last == .detach })
+      try await client.exec(
+        "web.1", ExecStart(command: ["ls"], detach: true), input: Pipe(capacity: 1)
+      ) { event in
+        if case .exit(let code) = event { codes.withLock { $0.append(code) } }
+      }
+      #expect(codes.withLock { $0 } == [0, 0])
     }
   }
 
@@ -178,28 +197,33 @@ func withServer<Result: Sendable>(
         $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
       }
       try #require(connected == 0)
-      _ = fcntl(descriptor, F_SETFL, O_NONBLOCK)
-      func chunk(_ frame: StreamFrame) -> [UInt8] { Array("\(String(frame.bytes.count, radix: 16))\r\n".utf8) + frame.bytes + [13, 10] }
-      var rest = Array("POST /orch/v1/tasks/web.1/exec HTTP/1.1\r\nHost: orch\r\nTransfer-Encoding: chunked\r\n\r\n".utf8)
-      rest += chunk(StreamFrame(.start, Array(#"{"Cmd":["deaf"],"Tty":false,"AttachStdin":true}"#.utf8)))
-      let more = chunk(StreamFrame(.stdin, [UInt8](repeating: 65, count: 32 << 10)))
-      // Until nobody takes any more for a second.
-      var sent = 0
-      while true {
-        if rest.isEmpty { rest = more }
-        let count = write(descriptor, rest, rest.count)
-        if count > 0 {
-          rest.removeFirst(count)
-          sent += count
-          try #require(sent < 256 << 20, "nothing holds the client up")
-          continue
-        }
-        var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
-        if poll(&entry, 1, 1000) == 0 { break }
-      }
+      try Self.fill(descriptor)
       #expect(backend.world.withLock { $0.execEnded } == 0)
       close(descriptor)
       try await eventually { backend.world.withLock { $0.execEnded } == 1 }
+    }
+  }
+
+  /// Begins an exec that reads nothing and sends it input until nobody takes any more for a second.
+  private static func fill(_ descriptor: Int32) throws {
+    _ = fcntl(descriptor, F_SETFL, O_NONBLOCK)
+    func chunk(_ frame: StreamFrame) -> [UInt8] { Array("\(String(frame.bytes.count, radix: 16))\r\n".utf8) + frame.bytes + [13, 10] }
+    var rest = Array("POST /orch/v1/tasks/web.1/exec HTTP/1.1\r\nHost: orch\r\nTransfer-Encoding: chunked\r\n\r\n".utf8)
+    rest += chunk(StreamFrame(.start, Array(#"{"Cmd":["deaf"],"Tty":false,"AttachStdin":true}"#.utf8)))
+    let more = chunk(StreamFrame(.stdin, [UInt8](repeating: 65, count: 32 << 10)))
+    var sent = 0
+    while true {
+      if rest.isEmpty { rest = more }
+      let count = write(descriptor, rest, rest.count)
+      if count > 0 {
+        rest.removeFirst(count)
+        sent += count
+        try #require(sent < 256 << 20, "nothing holds the client up")
+        continue
+      }
+      var entry = pollfd(fd: descriptor, events: Int16(POLLOUT), revents: 0)
+      if poll(&entry, 1, 1000) == 0 { return }
+      try #require(entry.revents & Int16(POLLERR) == 0, "the client ended")
     }
   }
 

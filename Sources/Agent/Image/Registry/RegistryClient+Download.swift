@@ -72,7 +72,7 @@ extension RegistryClient {
   }
 
   /// Of `bytes 5-9/10`.
-  private static func start(of range: String?) -> Int64? {
+  static func start(of range: String?) -> Int64? {
     guard let range, range.hasPrefix("bytes ") else { return nil }
     return Int64(range.dropFirst(6).prefix { $0 != "-" })
   }

@@ -490,6 +490,15 @@ public nonisolated struct WireExecInput: Sendable {
     set {kind = .resize(newValue)}
   }
 
+  /// Nobody reads on; the process goes on.
+  public var detach: Bool {
+    get {
+      if case .detach(let v)? = kind {return v}
+      return false
+    }
+    set {kind = .detach(newValue)}
+  }
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public nonisolated enum OneOf_Kind: Equatable, Sendable {
@@ -497,6 +506,8 @@ public nonisolated struct WireExecInput: Sendable {
     case stdin(Data)
     case endOfInput(Bool)
     case resize(WireTerminalSize)
+    /// Nobody reads on; the process goes on.
+    case detach(Bool)
 
   }
 
@@ -531,6 +542,9 @@ public nonisolated struct WireExec: Sendable {
 
   /// The container's own first process, instead of one more.
   public var attach: Bool = false
+
+  /// Answered once it runs; its stdio leads nowhere.
+  public var detach: Bool = false
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1690,7 +1704,7 @@ nonisolated extension WireLogRecord: SwiftProtobuf.Message, SwiftProtobuf._Messa
 
 nonisolated extension WireExecInput: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".ExecInput"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}start\0\u{1}stdin\0\u{3}end_of_input\0\u{1}resize\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}start\0\u{1}stdin\0\u{3}end_of_input\0\u{1}resize\0\u{1}detach\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1740,6 +1754,14 @@ nonisolated extension WireExecInput: SwiftProtobuf.Message, SwiftProtobuf._Messa
           self.kind = .resize(v)
         }
       }()
+      case 5: try {
+        var v: Bool?
+        try decoder.decodeSingularBoolField(value: &v)
+        if let v = v {
+          if self.kind != nil {try decoder.handleConflictingOneOf()}
+          self.kind = .detach(v)
+        }
+      }()
       default: break
       }
     }
@@ -1767,6 +1789,10 @@ nonisolated extension WireExecInput: SwiftProtobuf.Message, SwiftProtobuf._Messa
       guard case .resize(let v)? = self.kind else { preconditionFailure() }
       try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
     }()
+    case .detach?: try {
+      guard case .detach(let v)? = self.kind else { preconditionFailure() }
+      try visitor.visitSingularBoolField(value: v, fieldNumber: 5)
+    }()
     case nil: break
     }
     try unknownFields.traverse(visitor: &visitor)
@@ -1781,7 +1807,7 @@ nonisolated extension WireExecInput: SwiftProtobuf.Message, SwiftProtobuf._Messa
 
 nonisolated extension WireExec: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Exec"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}arguments\0\u{1}environment\0\u{1}directory\0\u{1}user\0\u{1}tty\0\u{1}size\0\u{1}attach\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}arguments\0\u{1}environment\0\u{1}directory\0\u{1}user\0\u{1}tty\0\u{1}size\0\u{1}attach\0\u{1}detach\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1797,6 +1823,7 @@ nonisolated extension WireExec: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
       case 6: try { try decoder.decodeSingularBoolField(value: &self.tty) }()
       case 7: try { try decoder.decodeSingularMessageField(value: &self._size) }()
       case 8: try { try decoder.decodeSingularBoolField(value: &self.attach) }()
+      case 9: try { try decoder.decodeSingularBoolField(value: &self.detach) }()
       default: break
       }
     }
@@ -1831,6 +1858,9 @@ nonisolated extension WireExec: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     if self.attach != false {
       try visitor.visitSingularBoolField(value: self.attach, fieldNumber: 8)
     }
+    if self.detach != false {
+      try visitor.visitSingularBoolField(value: self.detach, fieldNumber: 9)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1843,6 +1873,7 @@ nonisolated extension WireExec: SwiftProtobuf.Message, SwiftProtobuf._MessageImp
     if lhs.tty != rhs.tty {return false}
     if lhs._size != rhs._size {return false}
     if lhs.attach != rhs.attach {return false}
+    if lhs.detach != rhs.detach {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
