@@ -274,6 +274,7 @@ extension MainJobTests {
         "--rm", "-v", "made-data:/data:ro", "made-app", "sh", "-c",
         "busybox cat /data/f; busybox touch /data/g 2>/dev/null || echo ro")
       #expect(data.code == 0 && data.output == "kept\nro\n", "\(data)")
+      try cluster.must(cluster.orch("volumes", "--rm", "made-data"))
       try cluster.must(
         on1(
           "-d", "--name", "made-served", "-p", "8097:8000", "made-app", "httpd", "-f", "-p", "8000",
