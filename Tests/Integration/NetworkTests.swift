@@ -163,7 +163,6 @@ extension MainJobTests {
             dns_opt: ["timeout:1"]
         """
       try cluster.must(cluster.deploy(manifest: manifest))
-      #expect(try !cluster.orch("networks").output.contains("net_default"))
       let bare = try cluster.must(cluster.orch("exec", "bare.1", "cat", "/proc/net/dev")).output
       #expect(bare.contains("lo:") && !bare.contains("eth0:"), "\(bare)")
       let shared = try cluster.must(cluster.orch("exec", "shared.1", "cat", "/proc/net/dev")).output
