@@ -82,7 +82,8 @@ public final class Builder: Sendable {
 
   /// Removes containers of builds that an earlier agent did not finish. After the runtime's `recover`.
   public func removeLeftovers(_ containers: [String]) async {
-    for id in containers where id.hasPrefix(Self.containerPrefix) {
+    // Cgroups may be anybody's: names as `BuildRun` makes them, 64 bits in hexadecimal.
+    for id in containers where id.hasPrefix(Self.containerPrefix) && UInt64(id.dropFirst(Self.containerPrefix.count), radix: 16) != nil {
       do { try await runtime.delete(id) } catch { log.warning("container \(id) of an earlier build: \(error)") }
     }
   }

@@ -81,7 +81,7 @@ enum BundlePlan {
     let linux = config.linux ?? Linux.empty
     var plan = PlanWriter()
     enter(linux, &plan)
-    join(cgroup, &plan)
+    join(cgroup, isThere: true, &plan)
     plan.add(CLINUX_OP_DETACHED, "outlive the runtime", [1])
     if !config.hasOwnMounts {
       plan.add(CLINUX_OP_TREE_FOLDER, "open the container's root", [.text(root)])
@@ -171,10 +171,10 @@ enum BundlePlan {
     guard let policy = linux.memoryPolicy else { return }
     plan.add(CLINUX_OP_MEMORY_POLICY, "set linux.memoryPolicy \(policy.mode)", [.number(policy.number), .bytes(policy.mask)])
   }
-  private static func join(_ cgroup: Cgroup?, _ plan: inout PlanWriter) {
+  private static func join(_ cgroup: Cgroup?, isThere: Bool = false, _ plan: inout PlanWriter) {
     guard let cgroup else { return }
     if let directory = cgroup.cloneDirectory { plan.add(CLINUX_OP_CGROUP, "join cgroup", [.text(directory)]) }
-    for file in cgroup.joinFiles { plan.add(CLINUX_OP_CGROUP_TASKS, "join cgroup", [.text(file)]) }
+    for file in isThere ? cgroup.presentJoinFiles : cgroup.joinFiles { plan.add(CLINUX_OP_CGROUP_TASKS, "join cgroup", [.text(file)]) }
   }
   private static func oomScore(_ process: ConfigProcess, _ plan: inout PlanWriter) {
     guard let score = process.oomScoreAdj else { return }

@@ -68,7 +68,8 @@ extension Cgroup {
     if limits.memoryHigh != nil { throw SystemError("set memory.high, which cgroup v1 has not, of", name, .unsupported) }
     if let memory = limits.memory {
       let (file, both) = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
-      let total = memory < 0 || limits.swap.map { $0 < 0 } == true ? -1 : memory + (limits.swap ?? 0)
+      let (sum, isTooMuch) = memory.addingReportingOverflow(limits.swap ?? 0)
+      let total = memory < 0 || isTooMuch || limits.swap.map { $0 < 0 } == true ? -1 : sum
       let isSwapCounted = has(controller: "memory", file: both)
       if !isSwapCounted, let swap = limits.swap, swap > 0 {
         throw SystemError("set \(both), which this kernel does not count, of", name, .unsupported)

@@ -84,6 +84,8 @@ public struct Cgroup: Hashable, Sendable {
   /// On v1 the files that a process with one thread writes 0 to. Not cgroup.procs: for whole processes the kernel first waits until no CPU is in
   /// an RCU section, 7 to 15 ms (kernel/cgroup/cgroup.c, cgroup_procs_write_start); a thread that moves itself needs no such lock.
   public var joinFiles: [String] { v1Directories.map { $0 + "/tasks" } }
+  /// Of a container that runs: whoever made it may not have known all hierarchies that are used now.
+  public var presentJoinFiles: [String] { joinFiles.filter { Files.exists($0) } }
   /// On v1 the files with its processes.
   var processLists: [String] { v1Directories.map { $0 + "/cgroup.procs" } }
   private var v1Directories: [String] {

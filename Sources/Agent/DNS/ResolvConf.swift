@@ -30,7 +30,8 @@ public struct ResolvConf: Hashable, Sendable {
 
   /// A task's own servers, asked as its `dns_opt` says; nil when it names none.
   public init?(_ own: ContainerSpec.DNSConfig?) {
-    servers = own?.nameservers?.compactMap { Upstream($0) } ?? []
+    // Not the resolver itself, which would ask itself.
+    servers = own?.nameservers?.filter { $0 != "127.0.0.11" }.compactMap { Upstream($0) } ?? []
     if servers.isEmpty { return nil }
     for option in own?.options ?? [] { take(option[...]) }
   }

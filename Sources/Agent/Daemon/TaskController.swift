@@ -112,8 +112,14 @@ actor TaskController {
     do { try await rooms.runtime.delete(container) } catch { log.warning("task \(id): \(error)") }
     await rooms.images.release(container)
     let directory = rooms.taskDirectory(id)
-    try? await offPool { try MountPoints.detach(below: directory) }
-    try? await offPool { try FileManager.default.removeItem(atPath: directory) }
+    do {
+      try await offPool {
+        guard Files.exists(directory) else { return }
+        // What is mounted there is not the task's to remove.
+        try MountPoints.detach(below: directory)
+        try FileManager.default.removeItem(atPath: directory)
+      }
+    } catch { log.warning("task \(id): its folder stays: \(error)") }
   }
 
   // MARK: - Preparation

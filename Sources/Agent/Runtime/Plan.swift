@@ -279,7 +279,7 @@ enum Plan {
       CLINUX_CLONE_NEWNS | CLINUX_CLONE_NEWPID | CLINUX_CLONE_NEWIPC | CLINUX_CLONE_NEWUTS | CLINUX_CLONE_NEWNET | CLINUX_CLONE_NEWCGROUP
     plan.add(CLINUX_OP_JOIN, "enter the container", [.number(UInt64(kinds))])
     if let directory = cgroup.cloneDirectory { plan.add(CLINUX_OP_CGROUP, "join cgroup", [.text(directory)]) }
-    for file in cgroup.joinFiles { plan.add(CLINUX_OP_CGROUP_TASKS, "join cgroup", [.text(file)]) }
+    for file in cgroup.presentJoinFiles { plan.add(CLINUX_OP_CGROUP_TASKS, "join cgroup", [.text(file)]) }
     if let score = stored.oomScoreAdj {
       plan.add(CLINUX_OP_OOM_SCORE, "set oom_score_adj \(score)", [.number(UInt64(min(1000, max(-1000, score)) + 1000))])
     }

@@ -62,7 +62,8 @@ final class Conversation: Sendable {
         }
       }
     } catch {
-      if state.withLock({ $0.left }) { throw Left() }
+      // An exec that was left goes on when its host has said so; an attach ends with its request.
+      if start.attach ?? false, state.withLock({ $0.left }) { throw Left() }
       throw error
     }
     if state.withLock({ $0.left }) { throw Left() }
