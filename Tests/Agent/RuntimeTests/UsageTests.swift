@@ -22,7 +22,8 @@ import Testing
     var config = world.shell("used", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; dd if=/dev/zero of=/dev/null bs=200M count=1; sleep 1000")
     config.resources = .init(memory: 16 << 20, pids: 9)
     _ = try await world.runtime.start(config)
-    while try await world.runtime.stats("used").usage.oomKills == 0 { try await Task.sleep(for: .milliseconds(20)) }
+    let deadline = ContinuousClock.now.advanced(by: .seconds(45))
+    while try await world.runtime.stats("used").usage.oomKills == 0, .now < deadline { try await Task.sleep(for: .milliseconds(20)) }
     let usage = try await world.runtime.stats("used").usage
     #expect(usage.oomKills >= 1)
     #expect(usage.memoryLimit == 16 << 20 && usage.pidsLimit == 9)
