@@ -25,8 +25,8 @@ extension MainJobTests {
     @Test("4: a key without effect is told with its place, and the rest is deployed")
     func warning() throws {
       defer { down() }
-      let deployed = try deploy("    dns: 192.0.2.1", replicas: 1)
-      #expect((deployed.output + deployed.errors).contains(":7:10: warning: services.shop.dns"), "\(deployed)")
+      let deployed = try deploy("    isolation: default", replicas: 1)
+      #expect((deployed.output + deployed.errors).contains(":7:5: warning: services.shop.isolation"), "\(deployed)")
       #expect(try cluster.running("shop").count == 1)
     }
 
