@@ -163,7 +163,21 @@ final class LocalCluster: @unchecked Sendable {
       "\(Self.programs)/orch", ["deploy", file.path] + options, environment: ["ORCH_HOST": socket("host1")], seconds: seconds)
   }
 
+  /// A script in the background of a host, which goes on when the call has returned; its last program's pid.
+  func start(on host: String, _ script: String) throws -> Int32 {
+    let started = try must(on(host, "sh", "-c", "\(script) & echo $!")).output
+    return try #require(Int32(started.trimmingCharacters(in: .whitespacesAndNewlines)), "\(started)")
+  }
+
   // MARK: - Questions
+
+  /// All three.
+  func nodesAreReady(_ location: SourceLocation = #_sourceLocation) async throws {
+    try await eventually("every node is ready", location) {
+      let nodes = try orch("nodes", "--format", "json").rows
+      return (nodes.count == 3 && nodes.allSatisfy { $0["Status"] == "Ready" }, "\(nodes)")
+    }
+  }
 
   func tasks(_ service: String, on host: String = "host1") throws -> [[String: String]] {
     try orch("ps", service, "--no-trunc", "--format", "json", on: host).rows

@@ -328,10 +328,7 @@ struct MainJobTests {
     try await eventually("they answer") {
       let nodes = try cluster.orch("nodes"); return (nodes.code == 0, "\(nodes)")
     }
-    try await eventually("every node is ready") {
-      let nodes = try cluster.orch("nodes", "--format", "json").rows
-      return (nodes.count == 3 && nodes.allSatisfy { $0["Status"] == "Ready" }, "\(nodes)")
-    }
+    try await cluster.nodesAreReady()
     #expect(Set(try cluster.running("web").compactMap { $0["ID"] }) == before)
   }
 

@@ -122,10 +122,7 @@ extension MainJobTests {
         #expect(Set(said.output.split(separator: "\n")).count > 1, "\(host) reaches one host only: \(said)")
       }
       for host in hosts { try cluster.must(cluster.dev("start", host)) }
-      try await eventually("every node is ready") {
-        let nodes = try cluster.orch("nodes", "--format", "json").rows
-        return (nodes.count == 3 && nodes.allSatisfy { $0["Status"] == "Ready" }, "\(nodes)")
-      }
+      try await cluster.nodesAreReady()
     }
 
     @Test("a subnet that ingress or a host's route has is refused by name; network_mode host and none are what they say")

@@ -89,10 +89,7 @@ extension MainJobTests {
               try await Task.sleep(for: .milliseconds(Int.random(in: 0...500)))
               try cluster.must(cluster.dev("start", host))
             }
-            try await eventually("every node is ready", seconds: 45) {
-              let nodes = try cluster.orch("nodes", "--format", "json").rows
-              return (nodes.count == 3 && nodes.allSatisfy { $0["Status"] == "Ready" }, "\(nodes)")
-            }
+            try await cluster.nodesAreReady()
           }
         }
       }
@@ -150,9 +147,7 @@ extension MainJobTests {
       /// A request without an answer for 10 s counts as failed. It takes what processor time others leave: it would have all.
       init(_ cluster: LocalCluster, on host: String, _ program: String, _ url: String) throws {
         file = "\(NSTemporaryDirectory())orch-wrk-\(UUID())"
-        let script = "nice -n 10 \(program) -t1 -c4 -d600s --timeout 10s \(url) > \(file) 2>&1 < /dev/null & echo $!"
-        let started = try cluster.must(cluster.on(host, "sh", "-c", script)).output
-        pid = try #require(Int32(started.trimmingCharacters(in: .whitespacesAndNewlines)), "\(started)")
+        pid = try cluster.start(on: host, "nice -n 10 \(program) -t1 -c4 -d600s --timeout 10s \(url) > \(file) 2>&1 < /dev/null")
       }
       deinit {
         stop()

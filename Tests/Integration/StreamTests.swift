@@ -33,10 +33,7 @@ extension MainJobTests {
       }
       try await streams.goOn("after every daemon was killed")
       // An agent that has no session yet goes on by what it knew.
-      try await eventually("every node is ready") {
-        let nodes = try cluster.orch("nodes", "--format", "json").rows
-        return (nodes.count == 3 && nodes.allSatisfy { $0["Status"] == "Ready" }, "\(nodes)")
-      }
+      try await cluster.nodesAreReady()
 
       try cluster.must(cluster.orch("scale", "-d", "echo=0"))
       try await eventually("nobody is to run any more") {
@@ -123,11 +120,8 @@ extension MainJobTests {
       init(_ cluster: LocalCluster, on host: String, _ enter: String, _ address: String) throws {
         self.address = address
         file = "\(NSTemporaryDirectory())orch-stream-\(UUID())"
-        let script = """
-          (i=0; while echo $i; do i=$((i+1)); sleep 0.1; done) 2>/dev/null < /dev/null | \(enter)socat - TCP:\(address) > \(file) 2> \(file).errors & echo $!
-          """
-        let started = try cluster.must(cluster.on(host, "sh", "-c", script)).output
-        pid = try #require(Int32(started.trimmingCharacters(in: .whitespacesAndNewlines)), "\(started)")
+        let numbers = "(i=0; while echo $i; do i=$((i+1)); sleep 0.1; done) 2>/dev/null < /dev/null"
+        pid = try cluster.start(on: host, "\(numbers) | \(enter)socat - TCP:\(address) > \(file) 2> \(file).errors")
       }
       deinit {
         kill(pid, SIGKILL)

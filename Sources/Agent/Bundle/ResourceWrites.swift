@@ -91,7 +91,7 @@ struct ResourceWrites: Hashable, Sendable {
       if let runtime { add("cpu", "cpu.rt_runtime_us", "\(runtime)") }
     }
     if let shares = cpu.shares, shares != 0 {
-      add("cpu", v2 ? "cpu.weight" : "cpu.shares", v2 ? "\(1 + (min(max(shares, 2), 262_144) - 2) * 9999 / 262_142)" : "\(shares)")
+      add("cpu", v2 ? "cpu.weight" : "cpu.shares", v2 ? "\(Cgroup.weight(shares: Int64(clamping: shares)))" : "\(shares)")
     }
     let (quota, period) = (cpu.quota.flatMap { $0 == 0 ? nil : $0 }, cpu.period.flatMap { $0 == 0 ? nil : $0 })
     if v2 {

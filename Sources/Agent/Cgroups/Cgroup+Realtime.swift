@@ -22,8 +22,9 @@ extension Cgroup {
   }
 
   private static func realtime(_ directory: String) -> (runtime: Int64, period: Int64)? {
-    func number(_ file: String) -> Int64? { (try? Files.text("\(directory)/\(file)")).flatMap { Int64($0.filter { !$0.isWhitespace }) } }
-    guard let runtime = number("cpu.rt_runtime_us"), let period = number("cpu.rt_period_us"), period > 0 else { return nil }
+    guard let runtime = CgroupFile.optional(directory + "/cpu.rt_runtime_us"), let period = CgroupFile.optional(directory + "/cpu.rt_period_us"),
+      period > 0
+    else { return nil }
     return (max(runtime, 0), period)
   }
 }

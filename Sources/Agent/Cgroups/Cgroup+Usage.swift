@@ -54,6 +54,10 @@ public struct CgroupUsage: Hashable, Sendable {
     public var full = Stall()
   }
 
+  /// By the names of their resources; without what the kernel does not keep.
+  public var pressures: [(resource: String, pressure: Pressure)] {
+    [("cpu", cpuPressure), ("memory", memoryPressure), ("io", ioPressure)].compactMap { name, pressure in pressure.map { (name, $0) } }
+  }
   public var readBytes: Int64 { io.reduce(0) { $0 + $1.readBytes } }
   public var writeBytes: Int64 { io.reduce(0) { $0 + $1.writeBytes } }
 }

@@ -32,6 +32,9 @@ extension Cgroup {
   /// Microseconds per period; the kernel's least is 1000.
   static func quota(_ nanoCPUs: Int64) -> Int64 { max(1000, nanoCPUs / 10_000) }
 
+  /// v2's weight, 1 to 10,000, of v1's shares, 2 to 262,144, as runc and crun convert them.
+  public static func weight(shares: Int64) -> Int64 { 1 + (min(max(shares, 2), 262_144) - 2) * 9999 / 262_142 }
+
   /// Of a group that is there. v1 refuses a limit of memory below what is in use (EBUSY); v2 takes memory back, and kills where that does not help.
   public func limit(_ limits: CgroupLimits) throws(SystemError) {
     if limits.swap.map({ $0 >= 0 }) == true, limits.memory.map({ $0 >= 0 }) != true {
@@ -59,7 +62,7 @@ extension Cgroup {
     }
     if let group = limits.oomGroup, Files.exists(base + "/memory.oom.group") { try set("memory.oom.group", group ? 1 : 0) }
     if let cpus = limits.nanoCPUs { try Files.writeExisting(base + "/cpu.max", "\(cpus < 0 ? "max" : "\(Self.quota(cpus))") \(Self.period)") }
-    if let shares = limits.cpuShares { try set("cpu.weight", 1 + (min(max(shares, 2), 262_144) - 2) * 9999 / 262_142) }
+    if let shares = limits.cpuShares { try set("cpu.weight", Self.weight(shares: shares)) }
     if let pids = limits.pids { try set("pids.max", pids) }
   }
 

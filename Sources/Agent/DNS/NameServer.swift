@@ -50,11 +50,10 @@ public final class NameServer: Sendable {
 
   /// Those of the namespace at `path`, which the calling thread joins. Blocks.
   static func sockets(_ path: String, _ client: DNSClient) throws -> Sockets {
-    let descriptor = try OwnedDescriptor.open(path, O_RDONLY)
-    try checkResult(clinux_setns(descriptor.rawValue, Int32(CLINUX_CLONE_NEWNET)), "join network namespace", path)
+    let namespace = try joinNetworkNamespace(path)
     var sockets = try open()
     sockets.path = path
-    if client.servers != nil { sockets.namespace = fcntl(descriptor.rawValue, F_DUPFD_CLOEXEC, 0) }
+    if client.servers != nil { sockets.namespace = fcntl(namespace.rawValue, F_DUPFD_CLOEXEC, 0) }
     return sockets
   }
 

@@ -297,13 +297,12 @@ final class NameServerLoop: @unchecked Sendable {
         if known == version { served[task]?.prepared.keep(answer, to: question, turn: turn, of: message.answers.count) }
         send(answer, descriptor, asker)
       case .forward:
-        let servers = servers(of: task)
         if let answer = kept(bytes, for: task) {
           counters.kept.add(1, ordering: .relaxed)
           send(fits(answer, bytes) ? answer : Self.cut(query), descriptor, asker)
         } else {
           counters.forwarded.add(1, ordering: .relaxed)
-          ask(Pending(task: task, asker: asker, query: bytes, rest: servers.order(turn: turn)[...], deadline: 0))
+          ask(Pending(task: task, asker: asker, query: bytes, rest: servers(of: task).order(turn: turn)[...], deadline: 0))
         }
       }
     }
@@ -404,11 +403,12 @@ final class NameServerLoop: @unchecked Sendable {
     return forwarded.answer(query, at: now())
   }
   private func keep(_ answer: [UInt8], to query: [UInt8], of task: TaskID) {
-    guard let served = served[task] else { return }
-    if served.client.servers == nil {
+    // No copy of what is served: its cache would be copied with each answer.
+    guard let client = served[task]?.client else { return }
+    if client.servers == nil {
       forwarded.keep(answer, to: query, at: now())
     } else {
-      self.served[task]!.answers.keep(answer, to: query, at: now())
+      served[task]!.answers.keep(answer, to: query, at: now())
     }
   }
 

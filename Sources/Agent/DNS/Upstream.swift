@@ -72,15 +72,16 @@ func withSocketAddress<T>(_ address: IPv4Address, _ port: UInt16, _ body: (Unsaf
 }
 
 func withSocketAddress<T>(_ address: IPAddress, _ port: UInt16, _ zone: String?, _ body: (UnsafePointer<sockaddr>, socklen_t) -> T) -> T {
-  guard case .v6(let address) = address else {
-    guard case .v4(let address) = address else { preconditionFailure("an address is of one family") }
-    return withSocketAddress(address, port, body)
+  let octets: [UInt8]
+  switch address {
+  case .v4(let address): return withSocketAddress(address, port, body)
+  case .v6(let address): octets = address.octets
   }
   var socketAddress = sockaddr_in6()
   socketAddress.sin6_family = sa_family_t(AF_INET6)
   socketAddress.sin6_port = port.bigEndian
   if let zone { socketAddress.sin6_scope_id = UInt32(zone) ?? if_nametoindex(zone) }
-  withUnsafeMutableBytes(of: &socketAddress.sin6_addr) { $0.copyBytes(from: address.octets) }
+  withUnsafeMutableBytes(of: &socketAddress.sin6_addr) { $0.copyBytes(from: octets) }
   return withUnsafePointer(to: &socketAddress) {
     $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_in6>.size)) }
   }

@@ -6,16 +6,13 @@ import Telemetry
 extension Agent {
   /// What each running container uses (docs/runtime.md). A series is a task's, named as docker names its container, and goes with it.
   func taskMetrics() async -> [Metric] {
-    let tasks = liveTasks.sorted { $0.id < $1.id }
-    let stats = await rooms.runtime.stats(of: tasks.map(\.id.description))
-    let shown = tasks.compactMap { task in stats[task.id.description].map { ($0, "\(task.name).\(task.id)", task.service) } }
+    let shown = await statistics()
     func each(_ name: String, _ kind: Metric.Kind, _ help: String, _ value: (ContainerStats) -> UInt64?) -> Metric {
-      Metric(name, kind, help, shown.compactMap { stats, task, service in value(stats).map { .init($0, ["task": task, "service": service]) } })
+      Metric(name, kind, help, shown.compactMap { task in value(task.stats).map { .init($0, ["task": task.name, "service": task.service]) } })
     }
     func time(_ name: String, _ help: String, _ value: (CgroupUsage) -> Duration) -> Metric {
-      Metric(name, .counter, help, shown.map { stats, task, service in .init(value(stats.usage), ["task": task, "service": service]) })
+      Metric(name, .counter, help, shown.map { .init(value($0.stats.usage), ["task": $0.name, "service": $0.service]) })
     }
-    func sum(_ stats: ContainerStats, _ field: (InterfaceCounters) -> UInt64) -> UInt64 { stats.interfaces.reduce(0) { $0 &+ field($1) } }
     return [
       time("orch_task_cpu_seconds_total", "CPU time used.", \.cpu),
       time("orch_task_cpu_throttled_seconds_total", "Time that the CPU limit made it wait.", \.throttling.time),
@@ -27,14 +24,14 @@ extension Agent {
       each("orch_task_processes", .gauge, "Processes and threads.") { UInt64(clamping: $0.usage.pids) },
       each("orch_task_io_read_bytes_total", .counter, "Read from block devices.") { UInt64(clamping: $0.usage.readBytes) },
       each("orch_task_io_written_bytes_total", .counter, "Written to block devices.") { UInt64(clamping: $0.usage.writeBytes) },
-      each("orch_task_network_received_bytes_total", .counter, "By its own interfaces, loopback not counted.") { sum($0, \.received.bytes) },
-      each("orch_task_network_sent_bytes_total", .counter, "By its own interfaces, loopback not counted.") { sum($0, \.sent.bytes) },
+      each("orch_task_network_received_bytes_total", .counter, "By its own interfaces, loopback not counted.") { $0.receivedBytes },
+      each("orch_task_network_sent_bytes_total", .counter, "By its own interfaces, loopback not counted.") { $0.sentBytes },
       Metric(
         "orch_task_pressure_seconds_total", .counter, "Time in which some of its processes, or all that were not idle, waited for a resource.",
-        shown.flatMap { stats, task, service in
-          [("cpu", stats.usage.cpuPressure), ("memory", stats.usage.memoryPressure), ("io", stats.usage.ioPressure)].flatMap { resource, pressure in
-            [("some", pressure?.some), ("full", pressure?.full)].compactMap { share, stall in
-              stall.map { .init($0.total, ["task": task, "service": service, "resource": resource, "share": share]) }
+        shown.flatMap { task in
+          task.stats.usage.pressures.flatMap { resource, pressure in
+            [("some", pressure.some), ("full", pressure.full)].map { share, stall in
+              .init(stall.total, ["task": task.name, "service": task.service, "resource": resource, "share": share])
             }
           }
         }),

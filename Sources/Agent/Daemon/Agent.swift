@@ -4,6 +4,7 @@ import DNS
 import Foundation
 import Logging
 import Model
+import Runtime
 import Surroundings
 import Wire
 import Worker
@@ -79,12 +80,14 @@ actor Agent {
     Task { await session.applied(sequence) }
   }
 
-  /// What has, or is to have, a container here, with its service's name and its own (`web_web.1`).
-  var liveTasks: [(id: TaskID, service: String, name: String)] {
-    worker.liveTasks.compactMap { task in
-      guard let spec = worker.spec(of: task) else { return nil }
-      return (task.id, spec.name, "\(spec.name).\(task.slot > 0 ? "\(task.slot)" : "\(rooms.node)")")
-    }
+  /// What the running containers of tasks use, by their names; only of these tasks unless that is empty.
+  func statistics(of wanted: Set<String> = []) async -> [TaskSample] {
+    let tasks = worker.liveTasks.filter { wanted.isEmpty || wanted.contains($0.id.description) }
+    let stats = await rooms.runtime.stats(of: tasks.map(\.id.description))
+    return tasks.compactMap { task in
+      guard let spec = worker.spec(of: task), let stats = stats[task.id.description] else { return nil }
+      return TaskSample(id: task.id, name: task.containerName(spec), service: spec.name, stats: stats)
+    }.sorted { ($0.name, $0.id) < ($1.name, $1.id) }
   }
 
   /// What the agent is meant to do for `id`, all at once, as the slow work needs it.
@@ -319,6 +322,18 @@ struct TaskOrder: Sendable {
   /// nil: the manager does not have it any more.
   var files: [(reference: FileReference, file: StoredFile?)]
   var container: ContainerSpec { spec.taskTemplate.containerSpec }
+  var name: String { task.containerName(spec) }
+}
+
+extension ClusterTask {
   /// Docker's: service.slot.task, or service.node.task for a global one.
-  var name: String { "\(spec.name).\(task.slot > 0 ? "\(task.slot)" : task.node?.description ?? "").\(task.id)" }
+  fileprivate func containerName(_ spec: ServiceSpec) -> String { "\(spec.name).\(slot > 0 ? "\(slot)" : node?.description ?? "").\(id)" }
+}
+
+/// What one task's container uses at one moment.
+struct TaskSample {
+  var id: TaskID
+  var name: String
+  var service: String
+  var stats: ContainerStats
 }

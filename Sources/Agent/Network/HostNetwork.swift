@@ -94,11 +94,11 @@ final class HostNetwork: Sendable {
       links = try socket.links()
       try socket.perform(links.filter { isOurs($0) && !$0.up }.map { .quietIPv6($0.index, $0.name) })
     }
+    // What is wrong with links that are new is nobody's doing.
+    let isSettled = isKnown && linkChanges.isEmpty
     let quieted = quiet6(world)
     problems += quieted.problems
-    if isKnown, linkChanges.isEmpty, quieted.isChanged { count(["link"]) }
-    // Of links that are new they are not ours yet.
-    let isSettled = isKnown && linkChanges.isEmpty
+    if isSettled, quieted.isChanged { count(["link"]) }
     problems += keep(parameters6(world), isDrift: isSettled)
     try socket.perform(operations.filter { !$0.changesLinks }.map { message($0, links) })
     let byName = Self.byName(links)
@@ -106,7 +106,7 @@ final class HostNetwork: Sendable {
     let successors = world.successors
     let lost = reattachments(world, byName, successors, present.ports)
     try socket.perform(lost + succeeded(world, byName, successors))
-    if isKnown, linkChanges.isEmpty, !lost.isEmpty { count(["port"]) }
+    if isSettled, !lost.isEmpty { count(["port"]) }
     let isSameRoom = memory.withLock { memory in
       defer { memory.uplinkMTU = world.uplinkMTU }
       return memory.uplinkMTU == world.uplinkMTU
@@ -285,11 +285,11 @@ final class HostNetwork: Sendable {
     [("rp_filter", "2"), ("route_localnet", "1"), ("forwarding", "1")].map { KernelParameter("ipv4/conf/\(link)/\($0)", $1) }
   }
 
-  /// The kernel tells nobody when a parameter changes: each is looked at with every comparison.
+  /// Of most parameters the kernel tells nobody when they change: each is looked at with every comparison.
   func keep(_ parameters: [KernelParameter], isDrift: Bool) -> [NetworkProblem] {
     parameters.compactMap { parameter in
       if KernelParameter.get(parameter.path) == parameter.value { return nil }
-      if let problem = KernelParameter.set(parameter.path, parameter.value) { return problem }
+      if let problem = parameter.set() { return problem }
       if isDrift { count(["parameter"]) }
       return nil
     }

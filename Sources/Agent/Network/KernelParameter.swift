@@ -7,6 +7,8 @@ struct KernelParameter: Hashable {
   var value: String
   init(_ path: String, _ value: String) { (self.path, self.value) = (path, value) }
 
+  func set() -> NetworkProblem? { Self.set(path, value) }
+
   /// nil when it has the value afterwards; else what is wrong. A read-only /proc/sys is no problem when the value is there already.
   static func set(_ path: String, _ value: String) -> NetworkProblem? {
     let file = "/proc/sys/net/\(path)"

@@ -91,6 +91,8 @@ public struct ContainerStats: Hashable, Sendable {
   public var usage: CgroupUsage
   /// Of its own network namespace, without loopback; empty in the host's, and when it has ended.
   public var interfaces: [InterfaceCounters]
+  public var receivedBytes: UInt64 { interfaces.reduce(0) { $0 &+ $1.received.bytes } }
+  public var sentBytes: UInt64 { interfaces.reduce(0) { $0 &+ $1.sent.bytes } }
 }
 
 public struct LogOptions: Hashable, Sendable {

@@ -23,32 +23,20 @@ public func humanDuration(_ span: Nanoseconds) -> String {
 }
 
 /// Decimal units with up to three significant digits, as Docker shows images: "1.24MB".
-public func humanSize(_ bytes: Int64) -> String {
-  var value = Double(bytes)
-  let units = ["B", "kB", "MB", "GB", "TB", "PB"]
-  var unit = 0
-  while value >= 1000, unit < units.count - 1 {
-    value /= 1000
-    unit += 1
-  }
-  let decimals = unit == 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2
-  let scale = [1.0, 10, 100][decimals]
-  var text = "\((value * scale).rounded() / scale)"
-  if text.hasSuffix(".0") { text.removeLast(2) }
-  return text + units[unit]
-}
+public func humanSize(_ bytes: Int64) -> String { scaled(bytes, by: 1000, ["B", "kB", "MB", "GB", "TB", "PB"], digits: 3) }
 
 /// Binary units with up to four significant digits, as docker stats shows memory: "1.953MiB".
-public func humanBinarySize(_ bytes: Int64) -> String {
+public func humanBinarySize(_ bytes: Int64) -> String { scaled(bytes, by: 1024, ["B", "KiB", "MiB", "GiB", "TiB", "PiB"], digits: 4) }
+
+private func scaled(_ bytes: Int64, by step: Double, _ units: [String], digits: Int) -> String {
   var value = Double(bytes)
-  let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
   var unit = 0
-  while value >= 1024, unit < units.count - 1 {
-    value /= 1024
+  while value >= step, unit < units.count - 1 {
+    value /= step
     unit += 1
   }
-  let decimals = value >= 1000 ? 0 : value >= 100 ? 1 : value >= 10 ? 2 : 3
-  let scale = [1.0, 10, 100, 1000][decimals]
+  let whole = value >= 1000 ? 4 : value >= 100 ? 3 : value >= 10 ? 2 : 1
+  let scale = [1.0, 10, 100, 1000][max(0, digits - whole)]
   var text = "\((value * scale).rounded() / scale)"
   if text.hasSuffix(".0") { text.removeLast(2) }
   return text + units[unit]

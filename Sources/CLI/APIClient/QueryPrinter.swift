@@ -8,7 +8,7 @@ public struct QueryPrinter {
   private let format: Format
   private let width: Int?
   private let print: (String) -> Void
-  private var partial: [UInt8] = []
+  private var lines = Lines()
   private var columns: [String] = []
   private var keys: [String] = []
   private var measured: [[String]] = []
@@ -25,13 +25,7 @@ public struct QueryPrinter {
   }
 
   public mutating func add(_ bytes: some Sequence<UInt8>) throws(ClientError) {
-    partial += bytes
-    var start = partial.startIndex
-    while let end = partial[start...].firstIndex(of: 10) {
-      try line(partial[start..<end])
-      start = end + 1
-    }
-    partial.removeSubrange(..<start)
+    for line in lines.add(bytes) { try self.line(line) }
   }
 
   /// Throws when the answer was cut off.

@@ -47,20 +47,16 @@ struct Exec: AsyncParsableCommand {
 
   func run() async throws {
     let words = target
-    if tty, interactive, !detach, isatty(0) == 0 {
-      throw ValidationError("the input device is not a terminal: leave out -t")
-    }
+    let talks = interactive && !detach
+    if tty, talks, isatty(0) == 0 { throw ValidationError("the input device is not a terminal: leave out -t") }
     let client = try connection.client()
     let start = ExecStart(
-      command: Array(words.dropFirst()), env: env.isEmpty ? nil : env, user: user,
-      workingDir: workdir, tty: tty,
-      stdin: interactive && !detach, detach: detach ? true : nil)
-    let conversation = Conversation(
-      tty: tty && !detach, input: interactive && !detach,
-      keys: tty && interactive && !detach ? leaving.keys : nil)
-    do { throw ExitCode(try await conversation.run(client, words[0], start)) } catch is Conversation
-      .Left
-    {
+      command: Array(words.dropFirst()), env: env.isEmpty ? nil : env, user: user, workingDir: workdir, tty: tty, stdin: talks,
+      detach: detach ? true : nil)
+    let conversation = Conversation(tty: tty && !detach, input: talks, keys: tty && talks ? leaving.keys : nil)
+    do {
+      throw ExitCode(try await conversation.run(client, words[0], start))
+    } catch is Conversation.Left {
       Terminal.warn("\norch: the command goes on in \(words[0])")
     }
   }

@@ -61,16 +61,13 @@ struct Events: AsyncParsableCommand {
       filters[String(pair[0]), default: []].append(String(pair[1]))
     }
     let body = try await connection.client().stream("/events", filters.isEmpty ? [] : [("filters", JSONText.line(filters))])
-    var pending: [UInt8] = []
+    var lines = Lines()
     for try await part in body {
-      pending += Array(part.readableBytesView)
-      while let end = pending.firstIndex(of: 10) {
-        let line = Array(pending[..<end])
-        pending.removeFirst(end + 1)
+      for line in lines.add(part.readableBytesView) {
         if format == .json {
           Terminal.print(String(decoding: line, as: UTF8.self))
         } else {
-          let event = try JSONText.decode(Event.self, line)
+          let event = try JSONText.decode(Event.self, Array(line))
           let attributes = event.actor.attributes.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: ", ")
           Terminal.print("\(Timestamp(nanoseconds: event.timeNano)) \(event.type) \(event.action) \(event.actor.id) (\(attributes))")
         }

@@ -60,7 +60,7 @@ struct Run: AsyncParsableCommand {
     let host = if let node { node } else { try await holder(client) }
     let spec = try spec(on: host)
     // As docker does: a volume that is named is one, with `orch volumes` and `orch volumes --rm`.
-    for mount in try volume.map(Self.mount) where mount.type == .volume {
+    for mount in spec.taskTemplate.containerSpec.mounts ?? [] where mount.type == .volume {
       if let name = mount.source { _ = try await client.post("/volumes/create", [], VolumeSpec(name: name), as: VolumeInspect.self) }
     }
     let login = try auth.header(for: words[0]).map { [(name: "X-Registry-Auth", value: $0)] } ?? []

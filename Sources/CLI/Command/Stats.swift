@@ -24,13 +24,9 @@ struct Stats: AsyncParsableCommand {
     let query: APIClient.Query = names.map { ("task", $0) } + (once ? [] : [("stream", "1")])
     let body = try await client.stream("/orch/v1/stats", query)
     let screen = Screen(stats: self)
-    var rest: [UInt8] = []
+    var lines = Lines()
     for try await part in body {
-      rest += Array(part.readableBytesView)
-      while let end = rest.firstIndex(of: 10) {
-        await screen.take(try JSONText.decode(HostStatistics.self, Array(rest[..<end])))
-        rest.removeFirst(end + 1)
-      }
+      for line in lines.add(part.readableBytesView) { await screen.take(try JSONText.decode(HostStatistics.self, Array(line))) }
     }
     await screen.draw()
     if await screen.failed { throw ExitCode(1) }

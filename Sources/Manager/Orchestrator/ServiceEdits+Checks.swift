@@ -102,7 +102,7 @@ extension ServiceEdits {
     if let replicas = spec.replicas, replicas > replicasMax {
       throw .invalid("service \(spec.name): \(replicas) replicas are more than the \(replicasMax) that one service may have")
     }
-    for text in spec.taskTemplate.containerSpec.dnsConfig?.nameservers ?? [] where IPv4Address(text) == nil && IPv6Address(text) == nil {
+    for text in spec.taskTemplate.containerSpec.dnsConfig?.nameservers ?? [] where IPAddress(text) == nil {
       throw .invalid("service \(spec.name): '\(text)' is not the IP address of a name server")
     }
     for text in spec.taskTemplate.placement?.constraints ?? [] {

@@ -46,10 +46,16 @@ public func onOwnThread<Result: Sendable>(_ name: String = "orch-blocking", _ bo
 /// Runs `body` in the network namespace at `path`, on a thread of its own, and waits without blocking the cooperative pool.
 public func withNetworkNamespace<Result: Sendable>(_ path: String, _ body: @escaping @Sendable () throws -> Result) async throws -> Result {
   try await onOwnThread("orch-netns") {
-    let descriptor = try OwnedDescriptor.open(path, O_RDONLY)
-    try checkResult(clinux_setns(descriptor.rawValue, Int32(CLINUX_CLONE_NEWNET)), "join network namespace", path)
+    _ = try joinNetworkNamespace(path)
     return try body()
   }
+}
+
+/// For the rest of the calling thread's life. Returns the namespace.
+public func joinNetworkNamespace(_ path: String) throws(SystemError) -> OwnedDescriptor {
+  let descriptor = try OwnedDescriptor.open(path, O_RDONLY)
+  try checkResult(clinux_setns(descriptor.rawValue, Int32(CLINUX_CLONE_NEWNET)), "join network namespace", path)
+  return descriptor
 }
 
 /// A counting semaphore for threads of our own (sem_overview(7)); never waited for on the cooperative pool.

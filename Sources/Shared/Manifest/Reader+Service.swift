@@ -305,7 +305,7 @@ extension Reader {
           return nil
         }
         let plain = address.hasPrefix("[") && address.hasSuffix("]") ? String(address.dropFirst().dropLast()) : address
-        if IPv4Address(plain) == nil, IPv6Address(plain) == nil {
+        if IPAddress(plain) == nil {
           error(host.value, "expected an IP address for '\(host.key)', found '\(address)'", "host-gateway and names are not supported")
           return nil
         }
@@ -315,7 +315,7 @@ extension Reader {
     var dns = ContainerSpec.DNSConfig()
     if let value = fields.take("dns") {
       dns.nameservers = oneOrMore(value).map { entry in
-        if IPv4Address(entry.text) == nil, IPv6Address(entry.text) == nil {
+        if IPAddress(entry.text) == nil {
           error(entry.value, "expected the IP address of a name server, found '\(entry.text)'")
         }
         return entry.text

@@ -151,7 +151,7 @@ extension Reader {
           }
           let gateway = config.take("gateway")
           let address = gateway.flatMap { text($0) }
-          if let gateway, let address, IPv4Address(address) == nil, IPv6Address(address) == nil {
+          if let gateway, let address, IPAddress(address) == nil {
             error(gateway, "expected an address such as 10.1.0.1, found \(gateway.found)")
           }
           let range = config.take("ip_range")

@@ -124,6 +124,9 @@ public enum IPAddress: Hashable, Comparable, Sendable, CustomStringConvertible {
   public init(octets: [UInt8]) {
     self = octets.count == 16 ? .v6(IPv6Address(octets: octets)) : .v4(IPv4Address(octets.reduce(0) { $0 << 8 | UInt32($1) }))
   }
+  public init?(_ text: String) {
+    if let address = IPv4Address(text) { self = .v4(address) } else if let address = IPv6Address(text) { self = .v6(address) } else { return nil }
+  }
   public var octets: [UInt8] {
     switch self {
     case .v4(let address): address.octets

@@ -133,6 +133,17 @@ private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else
     #expect(try world.call(["delete", "-f", "one"]).code == 0)
   }
 
+  /// Container `one`, whose cgroups are its own to change, until its script has made /tmp/made.
+  private func runInWritableCgroup(_ world: BundleWorld, _ script: String) throws {
+    try world.configure(["sh", "-c", script]) { config in
+      config["mounts"] = (config["mounts"] as! [[String: Any]]).map {
+        $0["type"] as? String == "cgroup" ? ["destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid"]] : $0
+      }
+    }
+    #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
+    for _ in 0..<2250 where !Files.exists(world.bundle + "/rootfs/tmp/made") { usleep(20_000) }
+  }
+
   @Test("exec --cgroup goes into a group that the container made, and nowhere else")
   func execCgroup() throws {
     let world = try BundleWorld()
@@ -140,13 +151,7 @@ private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else
     // The container makes a group in each of its hierarchies.
     let make =
       "for i in /sys/fs/cgroup /sys/fs/cgroup/*/; do [ -e $i/cgroup.procs ] && mkdir -p $i/sub 2>/dev/null; done; echo made > /tmp/made; sleep 1000"
-    try world.configure(["sh", "-c", make]) { config in
-      config["mounts"] = (config["mounts"] as! [[String: Any]]).map {
-        $0["type"] as? String == "cgroup" ? ["destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid"]] : $0
-      }
-    }
-    #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
-    for _ in 0..<2250 where !Files.exists(world.bundle + "/rootfs/tmp/made") { usleep(20_000) }
+    try runInWritableCgroup(world, make)
     let own = try world.call(["exec", "one", "cat", "/proc/self/cgroup"])
     #expect(own.code == 0 && !own.out.contains("/sub"), "\(own)")
     for (path, words) in [("nowhere", "no such file or directory"), ("../..", "must not contain"), ("sub/../../x", "must not contain")] {
@@ -167,13 +172,7 @@ private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else
     try world.specify()
     let script =
       "cd /sys/fs/cgroup && mkdir one && echo 1 > one/cgroup.procs && echo +pids > cgroup.subtree_control && echo made > /tmp/made; sleep 1000"
-    try world.configure(["sh", "-c", script]) { config in
-      config["mounts"] = (config["mounts"] as! [[String: Any]]).map {
-        $0["type"] as? String == "cgroup" ? ["destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid"]] : $0
-      }
-    }
-    #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
-    for _ in 0..<2250 where !Files.exists(world.bundle + "/rootfs/tmp/made") { usleep(20_000) }
+    try runInWritableCgroup(world, script)
     let inside = try world.call(["exec", "one", "cat", "/proc/self/cgroup"])
     #expect(inside.code == 0 && inside.out.hasSuffix("/one\n"), "\(inside)")
     #expect(try world.call(["delete", "-f", "one"]).code == 0)
