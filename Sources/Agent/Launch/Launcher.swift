@@ -94,7 +94,10 @@ package final class Launcher: Sendable {
       let text = withUnsafeBytes(of: record.text) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
       let index = record.index == .max ? nil : Int(record.index)
       switch Int(record.kind) {
-      case CLINUX_REPORT_FAILED: failure = Failure(index: index, step: text, errno: Errno(record.error))
+      case CLINUX_REPORT_FAILED:
+        failure = Failure(index: index, step: text, errno: Errno(record.error))
+        // It is ending; ours where it was detached from orch-init, which reaps its own.
+        if record.pid > 0 { ChildProcess.reap(record.pid) }
       case CLINUX_REPORT_WARNING:
         let what = index.flatMap { plan.names.indices.contains($0) ? plan.names[$0] : nil } ?? ""
         warnings.append("\(what): \(text)")
