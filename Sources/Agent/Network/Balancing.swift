@@ -5,7 +5,7 @@ import Model
 struct Balancing<Address: OverlayAddress>: Equatable, Sendable {
   /// Ready endpoints by virtual IP; none: calls are refused.
   var virtual: [Address: [Address]] = [:]
-  /// Of all tasks of the networks, whether ready or not; what was translated to another address is refused.
+  /// Of all tasks of the networks that are not lost, whether ready or not; what was translated to another address is refused.
   var alive: Set<Address> = []
 
   /// A packet under way when elements change may be too late for the number that it drew, or meet no element between the one that goes and the one

@@ -76,7 +76,7 @@ public actor OverlayNetwork {
   private let log: Logger
   private var desired = NetworkWorld()
   private var containers: [TaskID: TaskNetwork] = [:]
-  /// Of tasks that are gone, while rules still lead to them; then, while conntrack remembers flows to them.
+  /// Of tasks that are gone or lost, while rules still lead to them; then, while conntrack remembers flows to them.
   private var departed: Set<NetworkAttachment> = []
   private var remembered: Set<NetworkAttachment> = []
   private var rememberedUplinks: Set<IPv4Address> = []
@@ -101,8 +101,8 @@ public actor OverlayNetwork {
   public func apply(networks: [NetworkAssignment], services: [ServiceRecord], endpoints: [EndpointRecord]) async throws -> [NetworkProblem] {
     desired.networks = networks
     desired.services = services
-    let there = Set(endpoints.map(\.attachment))
-    depart(Set(desired.endpoints.map(\.attachment)).subtracting(there), back: there)
+    let there = Set(endpoints.lazy.filter { !$0.lost }.map(\.attachment))
+    depart(Set(desired.endpoints.lazy.filter { !$0.lost }.map(\.attachment)).subtracting(there), back: there)
     desired.endpoints = endpoints
     return try await reconcile()
   }

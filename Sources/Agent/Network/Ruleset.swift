@@ -60,7 +60,7 @@ enum Ruleset {
         balancing.virtual[address] = (ready[.init(service.id, virtual.network)] ?? []).compactMap { convert(virtual.network, $0) }
       }
     }
-    for endpoint in world.endpoints where networks.contains(endpoint.network) {
+    for endpoint in world.endpoints where !endpoint.lost && networks.contains(endpoint.network) {
       if let address = convert(endpoint.network, endpoint.address) { balancing.alive.insert(address) }
     }
     for container in world.containers.values {

@@ -238,6 +238,7 @@ struct View: Sendable {
       task: id, service: task.service, network: network, node: node.id, slot: task.slot, address: attachment.address, underlay: underlay,
       ready: task.isServing && (node.status.state == .ready || node.status.state == .unknown))
     record.lacksIPv6 = node.description?.lacksIPv6 == true
+    record.lost = node.status.state == .down
     return record
   }
 }

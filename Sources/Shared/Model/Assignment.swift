@@ -118,6 +118,9 @@ public struct EndpointRecord: Hashable, Sendable, Codable {
   public var ready: Bool
   /// The kernel of its host has no IPv6: nobody is sent to the address that stands beside this one.
   public var lacksIPv6 = false
+  /// Its host is down: it may run, and nobody hears of it. Calls are refused and flows end as if it were gone; its address stays its own, and where
+  /// frames to it go, until its host is back or it is given up. Agents that are older than this take it for one that is not ready.
+  public var lost = false
   public init(
     task: TaskID, service: ServiceID, network: NetworkID, node: NodeID, slot: UInt64, address: IPv4Address, underlay: IPv4Address, ready: Bool
   ) {

@@ -165,12 +165,14 @@ extension WireEndpoint {
     underlay = value.underlay.rawValue
     ready = value.ready
     lacksIpv6 = value.lacksIPv6
+    lost = value.lost
   }
   public func model() throws -> EndpointRecord {
     var record = EndpointRecord(
       task: try TaskID(wire: task), service: try ServiceID(wire: service), network: try NetworkID(wire: network), node: try NodeID(wire: node),
       slot: slot, address: IPv4Address(address), underlay: IPv4Address(underlay), ready: ready)
     record.lacksIPv6 = lacksIpv6
+    record.lost = lost
     return record
   }
 }

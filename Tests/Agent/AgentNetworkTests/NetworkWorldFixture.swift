@@ -62,6 +62,11 @@ struct Cluster {
           address: attachment.address, underlay: underlay(host), ready: ready))
     }
   }
+  /// Its host is down: as the manager tells it then (Dispatcher/View.swift).
+  mutating func lose(_ number: Int) {
+    let id = task(number)
+    for position in endpoints.indices where endpoints[position].task == id { (endpoints[position].ready, endpoints[position].lost) = (false, true) }
+  }
   mutating func remove(_ number: Int) {
     let id = task(number)
     endpoints.removeAll { $0.task == id }

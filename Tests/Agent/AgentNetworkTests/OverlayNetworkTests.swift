@@ -206,7 +206,7 @@ struct OverlayNetworkTests {
       }
       // Its host is cut off.
       #expect(try await world.run(in: world.host(2), "ip", "link", "set", "eth0", "down").code == 0)
-      cluster.remove(2)
+      cluster.lose(2)
       try await apply()
       #expect(try await world.request("10.77.0.2", from: client) == .refused)
       cluster.place(3, on: 3)
@@ -220,6 +220,17 @@ struct OverlayNetworkTests {
         try await Task.sleep(for: .milliseconds(20))
       }
       #expect(reset == ECONNRESET || reset == EPIPE, "\(reset)")
+      // Its host is back, and it still runs.
+      #expect(try await world.run(in: world.host(2), "ip", "link", "set", "eth0", "up").code == 0)
+      cluster.remove(3)
+      cluster.place(2, on: 2)
+      try await apply()
+      send(flow, "one", 3, 0)
+      #expect(world.echo(servers[0]) == "10.77.0.11", "the task that was lost")
+      #expect(recv(flow, &bytes, 8, 0) == 3)
+      let again = try await world.open(SOCK_STREAM, in: client, connectedTo: "10.77.0.2", port: 80)
+      #expect(send(again, "more", 4, Int32(MSG_NOSIGNAL)) == 4)
+      close(again)
     }
   }
 

@@ -445,6 +445,32 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     #expect(warnings.count == 1 && warnings[0].contains("though \(state.nodes[NodeID(value: 3)]!.hostname) did not say"), "\(warnings)")
   }
 
+  /// What is said of the task's address, by session.
+  func endpoints(_ outputs: [DispatcherOutput]) -> [UInt64: EndpointRecord] {
+    var found: [UInt64: EndpointRecord] = [:]
+    for case .send(let id, let message) in outputs { for case .endpoint(let endpoint) in message.updates { found[id.rawValue] = endpoint } }
+    return found
+  }
+
+  @Test("tasks of a host that is down are lost for everyone, before they are told to stop and after; of one that is back they are not")
+  mutating func lost() {
+    _ = dispatcher.step(.disconnected(SessionID(1)), state: state, now: at(0.5))
+    func status(_ to: NodeState) -> Action { .nodeStatus(node(1).id, NodeStatus(state: to, address: node(1).status.address)) }
+    var changes = state.speculate([status(.down)])
+    let down = endpoints(dispatcher.step(.changes(changes), state: state, now: at(3.5)))
+    #expect(down.keys.sorted() == [2, 3] && down.values.allSatisfy { $0.lost && !$0.ready })
+    changes = state.speculate([.taskDesiredState(task, .shutdown)])
+    #expect(endpoints(dispatcher.step(.changes(changes), state: state, now: at(3.6))).values.allSatisfy { $0.lost })
+    #expect(dispatcher.view.endpoint(task, NetworkID(value: 1))?.lost == true)
+    // It may run there still, and its calls are answered.
+    changes = state.speculate([status(.ready)])
+    let back = endpoints(dispatcher.step(.changes(changes), state: state, now: at(4)))
+    #expect(back.keys.sorted() == [2, 3] && back.values.allSatisfy { !$0.lost && !$0.ready })
+    // Silent like most: nobody takes it for lost.
+    changes = state.speculate([status(.unknown)])
+    #expect(endpoints(dispatcher.step(.changes(changes), state: state, now: at(5))).values.allSatisfy { !$0.lost })
+  }
+
   @Test("a task that ends by itself meanwhile, or is removed, is told of as ever")
   mutating func ended() {
     _ = leave()

@@ -12,6 +12,7 @@ struct PartsTests {
       task: TaskID(value: number << 64), service: ServiceID(value: .max), network: NetworkID(value: .max), node: NodeID(value: .max), slot: .max,
       address: IPv4Address(.max), underlay: IPv4Address(.max), ready: true)
     record.lacksIPv6 = true
+    record.lost = true
     return .endpoint(record)
   }
   private func size(_ part: WireAssignments) throws -> Int { try (part.serializedBytes() as [UInt8]).count }

@@ -293,6 +293,9 @@ public nonisolated struct WireEndpoint: Sendable {
   /// Its host's kernel has no IPv6.
   public var lacksIpv6: Bool = false
 
+  /// Its host is down.
+  public var lost: Bool = false
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -735,7 +738,7 @@ nonisolated extension WireRevisionKey: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension WireEndpoint: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Endpoint"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}service\0\u{1}network\0\u{1}node\0\u{1}slot\0\u{1}address\0\u{1}underlay\0\u{1}ready\0\u{3}lacks_ipv6\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}service\0\u{1}network\0\u{1}node\0\u{1}slot\0\u{1}address\0\u{1}underlay\0\u{1}ready\0\u{3}lacks_ipv6\0\u{1}lost\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -752,6 +755,7 @@ nonisolated extension WireEndpoint: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 7: try { try decoder.decodeSingularFixed32Field(value: &self.underlay) }()
       case 8: try { try decoder.decodeSingularBoolField(value: &self.ready) }()
       case 9: try { try decoder.decodeSingularBoolField(value: &self.lacksIpv6) }()
+      case 10: try { try decoder.decodeSingularBoolField(value: &self.lost) }()
       default: break
       }
     }
@@ -785,6 +789,9 @@ nonisolated extension WireEndpoint: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if self.lacksIpv6 != false {
       try visitor.visitSingularBoolField(value: self.lacksIpv6, fieldNumber: 9)
     }
+    if self.lost != false {
+      try visitor.visitSingularBoolField(value: self.lost, fieldNumber: 10)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -798,6 +805,7 @@ nonisolated extension WireEndpoint: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs.underlay != rhs.underlay {return false}
     if lhs.ready != rhs.ready {return false}
     if lhs.lacksIpv6 != rhs.lacksIpv6 {return false}
+    if lhs.lost != rhs.lost {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
