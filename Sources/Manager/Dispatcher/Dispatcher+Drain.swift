@@ -4,16 +4,16 @@ import Model
 // say so themselves: nothing sleeps.
 extension Dispatcher {
   /// Notes the tasks that are to stop with these changes and serve, and forgets those that ended by themselves.
-  mutating func drain(_ changes: [StateChange], _ now: Timestamp) -> [TaskID] {
+  mutating func drain(_ changes: [StateChange], _ state: ClusterState, _ now: Timestamp) -> [TaskID] {
     var leaving: [TaskID] = []
     for case .task(let old?, let new) in changes {
-      if let new, old.isServing, new.status.state == .running, new.desiredState > .running, !new.attachments.isEmpty, !view.draining.contains(new.id),
-        let node = new.node, current[node] != nil
+      if let new, old.isServing, new.isLeaving, !new.attachments.isEmpty, !view.draining.contains(new.id),
+        new.node.map({ state.nodes[$0]?.isExpected == true }) == true
       {
         drains[new.id] = Drain(until: now + Self.drainTimeout)
         view.draining.insert(new.id)
         leaving.append(new.id)
-      } else if view.draining.contains(old.id), new.map({ $0.status.state.isTerminal || $0.desiredState <= .running }) ?? true {
+      } else if view.draining.contains(old.id), new?.isLeaving != true {
         drains[old.id] = nil
         view.draining.remove(old.id)
       }
@@ -21,16 +21,14 @@ extension Dispatcher {
     return leaving
   }
 
-  /// Who was just told of what may call them: everyone on their networks.
+  /// Who was just told of what may call them: everyone on their networks. Who has no session is told when it comes back, and may call them until then.
   mutating func awaitDrain(of leaving: [TaskID]) {
     for id in leaving {
       guard let task = view.state.tasks[id] else { continue }
-      for attachment in task.attachments {
-        for node in view.members[attachment.network] ?? [] {
-          guard let id = current[node], let session = sessions[id], session.applied < session.sequence else { continue }
-          drains[task.id]?.waits[id] = session.sequence
-        }
-      }
+      var nodes = Set(task.attachments.flatMap { view.members[$0.network] ?? [] })
+      nodes = nodes.filter { view.state.nodes[$0]?.isExpected == true }
+      let waits = lagging(nodes)
+      drains[id]?.waits = waits
     }
   }
 
@@ -39,7 +37,7 @@ extension Dispatcher {
     guard !drains.isEmpty else { return }
     var updates: [NodeID: [AssignmentItem]] = [:]
     for (id, var drain) in drains.sorted(by: { $0.key < $1.key }) {
-      if !drain.isAcknowledged, drain.waits.keys.allSatisfy({ sessions[$0] == nil }) {
+      if !drain.isAcknowledged, drain.waits.isEmpty {
         drain.isAcknowledged = true
         drain.until = min(drain.until, now + Self.handshakeTime)
         drains[id] = drain
@@ -60,8 +58,13 @@ extension Dispatcher {
   }
 
   private func late(_ id: TaskID, _ drain: Drain) -> String {
-    let silent = drain.waits.keys.compactMap { sessions[$0]?.node }.map { view.state.nodes[$0]?.hostname ?? "\($0)" }.sorted()
+    let silent = drain.waits.keys.map { view.state.nodes[$0]?.hostname ?? "\($0)" }.sorted()
     return
       "task \(id) is told to stop after \(Self.drainTimeout.rawValue / 1_000_000_000) s, though \(silent.joined(separator: ", ")) did not say that nobody is sent to it any more"
   }
+}
+
+extension ClusterTask {
+  /// Runs, and is to stop: since it is wanted no more, or is unhealthy.
+  var isLeaving: Bool { status.state == .running && (desiredState > .running || status.health?.status == .unhealthy) }
 }

@@ -11,6 +11,15 @@ extension Dispatcher {
   /// A host that does not answer keeps an address from being given again for so long; one that is down, not at all.
   public static let restTimeout = Nanoseconds.seconds(5)
 
+  /// What a host has to say: that it lives by what it was told up to `sequence` of that session; in its next, by anything, since that began with the
+  /// whole set. A host is not done because its session broke: its kernel's rules are as they were.
+  struct Wait: Sendable {
+    /// nil: it had none.
+    var session: SessionID?
+    var sequence: UInt64
+    func isOver(_ id: SessionID, _ applied: UInt64) -> Bool { session != id || sequence <= applied }
+  }
+
   /// What became free at one time.
   struct Rest: Sendable {
     enum Freed: Sendable {
@@ -18,8 +27,7 @@ extension Dispatcher {
       case network(vni: UInt32?, subnet: IPv4Prefix?)
     }
     var freed: Freed
-    /// Who has to say that it applied what number, in the session of that time or, if it had none, in its next.
-    var waits: [NodeID: (session: SessionID?, sequence: UInt64)]
+    var waits: [NodeID: Wait]
     var until: Timestamp
   }
 
@@ -61,9 +69,13 @@ extension Dispatcher {
     resting.open()
   }
 
+  /// Nobody waits for those that are down or gone.
+  mutating func giveUpLost(_ changes: [StateChange]) {
+    for case .node(let old, let new) in changes where new.map({ !$0.isExpected }) ?? true { giveUp((new ?? old)!.id) }
+  }
+
   /// After the differences were sent. `before`: the view that the agents were told of earlier.
   mutating func rest(_ changes: [StateChange], before: View, _ now: Timestamp) {
-    for case .node(let old, let new) in changes where new.map({ !$0.isExpected }) ?? true { giveUp((new ?? old)!.id) }
     var freed: [NetworkID: Set<IPv4Address>] = [:]
     for change in changes {
       for attachment in change.freed { freed[attachment.network, default: []].insert(attachment.address) }
@@ -73,7 +85,7 @@ extension Dispatcher {
       rest(.addresses(addresses, on: network), lagging(nodes.filter { view.state.nodes[$0]?.isExpected == true }), now)
     }
     // Who was on it may have left it just before, and not know it yet: whoever lags is waited for.
-    var behind: [NodeID: (session: SessionID?, sequence: UInt64)]?
+    var behind: [NodeID: Wait]?
     for case .network(let old?, nil) in changes where old.vni != nil || old.subnet != nil {
       if behind == nil { behind = lagging(view.state.nodes.values.lazy.filter(\.isExpected).map(\.id)) }
       rest(.network(vni: old.vni, subnet: old.subnet), behind!, now)
@@ -81,19 +93,19 @@ extension Dispatcher {
   }
 
   /// Those that do not live yet by what they were told.
-  private func lagging(_ nodes: some Sequence<NodeID>) -> [NodeID: (session: SessionID?, sequence: UInt64)] {
-    var waits: [NodeID: (session: SessionID?, sequence: UInt64)] = [:]
+  func lagging(_ nodes: some Sequence<NodeID>) -> [NodeID: Wait] {
+    var waits: [NodeID: Wait] = [:]
     for node in nodes {
       guard let id = current[node], let session = sessions[id] else {
-        waits[node] = (nil, 0)
+        waits[node] = Wait(session: nil, sequence: 0)
         continue
       }
-      if session.applied < session.sequence { waits[node] = (id, session.sequence) }
+      if session.applied < session.sequence { waits[node] = Wait(session: id, sequence: session.sequence) }
     }
     return waits
   }
 
-  private mutating func rest(_ freed: Rest.Freed, _ waits: [NodeID: (session: SessionID?, sequence: UInt64)], _ now: Timestamp) {
+  private mutating func rest(_ freed: Rest.Freed, _ waits: [NodeID: Wait], _ now: Timestamp) {
     if waits.isEmpty { return }
     rests.append(Rest(freed: freed, waits: waits, until: now + Self.restTimeout))
     switch freed {
@@ -107,16 +119,16 @@ extension Dispatcher {
     guard let node = sessions[id]?.node else { return }
     settle(node)
     for position in rests.indices {
-      guard let wait = rests[position].waits[node] else { continue }
-      // A session that began later began with the whole set.
-      if wait.session != id || wait.sequence <= sequence { rests[position].waits[node] = nil }
+      if rests[position].waits[node]?.isOver(id, sequence) == true { rests[position].waits[node] = nil }
     }
+    for (task, drain) in drains where drain.waits[node]?.isOver(id, sequence) == true { drains[task]!.waits[node] = nil }
     endRests()
   }
 
   private mutating func giveUp(_ node: NodeID) {
     settle(node)
     for position in rests.indices { rests[position].waits[node] = nil }
+    for task in drains.keys { drains[task]!.waits[node] = nil }
     endRests()
   }
 

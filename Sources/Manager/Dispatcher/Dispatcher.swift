@@ -8,7 +8,7 @@ import Model
 // Invariants
 // - What a session was sent, put together, is exactly the full set for its node at the last `changes`.
 // - An agent's word counts for tasks of its own node only, and only for states that are an agent's to write.
-// - A task that serves is told to stop once no agent sends anybody to it any more (`Drain`).
+// - A task that serves is told to stop once no agent sends anybody to it any more, an unhealthy one too (`Drain`).
 // - An address that became free rests until no agent sends anybody to it any more (`Rest`).
 // - A node is said to be down once for each loss, by the leader, and only after its time of grace; not while most are silent (`Doubt`).
 //
@@ -84,9 +84,9 @@ public struct Dispatcher: Sendable {
 
   /// A task that is to stop, while others may still be sent to it. Lost with the leader: then it is told at once.
   struct Drain: Sendable {
-    /// Who has to say that it applied what number.
-    var waits: [SessionID: UInt64] = [:]
-    /// Everybody has said so, or has gone.
+    /// Who could call it.
+    var waits: [NodeID: Wait] = [:]
+    /// Everybody has said so, or is down.
     var isAcknowledged = false
     /// Then it is told to stop.
     var until: Timestamp
@@ -137,14 +137,13 @@ public struct Dispatcher: Sendable {
     case .described(let id, let description):
       guard let node = sessions[id]?.node, let row = view.state.nodes[node], row.description != description else { break }
       outputs.append(.propose([.nodeDescription(node, description)]))
-    case .disconnected(let id):
-      disconnect(id)
-      release(now, &outputs)
+    case .disconnected(let id): disconnect(id)
     case .changes(let changes):
       closeRemoved(changes, &outputs)
-      let leaving = drain(changes, now)
+      let leaving = drain(changes, state, now)
       let before = view
       sendDifferences(changes, state, &outputs)
+      giveUpLost(changes)
       rest(changes, before: before, now)
       awaitDrain(of: leaving)
       release(now, &outputs)
@@ -159,7 +158,6 @@ public struct Dispatcher: Sendable {
     case .applied(let id, let sequence):
       sessions[id]?.applied = sequence
       dropped(id, sequence)
-      for (task, drain) in drains { if let awaited = drain.waits[id], awaited <= sequence { drains[task]!.waits[id] = nil } }
       release(now, &outputs)
     }
     askForTick(&outputs)

@@ -348,10 +348,10 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
         take(
           dispatcher.step(.connected(node: nodeID, session: session, description: description, underlay: IPv4Address(1)), state: state, now: at(0)))
       }
-      // Tasks on their way out are told of it when everybody knows.
+      // Tasks on their way out are told of it when everybody knows, or has had the time.
       if pick(0...2) > 0 { continue }
       acknowledge()
-      take(dispatcher.step(.tick, state: state, now: at(0.1)))
+      take(dispatcher.step(.tick, state: state, now: at(2.1)))
       #expect(dispatcher.drains.isEmpty && dispatcher.view.draining.isEmpty)
       for (session, nodeID) in sessions {
         let expected = View(state).items(for: nodeID)
@@ -429,14 +429,11 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     #expect(dispatcher.drains.isEmpty)
   }
 
-  @Test("an agent that does not answer, or goes, does not keep a task from stopping")
+  @Test("an agent that does not answer does not keep a task from stopping")
   mutating func silent() {
     #expect(leave().contains(.wakeAt(at(3))) || dispatcher.wake == at(3))
     _ = dispatcher.step(.applied(SessionID(1), 2), state: state, now: at(1))
     _ = dispatcher.step(.applied(SessionID(2), 2), state: state, now: at(1))
-    var other = dispatcher
-    #expect(told(other.step(.disconnected(SessionID(3)), state: state, now: at(2))) == nil)
-    #expect(told(other.step(.tick, state: state, now: at(2.1))) == .shutdown)
     for number in 1...3 { _ = dispatcher.step(.heartbeat(SessionID(UInt64(number))), state: state, now: at(2.9)) }
     let late = dispatcher.step(.tick, state: state, now: at(3))
     #expect(told(late) == .shutdown)
@@ -469,6 +466,50 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     // Silent like most: nobody takes it for lost.
     changes = state.speculate([status(.unknown)])
     #expect(endpoints(dispatcher.step(.changes(changes), state: state, now: at(5))).values.allSatisfy { !$0.lost })
+  }
+
+  private mutating func come(_ number: Int, _ session: UInt64, _ second: Double) -> [DispatcherOutput] {
+    dispatcher.step(
+      .connected(node: node(number).id, session: SessionID(session), description: description, underlay: node(number).status.address!), state: state,
+      now: at(second))
+  }
+
+  @Test("a host whose session broke has its rules still: it is waited for until its next session lives by what it was told, or it is down")
+  mutating func broken() {
+    _ = leave()
+    for number in 1...2 { _ = dispatcher.step(.applied(SessionID(UInt64(number)), 2), state: state, now: at(1)) }
+    #expect(told(dispatcher.step(.disconnected(SessionID(3)), state: state, now: at(1.1))) == nil)
+    #expect(told(dispatcher.step(.tick, state: state, now: at(1.3))) == nil)
+    var lost = dispatcher
+    #expect(told(come(3, 13, 1.4)) == nil)
+    #expect(told(dispatcher.step(.tick, state: state, now: at(1.6))) == nil)
+    #expect(told(dispatcher.step(.applied(SessionID(13), 1), state: state, now: at(1.7))) == nil)
+    #expect(told(dispatcher.step(.tick, state: state, now: at(1.8))) == .shutdown)
+
+    let changes = state.speculate([.nodeStatus(node(3).id, NodeStatus(state: .down, address: node(3).status.address))])
+    #expect(told(lost.step(.changes(changes), state: state, now: at(1.7))) == nil)
+    #expect(told(lost.step(.tick, state: state, now: at(1.8))) == .shutdown)
+  }
+
+  @Test("a host that had no session when the task was to stop is waited for too, two seconds at most, and named")
+  mutating func away() {
+    _ = dispatcher.step(.disconnected(SessionID(3)), state: state, now: at(0.5))
+    #expect(notReady(leave()) == [1, 2])
+    for number in 1...2 { _ = dispatcher.step(.applied(SessionID(UInt64(number)), 2), state: state, now: at(1)) }
+    #expect(told(dispatcher.step(.tick, state: state, now: at(2.9))) == nil)
+    let late = dispatcher.step(.tick, state: state, now: at(3))
+    #expect(told(late) == .shutdown)
+    #expect(late.contains { if case .warning(let text) = $0 { text.contains("though \(state.nodes[node(3).id]!.hostname) did not") } else { false } })
+  }
+
+  @Test("a task whose own host has no session is drained too: its host is told when it has come and all have said so")
+  mutating func ownAway() {
+    _ = dispatcher.step(.disconnected(SessionID(1)), state: state, now: at(0.5))
+    #expect(notReady(leave()) == [2, 3])
+    #expect(told(come(1, 1, 1.1)) == .running)
+    for number in 1...3 { #expect(told(dispatcher.step(.applied(SessionID(UInt64(number)), 2), state: state, now: at(1.2))) == nil) }
+    #expect(told(dispatcher.step(.tick, state: state, now: at(1.3))) == .shutdown)
+    #expect(dispatcher.drains.isEmpty && dispatcher.view.draining.isEmpty)
   }
 
   @Test("a task that ends by itself meanwhile, or is removed, is told of as ever")

@@ -62,6 +62,7 @@ extension World {
         for case .task(_, let new?) in oracle.committed(index)?.changes ?? [] where oracle.tasks.stoppedAt[new.id] == index {
           stopTimes[new.id] = now
         }
+        for case .node(_, let new?) in oracle.committed(index)?.changes ?? [] where new.status.state == .down { lostAt[new.id] = now }
         if let committed = oracle.committed(index) {
           try rests.check(committed.changes, committed.state, agents, now: now)
           for case .network(_, nil) in committed.changes { networkIsGone() }
@@ -120,24 +121,28 @@ extension World {
 
   // MARK: - Drain
 
-  /// A task that serves is told to stop when nobody who could call it still does, or 2 s later.
+  /// A task that serves is told to stop when nobody who could call it still does, or 2 s later, or when those that do are down. Whose connection broke
+  /// has its rules still.
   func checkStops(_ message: AssignmentsMessage, _ agent: AgentHost, _ connection: Connection) throws {
-    guard !message.complete else { return }
     let leader = managers[connection.manager]
     guard leader.isUp, leader.life == connection.managerLife, let term = leader.leader.term else { return }
     for case .task(let task) in message.updates where task.desiredState > .running {
       guard let known = agent.worker.task(task.id), known.desiredState == .running, agent.containers[task.id]?.isRunning == true,
-        let at = oracle.tasks.stoppedAt[task.id], let since = stopTimes[task.id], now - since < 1_900_000, connection.openedAt < since,
-        oracle.committed(at)?.entry.term == term
+        let at = oracle.tasks.stoppedAt[task.id], let since = stopTimes[task.id], now - since < 1_900_000, let then = oracle.committed(at),
+        then.entry.term == term, isExpected(agent, since: since, then.state)
       else { continue }
       let networks = Set(known.attachments.map(\.network))
-      for other in agents where other.isUp && other.isOpen && other.ready.contains(task.id) && mayCall(other, on: networks) {
-        guard let way = other.connection, !way.isBroken, way.manager == connection.manager, way.managerLife == connection.managerLife,
-          way.openedAt < since
-        else { continue }
+      for other in agents where other.isUp && other.startedAt < since && other.ready.contains(task.id) && mayCall(other, on: networks) {
+        guard isExpected(other, since: since, then.state) else { continue }
         throw Violation(checker: "drain", what: "task \(task.id) on host\(agent.number) is told to stop, and host\(other.number) still sends to it")
       }
     }
+  }
+
+  /// Not said to be down, then or since.
+  private func isExpected(_ agent: AgentHost, since: Time, _ then: ClusterState) -> Bool {
+    guard let state = then.nodes[agent.node]?.status.state, state == .ready || state == .unknown else { return false }
+    return lostAt[agent.node].map { $0 < since } ?? true
   }
 
   /// A host calls for its own containers of a network, and on ingress for anybody. Whose last container there has ended is taken off the

@@ -16,6 +16,7 @@ final class AgentHost {
 
   var life = 0
   var isUp = false
+  var startedAt: Time = 0
   var pausedUntil: Time = 0
   var wallOffset: Time = 0
 

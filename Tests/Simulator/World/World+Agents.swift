@@ -19,6 +19,7 @@ extension World {
     guard !agent.isUp, !agent.isDead else { return }
     agent.life += 1
     agent.isUp = true
+    agent.startedAt = now
     tell("host\(agent.number)", "agent starts, \(agent.containers.count) containers are there")
     let there = agent.containers.keys.sorted()
       .map { RecoveredTask(id: $0, containerID: "c", pid: agent.containers[$0]!.isRunning ? 1 : nil) }

@@ -147,6 +147,10 @@ extension World {
           host.leader.isDue = true
         }
       case .drainNotAwaited: for id in host.leader.dispatcher.sessions.keys { host.leader.dispatcher.sessions[id]!.applied = .max }
+      case .brokenSessionNotAwaited:
+        for (task, drain) in host.leader.dispatcher.drains {
+          for node in drain.waits.keys where host.leader.dispatcher.current[node] == nil { host.leader.dispatcher.drains[task]!.waits[node] = nil }
+        }
       case .restNotAwaited:
         (host.leader.dispatcher.resting, host.leader.dispatcher.rests, host.leader.dispatcher.inheritance) = (.init(), [], .init())
         for (id, space) in host.leader.reconciler.allocator.spaces {

@@ -88,6 +88,8 @@ final class World {
   var figures = Figures()
   /// When the first manager applied that a task is to stop.
   var stopTimes: [TaskID: Time] = [:]
+  /// When the first manager applied, for the last time, that a node is down.
+  var lostAt: [NodeID: Time] = [:]
   /// A fingerprint of everything that happened.
   private(set) var trace: UInt64 = 0xCBF2_9CE4_8422_2325
   /// Nil: nobody listens.
