@@ -96,13 +96,37 @@ extension MainJobTests {
       #expect(failures.isEmpty, "\(failures.joined(separator: "\n"))")
     }
 
-    private static func services(update: String) -> String {
+    @Test(
+      "a task that says it is unhealthy is taken out everywhere before it is stopped: while it answers no request fails",
+      .enabled(if: wrk, "needs wrk"))
+    func unhealthy() async throws {
+      defer { down() }
+      try deploy(Self.services(update: "", health: "{test: 'test ! -e /tmp/ill', interval: 300ms, retries: 1, start_interval: 100ms}"))
+      let client = try client()
+      let failures = try await load(client) {
+        for _ in 1...3 {
+          let ill = try #require(try cluster.running("web").compactMap { $0["ID"] }.randomElement())
+          try cluster.must(cluster.orch("exec", ill, "touch", "/tmp/ill"))
+          try await eventually("another has taken its place") {
+            let tasks = try cluster.running("web").compactMap { $0["ID"] }
+            return (tasks.count == 10 && !tasks.contains(ill), "\(try cluster.tasks("web"))")
+          }
+        }
+      }
+      #expect(failures.isEmpty, "\(failures.joined(separator: "\n"))")
+    }
+
+    private static let probe = """
+      {test: [CMD, wget, -q, -O, /dev/null, "http://127.0.0.1/health"], interval: 10s, timeout: 8s, retries: 5, start_interval: 100ms}
+      """
+
+    private static func services(update: String, health: String = probe) -> String {
       """
         web:
           image: web:1
           ports: ["8099:80"]
           stop_grace_period: 5s
-          healthcheck: {test: [CMD, wget, -q, -O, /dev/null, "http://127.0.0.1/health"], interval: 10s, timeout: 8s, retries: 5, start_interval: 100ms}
+          healthcheck: \(health)
           deploy: {replicas: 10\(update)}
         client:
           image: busybox:1

@@ -107,6 +107,11 @@ actor Agent {
       }
     case .watch(let id): lane(id) { controller, agent in await controller.resume(agent) }
     case .stop(let id): aside(id) { controller, agent in await controller.stop(agent) }
+    case .stopLater(let id):
+      Task {
+        try? await Task.sleep(for: Worker.withdrawalMax.duration)
+        input(.stopDue(id))
+      }
     case .release(let id):
       lane(id) { controller, agent in
         await agent.withdrawn(id)

@@ -40,6 +40,8 @@ public struct Worker: Sendable {
   public private(set) var sequence: UInt64?
 
   static let errorBytesMax = 16 << 10
+  /// What a manager that can be reached needs at most: it waits 2 s for hosts that do not answer.
+  public static let withdrawalMax = Nanoseconds.seconds(3)
 
   public init() {}
 
@@ -104,6 +106,8 @@ public struct Worker: Sendable {
       if entries[id]?.phase == .starting { entries[id]?.phase = .running }
       set(id, Self.started(container, pid, isChecked, now))
     case .health(let id, let health): judge(id, health, now, &outputs)
+    case .stopDue(let id) where entries[id]?.phase == .running && entries[id]?.isUnhealthy == true: stop(id, &outputs)
+    case .stopDue: break
     case .startFailed(let id, let reason):
       end(id, TaskStatus(state: .failed, timestamp: now, message: "starting", error: reason), &outputs)
     case .exited(let id, let exit): ended(id, exit, now, &outputs)
@@ -192,11 +196,15 @@ public struct Worker: Sendable {
       }
       let wasRunning = task.status.state == .running
       var status = Self.started(container.containerID, container.pid, container.isHealthChecked && !wasRunning, now)
+      let isUnhealthy = wasRunning && task.status.health?.status == .unhealthy
       if wasRunning {
         status.timestamp = task.status.timestamp
-        if container.isHealthChecked { status.health = TaskHealth(status: .healthy) }
+        if container.isHealthChecked { status.health = TaskHealth(status: isUnhealthy ? .unhealthy : .healthy) }
+        if isUnhealthy { (status.message, status.error) = (task.status.message, task.status.error) }
       }
-      entries[container.id] = Entry(task: task, phase: .running, status: status, reported: false, stopRequested: false, forgotten: false)
+      entries[container.id] = Entry(
+        task: task, phase: .running, status: status, reported: false, stopRequested: false, isUnhealthy: isUnhealthy, forgotten: false)
+      if isUnhealthy { outputs.append(.stopLater(container.id)) }
       outputs.append(.watch(container.id))
     }
     for case .task(let task) in items.values where entries[task.id] == nil { remembered.insert(task.id) }
@@ -210,7 +218,7 @@ public struct Worker: Sendable {
   }
 
   private mutating func judge(_ id: TaskID, _ health: TaskHealth, _ now: Timestamp, _ outputs: inout [WorkerOutput]) {
-    guard let entry = entries[id], entry.phase == .running else { return }
+    guard let entry = entries[id], entry.phase == .running, !entry.isUnhealthy else { return }
     var status = entry.status
     status.health = health
     let reason = health.log.last.flatMap { $0.exitCode == 0 ? nil : $0.reason } ?? ""
@@ -223,14 +231,18 @@ public struct Worker: Sendable {
     case .starting: status.error = reason.isEmpty ? "" : "health check: \(reason)"
     case .healthy: break
     case .unhealthy:
-      // Nobody is sent to it from now on; it is over when it has stopped.
+      // From now on it is taken out of names, virtual IPs and ports, on every host; it is over when it has stopped.
       status.message = "stopping: unhealthy"
       status.error = "unhealthy: \(reason) (\(health.failingStreak) in a row)"
       entries[id]?.isUnhealthy = true
-      entries[id]?.phase = .stopping
-      outputs.append(.stop(id))
+      outputs.append(.stopLater(id))
     }
     set(id, status)
+  }
+
+  private mutating func stop(_ id: TaskID, _ outputs: inout [WorkerOutput]) {
+    entries[id]?.phase = .stopping
+    outputs.append(.stop(id))
   }
 
   private mutating func ended(_ id: TaskID, _ exit: TaskExit, _ now: Timestamp, _ outputs: inout [WorkerOutput]) {
@@ -312,9 +324,9 @@ public struct Worker: Sendable {
           if entry.phase == .preparing { end(id, TaskStatus(state: .shutdown, timestamp: now, message: "shutdown"), &outputs) }
         }
       case .running where desired > .running:
-        entries[id]?.stopRequested = true
-        entries[id]?.phase = .stopping
-        outputs.append(.stop(id))
+        // An unhealthy one is told to stop, too, and has failed.
+        entries[id]?.stopRequested = !entry.isUnhealthy
+        stop(id, &outputs)
       case .ended where entry.forgotten:
         outputs.append(.remove(id))
         entries[id] = nil
@@ -358,6 +370,8 @@ public enum WorkerInput: Sendable {
   case started(TaskID, containerID: String, pid: Int32, isHealthChecked: Bool = false)
   /// From the task's `HealthCheck`.
   case health(TaskID, TaskHealth)
+  /// After `stopLater`.
+  case stopDue(TaskID)
   case startFailed(TaskID, String)
   case exited(TaskID, TaskExit)
   case removed(TaskID)
@@ -372,6 +386,8 @@ public enum WorkerOutput: Hashable, Sendable {
   case watch(TaskID)
   /// Stop signal, grace, SIGKILL.
   case stop(TaskID)
+  /// The manager says `stop` when nobody is sent to it any more: give `stopDue` when it has not within `Worker.withdrawalMax`.
+  case stopLater(TaskID)
   /// It has ended: give back its namespace, cgroup and mounts; keep its logs.
   case release(TaskID)
   /// Forgotten by the manager: nothing of it stays.

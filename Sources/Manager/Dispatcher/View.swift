@@ -145,12 +145,12 @@ struct View: Sendable {
   }
 
   /// Assigned and not forgotten. The progress that the agent itself reported is left out, so that it is not told its own news: only
-  /// that it runs or has ended is kept, for an agent that lost its memory.
+  /// that it runs or has ended is kept, for an agent that lost its memory, and that it is unhealthy: then it is to stop, when nobody is sent to it.
   private func task(_ id: TaskID, for node: NodeID) -> ClusterTask? {
     guard var task = state.tasks[id], task.node == node, task.status.state >= .assigned else { return nil }
     task.version = 0
-    task.status.health = nil
-    if draining.contains(id) { task.desiredState = .running }
+    task.status.health = task.isLeaving && task.status.health?.status == .unhealthy ? TaskHealth(status: .unhealthy) : nil
+    if draining.contains(id) { task.desiredState = .running } else if task.isLeaving { task.desiredState = max(task.desiredState, .shutdown) }
     if task.status.state < .running { task.status = TaskStatus(state: .assigned, timestamp: task.createdAt, message: "assigned") }
     return task
   }

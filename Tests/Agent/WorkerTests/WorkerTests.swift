@@ -261,28 +261,52 @@ struct WorkerTests {
   }
   private struct Missing: Error {}
 
-  @Test("an unhealthy task is told of at once, stopped, and has failed with the probe's reason when it has ended, whatever its exit code")
+  private func unhealthy(_ world: inout World) -> [WorkerOutput] {
+    world.run()
+    return world.worker.step(.health(world.task.id, TaskHealth(status: .unhealthy, failingStreak: 3, log: [probe(1)])), now: world.now)
+  }
+
+  @Test("an unhealthy task is told of at once, and stopped when the manager says that nobody is sent to it; it has failed with the probe's reason")
   func unhealthy() throws {
     var world = World()
-    world.run()
-    let judged = world.worker.step(.health(world.task.id, TaskHealth(status: .unhealthy, failingStreak: 3, log: [probe(1)])), now: world.now)
-    #expect(judged.contains(.stop(world.task.id)))
+    let judged = unhealthy(&world)
+    #expect(!judged.contains(.stop(world.task.id)) && judged.contains(.stopLater(world.task.id)))
     #expect(states(judged) == [.running])
     #expect(world.worker.step(.health(world.task.id, TaskHealth(status: .healthy)), now: world.now) == [])
+    world.task.desiredState = .shutdown
+    #expect(world.change([.task(world.task)]).contains(.stop(world.task.id)))
+    #expect(world.worker.step(.stopDue(world.task.id), now: world.now) == [])
     let ended = world.worker.step(.exited(world.task.id, TaskExit(code: 0, oomKilled: false, finishedAt: nil)), now: world.now)
     guard case .report(let reports)? = ended.last else { throw Missing() }
     #expect(reports[0].status.state == .failed && reports[0].status.error == "task: unhealthy: exit 1: no answer (3 in a row)")
   }
 
-  @Test("an unhealthy task that the manager stops meanwhile has shut down")
-  func unhealthyStopped() {
+  @Test("an unhealthy task is stopped in time when no manager answers")
+  func unhealthyAlone() {
     var world = World()
-    world.run()
-    _ = world.worker.step(.health(world.task.id, TaskHealth(status: .unhealthy, failingStreak: 3, log: [probe(1)])), now: world.now)
+    _ = unhealthy(&world)
+    #expect(world.worker.step(.stopDue(world.task.id), now: world.now) == [.stop(world.task.id)])
     world.task.desiredState = .shutdown
     #expect(!world.change([.task(world.task)]).contains(.stop(world.task.id)))
     let ended = world.worker.step(.exited(world.task.id, TaskExit(code: 0, oomKilled: false, finishedAt: nil)), now: world.now)
     #expect(states(ended) == [.failed])
+  }
+
+  @Test("found again after a restart a task that the manager knew unhealthy is not healthy, and is stopped in time")
+  func unhealthyRecovered() throws {
+    var world = World()
+    world.task.status = TaskStatus(state: .running, timestamp: .zero, message: "stopping: unhealthy", error: "unhealthy: exit 1 (3 in a row)")
+    world.task.status.health = TaskHealth(status: .unhealthy)
+    let kept = AssignmentsMessage(
+      complete: true, appliesTo: 0, resultsIn: 1, updates: [.revision(world.revision), .task(world.task)], removals: [])
+    let found = RecoveredTask(id: world.task.id, containerID: "c", pid: 9, isHealthChecked: true)
+    let outputs = world.worker.step(.recovered(kept, [found]), now: world.now)
+    #expect(outputs.contains(.stopLater(world.task.id)) && states(outputs) == [.running])
+    #expect(world.worker.entries[world.task.id]?.status.health?.status == .unhealthy)
+    #expect(world.worker.step(.stopDue(world.task.id), now: world.now) == [.stop(world.task.id)])
+    let ended = world.worker.step(.exited(world.task.id, TaskExit(code: 0, oomKilled: false, finishedAt: nil)), now: world.now)
+    guard case .report(let reports)? = ended.last else { throw Missing() }
+    #expect(reports[0].status.state == .failed && reports[0].status.error == "task: unhealthy: exit 1 (3 in a row)")
   }
 
   @Test("found again after a restart it is healthy if the manager knew it running, and is checked anew otherwise", arguments: [true, false])

@@ -512,6 +512,26 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     #expect(dispatcher.drains.isEmpty && dispatcher.view.draining.isEmpty)
   }
 
+  @Test("a task that says it is unhealthy is told to stop when nobody is sent to it any more, by this leader and the next")
+  mutating func unhealthy() {
+    var status = TaskStatus(state: .running, timestamp: at(1), message: "stopping: unhealthy")
+    status.health = TaskHealth(status: .unhealthy)
+    let changes = state.speculate([.taskStatus(task, status)])
+    let first = dispatcher.step(.changes(changes), state: state, now: at(1))
+    #expect(told(first) == .running && notReady(first) == [1, 2, 3])
+    for number in 1...3 {
+      #expect(told(dispatcher.step(.applied(SessionID(UInt64(number)), 2), state: state, now: at(1.1))) == nil)
+    }
+    #expect(told(dispatcher.step(.tick, state: state, now: at(1.2))) == .shutdown)
+    #expect(state.tasks[task]?.desiredState == .running)
+    guard case .task(let item)? = View(state).item(.task(task), for: node(1).id) else { return #expect(Bool(false)) }
+    #expect(item.desiredState == .shutdown && item.status.health?.status == .unhealthy)
+    // The manager may want its end meanwhile: it is told once.
+    let ending = state.speculate([.taskDesiredState(task, .shutdown)])
+    #expect(told(dispatcher.step(.changes(ending), state: state, now: at(1.3))) == nil)
+    #expect(dispatcher.drains.isEmpty)
+  }
+
   @Test("a task that ends by itself meanwhile, or is removed, is told of as ever")
   mutating func ended() {
     _ = leave()

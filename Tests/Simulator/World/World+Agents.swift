@@ -8,6 +8,7 @@ enum AgentEvent {
   case prepared(TaskID, succeeds: Bool)
   case started(TaskID)
   case exited(TaskID)
+  case stopDue(TaskID)
   case containerEnds(TaskID, code: Int32, startedAt: Time)
   case networkApplied
   case persisted(AssignmentsBox)
@@ -68,6 +69,7 @@ extension World {
     case .exited(let id):
       guard let container = agent.containers[id], !container.isRunning else { return }
       try input(.exited(id, TaskExit(code: container.exitCode, oomKilled: false, finishedAt: agent.wall(now))), to: agent)
+    case .stopDue(let id): try input(.stopDue(id), to: agent)
     case .containerEnds(let id, let code, let startedAt): end(id, code, startedAt, on: agent)
     case .networkApplied:
       agent.isNetworkPassDue = false
@@ -150,6 +152,7 @@ extension World {
       case .stop(let id):
         if fault == .stopForgotten, chance.chance(permille: 200) { continue }
         stop(id, on: agent)
+      case .stopLater(let id): after(Time(Worker.withdrawalMax.rawValue / 1000), .agent(agent.number, life: agent.life, .stopDue(id)))
       case .release, .sweep: break
       case .remove(let id): agent.containers[id] = nil
       case .network:
