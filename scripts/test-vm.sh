@@ -95,6 +95,7 @@ if [ -n "${ORCH_VM_SYSTEMD:-}" ]; then
     >"$disk/units/orch-test.service"
 fi
 cat >"$disk/inside" <<INSIDE
+${ORCH_VM_SYSTEMD:+export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH=1}
 export HOME=/root TMPDIR=/tmp PATH=/usr/sbin:/usr/bin:/sbin:/bin:/run/tools
 ip link set lo up
 cd '$repository'

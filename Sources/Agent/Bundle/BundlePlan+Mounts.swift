@@ -80,9 +80,8 @@ extension BundlePlan {
   private static func cgroups(
     _ target: String, _ options: MountOptions, _ cgroup: Cgroup?, ownNamespace: Bool, _ plan: inout PlanWriter
   ) {
-    var options = options
-    options.data = []
     var bound = options
+    bound.data = []
     bound.flags |= MountOptions.bind | MountOptions.recursive
     guard let cgroup, !cgroup.isV2 else {
       if ownNamespace || cgroup == nil {

@@ -143,6 +143,9 @@ public struct Cgroup: Hashable, Sendable {
     }
   }
 
+  /// In one tree at least.
+  public var exists: Bool { directories.contains { Files.exists($0) } }
+
   /// Removes the group (not its parent); fine when it is not there. EBUSY while a process is in it.
   public func remove() throws(SystemError) {
     for directory in directories {

@@ -5,6 +5,7 @@ import Identity
 import Logging
 import Model
 import RegistryLogin
+import Runtime
 import Telemetry
 import Transport
 import Wire
@@ -29,7 +30,7 @@ struct OrchAgent: AsyncParsableCommand {
         "Addresses of containers' ways out of this host, which nobody outside sees; default: a private /20 that no route of this host has.",
         valueName: "CIDR"))
     var uplinkSubnet: String?
-    @Option(help: "Below this cgroup containers get theirs.") var cgroupParent = "orch"
+    @Option(help: "Below this cgroup containers get theirs.") var cgroupParent = RuntimeConfiguration.firstParent
     @Option(
       help:
         "So many processes of each of two kinds wait with namespaces and cgroup for the next containers (at most 32); 0: every start makes its own.")

@@ -55,7 +55,8 @@ public final class ContainerRuntime: Sendable {
   /// Makes and starts a container; returns when its program has been executed. On failure nothing is left of it.
   public func start(_ config: ContainerConfig) async throws(RuntimeError) -> RunningContainer {
     try Plan.validate(config)
-    let stored = try Plan.stored(config)
+    var stored = try Plan.stored(config)
+    stored.parent = configuration.cgroupParent
     let paths = ContainerPaths(configuration, config.id)
     let record = ContainerRecord(
       id: config.id, paths: paths, stored: stored, cgroup: cgroup(config.id, isPinned: stored.isPinned))
@@ -192,8 +193,14 @@ public final class ContainerRuntime: Sendable {
     let paths = ContainerPaths(configuration, id)
     let config = try? Files.text(paths.state + "/config")
     let stored = StoredContainer(text: config ?? "")
-    return ContainerRecord(
-      id: id, paths: paths, stored: stored, cgroup: cgroup(stored.cgroup ?? id, isPinned: stored.isPinned || config == nil), isFound: true)
+    let host = stored.isPinned || config == nil ? pinning : cgroups
+    let name = stored.cgroup ?? id
+    var cgroup = host.group(parent: stored.parent ?? configuration.cgroupParent, name: name)
+    // An agent from before this was written down had another default, which an upgrade of its unit changes.
+    if stored.parent == nil, !cgroup.exists {
+      cgroup = [host.group(parent: RuntimeConfiguration.firstParent, name: name)].first(where: \.exists) ?? cgroup
+    }
+    return ContainerRecord(id: id, paths: paths, stored: stored, cgroup: cgroup, isFound: true)
   }
 
   /// Ids of which something is here and that this runtime does not know: what a crash left, or another program's. `delete` removes it. Of no use

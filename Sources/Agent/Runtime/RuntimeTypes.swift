@@ -9,6 +9,8 @@ public struct RuntimeConfiguration: Hashable, Sendable {
   public var dataDirectory: String
   /// Below the root of every hierarchy; may have several components.
   public var cgroupParent: String
+  /// The default of `orch-agent --cgroup-parent`.
+  public static let firstParent = "orch"
   /// The executable orch-init.
   public var initPath: String
   /// Processes of a container that names no limit.
@@ -16,7 +18,7 @@ public struct RuntimeConfiguration: Hashable, Sendable {
   /// Stubs held ready for starts, of each of the two kinds; 0: every start makes everything itself.
   public var stubs: Int
   public init(
-    stateDirectory: String, dataDirectory: String, cgroupParent: String = "orch", initPath: String, defaultPids: Int64 = 4096, stubs: Int = 0
+    stateDirectory: String, dataDirectory: String, cgroupParent: String = firstParent, initPath: String, defaultPids: Int64 = 4096, stubs: Int = 0
   ) {
     self.stateDirectory = stateDirectory
     self.dataDirectory = dataDirectory

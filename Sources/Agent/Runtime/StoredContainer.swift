@@ -15,6 +15,8 @@ struct StoredContainer: Hashable, Sendable {
   var labels: [String: String] = [:]
   /// Its cgroup's name where that is a stub's and not its id.
   var cgroup: String?
+  /// What that is below; nil of a container of an agent that did not write it down.
+  var parent: String?
 
   /// On v1 it is in the hierarchy of cpuset, too.
   var isPinned = false
@@ -27,6 +29,7 @@ struct StoredContainer: Hashable, Sendable {
     if let oomScoreAdj { lines.append("oom \(oomScoreAdj)") }
     if isPinned { lines.append("pinned 1") }
     if let cgroup { lines.append("cgroup \(Self.escape(cgroup))") }
+    if let parent { lines.append("parent \(Self.escape(parent))") }
     lines += groups.map { "group \(Self.escape($0))" }
     lines += env.map { "env \(Self.escape($0))" }
     for (key, value) in labels.sorted(by: { $0.key < $1.key }) { lines.append("label \(Self.escape(key)) \(Self.escape(value))") }
@@ -49,6 +52,7 @@ struct StoredContainer: Hashable, Sendable {
       case "oom": oomScoreAdj = Int(words[1])
       case "pinned": isPinned = true
       case "cgroup": cgroup = words[1]
+      case "parent": parent = words[1]
       case "group": groups.append(words[1])
       case "env": env.append(words[1])
       case "label": if words.count > 2 { labels[words[1]] = words[2] }

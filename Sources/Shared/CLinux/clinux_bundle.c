@@ -238,8 +238,16 @@ static int do_attach(struct child *child, struct cursor *p) {
   if (mount(source, path, type, now, *data ? data : NULL) < 0) {
     int r = -errno;
     if (r == -EPERM && child->in_user_namespace && !strcmp(type, "sysfs")) r = bind_host_sys(child, fd, flags, cleared);
-    close(fd);
-    return r;
+    // mount(2) does not put a file system on itself (cgroup2 where /sys was bound with all below it); move_mount(2) does.
+    if (r == -EBUSY) {
+      int again = clinux_child_make_mount(type, now, data);
+      r = again < 0 ? again : clinux_child_attach(again, fd);
+      if (again >= 0) close(again);
+    }
+    if (r < 0) {
+      close(fd);
+      return r;
+    }
   }
   close(fd);
   TRYR(take_root(child, target));

@@ -67,6 +67,7 @@ int clinux_child_parent_in_root(struct child *child, const char *path, const cha
 int clinux_child_target_in_root(struct child *child, const char *path, int folder);
 int clinux_child_plain_folder(struct child *child, const char *path);
 int clinux_child_attach(int mount, int target);
+int clinux_child_make_mount(const char *type, uint64_t flags, const char *data);
 int clinux_child_bind_onto(struct child *child, int source, const char *source_path, int target, uint64_t attributes, int recursive);
 // The number in decimal, at the end of `text`.
 static inline char *clinux_child_digits(char text[24], uint64_t value) {

@@ -309,7 +309,7 @@ static int do_root(struct child *child, struct cursor *p) {
   return 0;
 }
 // A file system's mount that is nowhere yet. `data` as mount(2) has it: "key=value,flag".
-static int make_mount(const char *type, uint64_t flags, const char *data) {
+int clinux_child_make_mount(const char *type, uint64_t flags, const char *data) {
   char text[1024], *rest = text, *option;
   if (strlen(data) >= sizeof text) return -ENAMETOOLONG;
   strcpy(text, data);
@@ -335,7 +335,7 @@ static int do_stage(struct child *child, struct cursor *p) {
   uint64_t flags = number(p);
   const char *data = string(p);
   if (p->bad || child->staged_count == sizeof child->staged / sizeof *child->staged) return -E2BIG;
-  int fd = make_mount(type, flags, data);
+  int fd = clinux_child_make_mount(type, flags, data);
   if (fd < 0) return fd;
   child->staged[child->staged_count].type = type;
   child->staged[child->staged_count].flags = flags;
@@ -351,7 +351,7 @@ static int take_mount(struct child *child, const char *type, uint64_t flags, con
     child->staged[i].fd = -1;
     return fd;
   }
-  return make_mount(type, flags, data);
+  return clinux_child_make_mount(type, flags, data);
 }
 static int new_proc(struct child *child) {
   child->proc = take_mount(child, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "");

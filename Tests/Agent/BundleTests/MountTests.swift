@@ -175,4 +175,24 @@ import Testing
     }
     #expect(result.out == "1777\n1777\n755\n", "\(result.err)")
   }
+
+  @Test("a file system is mounted over itself, and a host's /sys with its cgroups under the container's own")
+  func overItself() throws {
+    let world = try BundleWorld()
+    let result = try world.run("grep -c ' /dev/mqueue ' /proc/self/mountinfo; grep ' /sys/fs/cgroup ' /proc/self/mountinfo | cut -d' ' -f4") {
+      config in
+      let mounts = config["mounts"] as! [[String: Any]]
+      config["mounts"] = mounts.map { mount in
+        guard mount["destination"] as? String == "/sys" else { return mount }
+        return ["destination": "/sys", "type": "bind", "source": "/sys", "options": ["rbind", "rprivate", "nosuid", "noexec", "nodev", "ro"]]
+      }
+      config.append("mounts", ["destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]])
+      if !mounts.contains(where: { $0["type"] as? String == "cgroup" }) {
+        config.append("mounts", ["destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "ro"]])
+      }
+      config.object("linux") { $0["namespaces"] = ($0["namespaces"] as! [[String: Any]]).filter { $0["type"] as? String != "network" } }
+    }
+    // Its last line: the root of its own cgroup namespace.
+    #expect(result.out.hasPrefix("2\n") && result.out.hasSuffix("\n/\n"), "\(result)")
+  }
 }

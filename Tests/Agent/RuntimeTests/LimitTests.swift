@@ -51,6 +51,26 @@ import Testing
     #expect(try CgroupHost.detect(more: ["cpuset"]).names(below: world.parent).filter { !$0.hasPrefix("stub") } == [])
   }
 
+  @Test("an agent whose cgroup parent is another one finds the groups of containers that run")
+  func moved() async throws {
+    let world = try World()
+    _ = try await world.runtime.start(world.config("stays", "sleep", "1000"))
+    _ = try await world.runtime.start(world.config("goes", "sleep", "1000"))
+    world.runtime.close()
+    var configuration = world.configuration
+    configuration.cgroupParent += "/below"
+    let next = try ContainerRuntime(configuration: configuration)
+    #expect(await next.recover().map(\.id).sorted() == ["goes", "stays"])
+    #expect(try await next.stats("stays").usage.pidsLimit == 4096)
+    try await next.delete("goes")
+    #expect(try CgroupHost.detect().names(below: world.parent).filter { $0 != "below" } == ["stays"])
+    _ = try await next.start(world.config("new", "sleep", "1000"))
+    #expect(try CgroupHost.detect().names(below: configuration.cgroupParent) == ["new"])
+    for id in ["new", "stays"] { try await next.delete(id) }
+    next.close()
+    try CgroupHost.detect().group(parent: configuration.cgroupParent, name: "").remove()
+  }
+
   @Test("limits of a running container are changed in place, up and down")
   func update() async throws {
     let world = try World()
