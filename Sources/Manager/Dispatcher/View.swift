@@ -223,7 +223,7 @@ struct View: Sendable {
       names[id] = ([service.name] + short + (network.aliases ?? [])).filter { seen.insert($0).inserted }
     }
     // A service on its way out answers no port: the next one may have it.
-    let ports = service.pendingDelete ? [] : service.endpoint.ports.filter { ($0.publishMode ?? .ingress) == .ingress }
+    let ports = service.pendingDelete ? [] : service.endpoint.ports
     var record = ServiceRecord(
       id: id, name: service.name, names: names, mode: spec.endpointMode, virtualIPs: service.endpoint.virtualIPs, ports: ports)
     if spec.labels?[TrafficDistribution.label] == TrafficDistribution.preferSameNode.rawValue { record.prefersSameNode = true }

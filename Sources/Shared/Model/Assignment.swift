@@ -89,7 +89,7 @@ public struct ServiceRecord: Hashable, Sendable, Codable {
   public var names: [NetworkID: [String]]
   public var mode: EndpointSpec.Mode
   public var virtualIPs: [NetworkAttachment]
-  /// Published through the ingress network: every host forwards them to the service's endpoints there.
+  /// Published: those through the ingress network every host forwards to the service's endpoints there; those of hosts are told for their names (SRV).
   public var ports: [PortConfig]
   /// New connections of a host go to the tasks on it, as long as one is ready; nil: no.
   public var prefersSameNode: Bool?

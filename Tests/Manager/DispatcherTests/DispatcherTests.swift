@@ -541,6 +541,24 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
   }
 }
 
+@Suite struct ServiceRecordTests {
+  @Test("names of ports (SRV) are told of all published ports, those in host mode too; none of a service that goes")
+  func ports() {
+    var state = ClusterState()
+    var service = Service(id: ServiceID(value: 1), name: "web", createdAt: .zero)
+    let ports = [PortConfig(targetPort: 80, publishedPort: 8080), PortConfig(targetPort: 53, publishedPort: 53, publishMode: .host)]
+    let spec = ServiceSpec(name: "web", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "web:1")))
+    service.current = 1
+    service.endpoint.ports = ports
+    let revision = ServiceRevision(key: .init(service.id, 1), spec: spec, template: 1, createdAt: .zero)
+    _ = state.speculate([.putService(service), .putRevision(revision)])
+    #expect(View(state).service(service.id)?.ports == ports)
+    service.pendingDelete = true
+    _ = state.speculate([.putService(service)])
+    #expect(View(state).service(service.id)?.ports == [])
+  }
+}
+
 @Suite struct WithoutIPv6Tests {
   @Test("tasks of a host without IPv6 are told so to everyone on their network, when the host says it and when it has it again")
   func told() {
