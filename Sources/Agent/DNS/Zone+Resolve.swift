@@ -62,7 +62,13 @@ extension Zone {
       return .answer(response)
     }
 
-    if let service = service(key, on: client.networks) {
+    let own = client.ownNames.first { Name($0.key)?.key == key }?.value
+    // A name that means something as it is hides a network's.
+    var (name, networks) = (key, client.networks)
+    if own == nil, service(key, on: networks) == nil, lookup(key, on: networks) == nil, let qualified = qualified(key, on: networks) {
+      (name, networks) = (qualified.name, [qualified.network])
+    }
+    if let service = service(name, on: networks) {
       response.authoritative = true
       if question.type == RecordType.srv || question.type == RecordType.any {
         // Priority and weight 0, the port, the target uncompressed.
@@ -75,8 +81,7 @@ extension Zone {
       return .answer(response)
     }
 
-    let own = client.ownNames.first { Name($0.key)?.key == key }?.value
-    let found = own == nil ? lookup(key, on: client.networks) : nil
+    let found = own == nil ? lookup(name, on: networks) : nil
     guard let addresses = own.map({ [$0] }) ?? found?.addresses else {
       if client.servers == nil, question.name.labels.count == 1, !Self.typesOfTopLevels.contains(question.type) { return fail(.nameError) }
       return isOurs(key, on: client.networks) ? fail(.nameError) : elsewhere()
@@ -92,7 +97,7 @@ extension Zone {
     if question.type == RecordType.aaaa || question.type == RecordType.any {
       let counterparts =
         own.map { self.counterparts(of: $0, on: client.networks) }
-        ?? lookup(key, on: client.networks, v6: true).map { self.counterparts(of: $0.addresses, on: $0.network) }
+        ?? lookup(name, on: networks, v6: true).map { self.counterparts(of: $0.addresses, on: $0.network) }
       answer(RecordType.aaaa, (counterparts ?? []).map(\.octets))
     }
     return .answer(response)

@@ -52,6 +52,8 @@ public struct Zone: Sendable, Equatable {
     var v6: IPv6Prefix?
   }
   private(set) var subnets: [NetworkID: Subnets] = [:]
+  /// `.demo_default`: what follows names in `NAME.NETWORK`.
+  private var suffixes: [NetworkID: String] = [:]
 
   public init() {}
 
@@ -68,6 +70,7 @@ public struct Zone: Sendable, Equatable {
     switch item {
     case .network(let network):
       // On links of less no kernel has IPv6 (RFC 8200 5).
+      suffixes[network.id] = Name(network.name).map { ".\($0.key)" }
       subnets[network.id] = Subnets(v4: network.subnet, v6: network.mtu < 1280 ? nil : network.subnet6)
     case .service(let service): replace(services[service.id], service)
     case .endpoint(let endpoint): replace(endpoints[Place(task: endpoint.task, network: endpoint.network)], endpoint)
@@ -77,7 +80,7 @@ public struct Zone: Sendable, Equatable {
 
   public mutating func remove(_ key: AssignmentItem.Key) {
     switch key {
-    case .network(let id): subnets[id] = nil
+    case .network(let id): (subnets[id], suffixes[id]) = (nil, nil)
     case .service(let id): replace(services[id], nil)
     case .endpoint(let task, let network): replace(endpoints[Place(task: task, network: network)], nil)
     case .task, .revision, .file: break
@@ -280,6 +283,16 @@ public struct Zone: Sendable, Equatable {
   }
 
   private func knows(_ key: String, on networks: [NetworkID]) -> Bool { networks.contains { tables[$0]?.names[key] != nil } }
+  /// `web.demo_default`, as Docker has it: a name on one network of the asker's alone.
+  func qualified(_ key: String, on networks: [NetworkID]) -> (name: String, network: NetworkID)? {
+    for network in networks {
+      if let suffix = suffixes[network], key.hasSuffix(suffix), key.utf8.count > suffix.utf8.count {
+        return (String(key.dropLast(suffix.count)), network)
+      }
+    }
+    return nil
+  }
+
   /// A name that can only be of a cluster, though nobody here has it (any more, or on these networks): the world is not asked.
   func isOurs(_ key: String, on networks: [NetworkID]) -> Bool {
     let labels = key.split(separator: ".").map(String.init)
@@ -287,6 +300,10 @@ public struct Zone: Sendable, Equatable {
     func rest(_ count: Int) -> String { labels.dropFirst(count).joined(separator: ".") }
     // web.3; demo_web.1.4f2a…, web.NODE: no top level of the world is a number (RFC 3696 2) or looks like an id.
     if last.utf8.allSatisfy({ (48...57).contains($0) }) || last.utf8.count == 25 && TaskID(last) != nil { return true }
+    // web.demo_default: no top level of the world has an underscore, a stack's network has. Others' may be names of the world: web.dev is the network's,
+    // www.google.dev is not.
+    if last.dropFirst().contains("_") { return true }
+    if let (name, network) = qualified(key, on: networks), !name.contains(".") || isOurs(name, on: [network]) { return true }
     // No host outside has an underscore in its name (RFC 1123 2.1), a service of a stack has: demo_web.x
     if first.dropFirst().contains("_"), knows(first, on: networks) { return true }
     // tasks.web; tasks.example.com is of the world.

@@ -231,12 +231,13 @@ struct NameServerTests {
         task: TaskID(value: 5), service: ServiceID(value: 1), network: network, node: NodeID(value: 1), slot: 1, address: address("10.0.1.3"),
         underlay: address("192.168.0.1"), ready: true)
       let subnet = NetworkAssignment(
-        id: network, name: "net", vni: 4096, subnet: IPv4Prefix("10.0.1.0/24")!, internalOnly: false, ingress: false, mtu: 1450, dataPathPort: 4789,
+        id: network, name: "demo_default", vni: 4096, subnet: IPv4Prefix("10.0.1.0/24")!, internalOnly: false, ingress: false, mtu: 1450, dataPathPort: 4789,
         peers: [])
       func everything() async throws {
         for name in [
           "web", "WEB", "demo_web", "tasks.web", "tasks.demo_web", "web.1", "demo_web.1", "demo_web.1.\(TaskID(value: 5))", "\(TaskID(value: 5))",
-          "demo_web.\(NodeID(value: 1))", "_http._tcp.web", "_80._tcp.demo_web",
+          "demo_web.\(NodeID(value: 1))", "_http._tcp.web", "_80._tcp.demo_web", "web.demo_default", "demo_web.demo_default",
+          "gone.demo_default", "tasks.web.demo_default", "demo_web.1.demo_default", "demo_web.1.\(TaskID(value: 5)).demo_default", "a.b.demo_default",
         ] {
           for type in [1, 28, 33, 15, 16, 255] as [UInt16] { #expect(try await ask(name, in: path, type: type) != nil, "\(name) \(type)") }
           #expect(try await ask(name, in: path, tcp: true) != nil)
@@ -247,6 +248,7 @@ struct NameServerTests {
       try await everything()
       #expect(try await ask("3.1.0.10.in-addr.arpa", in: path, type: 12)?.answers.count == 1)
       #expect(try await ask("9.1.0.10.in-addr.arpa", in: path, type: 12)?.code == .nameError)
+      #expect(try await ask("web.demo_default", in: path)?.answers.map(\.data) == [[10, 0, 1, 2]])
       // From another network; and when the service is gone.
       try await server.serve(TaskID(value: 7), namespace: path, client: DNSClient(networks: [other], forwards: true))
       try await everything()

@@ -122,6 +122,19 @@ struct ZoneTests {
       ("_ftp._tcp.web", 33, [front], "nameError"),
       ("_http._tcp.example.com", 33, [front], "forward"),
       ("web.example.com", 1, [front], "forward"),
+      // NAME.NETWORK, of a network of the asker's; the name means what it means there.
+      ("web.front", 1, [front], "10.0.1.2"),
+      ("WEB.Front", 1, [both, front], "10.0.1.2"),
+      ("shop_web.1.front", 1, [front], "10.0.1.11"),
+      ("_http._tcp.web.front", 1, [front], "no data"),
+      ("dual.front", 1, [both, front], "nameError"),
+      ("dual.both", 1, [both, front], "10.0.3.2"),
+      ("dual.both", 28, [both, front], "fd00:3::2"),
+      ("gone.front", 1, [front], "nameError"),
+      ("web.front", 1, [both], "forward"),
+      ("www.gone.front", 1, [front], "forward"),
+      ("web.shop_default", 1, [front], "nameError"),
+      ("a.b.shop_default", 1, [back], "nameError"),
       ("_http._tcp.web", 1, [front], "no data"),
     ]
     for (name, type, networks, expected) in cases { #expect(ask(name, type, on: networks) == expected, "\(name) \(type)") }
