@@ -52,8 +52,8 @@ struct AnswerCache {
     kept[key] = Kept(answer: answer, ttls: found.ttls, since: now, until: now + min(time, found.isNegative ? Self.negativeTimeMax : Self.timeMax))
   }
 
-  /// All of a query but its id, the name without case: flags and EDNS change what is answered. nil: not one question of the class IN.
-  private static func key(_ query: [UInt8]) -> [UInt8]? {
+  /// All of a query but its id, the name without case: flags and EDNS change what is answered. nil: not one question.
+  static func key(_ query: [UInt8]) -> [UInt8]? {
     guard let end = questionEnd(query) else { return nil }
     return query[2..<12] + query[12..<end - 4].map(Name.lower) + query[(end - 4)...]
   }

@@ -6,8 +6,8 @@ import Model
 import Synchronization
 
 /// Answers DNS inside containers: a UDP and a TCP socket at 127.0.0.11:53 in each container's namespace, all served by one thread.
-/// Bounds: 64 TCP connections per container, 512 questions under way to other resolvers, 64 of them by TCP; beyond, connections are closed and
-/// questions are answered SERVFAIL.
+/// Bounds: 64 TCP connections per container, 512 questions under way to other resolvers and 64 by TCP, of one container 128 and 32; beyond, connections are
+/// closed and questions are answered SERVFAIL.
 public final class NameServer: Sendable {
   public static let address = IPv4Address("127.0.0.11")!
   private let loop: NameServerLoop

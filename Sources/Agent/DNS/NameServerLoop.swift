@@ -14,8 +14,8 @@ final class NameServerLoop: @unchecked Sendable {
     case renewed(TaskID, number: UInt64, NameServer.Sockets?, DNSClient)
     /// The zone has its first records.
     case filled
-    /// An answer that was fetched over TCP; nil: nobody answered.
-    case fetched(TaskID, Asker, query: [UInt8], answer: [UInt8]?)
+    /// An answer that was fetched over TCP, from servers of a task's own or the host's; nil: nobody answered. `task` asked first.
+    case fetched(TaskID, own: TaskID?, [Asker], query: [UInt8], answer: [UInt8]?)
     case finish
   }
   private enum Source {
@@ -29,7 +29,14 @@ final class NameServerLoop: @unchecked Sendable {
     /// With this number.
     case connection(UInt64)
     /// By a datagram; what came by one was cut.
-    case datagram(sockaddr_in, cut: [UInt8])
+    case datagram(Waiting, cut: [UInt8])
+  }
+  /// Who asked by a datagram what another resolver is asked.
+  struct Waiting {
+    var task: TaskID
+    var asker: sockaddr_in
+    /// As it came: its id and its spelling are the answer's.
+    var query: [UInt8]
   }
   private struct Served {
     var sockets: NameServer.Sockets
@@ -38,20 +45,38 @@ final class NameServerLoop: @unchecked Sendable {
     var answers = AnswerCache(answersMax: 128)
     var prepared = PreparedAnswers()
     var connections: Set<Int32> = []
+    /// Questions that wait for other resolvers, by datagram and by TCP.
+    var waiting = 0
+    var fetching = 0
   }
+  /// One container's share of the questions under way, and of those by TCP.
+  static let waitingMax = 128
+  static let fetchingMax = 32
   private struct Connection {
     var number: UInt64
     var task: TaskID
     var input: [UInt8] = []
     var deadline: Int64
   }
+  /// Equal ones are asked once: many of one name on their way would make a guess at the answer to one of them many times as good.
+  private struct QuestionKey: Hashable {
+    /// Whose servers are asked; nil: the host's.
+    var own: TaskID?
+    var question: [UInt8]
+  }
   /// A question under way to another resolver.
   private struct Pending {
-    var task: TaskID
-    var asker: sockaddr_in
-    var query: [UInt8]
+    var key: QuestionKey
+    /// One at least.
+    var waiting: [Waiting]
     var rest: ArraySlice<Upstream>
-    var deadline: Int64
+    /// As it was asked last, and whom.
+    var sent: (question: UpstreamQuestion, server: Upstream)?
+    /// Who did not keep the spelling, and was asked again.
+    var respelt: Upstream?
+    /// What is said when nobody says more.
+    var failure: [UInt8]?
+    var deadline: Int64 = 0
   }
 
   /// Written by the thread alone.
@@ -82,6 +107,9 @@ final class NameServerLoop: @unchecked Sendable {
   private var served: [TaskID: Served] = [:]
   private var connections: [Int32: Connection] = [:]
   private var pending: [Int32: Pending] = [:]
+  private var underWay: [QuestionKey: Int32] = [:]
+  /// Servers that do not give a name back in the spelling in which they were asked.
+  private var respelling: Set<Upstream> = []
   /// Tasks whose sockets are being made anew, with the number of that attempt.
   private var renewals: [TaskID: UInt64] = [:]
   private var renewalNumber: UInt64 = 0
@@ -159,7 +187,7 @@ final class NameServerLoop: @unchecked Sendable {
   }
   private func drop(_ descriptor: Int32) {
     sources[descriptor] = nil
-    pending[descriptor] = nil
+    if let question = pending.removeValue(forKey: descriptor), underWay[question.key] == descriptor { underWay[question.key] = nil }
     if let connection = connections.removeValue(forKey: descriptor) { served[connection.task]?.connections.remove(descriptor) }
     close(descriptor)
   }
@@ -209,16 +237,20 @@ final class NameServerLoop: @unchecked Sendable {
       case .filled:
         isFilled = true
         for task in served.keys { watch(task) }
-      case .fetched(let task, let asker, let query, let answer):
+      case .fetched(let task, let own, let askers, let query, let answer):
         fetching -= 1
-        if let answer { keep(answer, to: query, of: task) }
-        switch asker {
-        case .connection(let number):
-          guard let descriptor = connections.first(where: { $0.value.number == number })?.key else { continue }
-          reply(answer ?? failure(query), to: descriptor)
-        case .datagram(let asker, let cut):
-          guard let served = served[task] else { continue }
-          send(answer.flatMap { fits($0, query) ? $0 : nil } ?? cut, served.sockets.datagrams, asker)
+        served[task]?.fetching -= 1
+        if let answer { keep(answer, to: query, of: own) }
+        for asker in askers {
+          switch asker {
+          case .connection(let number):
+            guard let descriptor = connections.first(where: { $0.value.number == number })?.key else { continue }
+            reply(addressed(answer, to: query), to: descriptor)
+          case .datagram(let waiting, let cut):
+            guard let served = served[waiting.task] else { continue }
+            let whole = answer.map { addressed($0, to: waiting.query) }
+            send(whole.flatMap { fits($0, waiting.query) ? $0 : nil } ?? cut, served.sockets.datagrams, waiting.asker)
+          }
         }
       case .finish: return false
       }
@@ -254,7 +286,10 @@ final class NameServerLoop: @unchecked Sendable {
     renewals[task] = nil
     guard let old = served.removeValue(forKey: task) else { return }
     for descriptor in old.connections { drop(descriptor) }
-    for (descriptor, question) in pending where question.task == task { drop(descriptor) }
+    for (descriptor, question) in pending where question.waiting.contains(where: { $0.task == task }) {
+      pending[descriptor]!.waiting.removeAll { $0.task == task }
+      if pending[descriptor]!.waiting.isEmpty { drop(descriptor) }
+    }
     drop(old.sockets.datagrams)
     drop(old.sockets.listener)
     if old.sockets.namespace >= 0 { close(old.sockets.namespace) }
@@ -272,9 +307,9 @@ final class NameServerLoop: @unchecked Sendable {
         pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { recvfrom(descriptor, &buffer, buffer.count, 0, $0, &size) }
       }
       guard count >= 0 else { return }
-      turn = (turn + 1) & 0xffff
       let version = zone.withLock { $0.version }
       let question = Array(buffer[min(2, count)..<count])
+      let turn = nextTurn()
       if let answer = served[task]?.prepared.answer(question, turn: turn, version: version) {
         counters.answered.add(1, ordering: .relaxed)
         // The id that was asked with is in the buffer already.
@@ -302,7 +337,7 @@ final class NameServerLoop: @unchecked Sendable {
           send(fits(answer, bytes) ? answer : Self.cut(query), descriptor, asker)
         } else {
           counters.forwarded.add(1, ordering: .relaxed)
-          ask(Pending(task: task, asker: asker, query: bytes, rest: servers(of: task).order(turn: turn)[...], deadline: 0))
+          ask(Waiting(task: task, asker: asker, query: bytes))
         }
       }
     }
@@ -354,26 +389,44 @@ final class NameServerLoop: @unchecked Sendable {
     (upstreams, upstreamsReadAt) = (conf, now)
   }
 
-  /// Asks the next resolver of the list; SERVFAIL when there is none left.
+  private func ask(_ asker: Waiting) {
+    let own = own(asker.task)
+    guard let question = AnswerCache.key(asker.query), let waiting = served[asker.task]?.waiting, waiting < Self.waitingMax else {
+      if let served = served[asker.task] { send(failure(asker.query), served.sockets.datagrams, asker.asker) }
+      return
+    }
+    served[asker.task]!.waiting += 1
+    let key = QuestionKey(own: own, question: question)
+    if let descriptor = underWay[key] {
+      pending[descriptor]!.waiting.append(asker)
+    } else {
+      ask(Pending(key: key, waiting: [asker], rest: servers(of: own).order(turn: nextTurn())[...]))
+    }
+  }
+
+  /// Asks the next resolver of the list; when there is none left, what the last one that answered said: SERVFAIL when none did.
   private func ask(_ question: Pending) {
     var question = question
-    while let upstream = question.rest.popFirst(), pending.count < 512 {
-      let descriptor = connect(upstream, of: question.task)
+    while let server = question.rest.popFirst(), pending.count < 512 {
+      guard let sent = UpstreamQuestion(question.waiting[0].query, isSpelt: !respelling.contains(server)) else { break }
+      let descriptor = connect(server, of: question.key.own)
       guard descriptor >= 0 else { continue }
-      guard Glibc.send(descriptor, question.query, question.query.count, 0) == question.query.count else {
+      guard Glibc.send(descriptor, sent.bytes, sent.bytes.count, 0) == sent.bytes.count else {
         close(descriptor)
         continue
       }
-      question.deadline = now() + servers(of: question.task).timeoutMilliseconds
+      question.sent = (sent, server)
+      question.deadline = now() + servers(of: question.key.own).timeoutMilliseconds
       pending[descriptor] = question
+      underWay[question.key] = descriptor
       watch(descriptor, .upstream)
       return
     }
-    if let served = served[question.task] { send(failure(question.query), served.sockets.datagrams, question.asker) }
+    answer(question, question.failure)
   }
 
   private func readUpstream(_ descriptor: Int32) {
-    guard let question = pending[descriptor] else { return drop(descriptor) }
+    guard var question = pending[descriptor], let sent = question.sent else { return drop(descriptor) }
     let count = recv(descriptor, &buffer, buffer.count, 0)
     if count < 0 {
       // Refused: try the next at once.
@@ -381,19 +434,60 @@ final class NameServerLoop: @unchecked Sendable {
       drop(descriptor)
       return ask(question)
     }
-    // Another id than the question's is somebody's guess.
-    guard count >= 12, buffer[0] == question.query[0], buffer[1] == question.query[1], buffer[2] & 0x80 != 0 else { return }
     let answer = Array(buffer[..<count])
+    switch sent.question.judge(answer) {
+    // Somebody's guess: the answer may still come.
+    case .foreign: return
+    case .otherSpelling where question.respelt != sent.server:
+      // A guess at that, or a server that does not keep it: who guesses has to guess twice.
+      drop(descriptor)
+      question.respelt = sent.server
+      question.rest = [sent.server] + question.rest
+      return ask(question)
+    case .otherSpelling:
+      if respelling.count >= 64 { respelling = [] }
+      respelling.insert(sent.server)
+    case .failure, .answer: break
+    }
     drop(descriptor)
-    if answer[2] & 2 != 0 { return fetch(question.query, of: question.task, for: .datagram(question.asker, cut: answer)) }
-    keep(answer, to: question.query, of: question.task)
-    if let served = served[question.task] { send(answer, served.sockets.datagrams, question.asker) }
+    if answer[2] & 2 == 0, UpstreamQuestion.isFailure(answer) || answer[4..<6] == [0, 0] {
+      question.failure = answer
+      return ask(question)
+    }
+    if answer[2] & 2 == 0 {
+      keep(answer, to: question.waiting[0].query, of: question.key.own)
+      return self.answer(question, answer)
+    }
+    for asker in question.waiting { served[asker.task]?.waiting -= 1 }
+    let first = question.waiting[0]
+    fetch(first.query, of: first.task, for: question.waiting.map { .datagram($0, cut: addressed(answer, to: $0.query)) })
+  }
+
+  /// nil: nobody said anything.
+  private func answer(_ question: Pending, _ answer: [UInt8]?) {
+    for asker in question.waiting {
+      guard let served = served[asker.task] else { continue }
+      self.served[asker.task]!.waiting -= 1
+      send(addressed(answer, to: asker.query), served.sockets.datagrams, asker.asker)
+    }
+  }
+
+  private func addressed(_ answer: [UInt8]?, to query: [UInt8]) -> [UInt8] {
+    answer.flatMap { UpstreamQuestion.address($0, to: query) } ?? failure(query, answer.flatMap { Message.ResponseCode(rawValue: $0[3] & 0x0f) })
+  }
+
+  private func nextTurn() -> Int {
+    turn = (turn + 1) & 0xffff
+    return turn
   }
 
   // A task's own servers may know other names, and are others in another namespace: what they say is kept for that task alone.
 
-  private func servers(of task: TaskID) -> ResolvConf {
-    if let own = served[task]?.client.servers { return own }
+  /// The task itself, if it has servers of its own.
+  private func own(_ task: TaskID) -> TaskID? { served[task]?.client.servers == nil ? nil : task }
+
+  private func servers(of own: TaskID?) -> ResolvConf {
+    if let own { return served[own]?.client.servers ?? ResolvConf() }
     readUpstreams()
     return upstreams
   }
@@ -402,20 +496,15 @@ final class NameServerLoop: @unchecked Sendable {
     readUpstreams()
     return forwarded.answer(query, at: now())
   }
-  private func keep(_ answer: [UInt8], to query: [UInt8], of task: TaskID) {
+  private func keep(_ answer: [UInt8], to query: [UInt8], of own: TaskID?) {
     // No copy of what is served: its cache would be copied with each answer.
-    guard let client = served[task]?.client else { return }
-    if client.servers == nil {
-      forwarded.keep(answer, to: query, at: now())
-    } else {
-      served[task]!.answers.keep(answer, to: query, at: now())
-    }
+    if let own { served[own]?.answers.keep(answer, to: query, at: now()) } else { forwarded.keep(answer, to: query, at: now()) }
   }
 
   /// From the host's namespace; to a task's own servers from the task's. A socket stays where it was made.
-  private func connect(_ upstream: Upstream, of task: TaskID) -> Int32 {
-    guard let served = served[task], served.client.servers != nil else { return upstream.connect(SOCK_DGRAM, waiting: nil) }
-    guard clinux_setns(served.sockets.namespace, Int32(CLINUX_CLONE_NEWNET)) == 0 else { return -1 }
+  private func connect(_ upstream: Upstream, of own: TaskID?) -> Int32 {
+    guard let own else { return upstream.connect(SOCK_DGRAM, waiting: nil) }
+    guard let served = served[own], clinux_setns(served.sockets.namespace, Int32(CLINUX_CLONE_NEWNET)) == 0 else { return -1 }
     defer {
       let status = clinux_setns(home, Int32(CLINUX_CLONE_NEWNET))
       precondition(status == 0, "the name server's thread is back in the host's namespace")
@@ -461,8 +550,7 @@ final class NameServerLoop: @unchecked Sendable {
     connections[descriptor] = connection
     for bytes in queries {
       guard let query = try? Message(bytes) else { return drop(descriptor) }
-      turn = (turn + 1) & 0xffff
-      switch zone.withLock({ $0.zone.resolve(query, from: client, turn: turn) }) {
+      switch zone.withLock({ $0.zone.resolve(query, from: client, turn: nextTurn()) }) {
       case .ignore: break
       case .answer(let message):
         counters.answered.add(1, ordering: .relaxed)
@@ -473,29 +561,40 @@ final class NameServerLoop: @unchecked Sendable {
           reply(answer, to: descriptor)
         } else {
           counters.forwarded.add(1, ordering: .relaxed)
-          fetch(bytes, of: connection.task, for: .connection(connection.number))
+          fetch(bytes, of: connection.task, for: [.connection(connection.number)])
         }
       }
     }
   }
 
   /// Over TCP: the asker came that way, or the answer is too large for a datagram.
-  private func fetch(_ query: [UInt8], of task: TaskID, for asker: Asker) {
-    let conf = servers(of: task)
+  private func fetch(_ query: [UInt8], of task: TaskID, for askers: [Asker]) {
+    let own = own(task)
+    let conf = servers(of: own)
     fetching += 1
-    guard fetching <= 64 else { return push(.fetched(task, asker, query: query, answer: nil)) }
-    let servers = conf.order(turn: turn)
-    let isOwn = served[task]?.client.servers != nil
+    served[task]?.fetching += 1
+    guard fetching <= 64, let sockets = served[task]?.sockets, served[task]!.fetching <= Self.fetchingMax,
+      let sent = UpstreamQuestion(query, isSpelt: false)
+    else { return push(.fetched(task, own: own, askers, query: query, answer: nil)) }
+    let servers = conf.order(turn: nextTurn())
     // Its own: the task may stop meanwhile.
-    let namespace = isOwn ? fcntl(served[task]!.sockets.namespace, F_DUPFD_CLOEXEC, 0) : -1
+    let namespace = own == nil ? -1 : fcntl(sockets.namespace, F_DUPFD_CLOEXEC, 0)
     startThread("orch-dns-tcp") { [weak self] in
       defer { if namespace >= 0 { close(namespace) } }
       var answer: [UInt8]?
-      if !isOwn || clinux_setns(namespace, Int32(CLINUX_CLONE_NEWNET)) == 0 {
-        // Not `lazy.compactMap.first`, which asks the one that answers twice.
-        for server in servers where answer == nil { answer = server.askByTCP(query, milliseconds: conf.timeoutMilliseconds) }
+      if own == nil || clinux_setns(namespace, Int32(CLINUX_CLONE_NEWNET)) == 0 {
+        asking: for server in servers {
+          guard let said = server.askByTCP(sent.bytes, milliseconds: conf.timeoutMilliseconds) else { continue }
+          switch sent.judge(said) {
+          case .foreign: continue
+          case .failure: answer = said
+          case .otherSpelling, .answer:
+            answer = said
+            if !UpstreamQuestion.isFailure(said) { break asking }
+          }
+        }
       }
-      self?.push(.fetched(task, asker, query: query, answer: answer))
+      self?.push(.fetched(task, own: own, askers, query: query, answer: answer))
     }
   }
 
@@ -508,7 +607,7 @@ final class NameServerLoop: @unchecked Sendable {
 
   // MARK: Errors
 
-  private func failure(_ query: [UInt8]) -> [UInt8] {
+  private func failure(_ query: [UInt8], _ code: Message.ResponseCode? = nil) -> [UInt8] {
     counters.failed.add(1, ordering: .relaxed)
     guard let query = try? Message(query) else { return [] }
     var answer = Message(id: query.id)
@@ -516,7 +615,7 @@ final class NameServerLoop: @unchecked Sendable {
     answer.recursionDesired = query.recursionDesired
     answer.recursionAvailable = true
     answer.questions = query.questions
-    answer.code = .serverFailure
+    answer.code = code ?? .serverFailure
     return answer.encoded(limit: 512)
   }
 

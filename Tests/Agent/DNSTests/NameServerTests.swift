@@ -10,14 +10,17 @@ import Testing
 private func address(_ text: String) -> IPv4Address { IPv4Address(text)! }
 
 /// A resolver of the outside: answers everything with 192.0.2.1 over UDP (names that begin with "big": truncated), 192.0.2.2 over TCP. It notes what it
-/// was asked.
+/// was asked. Nobody is told of names that begin with "hole".
 final class FakeResolver: Sendable {
-  /// How it takes datagrams.
-  enum Manner { case answering, silent, denying }
+  /// How it takes questions. lowering: the question comes back in small letters; straying: another one does; bare: none does.
+  enum Manner { case answering, silent, denying, failing, refusing, lowering, straying, bare }
   let upstream: Upstream
   private let datagrams: Int32
   private let listener: Int32
   private let notes = Mutex<[String]>([])
+  private let seen = Mutex<[Message]>([])
+  /// Whole.
+  var queries: [Message] { seen.withLock { $0 } }
   var asked: [String] { notes.withLock { $0 } }
 
   init(_ manner: Manner = .answering, at place: IPAddress = .v4(address("127.0.0.1")), answer first: String = "192.0.2.1") {
@@ -43,8 +46,8 @@ final class FakeResolver: Sendable {
         }
         guard count > 0, let query = try? Message(Array(buffer[..<count])) else { return }
         self?.note("udp", query)
-        if manner == .silent { continue }
-        let answer = Self.answer(query, first, truncated: query.questions[0].name.key.hasPrefix("big"), denied: manner == .denying)
+        if manner == .silent || query.questions[0].name.key.hasPrefix("hole") { continue }
+        let answer = Self.answer(query, first, truncated: query.questions[0].name.key.hasPrefix("big"), manner)
         withUnsafePointer(to: &asker) {
           _ = $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { sendto(datagrams, answer, answer.count, 0, $0, size) }
         }
@@ -56,7 +59,7 @@ final class FakeResolver: Sendable {
         let count = recv(connection, &buffer, buffer.count, 0)
         if count > 2, let query = try? Message(Array(buffer[2..<count])) {
           self?.note("tcp", query)
-          let answer = Self.answer(query, "192.0.2.2", truncated: false, denied: manner == .denying)
+          let answer = Self.answer(query, "192.0.2.2", truncated: false, manner)
           let framed = [UInt8(answer.count >> 8), UInt8(answer.count & 0xff)] + answer
           if manner != .silent { send(connection, framed, framed.count, 0) } else { recv(connection, &buffer, buffer.count, 0) }
         }
@@ -70,14 +73,25 @@ final class FakeResolver: Sendable {
     close(datagrams)
     close(listener)
   }
-  private func note(_ way: String, _ query: Message) { notes.withLock { $0.append("\(way) \(query.questions[0].name) \(query.questions[0].type)") } }
-  static func answer(_ query: Message, _ text: String, truncated: Bool, denied: Bool) -> [UInt8] {
+  private func note(_ way: String, _ query: Message) {
+    notes.withLock { $0.append("\(way) \(query.questions[0].name.key) \(query.questions[0].type)") }
+    seen.withLock { $0.append(query) }
+  }
+  static func answer(_ query: Message, _ text: String, truncated: Bool, _ manner: Manner) -> [UInt8] {
     var answer = Message(id: query.id)
     answer.isResponse = true
     answer.truncated = truncated
     answer.questions = query.questions
-    if denied { answer.code = .nameError }
-    if !truncated, !denied { answer.answers = [.init(name: query.questions[0].name, type: 1, ttl: 60, data: address(text).octets)] }
+    switch manner {
+    case .denying: answer.code = .nameError
+    case .failing, .bare: answer.code = .serverFailure
+    case .refusing: answer.code = .refused
+    case .lowering: answer.questions[0].name = Name(query.questions[0].name.key)!
+    case .straying: answer.questions[0].name = Name("stray.example")!
+    case .answering, .silent: break
+    }
+    if manner == .bare { answer.questions = [] }
+    if !truncated, answer.code == .noError { answer.answers = [.init(name: answer.questions[0].name, type: 1, ttl: 60, data: address(text).octets)] }
     return answer.encoded()
   }
 }
@@ -103,8 +117,8 @@ struct NameServerTests {
   }
 
   /// Asks 127.0.0.11 there; nil: no answer within a second.
-  private func ask(_ name: String, in path: String, type: UInt16 = 1, tcp: Bool = false) async throws -> Message? {
-    var query = Message(id: .random(in: 0...65_535))
+  private func ask(_ name: String, in path: String, type: UInt16 = 1, tcp: Bool = false, id: UInt16? = nil) async throws -> Message? {
+    var query = Message(id: id ?? .random(in: 0...65_535))
     query.recursionDesired = true
     query.questions = [.init(name: Name(name)!, type: type)]
     let bytes = query.encoded()
@@ -231,7 +245,8 @@ struct NameServerTests {
         task: TaskID(value: 5), service: ServiceID(value: 1), network: network, node: NodeID(value: 1), slot: 1, address: address("10.0.1.3"),
         underlay: address("192.168.0.1"), ready: true)
       let subnet = NetworkAssignment(
-        id: network, name: "demo_default", vni: 4096, subnet: IPv4Prefix("10.0.1.0/24")!, internalOnly: false, ingress: false, mtu: 1450, dataPathPort: 4789,
+        id: network, name: "demo_default", vni: 4096, subnet: IPv4Prefix("10.0.1.0/24")!, internalOnly: false, ingress: false, mtu: 1450,
+        dataPathPort: 4789,
         peers: [])
       func everything() async throws {
         for name in [
@@ -283,6 +298,118 @@ struct NameServerTests {
       #expect(try await ask("b.example", in: path)?.code == .serverFailure)
       #expect(silent.asked.suffix(3) == ["udp b.example 1", "udp b.example 1", "udp b.example 1"])
       #expect(names.counts.failed == 1)
+    }
+  }
+
+  /// A server that asks these, and answers at `path`.
+  private func server(_ servers: [FakeResolver], in path: String, milliseconds: Int64 = 2000) async throws -> NameServer {
+    var conf = ResolvConf(servers: servers.map(\.upstream))
+    conf.timeoutMilliseconds = milliseconds
+    let server = try NameServer(upstreams: conf, log: Logger(label: "test"))
+    server.update([])
+    try await server.serve(TaskID(value: 1), namespace: path, client: DNSClient(networks: [], forwards: true))
+    return server
+  }
+
+  @Test("a server that fails, refuses or answers something else does not end a question: the next is asked, by UDP and TCP")
+  func next() async throws {
+    try await withNamespace { path in
+      for manner in [FakeResolver.Manner.failing, .refusing, .bare, .straying] {
+        let (first, second) = (FakeResolver(manner), FakeResolver())
+        let names = try await server([first, second], in: path, milliseconds: 300)
+        #expect(try await ask("a.example", in: path)?.answers.map(\.data) == [[192, 0, 2, 1]], "\(manner)")
+        #expect(try await ask("b.example", in: path, tcp: true)?.answers.map(\.data) == [[192, 0, 2, 2]], "\(manner)")
+        #expect(first.asked.count == 2 && second.asked.count == 2)
+        names.stop(TaskID(value: 1))
+      }
+      // None is better: what the last one said.
+      let all = [FakeResolver(.failing), FakeResolver(.refusing), FakeResolver(.silent)]
+      let names = try await server(all, in: path, milliseconds: 200)
+      #expect(try await ask("a.example", in: path)?.code == .refused)
+      #expect(try await ask("a.example", in: path, tcp: true)?.code == .refused)
+      #expect(all.map(\.asked.count) == [2, 2, 2])
+      names.stop(TaskID(value: 1))
+      // That a name is not there is an answer.
+      let (denying, other) = (FakeResolver(.denying), FakeResolver())
+      let last = try await server([denying, other], in: path)
+      #expect(try await ask("a.example", in: path)?.code == .nameError)
+      #expect(other.asked == [])
+      last.stop(TaskID(value: 1))
+    }
+  }
+
+  @Test("other servers see none of a container's ids and another spelling each time; the container sees its own")
+  func disguise() async throws {
+    try await withNamespace { path in
+      let resolver = FakeResolver()
+      let server = try await server([resolver], in: path)
+      var (same, spellings) = (0, Set<String>())
+      for number in 1...8 {
+        let name = "a-Name-of-Many-Letters-\(number).example"
+        let answer = try #require(try await ask(name, in: path, id: 4711))
+        #expect(answer.id == 4711 && answer.questions[0].name.description == name && answer.answers.count == 1)
+        let query = try #require(resolver.queries.last)
+        #expect(query.questions[0].name == Name(name) && query.recursionDesired)
+        if query.id == 4711 { same += 1 }
+        spellings.insert(String(query.questions[0].name.description.prefix(22)))
+      }
+      #expect(same < 3 && spellings.count == 8, "\(spellings)")
+      server.stop(TaskID(value: 1))
+    }
+  }
+
+  @Test("a server that does not keep the spelling is asked once more, believed, and not tried again")
+  func lowering() async throws {
+    try await withNamespace { path in
+      let resolver = FakeResolver(.lowering)
+      let server = try await server([resolver], in: path, milliseconds: 500)
+      for (name, count) in [("first-of-many-letters.example", 2), ("second-of-many-letters.example", 3)] {
+        #expect(try await ask(name, in: path)?.answers.map(\.data) == [[192, 0, 2, 1]])
+        #expect(resolver.asked.count == count)
+      }
+      server.stop(TaskID(value: 1))
+    }
+  }
+
+  @Test("equal questions are asked once, whoever asks them; every asker is answered under its own id and spelling")
+  func merged() async throws {
+    try await withNamespace { path in
+      let resolver = FakeResolver()
+      let server = try await server([resolver], in: path, milliseconds: 400)
+      async let one = ask("hole.example", in: path)
+      async let two = ask("Hole.Example", in: path)
+      async let three = ask("HOLE.example", in: path)
+      let answers = [try await one, try await two, try await three].compactMap { $0 }
+      #expect(answers.count == 3 && answers.allSatisfy { $0.code == .serverFailure && $0.questions[0].name == Name("hole.example") })
+      #expect(Set(answers.map { $0.questions[0].name.description }).count == 3)
+      #expect(resolver.asked == ["udp hole.example 1"])
+      server.stop(TaskID(value: 1))
+    }
+  }
+
+  @Test("a container that asks without end takes no room from the others")
+  func greedy() async throws {
+    try await withNamespace { path in
+      try await withNamespace { other in
+        let resolver = FakeResolver()
+        let server = try await server([resolver], in: path, milliseconds: 4000)
+        try await server.serve(TaskID(value: 2), namespace: other, client: DNSClient(networks: [], forwards: true))
+        let flood = try await withNetworkNamespace(path) { Upstream(address: .v4(NameServer.address)).connect(SOCK_DGRAM, waiting: 2000) }
+        defer { close(flood) }
+        for number in 0..<600 {
+          var query = Message(id: UInt16(number))
+          query.questions = [.init(name: Name("hole\(number).example")!, type: 1)]
+          let bytes = query.encoded()
+          send(flood, bytes, bytes.count, 0)
+        }
+        try await Task.sleep(for: .milliseconds(300))
+        #expect(try await ask("a.example", in: other)?.answers.map(\.data) == [[192, 0, 2, 1]])
+        #expect(try await ask("b.example", in: path)?.code == .serverFailure)
+        server.stop(TaskID(value: 1))
+        // With its container its questions are gone.
+        try await server.serve(TaskID(value: 1), namespace: path, client: DNSClient(networks: [], forwards: true))
+        #expect(try await ask("c.example", in: path)?.answers.map(\.data) == [[192, 0, 2, 1]])
+      }
     }
   }
 
