@@ -309,8 +309,8 @@ final class NameServerLoop: @unchecked Sendable {
       guard count >= 0 else { return }
       let version = zone.withLock { $0.version }
       let question = Array(buffer[min(2, count)..<count])
-      let turn = nextTurn()
-      if let answer = served[task]?.prepared.answer(question, turn: turn, version: version) {
+      let (turn, prepared) = served[task]!.prepared.next(question, version: version)
+      if let answer = prepared {
         counters.answered.add(1, ordering: .relaxed)
         // The id that was asked with is in the buffer already.
         buffer.replaceSubrange(2..<answer.count, with: answer[2...])
@@ -550,7 +550,7 @@ final class NameServerLoop: @unchecked Sendable {
     connections[descriptor] = connection
     for bytes in queries {
       guard let query = try? Message(bytes) else { return drop(descriptor) }
-      switch zone.withLock({ $0.zone.resolve(query, from: client, turn: nextTurn()) }) {
+      switch zone.withLock({ $0.zone.resolve(query, from: client, turn: .random(in: 0...0xffff)) }) {
       case .ignore: break
       case .answer(let message):
         counters.answered.add(1, ordering: .relaxed)

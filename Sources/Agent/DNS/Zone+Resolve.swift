@@ -27,7 +27,7 @@ public enum Resolution: Equatable, Sendable {
 }
 
 extension Zone {
-  /// `turn` is any number that grows with each query: answers with several addresses start at another each time.
+  /// Answers with several addresses start with the one of this turn: any number, that grows or is drawn.
   public func resolve(_ query: Message, from client: DNSClient, turn: Int) -> Resolution {
     guard !query.isResponse else { return .ignore }
     var response = Message(id: query.id)

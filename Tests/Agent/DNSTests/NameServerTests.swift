@@ -413,6 +413,25 @@ struct NameServerTests {
     }
   }
 
+  @Test("a client that asks for both families, as libc does, gets another address first each time")
+  func turns() async throws {
+    try await withNamespace { path in
+      let server = try NameServer(upstreams: ResolvConf(), log: Logger(label: "test"))
+      server.update(records(["10.0.0.1", "10.0.0.2"]))
+      try await server.serve(TaskID(value: 7), namespace: path, client: DNSClient(networks: [network], forwards: false))
+      for tcp in [false, true] {
+        var first: [UInt8: Int] = [:]
+        for _ in 1...100 {
+          let data = try #require(try await ask("web", in: path, tcp: tcp)?.answers.first?.data)
+          first[data[3], default: 0] += 1
+          _ = try await ask("web", in: path, type: RecordType.aaaa, tcp: tcp)
+        }
+        // By TCP at random: within 5 standard deviations.
+        #expect(tcp ? (25...75).contains(first[1] ?? 0) : first[1] == 50, "\(first)")
+      }
+    }
+  }
+
   @Test("sockets that another program destroys are made anew")
   func destroyed() async throws {
     try await withNamespace { path in
