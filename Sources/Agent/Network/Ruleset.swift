@@ -20,6 +20,8 @@ enum Ruleset {
             + stale(IPv4Address.self, subnets4(of: world, on: networks))),
       ], balancing: balancing)
     if let arrival {
+      // Before conntrack looks (-200), and after.
+      table.chains.append(chain("caller", "type filter hook prerouting priority -300; policy accept;", [arrival.zone]))
       table.chains.append(chain("arrive", "type filter hook prerouting priority -150; policy accept;", [arrival.marking]))
       table.egress = arrival.egress
     }
@@ -81,15 +83,25 @@ enum Ruleset {
   /// A published port's connection keeps its client's address, so its answer must leave through the host that the client called, which alone
   /// knows what it translated. That host is known by the link address the connection came from: the connection is marked with it, and what
   /// answers goes back to it (docs/network.md).
-  private static func arrival(_ network: TaskNetwork, in world: NetworkWorld) -> (marking: String, egress: RuleTable<IPv4Address>.Egress)? {
+  ///
+  /// One that calls two hosts from one port of its own sends the same addresses and ports twice. They are two connections, since conntrack looks
+  /// for what comes in by a host in that host's zone; answers are in no zone, and are told apart by the port of the later client, which the kernel
+  /// changes for the task where both would have the same: it does so where a namespace has any chain of type nat, which `output` is (Linux
+  /// nf_conntrack_zones.h, NF_CT_ZONE_DIR_ORIG; nf_nat_core.c, nf_nat_alloc_null_binding).
+  private static func arrival(
+    _ network: TaskNetwork, in world: NetworkWorld
+  ) -> (zone: String, marking: String, egress: RuleTable<IPv4Address>.Egress)? {
     guard let ingress = world.ingress, let own = ingress.nodeAddress,
       let number = network.attachments.firstIndex(where: { $0.network == ingress.id })
     else { return nil }
     let hosts = (ingress.peers.compactMap(\.address) + [own]).sorted()
     let marks = hosts.map { "\(mac($0)) : 0x\(hex($0.octets).joined())" }.joined(separator: ", ")
+    // 16 bits: hosts of an ingress broader than /16 may share one, and then are not told apart.
+    let zones = hosts.map { "\(mac($0)) : \($0.rawValue & 0xffff)" }.joined(separator: ", ")
     // The first six bytes of a frame: its receiver. As a number, since `ether daddr` would ask for the device it came in by; it came by none.
     let receivers = hosts.map { "0x\(hex($0.octets).joined()) : 0x\(hex($0.mac).joined())" }.joined(separator: ", ")
     return (
+      "iifname \"eth\(number)\" ct original zone set ether saddr map { \(zones) }",
       "iifname \"eth\(number)\" ct state new ct mark set ether saddr map { \(marks) }",
       RuleTable<IPv4Address>.Egress(device: "eth\(number)", rule: "@ll,0,48 set meta mark map { \(receivers) }")
     )

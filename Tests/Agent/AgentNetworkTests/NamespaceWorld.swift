@@ -205,18 +205,29 @@ final class NamespaceWorld: Sendable {
   }
 
   /// A socket, 2 s patient: listening at a port of every address, or connected.
-  func open(_ kind: __socket_type, in path: String, connectedTo host: String? = nil, port: UInt16, protocol: Int32 = 0) async throws -> Int32 {
+  /// - Parameter own: the port that it calls from; nil: any.
+  func open(
+    _ kind: __socket_type, in path: String, connectedTo host: String? = nil, port: UInt16, protocol: Int32 = 0, from own: UInt16? = nil
+  ) async throws -> Int32 {
     try await withNetworkNamespace(path) {
       let descriptor = socket(AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue), `protocol`)
       var limit = timeval(tv_sec: 2, tv_usec: 0)
       setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
       limit.tv_sec = 20
       setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+      let size = socklen_t(MemoryLayout<sockaddr_in>.size)
+      if let own {
+        var reuse: Int32 = 1
+        setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, 4)
+        var name = sockaddr_in()
+        (name.sin_family, name.sin_port) = (sa_family_t(AF_INET), own.bigEndian)
+        let bound = withUnsafePointer(to: &name) { $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, size) } }
+        guard bound == 0 else { throw NetlinkError(operation: "bind", object: "port \(own)", errno: errno) }
+      }
       var peer = sockaddr_in()
       peer.sin_family = sa_family_t(AF_INET)
       peer.sin_port = port.bigEndian
       peer.sin_addr.s_addr = host.map { address($0).rawValue.bigEndian } ?? 0
-      let size = socklen_t(MemoryLayout<sockaddr_in>.size)
       let failed = withUnsafePointer(to: &peer) {
         $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { host == nil ? bind(descriptor, $0, size) : connect(descriptor, $0, size) }
       }
@@ -238,6 +249,28 @@ final class NamespaceWorld: Sendable {
         return count > 0 && sendto(server, bytes, count, 0, pointer, size) == count
       }
     } ? "\(IPv4Address(UInt32(bigEndian: peer.sin_addr.s_addr)))" : nil
+  }
+
+  /// From a socket that is connected to nobody.
+  func tell(_ socket: Int32, _ text: String, to host: String, port: UInt16) {
+    var peer = sockaddr_in()
+    (peer.sin_family, peer.sin_port, peer.sin_addr.s_addr) = (sa_family_t(AF_INET), port.bigEndian, address(host).rawValue.bigEndian)
+    _ = withUnsafePointer(to: &peer) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { sendto(socket, text, text.utf8.count, 0, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+    }
+  }
+
+  /// One datagram and whose it was, as "text of address:port"; nil when none came.
+  func hear(_ socket: Int32) -> String? {
+    var peer = sockaddr_in()
+    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+    var bytes = [UInt8](repeating: 0, count: 64)
+    let count = withUnsafeMutablePointer(to: &peer) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { recvfrom(socket, &bytes, bytes.count, 0, $0, &size) }
+    }
+    guard count >= 0 else { return nil }
+    let source = "\(IPv4Address(UInt32(bigEndian: peer.sin_addr.s_addr))):\(UInt16(bigEndian: peer.sin_port))"
+    return "\(String(decoding: bytes[..<count], as: UTF8.self)) of \(source)"
   }
 
   private struct Child: Sendable {
