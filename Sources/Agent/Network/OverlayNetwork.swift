@@ -233,7 +233,8 @@ public actor OverlayNetwork {
     release()
     containers[network.task] = network
     // An `apply` between the two lines above did not know the container.
-    if !network.hostPorts.isEmpty || desired.services != world.services || desired.endpoints != world.endpoints { _ = try await reconcile() }
+    let isChanged = desired.networks != world.networks || desired.services != world.services || desired.endpoints != world.endpoints
+    if !network.hostPorts.isEmpty || isChanged { _ = try await reconcile() }
     return namespace
   }
 

@@ -102,7 +102,8 @@ enum Ruleset {
     let receivers = hosts.map { "0x\(hex($0.octets).joined()) : 0x\(hex($0.mac).joined())" }.joined(separator: ", ")
     return (
       "iifname \"eth\(number)\" ct original zone set ether saddr map { \(zones) }",
-      "iifname \"eth\(number)\" ct state new ct mark set ether saddr map { \(marks) }",
+      // Not the first packet alone: its host may not have been known yet.
+      "iifname \"eth\(number)\" ct direction original ct mark 0 ct mark set ether saddr map { \(marks) }",
       RuleTable<IPv4Address>.Egress(device: "eth\(number)", rule: "@ll,0,48 set meta mark map { \(receivers) }")
     )
   }

@@ -248,7 +248,8 @@ struct RulesetTests {
     let text = Ruleset.container(cluster.network(9, [cluster.web, cluster.ingress]), in: world, Balancing<IPv4Address>())!.fresh
     #expect(
       text.contains(
-        "iifname \"eth1\" ct state new ct mark set ether saddr map { 02:42:0a:ff:00:fb : 0x0aff00fb, 02:42:0a:ff:00:fc : 0x0aff00fc }"))
+        "iifname \"eth1\" ct direction original ct mark 0 ct mark set ether saddr map { 02:42:0a:ff:00:fb : 0x0aff00fb, 02:42:0a:ff:00:fc : 0x0aff00fc }"
+      ))
     #expect(text.contains("iifname \"eth1\" ct original zone set ether saddr map { 02:42:0a:ff:00:fb : 251, 02:42:0a:ff:00:fc : 252 }"))
     #expect(text.contains("@ll,0,48 set meta mark map { 0x0aff00fb : 0x02420aff00fb, 0x0aff00fc : 0x02420aff00fc }"))
     #expect(Ruleset.container(cluster.network(9, [cluster.web]), in: world, Balancing<IPv4Address>())?.egress == nil)

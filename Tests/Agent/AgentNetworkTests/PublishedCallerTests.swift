@@ -75,6 +75,33 @@ struct PublishedCallerTests {
     }
   }
 
+  @Test("a connection whose first packet came before the rules knew its host is made by the next one")
+  func late() async throws {
+    try await with { world, _, overlays, task in
+      let listener = try await world.open(SOCK_STREAM, in: task, port: 80)
+      let server = try await world.open(SOCK_DGRAM, in: task, port: 53)
+      let flow = try await world.open(SOCK_DGRAM, in: world.outside, connectedTo: "192.168.77.2", port: 5300)
+      defer { for socket in [listener, server, flow] { close(socket) } }
+      // What is left keeps conntrack at work.
+      #expect(try await world.run(in: task, "sh", "-c", "nft flush chain ip orch arrive; nft flush chain ip orch caller || true").code == 0)
+      send(flow, "ask", 3, 0)
+      #expect(world.echo(server) == "192.168.77.100")
+      async let connecting = world.open(SOCK_STREAM, in: world.outside, connectedTo: "192.168.77.2", port: 8080)
+      for _ in 1...50 where await overlays[0].repairs["container rules"] == nil {
+        try await Task.sleep(for: .milliseconds(100))
+        try await overlays[0].repair()
+      }
+      let stream = try await connecting
+      defer { close(stream) }
+      let accepted = accept(listener, nil, nil)
+      defer { close(accepted) }
+      self.flow(stream, accepted, "the stream")
+      send(flow, "ask", 3, 0)
+      #expect(world.echo(server) == "192.168.77.100")
+      #expect(world.hear(flow) == "ask of 192.168.77.2:5300")
+    }
+  }
+
   @Test("connections from before callers' hosts were told apart (an agent of then made the rules) go on, each by its host")
   func upgrade() async throws {
     try await with { world, cluster, overlays, task in
@@ -105,6 +132,25 @@ struct PublishedCallerTests {
         }
       }
       withExtendedLifetime(overlays) {}
+    }
+  }
+
+  @Test("a container that is attached while hosts change knows those of the change")
+  func attachedMeanwhile() async throws {
+    try await NamespaceWorld.with(1) { world in
+      var cluster = Cluster(hosts: 2)
+      let overlay = try world.overlay(1)
+      try await overlay.apply(networks: cluster.networks(of: 1), services: [], endpoints: [])
+      async let busy: Void = overlay.host.thread.run { usleep(400_000) }
+      let one = cluster.network(1)
+      async let attached = overlay.attach(one)
+      try await Task.sleep(for: .milliseconds(150))
+      cluster.hosts = 3
+      try await overlay.apply(networks: cluster.networks(of: 1), services: [], endpoints: [])
+      let (_, namespace) = try await (busy, attached)
+      let map = try await world.run(in: namespace.path, "nft", "list", "table", "netdev", "orch").output
+      let third = address("10.255.0.253").octets.reduce(0) { $0 << 8 | UInt32($1) }
+      #expect(map.contains("0x" + String(repeating: "0", count: 8 - String(third, radix: 16).count) + String(third, radix: 16)), "\(map)")
     }
   }
 }
