@@ -20,6 +20,8 @@ actor Agent {
   private var sessions = 0
   private var networkPass: Task<Void, Never>?
   private var networkDirty = false
+  private var appliedNetworks = AppliedNetworks()
+  private var networkRetry: Task<Void, Never>?
   private var persistPass: Task<Void, Never>?
   private var persistDirty = false
   private var withdrawals: [TaskID: CheckedContinuation<Void, Never>] = [:]
@@ -59,7 +61,7 @@ actor Agent {
     default: break
     }
     for output in worker.step(input, now: .now) { carryOut(output) }
-    if case .assignments = input, networkPass == nil { tellApplied(worker.sequence, of: sessions) }
+    if case .assignments = input, networkPass == nil, appliedNetworks.isWhole { tellApplied(worker.sequence, of: sessions) }
   }
 
   /// What the agent before left is taken over when the manager has told what this host is assigned; its first message is all of it.
@@ -231,10 +233,13 @@ actor Agent {
     networkPass = Task {
       while networkDirty {
         networkDirty = false
+        networkRetry?.cancel()
+        var isWhole = false
         let (networks, services, endpoints, sequence) = (worker.networks, worker.services, worker.endpoints, worker.sequence)
         let number = sessions
         do {
           let problems = try await rooms.network.apply(networks: networks, services: services, endpoints: endpoints)
+          isWhole = !problems.contains(where: \.isUnfinished)
           for problem in problems { log.warning("network: \(problem)") }
           tellConflicts(problems.compactMap(\.conflict))
           noteRepairs(await rooms.network.repairs)
@@ -242,11 +247,17 @@ actor Agent {
         } catch {
           log.error("network: \(error)")
         }
-        // Also when something stayed wrong: that must not keep tasks from stopping.
-        tellApplied(sequence, of: number)
+        // The leader waits a bounded time for who says nothing: tasks stop nevertheless.
+        if let pause = appliedNetworks.passed(isWhole: isWhole) { retryNetwork(after: pause) } else { tellApplied(sequence, of: number) }
         resumeWithdrawn()
       }
       networkPass = nil
+    }
+  }
+
+  private func retryNetwork(after pause: Duration) {
+    networkRetry = Task {
+      if (try? await Task.sleep(for: pause)) != nil { applyNetwork() }
     }
   }
 

@@ -94,6 +94,12 @@ extension HostNetwork {
       guard let index = links[name]?.index else { throw NetlinkError(operation: "find link", object: name, errno: ENODEV) }
       return index
     }
+    func bridge(_ vni: UInt32) throws -> UInt32 {
+      guard let link = links[InterfaceName.bridge(vni)], isOurs(link) else {
+        throw NetlinkError(operation: "find bridge", object: InterfaceName.bridge(vni), errno: ENODEV)
+      }
+      return link.index
+    }
     let missing = ports.filter { links[$0.name] == nil }
     if !missing.isEmpty {
       let namespace = open(path, O_RDONLY | O_CLOEXEC)
@@ -102,7 +108,7 @@ extension HostNetwork {
       try socket.perform(
         missing.map { port in
           .addVeth(
-            port.name, master: port.attachment == nil ? 0 : try index(InterfaceName.bridge(port.vni)), mtu: port.mtu, peer: port.inner,
+            port.name, master: port.attachment == nil ? 0 : try bridge(port.vni), mtu: port.mtu, peer: port.inner,
             peerMAC: port.mac, peerNamespace: namespace, alias: "orch task \(network.task)")
         })
       links = Self.byName(try socket.links())

@@ -89,23 +89,34 @@ final class HostNetwork: Sendable {
     }
     if isKnown { count(operations.map(\.kind)) }
     let linkChanges = operations.filter(\.changesLinks)
+    // What stands in the way of one network (another program's link has its name, or its VNI) stops no other, and no rules.
+    var refused: [UInt32: NetlinkError] = [:]
     if !linkChanges.isEmpty {
-      try socket.perform(linkChanges.map { message($0, links) })
+      try perform(linkChanges, socket, links, &refused)
       links = try socket.links()
-      try socket.perform(links.filter { isOurs($0) && !$0.up }.map { .quietIPv6($0.index, $0.name) })
+      let news = links.filter { isOurs($0) && !$0.up }
+      problems += attempt("IPv6 of new links") { try socket.perform(news.map { .quietIPv6($0.index, $0.name) }) }
     }
     // What is wrong with links that are new is nobody's doing.
     let isSettled = isKnown && linkChanges.isEmpty
-    let quieted = quiet6(world)
+    // Links of that name are somebody else's.
+    var made = world
+    made.networks.removeAll { refused[$0.vni] != nil }
+    let quieted = quiet6(made)
     problems += quieted.problems
     if isSettled, quieted.isChanged { count(["link"]) }
-    problems += keep(parameters6(world), isDrift: isSettled)
-    try socket.perform(operations.filter { !$0.changesLinks }.map { message($0, links) })
+    problems += keep(parameters6(made), isDrift: isSettled)
+    try perform(operations.filter { !$0.changesLinks && refused[$0.vni] == nil }, socket, links, &refused)
+    problems += refused.sorted { $0.key < $1.key }.map { vni, error in
+      let name = world.networks.first { $0.vni == vni }.map { "network \($0.name)" } ?? "network with VNI \(vni), which is gone"
+      let advice = error.errno == EEXIST ? "; another program's link has this name, or this VNI and port: remove it" : ""
+      return .unfinished(name, "\(error)\(advice)")
+    }
     let byName = Self.byName(links)
-    problems += keep(parameters(world, byName), isDrift: isSettled)
+    problems += keep(parameters(made, byName), isDrift: isSettled)
     let successors = world.successors
     let lost = reattachments(world, byName, successors, present.ports)
-    try socket.perform(lost + succeeded(world, byName, successors))
+    problems += attempt("containers' interfaces") { try socket.perform(lost + succeeded(world, byName, successors)) }
     if isSettled, !lost.isEmpty { count(["port"]) }
     let isSameRoom = memory.withLock { memory in
       defer { memory.uplinkMTU = world.uplinkMTU }
@@ -114,7 +125,7 @@ final class HostNetwork: Sendable {
     problems += resize(world, byName, socket, isDrift: isKnown && isSameRoom)
     noteDrift(world, byName)
     problems += reconnect(world, socket, byName, successors, addresses)
-    memory.withLock { $0.reached = wanted }
+    memory.withLock { $0.reached = refused.isEmpty ? wanted : nil }
     let ready = world.readyEndpoints()
     let ports = Ruleset.publishedPorts(world, ready: ready).map(\.port)
     let taken = reserve(ports)
@@ -126,15 +137,40 @@ final class HostNetwork: Sendable {
       let own = Set(world.ingress.map { [$0.id] } ?? [])
       let addresses = world.lingering(on: own)
       let lingering = Lingering(addresses: addresses, told: told, time: configuration.lingering)
-      try Nftables.load(rules, before: rulesTouched ? nil : loaded, lingering, object: "this host")
-      memory.withLock { $0.host = Loaded(rules: rules, told: addresses) }
+      do {
+        try Nftables.load(rules, before: rulesTouched ? nil : loaded, lingering, object: "this host")
+        memory.withLock { $0.host = Loaded(rules: rules, told: addresses) }
+      } catch {
+        // What is loaded is not known.
+        memory.withLock { $0.rulesTouched = true }
+        problems.append(.unfinished(error.object, error.reason))
+      }
     }
-    problems += try forward6(world, links, isTouched: rulesTouched, isDrift: isSettled)
+    do { problems += try forward6(world, links, isTouched: rulesTouched, isDrift: isSettled) } catch {
+      problems.append(.unfinished("IPv6 of this host", "\(error)"))
+    }
     var balancings = Balancings()
     for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
-      do { try loadRules(container, world, ready, &balancings) } catch { problems.append(NetworkProblem("task \(container.task)", "\(error)")) }
+      do { try loadRules(container, world, ready, &balancings) } catch {
+        // Nobody calls from a namespace that is gone.
+        let isGone = access(path(container.task), F_OK) != 0
+        problems.append(isGone ? NetworkProblem("task \(container.task)", "\(error)") : .unfinished("task \(container.task)", "\(error)"))
+      }
     }
     return problems
+  }
+
+  private func perform(
+    _ operations: [HostOperation], _ socket: NetlinkSocket, _ links: [LinkInfo], _ refused: inout [UInt32: NetlinkError]
+  ) throws {
+    for (number, error) in try socket.refusals(of: operations.map { message($0, links) }).sorted(by: { $0.key < $1.key }) {
+      refused[operations[number].vni] = refused[operations[number].vni] ?? error
+    }
+  }
+
+  private func attempt(_ object: String, _ body: () throws -> Void) -> [NetworkProblem] {
+    do { try body() } catch { return [NetworkProblem(object, "\(error)")] }
+    return []
   }
 
   private func watchDrift() {
@@ -301,7 +337,7 @@ final class HostNetwork: Sendable {
   ) -> [NetlinkMessage] {
     return world.containers.values.flatMap { container in
       container.attachments.enumerated().flatMap { index, attachment -> [NetlinkMessage] in
-        guard let network = world.network(attachment.network), let bridge = links[InterfaceName.bridge(network.vni)],
+        guard let network = world.network(attachment.network), let bridge = links[InterfaceName.bridge(network.vni)], isOurs(bridge),
           let veth = links[InterfaceName.veth(container.task, index)], successors[attachment].map({ $0 == container.task }) ?? true
         else { return [] }
         let isPort = veth.master == bridge.index && veth.up && veth.bridgePort.map(Self.isContainers) ?? true

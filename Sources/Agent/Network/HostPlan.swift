@@ -87,6 +87,16 @@ enum HostOperation: Equatable, Sendable {
   case addNeighbour(UInt32, HostState.Neighbour)
   case deleteNeighbour(UInt32, HostState.Neighbour)
 
+  var vni: UInt32 {
+    switch self {
+    case .deleteBridge(let vni), .deleteTunnel(let vni), .bridgeTunnel(let vni), .setPort(let vni): vni
+    case .addBridge(let vni, _, _), .addTunnel(let vni, _, _, _), .setBridge(let vni, _, _), .setTunnel(let vni, _): vni
+    case .addAddress(let vni, _), .deleteAddress(let vni, _): vni
+    case .addForwarding(let vni, _), .deleteForwarding(let vni, _): vni
+    case .addNeighbour(let vni, _), .deleteNeighbour(let vni, _): vni
+    }
+  }
+
   /// As drift is counted.
   var kind: String {
     switch self {

@@ -15,6 +15,8 @@ public struct NetworkProblem: Error, Hashable, Sendable, CustomStringConvertible
   public var reason: String
   /// A port that another process of this host has.
   public var conflict: NodeDescription.PortConflict?
+  /// Rules or forwarding entries are not what was asked for: nobody may rely on them.
+  public var isUnfinished = false
   public init(_ object: String, _ reason: String) {
     self.object = object
     self.reason = reason
@@ -22,6 +24,11 @@ public struct NetworkProblem: Error, Hashable, Sendable, CustomStringConvertible
   init(_ conflict: NodeDescription.PortConflict) {
     self.init("port \(conflict.port)/\(conflict.protocol.rawValue)", "\(conflict.holderText) has it on this host: stop that or publish another port")
     self.conflict = conflict
+  }
+  static func unfinished(_ object: String, _ reason: String) -> Self {
+    var problem = Self(object, reason)
+    problem.isUnfinished = true
+    return problem
   }
   public var description: String { "\(object): \(reason)" }
 }
@@ -95,8 +102,8 @@ public actor OverlayNetwork {
   }
 
   /// Brings this host to exactly these networks, services and endpoints. Idempotent; repairs what others removed. Calls that come
-  /// while one runs are done together, with the newest state. Throws NetlinkError when the kernel refuses; what stayed wrong for
-  /// reasons outside (a port in use) is returned.
+  /// while one runs are done together, with the newest state. Throws NetlinkError when the kernel does not tell what it has; what stayed wrong (a port
+  /// in use, a network whose link the kernel refuses) is returned, and stops nothing else.
   @discardableResult
   public func apply(networks: [NetworkAssignment], services: [ServiceRecord], endpoints: [EndpointRecord]) async throws -> [NetworkProblem] {
     desired.networks = networks
@@ -214,6 +221,8 @@ public actor OverlayNetwork {
       throw error
     }
     forget(departed)
+    // Rules that lead to them make new flows.
+    if problems.contains(where: \.isUnfinished) { self.departed.formUnion(departed) }
     release()
     done = max(done, upTo)
     return problems

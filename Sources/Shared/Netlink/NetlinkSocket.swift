@@ -55,31 +55,37 @@ public final class NetlinkSocket {
   /// Sends all messages, many in one datagram, and waits for every answer. All are tried; the first refusal that its message does
   /// not tolerate is thrown.
   public func perform(_ messages: [NetlinkMessage]) throws(NetlinkError) {
-    var failure: NetlinkError?
+    if let first = try refusals(of: messages).min(by: { $0.key < $1.key }) { throw first.value }
+  }
+
+  /// The same; returns what was refused, by the message's number in the list.
+  public func refusals(of messages: [NetlinkMessage]) throws(NetlinkError) -> [Int: NetlinkError] {
+    var refused: [Int: NetlinkError] = [:]
     // The kernel stops at no refusal: each message of a datagram gets its own answer. 64 answers fit any receive buffer.
     var rest = messages[...]
     while !rest.isEmpty {
       let batch = rest.prefix(64)
       rest = rest.dropFirst(batch.count)
       var bytes: [UInt8] = []
-      var waiting: [UInt32: NetlinkMessage] = [:]
-      for message in batch {
+      var waiting: [UInt32: Int] = [:]
+      for (index, message) in zip(batch.indices, batch) {
         var stamped = message
         let number = next()
         stamped.stamp(sequence: number)
         stamped.wantAcknowledgement()
         bytes += stamped.bytes
-        waiting[number] = message
+        waiting[number] = index
       }
       try transmit(bytes, for: batch.first!)
       while !waiting.isEmpty {
         for reply in try receive(for: batch.first!) where reply.type == 2 {
-          guard let message = waiting.removeValue(forKey: reply.sequence) else { continue }
-          if let error = Self.refusal(reply, of: message), !message.tolerated.contains(error.errno), failure == nil { failure = error }
+          guard let index = waiting.removeValue(forKey: reply.sequence) else { continue }
+          let message = messages[index]
+          if let error = Self.refusal(reply, of: message), !message.tolerated.contains(error.errno) { refused[index] = error }
         }
       }
     }
-    if let failure { throw failure }
+    return refused
   }
 
   /// Every message of a dump. Restarted up to five times when the kernel says that it changed meanwhile.

@@ -1,0 +1,72 @@
+import Glibc
+import Model
+import Testing
+
+@testable import AgentNetwork
+
+@Suite("What stands in the way of one network stops no other", .serialized, .enabled(if: geteuid() == 0))
+struct RefusalTests {
+  @Test(
+    "a link of another program with a network's name or VNI: its network is told and stays without, rules and ports of the others follow",
+    arguments: ["ip link add orbr4098 type veth peer name other", "ip link add other type vxlan id 4098 dstport 4789 local 192.168.77.1"])
+  func foreignLink(command: String) async throws {
+    try await NamespaceWorld.with(2) { world in
+      var cluster = Cluster(hosts: 2)
+      cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080)]
+      cluster.place(1, on: 1)
+      let overlay = try world.overlay(1)
+      #expect(try await world.run(in: world.host(1), "sh", "-c", command).code == 0)
+      func apply() async throws -> [NetworkProblem] {
+        try await overlay.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: cluster.endpoints)
+      }
+      func foreign() async throws -> String {
+        try await world.run(
+          in: world.host(1), "sh", "-c",
+          "ip -o link show orbr4098 type veth; ip -o link show other; cat /proc/sys/net/ipv6/conf/orbr4098/disable_ipv6; true"
+        ).output
+      }
+      let before = try await foreign()
+      let problems = try await apply()
+      #expect(problems.map(\.object) == ["network inside"] && problems.allSatisfy(\.isUnfinished), "\(problems)")
+      if command.contains("veth") { #expect(try await foreign() == before) }
+      let server = try await world.serve("task1", in: try await overlay.attach(cluster.network(1)).path)
+      defer { world.stop([server]) }
+      #expect(try await world.ask("192.168.77.1:8080", from: world.outside)?.name == "task1")
+      // Who wants the network is told why not.
+      if command.contains("veth") {
+        let network = cluster.network(4, [cluster.inside])
+        await #expect(throws: (any Error).self) { try await overlay.attach(network) }
+      }
+      cluster.endpoints = []
+      #expect(try await apply() == problems)
+      #expect(try await world.request("192.168.77.1:8080", from: world.outside) == .refused)
+      let removal = command.replacing("add", with: "del").split(separator: " type ")[0]
+      #expect(try await world.run(in: world.host(1), "sh", "-c", String(removal)).code == 0)
+      #expect(try await overlay.repair() == [])
+      _ = try await overlay.attach(cluster.network(5, [cluster.inside]))
+    }
+  }
+
+  @Test("rules that a container does not take are told as unfinished until it takes them")
+  func containerRules() async throws {
+    try await NamespaceWorld.with(1) { world in
+      var cluster = Cluster(hosts: 1)
+      let overlay = try world.overlay(1)
+      func apply() async throws -> [NetworkProblem] {
+        try await overlay.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: cluster.endpoints)
+      }
+      #expect(try await apply() == [])
+      let path = try await overlay.attach(cluster.network(1)).path
+      let held = Glibc.open(path, O_RDONLY | O_CLOEXEC)
+      defer { close(held) }
+      // A file that is no namespace.
+      #expect(umount2(path, Int32(MNT_DETACH)) == 0)
+      cluster.place(2, on: 1)
+      let problems = try await apply()
+      #expect(problems.map(\.object) == ["task \(cluster.task(1))"] && problems.allSatisfy(\.isUnfinished), "\(problems)")
+      #expect(mount("/proc/self/fd/\(held)", path, nil, UInt(MS_BIND), nil) == 0)
+      #expect(try await overlay.repair() == [])
+      #expect(try await world.run(in: path, "nft", "list", "set", "ip", "orch", "alive").output.contains("10.77.0.12"))
+    }
+  }
+}
