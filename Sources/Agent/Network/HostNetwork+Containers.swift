@@ -135,11 +135,13 @@ extension HostNetwork {
     if let rules {
       // A namespace that was made just now has no table, and no connections to who is gone.
       let isNew = loaded.rules == nil && !isRecovered
-      try Nftables.load(
+      let isAnew = try Nftables.load(
         rules, before: isRecovered ? nil : loaded.rules ?? RuleTable(chains: []),
         Lingering(addresses: addresses, told: isNew ? addresses : loaded.told, time: configuration.lingering), object: object)
+      if isAnew, !isNew { distrustCounter(task, Address.family) }
     } else {
       try Nftables.run(RuleTable<Address>.removal, object: object)
+      distrustCounter(task, Address.family)
     }
     loaded = Loaded(rules: rules, told: addresses)
   }
@@ -162,6 +164,7 @@ extension HostNetwork {
       memory.recovered.remove(network.task)
       memory.unchecked[network.task] = nil
       memory.uplinks[network.task] = nil
+      for family in [IPv4Address.family, IPv6Address.family] { memory.translated[.init(task: network.task, family: family)] = nil }
       for port in network.hostPorts.compactMap(PublishedPort.init) { if let held = memory.ports.removeValue(forKey: port) { close(held) } }
     }
     return uplink

@@ -23,7 +23,16 @@ final class HostNetwork: Sendable {
     var v6 = Loaded<IPv6Address>()
   }
 
+  /// A table `orch`: of a task's namespace, or of this host's (nil).
+  struct TablePlace: Hashable {
+    var task: TaskID?
+    var family: String
+  }
+
   struct Memory {
+    /// Where datagrams may have been translated that the table's counter does not tell of: it was made anew, or another agent's, while conntrack kept
+    /// the flows. How often that was.
+    var translated: [TablePlace: Int] = [:]
     var host = Loaded<IPv4Address>()
     var hostRules6: RuleTable<IPv6Address>?
     /// An agent before this one may have loaded some.
@@ -138,8 +147,9 @@ final class HostNetwork: Sendable {
       let addresses = world.lingering(on: own)
       let lingering = Lingering(addresses: addresses, told: told, time: configuration.lingering)
       do {
-        try Nftables.load(rules, before: rulesTouched ? nil : loaded, lingering, object: "this host")
+        let isAnew = try Nftables.load(rules, before: rulesTouched ? nil : loaded, lingering, object: "this host")
         memory.withLock { $0.host = Loaded(rules: rules, told: addresses) }
+        if isAnew { distrustCounter(nil, IPv4Address.family) }
       } catch {
         // What is loaded is not known.
         memory.withLock { $0.rulesTouched = true }
@@ -236,19 +246,35 @@ final class HostNetwork: Sendable {
           [attachment.address.octets] + (world.network(attachment.network)?.counterpart(of: attachment.address).map { [$0.octets] } ?? [])
         })
     }
-    func forget(_ addresses: Set<[UInt8]>) throws {
+    func forget(_ addresses: Set<[UInt8]>, of task: TaskID?) throws {
       for (family, length) in [(IPv4Address.family, 4), (IPv6Address.family, 16)] {
         let own = addresses.filter { $0.count == length }
-        if !own.isEmpty, Nftables.hasTranslatedDatagrams(family) != false { try NetlinkSocket.forgetDatagrams(answeredBy: own) }
+        guard !own.isEmpty else { continue }
+        let place = TablePlace(task: task, family: family)
+        let doubts = memory.withLock { $0.translated[place] }
+        if doubts == nil, Nftables.hasTranslatedDatagrams(family) == false { continue }
+        let isLeft = try NetlinkSocket.forgetDatagrams(answeredBy: own)
+        memory.withLock { memory in
+          // With none left the counter tells of what comes; until then somebody may set it back.
+          if isLeft {
+            memory.translated[place] = memory.translated[place] ?? 1
+          } else if memory.translated[place] == doubts {
+            memory.translated[place] = nil
+          }
+        }
       }
     }
     let own = addresses(on: Set(world.ingress.map { [$0.id] } ?? [])).union(uplinks.map(\.octets))
-    if !own.isEmpty { attempt("this host") { try forget(own) } }
+    if !own.isEmpty { attempt("this host") { try forget(own, of: nil) } }
     for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
       let own = addresses(on: Set(container.attachments.map(\.network)))
-      if !own.isEmpty { attempt("task \(container.task)") { try flows.inside(path(container.task)) { try forget(own) } } }
+      if !own.isEmpty { attempt("task \(container.task)") { try flows.inside(path(container.task)) { try forget(own, of: container.task) } } }
     }
     return problems
+  }
+
+  func distrustCounter(_ task: TaskID?, _ family: String) {
+    memory.withLock { $0.translated[TablePlace(task: task, family: family), default: 0] += 1 }
   }
 
   func unknownDestinations() throws -> UInt64 {

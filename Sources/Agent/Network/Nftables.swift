@@ -31,28 +31,37 @@ enum Nftables {
   }
 
   /// - Parameter before: what is loaded; nil: an agent before this one may have loaded something.
+  /// - Returns: whether counters may have begun anew.
+  @discardableResult
   static func load<Address>(
     _ table: RuleTable<Address>, before: RuleTable<Address>?, _ lingering: Lingering<Address>, object: String
-  ) throws(NetworkProblem) {
+  ) throws(NetworkProblem) -> Bool {
     if let before { return try change(table, from: before, lingering, object: object) }
     if let names = chains(Address.family), !names.isEmpty {
       // It fails when a chain of another version has another hook.
-      do { return try run(table.replacing(names) + lingering.whole, object: object) } catch {}
+      do {
+        try run(table.replacing(names) + lingering.whole, object: object)
+        return true
+      } catch {}
     }
     try run(table.fresh + lingering.whole, object: object)
+    return true
   }
 
   private static func change<Address>(
     _ table: RuleTable<Address>, from before: RuleTable<Address>, _ lingering: Lingering<Address>, object: String
-  ) throws(NetworkProblem) {
-    if before.chains.isEmpty { return try run(table.fresh + lingering.news, object: object) }
-    guard let changes = table.changes(from: before) else { return try run(table.fresh + lingering.whole, object: object) }
+  ) throws(NetworkProblem) -> Bool {
+    guard !before.chains.isEmpty, let changes = table.changes(from: before) else {
+      try run(table.fresh + (before.chains.isEmpty ? lingering.news : lingering.whole), object: object)
+      return true
+    }
     do {
       for change in changes.dropLast() { try run(change, object: object) }
       try run((changes.last ?? "") + lingering.news, object: object)
+      return false
     } catch {
       // Not as we believed it to be: whole.
-      try load(table, before: nil, lingering, object: object)
+      return try load(table, before: nil, lingering, object: object)
     }
   }
 

@@ -8,6 +8,8 @@ public struct FlowInfo: Hashable, Sendable {
   public var answerer: [UInt8]
   /// CTA_TUPLE_ORIG as the kernel told it: what names the flow.
   public var original: [UInt8]
+  /// Who answers is not who was asked.
+  public var isTranslated: Bool
 
   /// nil when the reply is no UDP flow.
   public init?(_ reply: NetlinkReply) {
@@ -20,7 +22,9 @@ public struct FlowInfo: Hashable, Sendable {
     guard let source = splitAttributes((tuple[1] ?? [])[...])[isIPv6 ? 3 : 1], source.count == (isIPv6 ? 16 : 4),
       splitAttributes((tuple[2] ?? [])[...])[1]?.first == UInt8(IPPROTO_UDP)
     else { return nil }
-    (answerer, self.original) = (source, original)
+    // CTA_IP_V4_DST or CTA_IP_V6_DST.
+    let asked = splitAttributes((splitAttributes(original[...])[1] ?? [])[...])[isIPv6 ? 4 : 2]
+    (answerer, self.original, isTranslated) = (source, original, asked != source)
   }
 }
 
@@ -47,12 +51,15 @@ extension NetlinkMessage {
 extension NetlinkSocket {
   /// Makes the calling thread's namespace forget the UDP flows that these addresses (network order) answered: the next datagram of each is
   /// translated anew. A flow that is never silent would otherwise stay with a task that is gone. Takes time with the flows there are.
-  public static func forgetDatagrams(answeredBy addresses: Set<[UInt8]>) throws(NetlinkError) {
+  /// - Returns: whether flows that are translated, of these families, are left.
+  @discardableResult
+  public static func forgetDatagrams(answeredBy addresses: Set<[UInt8]>) throws(NetlinkError) -> Bool {
     let socket = try NetlinkSocket(family: 12)  // NETLINK_NETFILTER
     var flows: [FlowInfo] = []
     for (family, length) in [(AF_INET, 4), (AF_INET6, 16)] where addresses.contains(where: { $0.count == length }) {
-      flows += try socket.dump(.dumpFlows(family)).compactMap(FlowInfo.init).filter { addresses.contains($0.answerer) }
+      flows += try socket.dump(.dumpFlows(family)).compactMap(FlowInfo.init)
     }
-    try socket.perform(flows.map { .deleteFlow($0) })
+    try socket.perform(flows.filter { addresses.contains($0.answerer) }.map { .deleteFlow($0) })
+    return flows.contains { $0.isTranslated && !addresses.contains($0.answerer) }
   }
 }

@@ -152,6 +152,57 @@ struct TrafficTests {
     }
   }
 
+  @Test("flows of datagrams leave a task that is gone also after somebody flushed the rules that had translated them", arguments: [false, true])
+  func flushedFlows(isNewAgent: Bool) async throws {
+    try await NamespaceWorld.with(2) { world in
+      var cluster = Cluster(hosts: 2)
+      cluster.ports = [PortConfig(targetPort: 53, publishedPort: 5300, protocol: .udp)]
+      cluster.place(1, on: 1)
+      for number in 2...3 { cluster.place(number, on: 2, ready: false) }
+      var overlays = try (1...2).map { try world.overlay($0) }
+      func apply() async throws {
+        for (index, overlay) in overlays.enumerated() {
+          try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints)
+          await overlay.flowsForgotten()
+        }
+      }
+      try await apply()
+      var servers: [Int32] = []
+      for number in 1...2 {
+        servers.append(try await world.open(SOCK_DGRAM, in: try await overlays[number - 1].attach(cluster.network(number)).path, port: 53))
+      }
+      let client = try await overlays[1].attach(cluster.network(3)).path
+      let flows = [
+        try await world.open(SOCK_DGRAM, in: world.outside, connectedTo: "192.168.77.2", port: 5300),
+        try await world.open(SOCK_DGRAM, in: client, connectedTo: "10.77.0.2", port: 53),
+      ]
+      defer { for socket in servers + flows { close(socket) } }
+      func ask(_ server: Int) {
+        for (number, flow) in flows.enumerated() {
+          send(flow, "ask", 3, 0)
+          #expect(world.echo(servers[server]) != nil, "flow \(number)")
+          #expect(world.hear(flow) != nil, "flow \(number)")
+        }
+      }
+      ask(0)
+      for path in [world.host(2), client] { #expect(try await world.run(in: path, "nft", "flush", "ruleset").code == 0) }
+      if isNewAgent {
+        overlays[1] = try world.overlay(2)
+        _ = try await overlays[1].recover([cluster.network(2), cluster.network(3)])
+      } else {
+        for _ in 1...100 where await overlays[1].repairs["container rules"] == nil {
+          try await Task.sleep(for: .milliseconds(50))
+          try await overlays[1].repair()
+        }
+      }
+      try await apply()
+      cluster.remove(1)
+      cluster.place(2, on: 2)
+      try await apply()
+      ask(1)
+    }
+  }
+
   @Test("interfaces stay in the order of a task's networks, through a new agent and repairs")
   func order() async throws {
     try await NamespaceWorld.with(1) { world in
