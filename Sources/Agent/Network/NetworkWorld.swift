@@ -57,7 +57,7 @@ struct NetworkWorld: Sendable {
   func leadsOutside6(_ container: TaskNetwork) -> Bool {
     container.attachments.contains { network($0.network).map { !$0.internalOnly && $0.subnet6 != nil } ?? false }
   }
-  /// What is on ingress goes out by it, over IPv4. With internal networks alone an uplink leads to the host's own processes and no further.
+  /// What is on ingress goes out by it, over IPv4. With internal networks alone an uplink is for answers to its host's processes.
   func needsUplink(_ container: TaskNetwork) -> Bool {
     if leadsOutside6(container) { return true }
     return !isOnIngress(container) && (leadsOutside(container) || (!container.hostPorts.isEmpty && !container.attachments.isEmpty))

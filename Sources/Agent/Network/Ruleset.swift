@@ -128,9 +128,12 @@ enum Ruleset {
   }
 
   /// What was translated to an uplink that is gone would leave by the host's default route.
-  private static func goneUplinks(_ world: NetworkWorld) -> [String] {
+  /// - Parameter isOutput: of the host's own packets. Where they leave was decided before they were translated, and the rules of this hook go on to
+  ///   be told of that link (nf_hook_state); the route has changed. An uplink has no gateway.
+  private static func goneUplinks(_ world: NetworkWorld, isOutput: Bool = false) -> [String] {
     guard !world.uplinkSubnets.isEmpty else { return [] }
-    let match = "ct status dnat ip daddr \(set(world.uplinkSubnets.map { "\($0)" })) oifname != \"\(InterfaceName.uplinkPrefix)*\""
+    let subnets = set(world.uplinkSubnets.map { "\($0)" })
+    let match = "ct status dnat ip daddr \(subnets) " + (isOutput ? "rt nexthop != \(subnets)" : "oifname != \(uplinks)")
     return ["\(match) meta l4proto tcp reject with tcp reset", "\(match) reject with icmp type host-unreachable"]
   }
 
@@ -205,10 +208,10 @@ enum Ruleset {
           chain("forward", "type filter hook forward priority 0; policy accept;", forward),
           chain(
             "input", "type filter hook input priority 0; policy accept;",
-            (world.networks.isEmpty ? [] : [routed]) + smuggled.arriving + members.guarding + refuse(closed.map(\.port))),
+            (world.networks.isEmpty ? [] : [routed]) + smuggled.arriving + insideOnly(world) + members.guarding + refuse(closed.map(\.port))),
           chain(
             "refuse", "type filter hook output priority 0; policy accept;",
-            ["ct state untracked accept"] + gone + refusal(IPv4Address.self) + stale),
+            ["ct state untracked accept"] + goneUplinks(world, isOutput: true) + refusal(IPv4Address.self) + stale),
         ], balancing: balancing)
   }
 

@@ -768,6 +768,33 @@ struct OverlayNetworkTests {
     }
   }
 
+  @Test("a task with a host port on internal networks alone answers its host's processes and calls none of them")
+  func insideHostPort() async throws {
+    try await NamespaceWorld.with(1) { world in
+      let cluster = Cluster(hosts: 1)
+      let overlay = try world.overlay(1)
+      try await overlay.apply(networks: cluster.networks(of: 1), services: [], endpoints: [])
+      var network = cluster.network(1, [cluster.inside])
+      network.hostPorts = [PortConfig(targetPort: 80, publishedPort: 8081, publishMode: .host)]
+      let path = try await overlay.attach(network).path
+      let servers = [try await world.serve("task1", in: path), try await world.serve("own", in: world.host(1), port: 9999)]
+      defer { world.stop(servers) }
+      // A route of its own too.
+      let route = "ip route add 192.168.77.1/32 via 172.28.240.1"
+      #expect(try await world.run(in: path, "sh", "-c", route).code == 0)
+      for target in ["172.28.240.1:9999", "192.168.77.1:9999", "192.168.77.1:8081"] {
+        #expect(try await world.ask(target, from: path) == nil, "\(target)")
+      }
+      for target in ["192.168.77.1:8081", "127.0.0.1:8081"] {
+        #expect(try await world.ask(target, from: world.host(1))?.name == "task1", "\(target)")
+      }
+      // Gone without the agent's doing: calls do not leave by the host's way out.
+      let loss = "ip route add default via 192.168.77.100; ip link del \(InterfaceName.uplink(network.task))"
+      #expect(try await world.run(in: world.host(1), "sh", "-c", loss).code == 0)
+      #expect(try await world.request("192.168.77.1:8081", from: world.host(1)) == .refused)
+    }
+  }
+
   @Test("containers reach the outside by their host's address; those of internal networks do not; networks do not reach each other")
   func outside() async throws {
     try await NamespaceWorld.with(1) { world in
