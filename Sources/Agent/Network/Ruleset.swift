@@ -184,6 +184,11 @@ enum Ruleset {
     let arriving = untracked.map { "iifname != \(uplinks) \($0)" }
     // Two networks may have the same addresses.
     let bridged = world.networks.isEmpty ? [] : [(ingress?.nodeAddress).map { "ether daddr != \(mac($0)) notrack" } ?? "notrack"]
+    // Whoever writes another's address would be taken for its answer (conntrack knows no interface; reverse path is loose here). What other hosts send
+    // to tasks has clients' addresses, and is not for this host's own link.
+    let forged = ingress.flatMap { ingress in
+      ingress.nodeAddress.map { "iifname \"\(bridge(ingress))\" ether daddr \(mac($0)) ip saddr != \(ingress.subnet) goto forged" }
+    }
     let members = members(world)
     let published = vmap("meta l4proto . th dport", open.map { ("\($0.port.protocol.rawValue) . \($0.port.number)", "goto \($0.port.chain)") })
     return RuleTable(
@@ -195,11 +200,13 @@ enum Ruleset {
         }
         + [
           chain("published", "", published),
+          // VXLAN packets are counted whatever their source.
+          chain("forged", "", (tunnels.isEmpty ? [] : ["udp dport \(set(Array(tunnels))) \(dropped)"]) + ["drop"]),
           // route_localnet lets 127.0.0.1 reach published ports; nobody else may use it to reach what listens there.
-          chain("inside", "", ["ip daddr 127.0.0.0/8 drop"] + bridged),
+          chain("inside", "", ["ip daddr 127.0.0.0/8 drop"] + (forged.map { [$0] } ?? []) + bridged),
           chain(
             "guard", "type filter hook prerouting priority -300; policy accept;",
-            ["iifname \(bridges) goto inside", "iifname \(uplinks) ip daddr 127.0.0.0/8 drop"] + arriving),
+            ["iifname \(bridges) goto inside", "iifname \(uplinks) ip daddr 127.0.0.0/8 drop", "\(forgedByUplink) goto forged"] + arriving),
           chain("untracked", "type filter hook output priority -300; policy accept;", untracked),
           chain("prerouting", "type nat hook prerouting priority -100; policy accept;", ["fib daddr type local jump published"]),
           chain(
@@ -225,8 +232,8 @@ enum Ruleset {
     guard !networks.isEmpty else { return nil }
     return RuleTable(chains: [
       // Frames from one container to another, which bridge-nf-call-ip6tables shows to these rules, need nobody's memory.
-      chain("guard", "type filter hook prerouting priority -300; policy accept;", ["iifname \(bridges) notrack"]),
-      chain("input", "type filter hook input priority 0; policy accept;", ["iifname \(bridges) drop"]),
+      chain("guard", "type filter hook prerouting priority -300; policy accept;", ["iifname \(bridges) notrack", "\(forgedByUplink) drop"]),
+      chain("input", "type filter hook input priority 0; policy accept;", ["iifname \(bridges) drop"] + insideOnly(world)),
       chain(
         "forward", "type filter hook forward priority 0; policy accept;",
         [
@@ -249,6 +256,10 @@ enum Ruleset {
   private static func within(_ networks: [NetworkAssignment]) -> String {
     "iifname . oifname \(set(networks.map { "\"\(bridge($0))\" . \"\(bridge($0))\"" }))"
   }
+
+  /// What comes by an uplink with an address that is not reached by it (RFC 3704 2.2, strict reverse path; Linux asks for the host's greatest rp_filter
+  /// of all links, so that a rule is needed).
+  private static let forgedByUplink = "iifname \(uplinks) fib saddr . iif oif 0"
 
   /// Tasks on internal networks alone have an uplink for their host ports: they answer by it, and call nobody.
   private static func insideOnly(_ world: NetworkWorld) -> [String] {

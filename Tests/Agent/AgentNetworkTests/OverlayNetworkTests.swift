@@ -795,6 +795,53 @@ struct OverlayNetworkTests {
     }
   }
 
+  @Test("hosts take nothing from containers that has another's address, of either family", arguments: [false, true])
+  func forged(bridgeNetfilter: Bool) async throws {
+    try await NamespaceWorld.with(1) { world in
+      try await world.showBridgedFrames(bridgeNetfilter)
+      var cluster = Cluster(hosts: 1)
+      cluster.dual = true
+      let overlay = try world.overlay(1)
+      try await overlay.apply(networks: cluster.networks(of: 1), services: [], endpoints: [])
+      let uplinked = try await overlay.attach(cluster.network(1, [cluster.web])).path
+      let published = try await overlay.attach(cluster.network(2, [cluster.ingress])).path
+      let watch = """
+        table inet seen {
+          set forged { type ipv4_addr; elements = { 192.168.77.100, 172.28.240.77, 10.255.9.9 } }
+          chain in { type filter hook prerouting priority -200
+            ip saddr @forged counter name four; ip6 saddr 2001:db8::5 counter name six; ip6 saddr fd6f:7263:6875::/64 counter name own; ip saddr { 172.28.240.2, 10.255.0.12 } counter name own
+          }
+          counter four { }
+          counter six { }
+          counter own { }
+        }
+        """
+      #expect(try await world.run(in: world.host(1), "nft", watch).code == 0)
+      func seen(_ counter: String) async throws -> UInt64 {
+        let text = try await world.run(in: world.host(1), "nft", "list", "counter", "inet", "seen", counter).output
+        return try #require(Nftables.packets(in: text))
+      }
+      func call(from path: String, as source: String?, _ target: String) async throws {
+        let (own, option) = source.map { ("ip address add \($0)/\($0.contains(":") ? 128 : 32) dev lo nodad;", "-I \($0)") } ?? ("", "")
+        _ = try await world.run(in: path, "sh", "-c", "\(own) busybox ping \(target.contains(":") ? "-6" : "") -c1 -W1 -w1 \(option) \(target)")
+      }
+      for (path, source) in [(uplinked, "192.168.77.100"), (uplinked, "172.28.240.77"), (published, "192.168.77.100"), (published, "10.255.9.9")] {
+        for target in ["192.168.77.1", "192.168.77.200"] { try await call(from: path, as: source, target) }
+        #expect(try await seen("four") == 0, "\(source)")
+      }
+      try await call(from: uplinked, as: "2001:db8::5", "2001:db8:1::1")
+      #expect(try await seen("six") == 0)
+      var before = try await seen("own")
+      #expect(before == 0)
+      for (path, target) in [(uplinked, "192.168.77.1"), (published, "192.168.77.1"), (uplinked, "2001:db8:1::1")] {
+        try await call(from: path, as: nil, target)
+        let now = try await seen("own")
+        #expect(now > before, "its own address, to \(target)")
+        before = now
+      }
+    }
+  }
+
   @Test("containers reach the outside by their host's address; those of internal networks do not; networks do not reach each other")
   func outside() async throws {
     try await NamespaceWorld.with(1) { world in
