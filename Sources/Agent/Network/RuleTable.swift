@@ -52,6 +52,8 @@ struct RuleTable<Address: OverlayAddress>: Equatable, Sendable {
   private var body: String {
     "table \(Address.family) orch {\n\(Self.objects)\(Self.text(chains))}\n" + balancing.changes(from: Balancing()).additions + frames
   }
+  /// Whether there are some or not. IPv6's table has none of its own to take away.
+  private static var noFrames: String { Address.family == IPv4Address.family ? "table netdev orch {\n}\ndelete table netdev orch\n" : "" }
 
   /// What keeps its content when rules are replaced: who is gone since a short while (Ruleset.stale; the kernel forgets by itself), and how many
   /// flows of datagrams were translated, and how many VXLAN packets came from hosts that are not on their network.
@@ -62,7 +64,7 @@ struct RuleTable<Address: OverlayAddress>: Equatable, Sendable {
 
   /// A container's interfaces stay what they are, so the chain does.
   private var frames: String {
-    guard let egress else { return "" }
+    guard let egress else { return Self.noFrames }
     let hook = "type filter hook egress device \"\(egress.device)\" priority 0; policy accept;"
     return "table netdev orch {\n  chain depart {\n    \(hook)\n  }\n}\nflush table netdev orch\n"
       + "table netdev orch {\n  chain depart {\n    \(egress.rule)\n  }\n}\n"
@@ -99,5 +101,5 @@ struct RuleTable<Address: OverlayAddress>: Equatable, Sendable {
   }
 
   /// No error when there is none.
-  static var removal: String { "table \(Address.family) orch {\n}\ndelete table \(Address.family) orch\n" }
+  static var removal: String { "table \(Address.family) orch {\n}\ndelete table \(Address.family) orch\n\(noFrames)" }
 }

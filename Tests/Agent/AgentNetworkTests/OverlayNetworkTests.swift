@@ -842,6 +842,32 @@ struct OverlayNetworkTests {
     }
   }
 
+  @Test("a container that loses ingress has nothing of it left, and has it again when that is back", arguments: [false, true])
+  func ingressLost(isNewAgent: Bool) async throws {
+    try await NamespaceWorld.with(1) { world in
+      let cluster = Cluster(hosts: 2)
+      var overlay = try world.overlay(1)
+      func apply(_ networks: [NetworkAssignment]) async throws {
+        try await overlay.apply(networks: networks, services: networks.isEmpty ? [] : cluster.services, endpoints: [])
+      }
+      let all = cluster.networks(of: 1)
+      try await apply(all)
+      let path = try await overlay.attach(cluster.network(1)).path
+      func tables() async throws -> String { try await world.run(in: path, "nft", "list", "tables").output }
+      #expect(try await tables() == "table ip orch\ntable netdev orch\n")
+      if isNewAgent {
+        overlay = try world.overlay(1)
+        _ = try await overlay.recover([cluster.network(1)])
+      }
+      try await apply(all.filter { !$0.ingress })
+      #expect(try await tables() == "table ip orch\n")
+      try await apply([])
+      #expect(try await tables() == "")
+      try await apply(all)
+      #expect(try await tables() == "table ip orch\ntable netdev orch\n")
+    }
+  }
+
   @Test("containers reach the outside by their host's address; those of internal networks do not; networks do not reach each other")
   func outside() async throws {
     try await NamespaceWorld.with(1) { world in
