@@ -18,12 +18,7 @@ extension ImageStore {
   /// Says that container `id` is made of the image: from now on nothing collects it, across restarts too. Throws when it is not here any more.
   public func use(_ record: ImageRecord, by id: String, now: Timestamp = .now) async throws {
     try await onOwnThread("orch-image") { [self] in
-      try state.withLock { state in
-        guard state.images[record.digest] != nil else {
-          throw ImageError(.notFound, "use", record.reference, "it was removed meanwhile; pull or load it again")
-        }
-        state.uses[id] = record.digest
-      }
+      try claim(record, by: id)
       try Files.writeAtomically("\(directory)/uses/\(id)", record.digest.description)
       // By the day: a start need not write the index.
       let seconds = now.nanoseconds / 1_000_000_000

@@ -50,8 +50,10 @@ public final class ImageStore: Sendable {
     var retained: Set<Digest> = []
   }
   let state = Mutex(State())
-  /// Held while index.json is written; readers need `state` alone.
+  /// Held while images are added, taken or claimed, and index.json is written; readers need `state` alone.
   private let writer = Mutex(())
+  /// Called before index.json is written; for tests of what happens meanwhile.
+  let beforeWriting = Mutex<(@Sendable () -> Void)?>(nil)
 
   /// Opens or makes the store, removes what a crash left, and forgets images that are not whole. Blocking, once at start.
   public init(directory: String, configuration: ImageStoreConfiguration = .init()) throws {
@@ -66,9 +68,12 @@ public final class ImageStore: Sendable {
       state.withLock { $0.uses[id] = digest }
     }
     let path = directory + "/index.json"
-    guard Files.exists(path) else { return }
-    let index: IndexDocument = try decode(Files.read(path), path)
-    for (name, entry) in index.images {
+    var entries = Files.exists(path) ? (try decode(Files.read(path), path) as IndexDocument).images : [:]
+    // A container needs it, whatever happened to the index.
+    for digest in Set(state.withLock { $0.uses.values }) where !entries.values.contains(where: { $0.manifest == digest.description }) {
+      entries[digest.description] = .init(manifest: digest.description)
+    }
+    for (name, entry) in entries {
       guard let digest = Digest(entry.manifest), let known = try? known(digest) else { continue }
       state.withLock {
         $0.index.images[name] = entry
@@ -209,11 +214,24 @@ public final class ImageStore: Sendable {
       createdAt: config.created.flatMap { Timestamp($0) } ?? .zero)
   }
 
-  /// Changes memory and index.json together, or neither.
+  /// Says that a container is made of the image. Not while a change is under way that may have decided to take it.
+  func claim(_ record: ImageRecord, by id: String) throws {
+    try writer.withLock { _ in
+      try state.withLock { state in
+        guard state.images[record.digest] != nil else {
+          throw ImageError(.notFound, "use", record.reference, "it was removed meanwhile; pull or load it again")
+        }
+        state.uses[id] = record.digest
+      }
+    }
+  }
+
+  /// Changes memory and index.json together, or neither; `uses` is not changed by it, nor while it runs but for those that end.
   func change(_ body: (inout State) throws -> Void) throws {
     try writer.withLock { _ in
       var next = state.withLock { $0 }
       try body(&next)
+      beforeWriting.withLock { $0 }?()
       try Files.writeAtomically(directory + "/index.json", encode(next.index), mode: 0o644)
       state.withLock {
         $0.index = next.index
@@ -236,6 +254,11 @@ public final class ImageStore: Sendable {
   func sweep() throws {
     let hidden = try state.withLock { state throws -> [String] in
       guard state.operations == 0 else { return [] }
+      // Which layers are a container's is not known: none is taken before it has ended.
+      guard state.uses.values.allSatisfy({ state.images[$0] != nil }) else {
+        state.needsSweep = true
+        return []
+      }
       state.needsSweep = false
       return try hide(state)
     }

@@ -1,0 +1,69 @@
+import Glibc
+import LinuxSystem
+import Model
+import Synchronization
+import Testing
+
+@testable import AgentImage
+
+/// What is collected while something else goes on.
+@Suite(.enabled(if: geteuid() == 0)) struct Collections {
+  private let folder = Folder()
+  private func open(_ change: (inout ImageStoreConfiguration) -> Void = { _ in }) throws -> ImageStore {
+    var configuration = ImageStoreConfiguration()
+    change(&configuration)
+    return try ImageStore(directory: folder.path + "/images", configuration: configuration)
+  }
+  /// An image of one layer with a file of its own; `pulled`: as if a registry had it.
+  @discardableResult
+  private func image(_ name: String, in store: ImageStore, bytes: Int = 1, pulled: Bool = false) async throws -> ImageRecord {
+    let layer = Stores.layer([(name, String(repeating: "x", count: bytes))])
+    let record = try #require(try await store.load(folder.write("\(name).tar", savedImage(layers: [layer], name: name))).first)
+    if pulled { try store.change { $0.index.images[record.reference]?.pulled = true } }
+    return record
+  }
+
+  @Test("a container that claims an image while it is collected gets it whole, or is told that it is gone")
+  func claimed() async throws {
+    let store = try open()
+    for round in 0..<4 {
+      let record = try await image("x", in: store, pulled: true)
+      let claim = Mutex<Task<Bool, Never>?>(nil)
+      store.beforeWriting.withLock {
+        $0 = {
+          store.beforeWriting.withLock { $0 = nil }
+          claim.withLock { $0 = Task { (try? await store.use(record, by: "container")) != nil } }
+          usleep(200_000)
+        }
+      }
+      switch round {
+      case 0: _ = try await store.prune(all: true)
+      case 1: _ = try? await store.remove("x", force: true)
+      case 2: _ = try? await store.remove("x")
+      default:
+        _ = try await store.makeRoom(down: 0)
+      }
+      let claimed = await claim.withLock { $0! }.value
+      #expect(claimed == record.layerPaths.allSatisfy { Files.exists($0) }, "\(round)")
+      #expect(try claimed == (store.resolve("\(record.digest)") != nil), "\(round)")
+      await store.release("container")
+      _ = try await store.prune(all: true)
+    }
+  }
+
+  @Test("a container keeps its image over a start that finds no index, or the image's configuration broken", arguments: ["index.json", "config"])
+  func lost(_ what: String) async throws {
+    var store = try open()
+    let record = try await image("x", in: store)
+    try await store.use(record, by: "container")
+    let config = "\(folder.path)/images/blobs/sha256/\(record.id.hex)"
+    if what == "config" { try Files.writeAtomically(config, "{", durable: false) } else { unlink("\(folder.path)/images/\(what)") }
+    store = try open()
+    await store.recover(users: ["container"])
+    #expect(Files.exists(record.layerPaths[0] + "/x"))
+    #expect(try (store.resolve("\(record.digest)") != nil) == (what == "index.json"))
+    await store.release("container")
+    _ = try await store.prune(all: true)
+    #expect(!Files.exists(record.layerPaths[0] + "/x"))
+  }
+}
