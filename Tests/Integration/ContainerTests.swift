@@ -228,6 +228,52 @@ extension MainJobTests {
       }
     }
 
+    /// Folders of volumes on a host.
+    private func volumes(_ host: String) throws -> [String] {
+      try cluster.on(host, "ls", "/var/lib/orch/agent/volumes").output.split(separator: "\n").map(String.init).sorted()
+    }
+
+    @Test("5: volumes without a name go with their tasks: those of a run, of a service that fails again and again, and what a crash left")
+    func t08anonymous() async throws {
+      let before = try volumes("host2")
+      let run = try cluster.must(cluster.orch("run", "--rm", "--node", "host2", "-v", "/data", "busybox:1", "sh", "-c", "echo x >/data/f; ls /data"))
+      #expect(run.output == "f\n", "\(run)")
+      try await eventually("the run's volume is gone") {
+        let left = try volumes("host2"); return (left == before, "\(left)")
+      }
+      let services = """
+          loops:
+            image: busybox:1
+            volumes: ["/data"]
+            command: ["sh", "-c", "touch /data/f; exit 3"]
+            deploy: {restart_policy: {delay: 100ms}, placement: {constraints: ["node.hostname == host2"]}}
+        """
+      try await with(services) {
+        try await eventually("it fails again and again") {
+          let tasks = try cluster.tasks("box_loops"); return (tasks.count >= 3, "\(tasks)")
+        }
+        try cluster.must(cluster.orch("scale", "box_loops=0"))
+        try await eventually("no more volumes than tasks") {
+          let (volumes, tasks) = (try volumes("host2").count - before.count, try cluster.tasks("box_loops").count)
+          return (volumes <= tasks, "\(volumes) volumes of \(tasks) tasks")
+        }
+      }
+      // As an agent leaves them that is killed while it removes a task, and one that somebody named so.
+      let folder = "/var/lib/orch/agent/volumes"
+      let (task, named) = ("3w5e11264sgtx4oh7nz8q4w5k", "3w5e11264sgtx4oh7nz8q4w5k-kept")
+      let made = try cluster.on(
+        "host2", "sh", "-c",
+        "mkdir -p \(folder)/\(task)-1/_data \(folder)/\(named)/_data; echo '{\"createdAt\":\"2026-01-01T00:00:00Z\",\"labels\":{},\"task\":\"\(task)\"}' >\(folder)/\(task)-1/volume.json"
+      )
+      #expect(made.code == 0, "\(made)")
+      try cluster.must(cluster.dev("kill", "host2", "--agent"))
+      try cluster.must(cluster.dev("start", "host2"))
+      try await eventually("what was left is gone, and nothing else") {
+        let left = try volumes("host2"); return (left == (before + [named]).sorted(), "\(left)")
+      }
+      _ = try cluster.on("host2", "rm", "-r", "\(folder)/\(named)")
+    }
+
     @Test("5: an agent killed and started again finds what runs and what ended meanwhile, with complete logs and exit codes")
     func t05agentAway() async throws {
       let services = """

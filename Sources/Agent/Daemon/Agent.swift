@@ -121,7 +121,7 @@ actor Agent {
       }
     case .remove(let id):
       lane(id) { controller, agent in
-        await controller.remove()
+        await controller.remove(sparing: agent.volumesInUse)
         await agent.closeLane(id)
       }
     case .sweep: sweep()
@@ -172,14 +172,14 @@ actor Agent {
     return names
   }
 
-  /// Folders, cgroups, namespaces, mounts and interfaces that are named by the id of a task which this host does not have. They are listed first: a
+  /// Folders, cgroups, namespaces, mounts, interfaces and anonymous volumes that are named by the id of a task which this host does not have. They are listed first: a
   /// task is known here before anything is made of it.
   private func sweep() {
     Task {
       let links = (try? await rooms.network.containerLinks()) ?? []
       for id in await rooms.leftovers() where worker.task(id) == nil && lanes[id] == nil {
         log.notice("removing what is left of task \(id)")
-        await TaskController(id: id, rooms: rooms, log: log).remove()
+        await TaskController(id: id, rooms: rooms, log: log).remove(sparing: volumesInUse)
       }
       // With their namespaces most are gone now; those whose other end lies elsewhere are not.
       let known = Set(lanes.keys).union(worker.liveTasks.map(\.id))

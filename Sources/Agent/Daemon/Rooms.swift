@@ -34,12 +34,13 @@ struct Rooms: Sendable {
     return kept.flatMap { $0.isEmpty ? nil : $0 } ?? Self.hostname(unnamed: id)
   }
 
-  /// Tasks of which anything is here: folders, namespaces, cgroups. Only what is named as we name it.
+  /// Tasks of which anything is here: folders, namespaces, cgroups, anonymous volumes. Only what is named as we name it.
   func leftovers() async -> [TaskID] {
     let (state, data) = (runtime.configuration.stateDirectory, runtime.configuration.dataDirectory)
     let folders = ["\(runDirectory)/tasks", "\(runDirectory)/netns", state + "/containers", data + "/containers"]
     let found = (try? await offPool { folders.flatMap { (try? Files.list($0)) ?? [] } }) ?? []
-    return Set((found + (await runtime.leftovers())).compactMap { TaskID($0) }).sorted()
+    let owners = (try? await volumes.owners()) ?? []
+    return Set((found + owners + (await runtime.leftovers())).compactMap { TaskID($0) }).sorted()
   }
 
   private var assignmentsFile: String { "\(stateDirectory)/assignments" }

@@ -107,9 +107,14 @@ actor TaskController {
     do { try await rooms.network.detach(id) } catch { log.warning("task \(id): \(error)") }
   }
 
-  func remove() async {
+  /// - Parameter volumes: names of those that other tasks use.
+  func remove(sparing volumes: Set<String>) async {
     await release()
-    do { try await rooms.runtime.delete(container) } catch { log.warning("task \(id): \(error)") }
+    do {
+      try await rooms.runtime.delete(container)
+      // Not while a process may have them; a start of the agent sweeps what stays.
+      try await rooms.volumes.removeAnonymous(of: container, inUse: volumes)
+    } catch { log.warning("task \(id): \(error)") }
     await rooms.images.release(container)
     let directory = rooms.taskDirectory(id)
     do {

@@ -1,6 +1,7 @@
 // Volume: folders of a host that outlive containers.
 //
-// On disk, below the agent's `volumes` directory: NAME/_data (the content) and NAME/volume.json (labels), as Docker has them.
+// On disk, below the agent's `volumes` directory: NAME/_data (the content) and NAME/volume.json (labels, an anonymous one's task), as Docker
+// has them.
 // Invariants: a volume is whole or not there (made under a name that no volume can have, then renamed); a name is one path component.
 // It refuses to know containers and images: users are told to it by `inUse`, an image's content by its folder.
 
@@ -33,6 +34,8 @@ public struct VolumeRecord: Hashable, Sendable {
   public var path: String
   public var labels: [String: String]
   public var createdAt: Timestamp
+  /// Whose anonymous volume it is: it goes with that task. nil: one with a name of its own, which stays.
+  public var task: String? = nil
 }
 
 /// What the runtime is to mount for one `Mount` of a service's spec.
@@ -58,17 +61,18 @@ public final class VolumeStore: Sendable {
   private struct Document: Codable {
     var labels: [String: String]
     var createdAt: Timestamp
+    var task: String? = nil
   }
 
   // MARK: - Mounts
 
   /// Makes what a mount needs and says what to mount. Blocks only a thread of its own.
   /// - Parameters:
-  ///   - task: names an anonymous volume (a mount without source): `TASK` and the target's digest of characters.
+  ///   - task: names an anonymous volume (a mount without source), which is that task's: `TASK` and the target's digest of characters.
   ///   - imageContent: the image's content at a path in the container, for a volume that is empty ("copy-up");
   ///     nil when the image has nothing there. Called with the target; its folder may be an overlay view or a layer's.
   public func resolve(
-    _ mount: Mount, task: String, now: Timestamp, imageContent: @escaping @Sendable (_ target: String) -> String? = { _ in nil }
+    _ mount: Mount, task: String, now: Timestamp, imageContent: @escaping @Sendable (_ target: String) throws -> String? = { _ in nil }
   ) async throws -> ResolvedMount {
     guard mount.target.hasPrefix("/"), !mount.target.split(separator: "/").contains("..") else {
       throw VolumeError(.invalid, "mount '\(mount.target)': a target is an absolute path without '..'")
@@ -80,14 +84,21 @@ public final class VolumeStore: Sendable {
       let source = try await onOwnThread("orch-volume") { try Self.checkBind(mount) }
       return .bind(source: source, target: mount.target, readOnly: readOnly, recursive: mount.bindOptions?.nonRecursive != true)
     case .volume:
-      let name = mount.source.flatMap { $0.isEmpty ? nil : $0 } ?? Self.anonymousName(task, mount.target)
+      let given = mount.source.flatMap { $0.isEmpty ? nil : $0 }
+      let name = given ?? Self.anonymousName(task, mount.target)
       let copies = mount.volumeOptions?.noCopy != true
       let path = try await onOwnThread("orch-volume") { [self] in
         try writer.withLock { _ in
-          let volume = try make(name, labels: mount.volumeOptions?.labels ?? [:], now: now)
-          if copies, try Files.list(volume.path).isEmpty, let content = imageContent(mount.target) {
-            try TreeCopy.contents(of: content, into: volume.path)
+          let fill = { (folder: String) throws in
+            if copies, try Files.list(folder).isEmpty, let content = try imageContent(mount.target) {
+              try TreeCopy.contents(of: content, into: folder)
+            }
           }
+          let isNew = !Files.exists(dataPath(name))
+          // Before it is seen: a crash in between would leave a part of the content for good.
+          let volume = try make(
+            name, labels: mount.volumeOptions?.labels ?? [:], task: given == nil ? task : nil, now: now, fill: fill)
+          if !isNew { try fill(volume.path) }
           return try Self.subpath(mount.volumeOptions?.subpath, in: volume)
         }
       }
@@ -166,7 +177,20 @@ public final class VolumeStore: Sendable {
     }
   }
 
-  private func make(_ name: String, labels: [String: String], now: Timestamp) throws -> VolumeRecord {
+  /// Removes the anonymous volumes of a task that has no container any more; of one that has none nothing. `inUse`: as for `remove`, another
+  /// task may mount one by its name.
+  public func removeAnonymous(of task: String, inUse: Set<String> = []) async throws {
+    for volume in try await list() where volume.task == task && !inUse.contains(volume.name) {
+      do { try await remove(volume.name) } catch let error as VolumeError where error.kind == .notFound {}
+    }
+  }
+
+  /// Tasks that have anonymous volumes here.
+  public func owners() async throws -> Set<String> { Set(try await list().compactMap(\.task)) }
+
+  private func make(
+    _ name: String, labels: [String: String], task: String? = nil, now: Timestamp, fill: (_ folder: String) throws -> Void = { _ in }
+  ) throws -> VolumeRecord {
     try Self.checkName(name)
     if Files.exists(dataPath(name)) { return try record(name) }
     let folder = temporary()
@@ -175,8 +199,9 @@ public final class VolumeStore: Sendable {
       try check(chmod(folder + "/_data", 0o755), "set the mode of", folder)
       let encoder = JSONEncoder()
       encoder.outputFormatting = .sortedKeys
-      try Files.writeAtomically(folder + "/volume.json", Array(encoder.encode(Document(labels: labels, createdAt: now))))
+      try Files.writeAtomically(folder + "/volume.json", Array(encoder.encode(Document(labels: labels, createdAt: now, task: task))))
       try check(chmod(folder, 0o711), "set the mode of", folder)
+      try fill(folder + "/_data")
       try check(rename(folder, "\(directory)/\(name)"), "make volume", name)
     } catch {
       try? Files.removeTree(folder)
@@ -190,7 +215,7 @@ public final class VolumeStore: Sendable {
     // A folder without its document was made by hand: it is a volume all the same.
     let bytes = (try? Files.read("\(directory)/\(name)/volume.json")) ?? []
     let document = (try? JSONDecoder().decode(Document.self, from: Data(bytes))) ?? Document(labels: [:], createdAt: .zero)
-    return VolumeRecord(name: name, path: dataPath(name), labels: document.labels, createdAt: document.createdAt)
+    return VolumeRecord(name: name, path: dataPath(name), labels: document.labels, createdAt: document.createdAt, task: document.task)
   }
 
   private func dataPath(_ name: String) -> String { "\(directory)/\(name)/_data" }

@@ -85,6 +85,38 @@ private func status(_ path: String) -> stat? {
     #expect(try await store.list().map(\.name).contains(VolumeStore.anonymousName("task1", "/cache")))
   }
 
+  @Test("an anonymous volume goes with its task; what has a name of its own, though it looks like one, and what another task mounts, stays")
+  func anonymousGo() async throws {
+    let store = try open()
+    for task in ["task1", "task2"] {
+      for target in ["/a", "/b"] { _ = try await store.resolve(Mount(type: .volume, source: nil, target: target), task: task, now: now) }
+    }
+    _ = try await store.resolve(Mount(type: .volume, source: "task1-data", target: "/c"), task: "task1", now: now)
+    #expect(try await store.owners() == ["task1", "task2"])
+    let lent = VolumeStore.anonymousName("task1", "/b")
+    // A restarted agent knows them, too.
+    try await open().removeAnonymous(of: "task1", inUse: [lent])
+    let second = ["/a", "/b"].map { VolumeStore.anonymousName("task2", $0) }
+    #expect(try await Set(store.list().map(\.name)) == Set(second + [lent, "task1-data"]))
+    for task in ["task1", "task1", "task2"] { try await store.removeAnonymous(of: task) }
+    #expect(try await store.list().map(\.name) == ["task1-data"])
+    #expect(try await store.owners().isEmpty)
+  }
+
+  @Test("a volume whose filling fails is not there, and the next try makes it whole")
+  func half() async throws {
+    let image = folder.path + "/image"
+    try Files.makeDirectories(image)
+    try Files.writeAtomically(image + "/file", "x", durable: false)
+    let store = try open()
+    let mount = Mount(type: .volume, source: "v", target: "/data")
+    struct Broken: Error {}
+    await #expect(throws: Broken.self) { try await store.resolve(mount, task: "t", now: now) { _ in throw Broken() } }
+    #expect(try await store.list().isEmpty)
+    _ = try await store.resolve(mount, task: "t", now: now) { _ in image }
+    #expect(try Files.list(folder.path + "/volumes/v/_data") == ["file"])
+  }
+
   @Test("a volume in use stays, an unused one goes, an unknown one is told")
   func removes() async throws {
     let store = try open()
