@@ -29,6 +29,33 @@ extension MainJobTests {
       return states
     }
 
+    @Test("a VOLUME of an image is a volume of the task's own with what all layers have there; a mount of the service's own takes its place")
+    func t02volume() throws {
+      try write(
+        "volume/Dockerfile",
+        """
+        FROM busybox:1
+        RUN mkdir -p /data/sub && echo base >/data/sub/low && echo old >/data/gone && chown 7:8 /data
+        RUN echo top >/data/top && rm /data/gone
+        VOLUME /data /empty
+        """)
+      try cluster.must(cluster.orch("build", "-t", "volume:1", "--node", "host3", "\(scratch.path)/volume", seconds: 120))
+      defer { _ = try? cluster.orch("image", "rm", "--node", "host3", "volume:1") }
+      let folder = "/var/lib/orch/agent/volumes"
+      let before = try cluster.on("host3", "ls", folder).output
+      let look = "cat /data/sub/low /data/top; ls /data; stat -c %u:%g /data; echo x >/empty/x; grep -cE ' /(data|empty) ' /proc/mounts"
+      let run = try cluster.must(cluster.orch("run", "--rm", "--node", "host3", "volume:1", "sh", "-c", look))
+      #expect(run.output == "base\ntop\nsub\ntop\n7:8\n2\n", "\(run)")
+      let own = try cluster.must(
+        cluster.orch("run", "--rm", "--node", "host3", "-v", "/etc:/data/:ro", "volume:1", "sh", "-c", "ls -d /data/passwd; touch /data/x; ls /empty")
+      )
+      #expect(own.output == "/data/passwd\n" && own.errors.contains("Read-only"), "\(own)")
+      for _ in 0..<100 where try cluster.on("host3", "ls", folder).output != before { usleep(100_000) }
+      #expect(try cluster.on("host3", "ls", folder).output == before)
+      // Nor of what it was read by.
+      #expect(try cluster.on("host3", "ls", "/var/lib/orch/agent/images/ingest").output == "")
+    }
+
     @Test("a build keeps to the workshop's cache; deploy --build brings it to every host; docker's classic builder; run passes output and code on")
     func t01build() async throws {
       try write("app/package.json", "{\"name\": \"one\"}\n")

@@ -3,14 +3,14 @@ import LinuxSystem
 
 /// Layers seen as one tree, by a descriptor: mounted, opened, and taken out of every path at once, so that a crash leaves no mount.
 /// Blocking. The tree is gone when the descriptor is closed.
-struct RootTree: Sendable {
-  let descriptor: SharedDescriptor
+public struct RootTree: Sendable {
+  public let descriptor: SharedDescriptor
 
   /// - Parameters:
   ///   - layers: folders, base first.
   ///   - work: an own, empty folder on the layers' file system.
   ///   - upper: what is written goes there; nil: read-only.
-  init(layers: [String], work: String, upper: String?) throws {
+  public init(layers: [String], work: String, upper: String?) throws {
     for folder in ["mount", "work"] { try Files.makeDirectories("\(work)/\(folder)", mode: 0o755) }
     // Descriptors' names are short: a page is all that mount(2) takes. Two layers at least, or there is nothing to mount when read-only.
     var folders = Array(layers.reversed())

@@ -219,11 +219,11 @@ actor TaskController {
 
   private func mounts(_ spec: ContainerSpec, _ template: Template, _ image: ImageRecord) async throws -> [MountConfig] {
     var mounts: [MountConfig] = []
-    for var mount in spec.mounts ?? [] {
+    let content = ImageContent(image, rooms.images)
+    defer { Task { try? await offPool { content.close() } } }
+    for var mount in (spec.mounts ?? []) + ImageContent.volumes(of: image, besides: spec) {
       mount.source = mount.source.map(template.expand)
-      let resolved = try await rooms.volumes.resolve(mount, task: container, now: .now) { target in
-        image.layerPaths.reversed().lazy.compactMap { Self.folder(target, in: $0) }.first
-      }
+      let resolved = try await rooms.volumes.resolve(mount, task: container, now: .now) { try content.folder($0) }
       switch resolved {
       case .bind(let source, let target, let readOnly, let recursive):
         mounts.append(MountConfig(.bind(source: source, recursive: recursive), target: target, readOnly: readOnly))
@@ -232,14 +232,6 @@ actor TaskController {
       }
     }
     return mounts
-  }
-
-  /// Where a layer has a folder of that name; no link of the layer leads out of it.
-  private static func folder(_ path: String, in layer: String) -> String? {
-    guard let root = try? OwnedDescriptor.open(layer, O_RDONLY | O_DIRECTORY),
-      let inside = try? OwnedDescriptor.open(inRoot: root.rawValue, path, O_RDONLY | O_DIRECTORY)
-    else { return nil }
-    return try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(inside.rawValue)")
   }
 }
 
