@@ -5,18 +5,22 @@ import Synchronization
 final class Flights: Sendable {
   private let flights = Mutex<[String: Task<Void, any Error>]>([:])
 
-  /// Runs `body`, or waits for the run under way with the same key. Its error is everybody's.
-  func join(_ key: String, _ body: @escaping @Sendable () async throws -> Void) async throws {
-    let flight = flights.withLock { flights in
-      if let flight = flights[key] { return flight }
+  /// Runs `body`, or waits for the run under way with the same key.
+  /// - Parameter alone: what another's run did wrong is tried once more by oneself; otherwise its error is everybody's.
+  func join(_ key: String, orElseAlone alone: Bool = false, _ body: @escaping @Sendable () async throws -> Void) async throws {
+    let (flight, isOwn) = flights.withLock { flights in
+      if let flight = flights[key] { return (flight, false) }
       let flight = Task { [self] in
         defer { self.flights.withLock { $0[key] = nil } }
         try await body()
       }
       flights[key] = flight
-      return flight
+      return (flight, true)
     }
-    try await flight.value
+    do { try await flight.value } catch {
+      guard alone, !isOwn else { throw error }
+      try await body()
+    }
   }
 }
 

@@ -119,8 +119,11 @@ extension ImageStore {
           }
           let listener = hub.listen(to: digest, progress)
           defer { hub.leave(digest, listener) }
-          // The same diff id may come in several packings: then the first to come is taken.
-          try await flights.join("layer \(diffID)") { [self] in try await fetch(layer, digest, diffID, client) }
+          // The same diff id may come in several packings: then the first to come is taken. What another registry does is not waited for, and what
+          // another repository lacks may be in this one.
+          try await flights.join("layer \(diffID) \(digest) \(client.source)", orElseAlone: true) { [self] in
+            try await fetch(layer, digest, diffID, client)
+          }
           progress(PullProgress(layer: digest, phase: .done, done: layer.size, total: layer.size))
         }
       }

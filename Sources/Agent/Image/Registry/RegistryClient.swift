@@ -10,6 +10,8 @@ final class RegistryClient: Sendable {
   let name: ImageReference
   let host: RegistryHost
   let configuration: ImageStoreConfiguration
+  /// Whom it asks, as whom: clients with the same may share what they bring.
+  let source: String
   private let authorizer: Authorizer
   /// "repository:PATH:ACTIONS" that the requests need.
   private let scopes: [String]
@@ -43,7 +45,9 @@ final class RegistryClient: Sendable {
     self.name = name
     self.host = host
     self.configuration = configuration
-    authorizer = Authorizer(host.isMirror ? nil : credentials)
+    let credentials = host.isMirror ? nil : credentials
+    authorizer = Authorizer(credentials)
+    source = "\(host.base) \(credentials.hashValue)"
     scopes = ["repository:\(name.path):\(pushes ? "pull,push" : "pull")"] + mountable.map { "repository:\($0):pull" }
     verb = pushes ? "push" : "pull"
   }
