@@ -101,7 +101,10 @@ actor Agent {
 
   private func carryOut(_ output: WorkerOutput) {
     switch output {
-    case .prepare(let id): lane(id) { controller, agent in await controller.prepare(agent) }
+    case .prepare(let id):
+      lane(id) { controller, agent in await controller.prepare(agent) }
+      let preparation = lanes[id]?.last
+      lanes[id]?.preparation = preparation
     case .start(let id):
       lane(id) { controller, agent in
         await agent.persisted()
@@ -115,6 +118,8 @@ actor Agent {
         input(.stopDue(id))
       }
     case .release(let id):
+      // Its image may still be coming, for nobody now.
+      lanes[id]?.preparation?.cancel()
       lane(id) { controller, agent in
         await agent.withdrawn(id)
         await controller.release()
@@ -199,6 +204,7 @@ actor Agent {
   private struct Lane {
     var controller: TaskController
     var last: Task<Void, Never>
+    var preparation: Task<Void, Never>?
   }
 
   private func lane(_ id: TaskID, _ work: @escaping @Sendable (TaskController, Agent) async -> Void) {
@@ -210,7 +216,7 @@ actor Agent {
       last: Task {
         await previous?.value
         await work(controller, self)
-      })
+      }, preparation: lane?.preparation)
   }
 
   /// A stop does not wait behind the watch of the very container that it is to end.

@@ -40,7 +40,7 @@ actor TaskController {
       prepared = try await configure(order, agent)
       await agent.input(.prepared(id))
     } catch {
-      log.warning("prepare task \(order.name): \(error)")
+      if !Task.isCancelled { log.warning("prepare task \(order.name): \(error)") }
       await agent.input(.prepareFailed(id, "\(error)"))
     }
   }
@@ -133,6 +133,8 @@ actor TaskController {
     let spec = order.container
     let template = Template(order: order, node: rooms.node)
     let image = try await image(order.spec)
+    // Whoever wanted it does not any more.
+    try Task.checkCancellation()
     try await offPool { try image.checkRuns() }
     try await rooms.images.use(image, by: container)
 

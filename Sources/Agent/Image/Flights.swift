@@ -1,26 +1,80 @@
 import Model
 import Synchronization
 
-/// One piece of work for all who want the same at the same time.
+/// One piece of work for all who want the same at the same time. It is cancelled when nobody waits for it any more.
 final class Flights: Sendable {
-  private let flights = Mutex<[String: Task<Void, any Error>]>([:])
+  private struct Flight {
+    /// Ticket of who began it: another run may have the key by the time it ends.
+    var number: UInt64
+    var work: Task<Void, Never>
+    var waiting: [UInt64: CheckedContinuation<Void, any Error>] = [:]
+  }
+  private struct State {
+    var tickets: UInt64 = 0
+    var flights: [String: Flight] = [:]
+  }
+  private let state = Mutex(State())
+  /// Of a run that somebody else began.
+  private struct Others: Error { var error: any Error }
 
-  /// Runs `body`, or waits for the run under way with the same key.
+  /// Runs `body`, or waits for the run under way with the same key. Who is cancelled leaves at once; with the last one the run is cancelled.
   /// - Parameter alone: what another's run did wrong is tried once more by oneself; otherwise its error is everybody's.
   func join(_ key: String, orElseAlone alone: Bool = false, _ body: @escaping @Sendable () async throws -> Void) async throws {
-    let (flight, isOwn) = flights.withLock { flights in
-      if let flight = flights[key] { return (flight, false) }
-      let flight = Task { [self] in
-        defer { self.flights.withLock { $0[key] = nil } }
-        try await body()
-      }
-      flights[key] = flight
-      return (flight, true)
-    }
-    do { try await flight.value } catch {
-      guard alone, !isOwn else { throw error }
+    do { try await wait(key, body) } catch let others as Others {
+      guard alone else { throw others.error }
       try await body()
     }
+  }
+
+  private func wait(_ key: String, _ body: @escaping @Sendable () async throws -> Void) async throws {
+    let ticket = state.withLock { state in
+      state.tickets += 1
+      return state.tickets
+    }
+    try await withTaskCancellationHandler {
+      try await withCheckedThrowingContinuation { continuation in
+        let joined = state.withLock { state in
+          // Cancelled before, nobody takes the continuation; later, `leave` finds it.
+          if Task.isCancelled { return false }
+          if state.flights[key] == nil {
+            let work = Task {
+              let result: Result<Void, any Error>
+              do { result = .success(try await body()) } catch { result = .failure(error) }
+              end(key, ticket, result)
+            }
+            state.flights[key] = Flight(number: ticket, work: work)
+          }
+          state.flights[key]?.waiting[ticket] = continuation
+          return true
+        }
+        if !joined { continuation.resume(throwing: CancellationError()) }
+      }
+    } onCancel: {
+      leave(key, ticket)
+    }
+  }
+
+  private func end(_ key: String, _ number: UInt64, _ result: Result<Void, any Error>) {
+    let waiting = state.withLock { state -> [UInt64: CheckedContinuation<Void, any Error>] in
+      guard let flight = state.flights[key], flight.number == number else { return [:] }
+      state.flights[key] = nil
+      return flight.waiting
+    }
+    for (ticket, continuation) in waiting {
+      continuation.resume(with: ticket == number ? result : result.mapError { Others(error: $0) })
+    }
+  }
+
+  private func leave(_ key: String, _ ticket: UInt64) {
+    let (continuation, last) = state.withLock { state -> (CheckedContinuation<Void, any Error>?, Task<Void, Never>?) in
+      guard let continuation = state.flights[key]?.waiting.removeValue(forKey: ticket) else { return (nil, nil) }
+      guard let flight = state.flights[key], flight.waiting.isEmpty else { return (continuation, nil) }
+      // Who comes now begins anew.
+      state.flights[key] = nil
+      return (continuation, flight.work)
+    }
+    last?.cancel()
+    continuation?.resume(throwing: CancellationError())
   }
 }
 

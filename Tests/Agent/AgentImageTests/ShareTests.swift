@@ -98,4 +98,43 @@ import Testing
       #expect(proxy.requests("GET", "/other/blobs/").count == (breaks ? 2 : 1))
     }
   }
+
+  @Test("a pull that nobody waits for ends; as long as one does it goes on")
+  func cancelled() async throws {
+    let registry = try filled("web:1")
+    let store = try open()
+    let id = try await store.pull("\(registry.host)/web:1").id
+    _ = try await store.prune(all: true)
+    let gate = Gate()
+    let proxy = try FaultProxy(registry.port) { request, _ in
+      guard Self.isLayer(request), !request.target.hasSuffix(id.description) else { return nil }
+      gate.pass()
+      return nil
+    }
+    let name = "\(proxy.host)/web:1"
+    let waiting = (0..<3).map { _ in Task { try await store.pull(name) } }
+    try await eventually("its layer is asked for") { proxy.requests("GET", "/blobs/").count == 2 }
+    try await Task.sleep(for: .milliseconds(100))
+    // Whoever leaves does so at once, and takes nothing from the others.
+    waiting[0].cancel()
+    await #expect(throws: CancellationError.self) { try await waiting[0].value }
+    waiting[1].cancel()
+    await #expect(throws: CancellationError.self) { try await waiting[1].value }
+    #expect(store.state.withLock { $0.operations } == 1)
+    waiting[2].cancel()
+    await #expect(throws: CancellationError.self) { try await waiting[2].value }
+    try await eventually("nothing goes on") {
+      store.state.withLock { $0.operations } == 0 && (try? Files.list(store.directory + "/ingest")) == []
+    }
+    // Who comes then is not given the end of those before.
+    async let again = store.pull(name)
+    try await Task.sleep(for: .milliseconds(100))
+    gate.lift()
+    #expect(try await again.id == id)
+    let cancelled = Task { () throws -> ImageRecord in
+      withUnsafeCurrentTask { $0?.cancel() }
+      return try await store.pull(name, always: true)
+    }
+    await #expect(throws: CancellationError.self) { try await cancelled.value }
+  }
 }
