@@ -132,6 +132,7 @@ extension MainJobTests {
     func fullDisk() throws {
       let images = "/var/lib/orch/agent/images"
       try cluster.must(cluster.on("host2", "mount", "-t", "tmpfs", "-o", "size=512k", "full", images))
+      try cluster.must(cluster.on("host2", "mkdir", "\(images)/ingest"))
       defer { _ = try? cluster.on("host2", "umount", images) }
       let loaded = try cluster.orch("image", "load", "\(LocalCluster.images)/web-2.tar")
       #expect(loaded.code == 1 && loaded.errors.contains("host2") && loaded.errors.contains("free some space"), "\(loaded)")

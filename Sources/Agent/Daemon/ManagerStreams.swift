@@ -250,37 +250,23 @@ struct ManagerStreams: Sendable {
     }
     var result = WireImageResult()
     do {
-      let archive = "\(rooms.stateDirectory)/incoming-\(UUID().uuidString).tar"
-      defer { unlink(archive) }
-      try await receive(stream, into: archive)
+      let archive = AsyncThrowingStream<[UInt8], any Error> {
+        while let message = try await stream.receive(WireImageLoad.self) {
+          if case .data(let data)? = message.kind { return [UInt8](data) }
+        }
+        return nil
+      }
       let names =
         start.name.isEmpty
-        ? try await rooms.images.load(archive).map(\.reference) : [try await rooms.images.import(archive, name: start.name).reference]
+        ? try await rooms.images.load(stream: archive).map(\.reference)
+        : [try await rooms.images.import(stream: archive, name: start.name).reference]
       result.names = names.map { (try? ImageReference($0))?.familiar ?? $0 }
-    } catch {
+    } catch let error where !(error is StreamError) && !(error is CancellationError) {
       result.error = "\(error)"
+      // Whoever sends does not hear the answer before its end.
+      while try await stream.receive(WireImageLoad.self) != nil {}
     }
     try await stream.send(result, end: true)
-  }
-
-  private func receive(_ stream: TransportStream, into path: String) async throws {
-    let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o600)
-    guard descriptor >= 0 else { throw AgentError("create \(path): \(String(cString: strerror(errno)))") }
-    defer { close(descriptor) }
-    while let message = try await stream.receive(WireImageLoad.self) {
-      guard case .data(let data)? = message.kind else { continue }
-      try await offPool {
-        var rest = data[...]
-        while !rest.isEmpty {
-          let count = rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
-          if count < 0 && errno == EINTR { continue }
-          guard count > 0 else {
-            throw AgentError("write \(path): \(String(cString: strerror(errno)))\(errno == ENOSPC ? ": make room on this host and load again" : "")")
-          }
-          rest = rest.dropFirst(count)
-        }
-      }
-    }
   }
 
   private func list() -> WireImageList {

@@ -163,13 +163,30 @@ public final class ImageStore: Sendable {
     }
   }
 
-  /// The same from a stream, such as a request's body; it is kept in a file of `ingest` meanwhile.
+  /// The same from a stream, such as a request's body; it is kept in a file of `ingest` meanwhile: at most
+  /// `maximumTransferBytes`, or it is an error.
   public func load<Chunks: AsyncSequence>(stream: Chunks, name: String? = nil) async throws -> [ImageRecord] where Chunks.Element == [UInt8] {
+    try await keeping(stream) { try await self.load($0, name: name) }
+  }
+  public func `import`<Chunks: AsyncSequence>(stream: Chunks, name: String, config: ImageConfig = .init()) async throws -> ImageRecord
+  where Chunks.Element == [UInt8] {
+    _ = try nameToGive(name)
+    return try await keeping(stream) { try await self.import($0, name: name, config: config) }
+  }
+
+  private func keeping<Chunks: AsyncSequence, Result>(_ stream: Chunks, _ body: (_ path: String) async throws -> Result) async throws -> Result
+  where Chunks.Element == [UInt8] {
     let path = content.temporary()
     defer { unlink(path) }
     let writer = try await onOwnThread("orch-image") { try BlobWriter(path) }
-    for try await chunk in stream { try await onOwnThread("orch-image") { try writer.write(chunk) } }
-    return try await load(path, name: name)
+    let limit = configuration.maximumTransferBytes
+    for try await chunk in stream {
+      guard Int64(chunk.count) <= limit - writer.count else {
+        throw ImageError(.hostile, "read", "an archive", "it has more than \(limit) bytes")
+      }
+      try await onOwnThread("orch-image") { try writer.write(chunk) }
+    }
+    return try await body(path)
   }
 
   func nameToGive(_ name: String) throws -> ImageReference {

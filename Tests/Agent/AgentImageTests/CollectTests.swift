@@ -66,4 +66,36 @@ import Testing
     _ = try await store.prune(all: true)
     #expect(!Files.exists(record.layerPaths[0] + "/x"))
   }
+
+  // MARK: - Streams
+
+  private struct Chunks: AsyncSequence, AsyncIteratorProtocol {
+    var left: [[UInt8]]
+    var look: @Sendable () -> Void = {}
+    mutating func next() async -> [UInt8]? {
+      look()
+      return left.isEmpty ? nil : left.removeFirst()
+    }
+    func makeAsyncIterator() -> Self { self }
+  }
+
+  @Test("what comes as a stream is kept in ingest, which a start empties, and is bounded", arguments: [false, true])
+  func stream(imports: Bool) async throws {
+    let store = try open { $0.maximumTransferBytes = 100_000 }
+    let ingest = folder.path + "/images/ingest"
+    let seen = Mutex(false)
+    let whole = imports ? Stores.layer([("a", "1")]) : savedImage(layers: [Stores.layer([("a", "1")])], name: "x")
+    let chunks = Chunks(left: [Array(whole[..<1000]), Array(whole[1000...])]) {
+      if (try? Files.list(ingest))?.isEmpty == false { seen.withLock { $0 = true } }
+    }
+    let records = imports ? [try await store.import(stream: chunks, name: "x")] : try await store.load(stream: chunks)
+    #expect(try Files.text(#require(records.first).layerPaths[0] + "/a") == "1")
+    #expect(seen.withLock { $0 })
+    let endless = Chunks(left: [[UInt8]](repeating: [UInt8](repeating: 1, count: 60_000), count: 3))
+    let error = await #expect(throws: ImageError.self) {
+      if imports { _ = try await store.import(stream: endless, name: "y") } else { _ = try await store.load(stream: endless) }
+    }
+    #expect(error?.kind == .hostile, "\(String(describing: error))")
+    #expect(try Files.list(ingest).isEmpty)
+  }
 }
