@@ -25,6 +25,11 @@ final class BlobWriter: Sendable {
       $0.count += Int64(bytes.count)
     }
   }
+  /// Forgets what a write that failed wrote nevertheless.
+  func retract() throws {
+    try check(ftruncate(file.rawValue, off_t(count)), "shorten", path)
+    try check(lseek(file.rawValue, 0, SEEK_END), "rewind", path)
+  }
   /// Forgets what was written.
   func restart() throws {
     try check(ftruncate(file.rawValue, 0), "empty", path)

@@ -23,6 +23,7 @@ struct ContentStore: Sendable {
   let directory: String
   let maximumLayerBytes: Int64
   let maximumLayerEntries: Int
+  let pins = Pins()
 
   func prepare() throws {
     for folder in ["blobs/sha256", "layers"] { try Files.makeDirectories("\(directory)/\(folder)", mode: 0o711) }
@@ -37,7 +38,13 @@ struct ContentStore: Sendable {
 
   func blobPath(_ digest: Digest) -> String { "\(directory)/blobs/sha256/\(digest.hex)" }
 
+  func hasBlob(_ digest: Digest) -> Bool {
+    pins.pin(blobs: [digest])
+    return Files.exists(blobPath(digest))
+  }
+
   func blob(_ digest: Digest) throws -> [UInt8] {
+    pins.pin(blobs: [digest])
     let bytes = try Files.read(blobPath(digest), limit: Int(ManifestDocument.maximumSize))
     guard Digest(of: bytes) == digest else {
       throw ImageError(.corrupt, "read", "blob \(digest)", "the disk returned other bytes; remove and pull the image again")
@@ -48,7 +55,7 @@ struct ContentStore: Sendable {
   @discardableResult
   func addBlob(_ bytes: [UInt8]) throws -> Digest {
     let digest = Digest(of: bytes)
-    if !Files.exists(blobPath(digest)) { try Files.writeAtomically(blobPath(digest), bytes, mode: 0o644) }
+    if !hasBlob(digest) { try Files.writeAtomically(blobPath(digest), bytes, mode: 0o644) }
     return digest
   }
 
@@ -57,11 +64,19 @@ struct ContentStore: Sendable {
   func layerFolder(_ diffID: Digest) -> String { "\(directory)/layers/\(diffID.hex)" }
   /// The tree itself; beside it stand `size` and `blob`.
   func layerPath(_ diffID: Digest) -> String { layerFolder(diffID) + "/fs" }
-  func hasLayer(_ diffID: Digest) -> Bool { Files.exists(layerFolder(diffID) + "/size") }
+  func hasLayer(_ diffID: Digest) -> Bool {
+    pins.pin(layers: [diffID])
+    return Files.exists(layerFolder(diffID) + "/size")
+  }
   func layerSize(_ diffID: Digest) -> Int64 { (try? Files.text(layerFolder(diffID) + "/size")).flatMap { Int64($0) } ?? 0 }
 
   /// The packing of a layer that is kept as a blob: what push and save send. nil: an agent older than those unpacked it.
   func packing(_ diffID: Digest) -> Packing? {
+    pins.pin(layers: [diffID])
+    return packing(ofKept: diffID)
+  }
+  /// The same without a pin; a layer that is kept keeps its blob.
+  func packing(ofKept diffID: Digest) -> Packing? {
     guard let text = try? Files.text(layerFolder(diffID) + "/blob"), let packing = Packing(text), Files.exists(blobPath(packing.digest)) else {
       return nil
     }
@@ -104,6 +119,7 @@ struct ContentStore: Sendable {
       let digest = plain.digest
       if let diffID, digest != diffID { throw ImageError(.corrupt, "verify", "layer \(diffID)", "its tar has the digest \(digest)") }
       let packing = Packing(digest: outer.digest, size: outer.count, mediaType: inflating.compression.mediaType)
+      pins.pin(layers: [digest], blobs: [packing.digest])
       try publish(blob: blob, packing.digest)
       try Files.writeAtomically(folder + "/size", String(unpacker.bytes), mode: 0o644)
       try Files.writeAtomically(folder + "/blob", packing.description, mode: 0o644)
@@ -138,10 +154,20 @@ struct ContentStore: Sendable {
     try check(fsync(layers.rawValue), "sync", directory + "/layers")
   }
 
-  /// Takes layers and blobs that are not named here out of sight; their removal may take longer (`sweep`).
-  func hideAllBut(layers: Set<Digest>, blobs: Set<Digest>) throws -> [String] {
+  /// Takes layers and blobs out of sight that are neither named here nor pinned; their removal may take longer (`sweep`).
+  func hideAllBut(layers: Set<Digest>, blobs: Set<Digest>) throws -> (hidden: [String], isAll: Bool) {
+    try pins.collecting { pinned in
+      let layersKept = layers.union(pinned.layers.keys)
+      let blobsKept = blobs.union(pinned.blobs.keys).union(layersKept.compactMap { packing(ofKept: $0)?.digest })
+      let layersHidden = try hide("layers", but: layersKept)
+      let isAll = layersKept.count == layers.count && pinned.blobs.keys.allSatisfy(blobs.contains)
+      return (layersHidden + (try hide("blobs/sha256", but: blobsKept)), isAll)
+    }
+  }
+
+  private func hide(_ folder: String, but kept: Set<Digest>) throws -> [String] {
     var hidden: [String] = []
-    for (folder, kept) in [("layers", layers), ("blobs/sha256", blobs)] {
+    do {
       for name in try Files.list("\(directory)/\(folder)") where Digest(hex: name).map({ !kept.contains($0) }) ?? true {
         let trash = temporary()
         try check(rename("\(directory)/\(folder)/\(name)", trash), "move away", name)

@@ -18,7 +18,10 @@ public struct StoredLayer: Hashable, Sendable {
 // What a builder needs: layers in, an image out. Inside `holding` nothing of it is collected.
 extension ImageStore {
   /// Runs `body`; what it adds is not collected before it ends, though no image names it yet.
-  public func holding<Result: Sendable>(_ body: @Sendable () async throws -> Result) async throws -> Result { try await operation(body) }
+  public func holding<Result: Sendable>(_ body: @Sendable () async throws -> Result) async throws -> Result {
+    try await makeRoom()
+    return try await operation(body)
+  }
 
   /// Adds a layer from a tar file (plain, gzip or zstd; whiteouts as the OCI image specification's layer.md has them). The file is copied.
   /// - Parameter diffID: what its plain tar must be; nil: whatever it is.
@@ -49,7 +52,7 @@ extension ImageStore {
         }
         let manifest = try content.addImage(config: config, layers: layers)
         try add(manifest, names: references.map(\.description))
-        return try resolve(references.first?.description ?? manifest.description)!
+        return try added(references.first?.description ?? manifest.description)
       }
     }
   }

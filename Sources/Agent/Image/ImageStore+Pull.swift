@@ -19,27 +19,12 @@ extension ImageStore {
     let credentials = try await self.credentials(credentials, for: name)
     // Who gives other credentials asks for himself: nobody gets by another's password what he may not have.
     try await flights.join("image \(name) \(platform) \(credentials.hashValue)") { [self] in
-      try await makeRoom()
-      do { try await operation { [self] in try await fetch(name, platform, credentials, progress) } } catch let error as SystemError
-        where error.errno == Errno(ENOSPC)
-      {
-        // Once, when there is something that can be pulled again.
-        guard try await makeRoom(down: configuration.lowWater) else { throw full(error) }
-        do { try await operation { [self] in try await fetch(name, platform, credentials, progress) } } catch let error as SystemError
-          where error.errno == Errno(ENOSPC)
-        {
-          throw full(error)
-        }
-      }
+      try await adding { [self] in try await fetch(name, platform, credentials, progress) }
     }
     guard let record = try resolve(name.description) else {
       throw ImageError(.notFound, "pull", name.familiar, "it was removed meanwhile; pull again")
     }
     return record
-  }
-
-  func full(_ error: SystemError) -> ImageError {
-    ImageError(.system, "store", "an image", "\(error): make room on this host ('orch image prune --all' takes images that no container uses)")
   }
 
   func credentials(_ given: RegistryCredentials?, for name: ImageReference) async throws -> RegistryCredentials? {

@@ -184,7 +184,8 @@ extension ImageStore {
     var same = true
     for (layer, diffID) in zip(layers, diffIDs) {
       let named = try layer.checkedDigest()
-      if Files.exists(content.blobPath(named)) {
+      content.pins.pin(layers: [diffID])
+      if content.hasBlob(named) {
         exported.append(.init(diffID: diffID, packing: Packing(digest: named, size: layer.size, mediaType: layer.mediaType ?? MediaType.ociLayer)))
       } else if let packing = content.packing(diffID) {
         same = false

@@ -62,7 +62,7 @@ extension ImageStore {
   /// is one, or with `force`. An image that a container uses keeps its layers: `force` takes its names, otherwise it is refused.
   @discardableResult
   public func remove(_ reference: String, force: Bool = false) async throws -> ImageRemoval {
-    guard let record = try resolve(reference) else { throw missing("remove", reference) }
+    guard let record = try find(reference) else { throw missing("remove", reference) }
     return try await onOwnThread("orch-image") { [self] in
       var result = ImageRemoval()
       try change { state in

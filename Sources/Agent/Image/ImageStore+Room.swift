@@ -20,8 +20,6 @@ extension ImageStore {
   @discardableResult
   func makeRoom(down target: Int? = nil) async throws -> Bool {
     if target == nil, configuration.highWater >= 100 { return false }
-    // Nothing is swept during a pull, load or build: images would lose their names and free nothing.
-    if state.withLock({ $0.operations > 0 }) { return false }
     return try await onOwnThread("orch-image") { [self] in
       if target == nil, usedPercent() <= configuration.highWater { return false }
       var taken = false
@@ -29,7 +27,7 @@ extension ImageStore {
         if usedPercent() <= target ?? configuration.lowWater { break }
         try change { state in
           // Used, tagged or loaded since it was looked at.
-          guard state.isCollectable(digest) else { return }
+          guard isCollectable(digest, state, content.pins.pinned) else { return }
           for name in state.entries(of: digest).keys { state.index.images[name] = nil }
           state.images[digest] = nil
           state.needsSweep = true
@@ -41,11 +39,31 @@ extension ImageStore {
     }
   }
 
+  /// An operation that brings something: room is made before it, and once more when the disk gets full in its midst.
+  func adding<Result: Sendable>(_ body: @Sendable () async throws -> Result) async throws -> Result {
+    func once() async throws -> Swift.Result<Result, SystemError> {
+      do { return .success(try await operation(body)) } catch let error as SystemError where error.errno == Errno(ENOSPC) { return .failure(error) }
+    }
+    try await makeRoom()
+    var result = try await once()
+    // When there is something that can be pulled again.
+    if case .failure = result, try await makeRoom(down: configuration.lowWater) { result = try await once() }
+    return try result.mapError { error in
+      ImageError(.system, "store", "an image", "\(error): make room on this host ('orch image prune --all' takes images that no container uses)")
+    }.get()
+  }
+
+  /// Not what an operation under way relies on: it would lose its names and free nothing.
+  private func isCollectable(_ digest: Digest, _ state: State, _ pinned: Pins.Pinned) -> Bool {
+    guard state.isCollectable(digest), let known = state.images[digest] else { return false }
+    return pinned.blobs[digest] == nil && pinned.blobs[known.id] == nil && known.layers.allSatisfy { pinned.layers[$0] == nil }
+  }
+
   /// Longest unused first.
   func collectable() -> [Digest] {
-    let state = state.withLock { $0 }
+    let (state, pinned) = (state.withLock { $0 }, content.pins.pinned)
     let age = { (digest: Digest) in state.entries(of: digest).values.compactMap(\.used).max() ?? 0 }
-    return state.images.keys.filter(state.isCollectable).sorted { (age($0), $0) < (age($1), $1) }
+    return state.images.keys.filter { isCollectable($0, state, pinned) }.sorted { (age($0), $0) < (age($1), $1) }
   }
 }
 

@@ -43,8 +43,7 @@ public final class ImageStore: Sendable {
     var images: [Digest: Known] = [:]
     /// Containers, and the image each is made of.
     var uses: [String: Digest] = [:]
-    /// Loads, imports and pulls under way: what they brought is not named yet, so nothing may be swept.
-    var operations = 0
+    /// There may be more to take than could be just now.
     var needsSweep = false
     /// Layers that a build's cache keeps.
     var retained: Set<Digest> = []
@@ -85,8 +84,15 @@ public final class ImageStore: Sendable {
   // MARK: - Questions
 
   /// The image of that name (`web:1`, `web@sha256:...`, an image id or the first 12 digits of one), or nil when it is not here whole.
-  /// Looks into memory only.
+  /// Looks into memory only. Operations under way may rely on what it finds.
   public func resolve(_ reference: String) throws(ReferenceError) -> ImageRecord? {
+    let record = try find(reference)
+    if let record { content.pins.pin(layers: layers(of: record), blobs: [record.digest, record.id]) }
+    // Taken in between, it is not pinned in time.
+    return record.flatMap { record in state.withLock { $0.images[record.digest] != nil } ? record : nil }
+  }
+
+  func find(_ reference: String) throws(ReferenceError) -> ImageRecord? {
     let state = state.withLock { $0 }
     if let digest = Digest(reference) { return find(digest, state).map { record($0, reference, state) } }
     let name = try ImageReference(reference)
@@ -133,14 +139,14 @@ public final class ImageStore: Sendable {
   /// `docker import`: a root file system's tar (gzip or plain) becomes a one-layer image.
   public func `import`(_ path: String, name: String, config: ImageConfig = .init()) async throws -> ImageRecord {
     let reference = try nameToGive(name)
-    return try await operation { [self] in
+    return try await adding { [self] in
       try await onOwnThread("orch-image") { [self] in
         let source = try FileSource(path)
         if source.isEmpty { throw noArchive("it is empty") }
         let (diffID, packing) = try content.addLayer(source, diffID: nil)
         let manifest = try content.addImage(config: encode(ConfigDocument(config, diffIDs: [diffID])), layers: [packing.descriptor])
         try add(manifest, names: [reference.description])
-        return try resolve(reference.description)!
+        return try added(reference.description)
       }
     }
   }
@@ -149,7 +155,7 @@ public final class ImageStore: Sendable {
   /// `name`: for an archive whose one image has no name, or should have another. All images are named, or none.
   public func load(_ path: String, name: String? = nil) async throws -> [ImageRecord] {
     let given = try name.map { try nameToGive($0) }
-    return try await operation { [self] in
+    return try await adding { [self] in
       try await onOwnThread("orch-image") { [self] in
         let loaded = try ArchiveLoader(content: content).load(path, name: given)
         var records: [ImageRecord] = []
@@ -176,6 +182,7 @@ public final class ImageStore: Sendable {
 
   private func keeping<Chunks: AsyncSequence, Result>(_ stream: Chunks, _ body: (_ path: String) async throws -> Result) async throws -> Result
   where Chunks.Element == [UInt8] {
+    try await makeRoom()
     let path = content.temporary()
     defer { unlink(path) }
     let writer = try await onOwnThread("orch-image") { try BlobWriter(path) }
@@ -184,9 +191,21 @@ public final class ImageStore: Sendable {
       guard Int64(chunk.count) <= limit - writer.count else {
         throw ImageError(.hostile, "read", "an archive", "it has more than \(limit) bytes")
       }
-      try await onOwnThread("orch-image") { try writer.write(chunk) }
+      do { try await onOwnThread("orch-image") { try writer.write(chunk) } } catch let error as SystemError where error.errno == Errno(ENOSPC) {
+        // It cannot be asked for again: room is made in its midst.
+        // What there was for a part of it is for the index.
+        try await onOwnThread("orch-image") { try writer.retract() }
+        guard try await makeRoom(down: configuration.lowWater) else { throw error }
+        try await onOwnThread("orch-image") { try writer.write(chunk) }
+      }
     }
     return try await body(path)
+  }
+
+  /// An image that was just named: it may have been removed since.
+  func added(_ reference: String) throws -> ImageRecord {
+    guard let record = try resolve(reference) else { throw ImageError(.notFound, "add", reference, "it was removed meanwhile") }
+    return record
   }
 
   func nameToGive(_ name: String) throws -> ImageReference {
@@ -258,36 +277,36 @@ public final class ImageStore: Sendable {
     }
   }
 
+  /// What `body` looks up or brings is not collected before it ends.
   func operation<Result: Sendable>(_ body: @Sendable () async throws -> Result) async throws -> Result {
-    state.withLock { $0.operations += 1 }
+    let number = content.pins.begin()
     let result: Swift.Result<Result, any Error>
     do { result = .success(try await body()) } catch { result = .failure(error) }
-    state.withLock { $0.operations -= 1 }
-    if state.withLock({ $0.operations == 0 && $0.needsSweep }) { try? await onOwnThread("orch-image") { [self] in try sweep() } }
+    content.pins.end(number)
+    if state.withLock({ $0.needsSweep }) { try? await onOwnThread("orch-image") { [self] in try sweep() } }
     return try result.get()
   }
 
-  /// Removes layers and blobs of no image, unless something is being added just now: then later.
+  /// Removes layers and blobs of no image; those that an operation under way relies on later.
   func sweep() throws {
     let hidden = try state.withLock { state throws -> [String] in
-      guard state.operations == 0 else { return [] }
       // Which layers are a container's is not known: none is taken before it has ended.
       guard state.uses.values.allSatisfy({ state.images[$0] != nil }) else {
         state.needsSweep = true
         return []
       }
-      state.needsSweep = false
-      return try hide(state)
+      let (hidden, isAll) = try hide(state)
+      state.needsSweep = !isAll
+      return hidden
     }
     for path in hidden { try Files.removeTree(path) }
   }
 
-  private func hide(_ state: State) throws -> [String] {
+  private func hide(_ state: State) throws -> (hidden: [String], isAll: Bool) {
     let layers = state.retained.union(state.images.values.flatMap(\.layers))
     var blobs = Set(state.images.values.map(\.id))
     blobs.formUnion(state.images.keys)
     blobs.formUnion(state.images.values.flatMap(\.packed))
-    blobs.formUnion(layers.compactMap { content.packing($0)?.digest })
     return try content.hideAllBut(layers: layers, blobs: blobs)
   }
 }

@@ -67,6 +67,74 @@ import Testing
     #expect(!Files.exists(record.layerPaths[0] + "/x"))
   }
 
+  @Test("room is made while other images are pulled, built or saved; what these need stays")
+  func roomMeanwhile() async throws {
+    let store = try open { $0.highWater = 100 }
+    let (old, base) = (try await image("old", in: store, pulled: true), try await image("base", in: store, pulled: true))
+    try await store.holding {
+      // As a build takes its base.
+      let layers = store.layers(of: base)
+      #expect(layers.compactMap(store.layer).count == 1)
+      let mine = try await store.addLayer(tar: folder.write("made.tar", Stores.layer([("made", "1")]))).diffID
+      #expect(try await store.makeRoom(down: 0))
+      #expect(try store.resolve("old") == nil && !Files.exists(old.layerPaths[0]))
+      #expect(try store.resolve("base") != nil && Files.exists(base.layerPaths[0] + "/base"))
+      #expect(try await store.remove("base").untagged == ["base:latest"])
+      #expect(Files.exists(base.layerPaths[0] + "/base"))
+      #expect(store.layer(mine) != nil)
+      let config = try BuiltImage(config: .init(), layers: layers + [mine], created: .now).configuration()
+      let built = try await store.commit(config: config, names: ["built"])
+      #expect(built.layerPaths.allSatisfy { Files.exists($0) })
+      try await store.remove("built")
+    }
+    // Nobody needs it any more.
+    #expect(try Files.list(folder.path + "/images/layers").isEmpty)
+    #expect(try Files.list(folder.path + "/images/blobs/sha256").isEmpty)
+  }
+
+  @Test("room is made for what is loaded, imported and built, too, when the disk is over its mark")
+  func roomBefore() async throws {
+    for way in 0..<3 {
+      let store = try open { ($0.highWater, $0.lowWater) = (1, 0) }
+      let old = try await image("old", in: store, pulled: true)
+      try #require(store.usedPercent() > 1)
+      switch way {
+      case 0: try await image("new", in: store)
+      case 1: _ = try await store.import(folder.write("root.tar", Stores.layer([("a", "1")])), name: "new")
+      default:
+        try await store.holding {
+          let there = try store.resolve("old")
+          #expect(there == nil)
+        }
+      }
+      #expect(try store.resolve("old") == nil && !Files.exists(old.layerPaths[0]), "\(way)")
+      _ = try await store.prune(all: true)
+    }
+  }
+
+  @Test("a load that finds the disk full takes what can be pulled again, and tries once more")
+  func full() async throws {
+    let disk = folder.path + "/images"
+    try Files.makeDirectories(disk)
+    try check(mount("tmpfs", disk, "tmpfs", UInt(MS_NODEV), "size=8m"), "mount", disk)
+    defer { umount2(disk, Int32(MNT_DETACH)) }
+    let store = try open { ($0.highWater, $0.lowWater) = (100, 0) }
+    // Each twice: packed and unpacked.
+    try await image("old", in: store, bytes: 2_000_000, pulled: true)
+    let new = try await image("new", in: store, bytes: 3_000_000)
+    #expect(try Files.read(new.layerPaths[0] + "/new").count == 3_000_000)
+    #expect(try store.resolve("old") == nil)
+    let error = await #expect(throws: ImageError.self) { try await image("huge", in: store, bytes: 5_000_000) }
+    #expect(error?.description.contains("make room on this host") == true)
+    try await store.remove("new")
+    // Full while it comes.
+    try await image("old", in: store, bytes: 3_200_000, pulled: true)
+    let bytes = savedImage(layers: [Stores.layer([("sent", String(repeating: "y", count: 2_400_000))])], name: "sent")
+    let chunks = stride(from: 0, to: bytes.count, by: 300_000).map { Array(bytes[$0..<min(bytes.count, $0 + 300_000)]) }
+    let sent = try await store.load(stream: Chunks(left: chunks))
+    #expect(try Files.read(#require(sent.first).layerPaths[0] + "/sent").count == 2_400_000)
+  }
+
   // MARK: - Streams
 
   private struct Chunks: AsyncSequence, AsyncIteratorProtocol {

@@ -120,11 +120,11 @@ import Testing
     await #expect(throws: CancellationError.self) { try await waiting[0].value }
     waiting[1].cancel()
     await #expect(throws: CancellationError.self) { try await waiting[1].value }
-    #expect(store.state.withLock { $0.operations } == 1)
+    #expect(store.content.pins.operations == 1)
     waiting[2].cancel()
     await #expect(throws: CancellationError.self) { try await waiting[2].value }
     try await eventually("nothing goes on") {
-      store.state.withLock { $0.operations } == 0 && (try? Files.list(store.directory + "/ingest")) == []
+      store.content.pins.operations == 0 && (try? Files.list(store.directory + "/ingest")) == []
     }
     // Who comes then is not given the end of those before.
     async let again = store.pull(name)
