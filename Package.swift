@@ -186,7 +186,7 @@ let testTargets: [Target] = [
   tests("Bundle", "Agent", ["LinuxSystem", "CLinux"]),
   tests("Runtime", "Agent", ["LinuxSystem", "Cgroups", "Seccomp", "Model"]),
   tests("AgentImage", "Agent", ["LinuxSystem", "CLinux", "CZlib", "CZstd", "Model", crypto]),
-  tests("Build", "Agent", ["LinuxSystem", "Model", "AgentImage", "Runtime", "Cgroups", "TreeArchive", "Dockerfile", log]),
+  tests("Build", "Agent", ["LinuxSystem", "CLinux", "Model", "AgentImage", "Runtime", "Cgroups", "TreeArchive", "Dockerfile", log]),
   tests("Telemetry", "Shared", ["LinuxSystem"]),
   tests("DNS", "Agent", ["Model", "LinuxSystem", log]),
   tests("AgentNetwork", "Agent", ["Model", "Netlink", "LinuxSystem", log]),

@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import LinuxSystem
 
@@ -22,6 +23,7 @@ public struct RootTree: Sendable {
     var data = "lowerdir=" + opened.map { "/proc/self/fd/\($0.rawValue)" }.joined(separator: ":")
     let sides = try [upper, upper == nil ? nil : "\(work)/work"].compactMap { $0 }.map { SharedDescriptor(try .open($0, O_RDONLY | O_DIRECTORY)) }
     if sides.count == 2 { data += ",upperdir=/proc/self/fd/\(sides[0].rawValue),workdir=/proc/self/fd/\(sides[1].rawValue)" }
+    data += CLINUX_OVERLAY_OPTIONS
     let target = "\(work)/mount"
     guard data.utf8.count < 4000 else { throw SystemError("mount \(layers.count) layers on", target, Errno(E2BIG)) }
     try check(mount("overlay", target, "overlay", UInt(MS_NODEV | MS_NOSUID), data), "mount the layers on", target)

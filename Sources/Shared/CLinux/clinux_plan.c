@@ -272,7 +272,7 @@ static int do_overlay(struct child *child, struct cursor *p) {
         layer = name;
       }
       const char *head = i ? ":" : "lowerdir=";
-      if (n + strlen(head) + strlen(layer) * 2 + strlen(upper) + strlen(work) + 64 > sizeof data) { overflow = 1; break; }
+      if (n + strlen(head) + strlen(layer) * 2 + strlen(upper) + strlen(work) + 64 + sizeof CLINUX_OVERLAY_OPTIONS > sizeof data) { overflow = 1; break; }
       n = (size_t)(stpcpy(data + n, head) - data);
       for (const char *c = layer; *c; c++) {
         if (*c == ':' || *c == ',' || *c == '\\') data[n++] = '\\';
@@ -286,6 +286,7 @@ static int do_overlay(struct child *child, struct cursor *p) {
   char *end = data + n;
   end = stpcpy(stpcpy(end, ",upperdir="), upper);
   end = stpcpy(stpcpy(end, ",workdir="), work);
+  end = stpcpy(end, CLINUX_OVERLAY_OPTIONS);
   STEP("mount overlay");
   // volatile: no sync at unmount; a container's upper folder is never mounted twice.
   strcpy(end, ",volatile");

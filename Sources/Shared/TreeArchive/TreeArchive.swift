@@ -180,6 +180,10 @@ public final class TreeArchive {
         links[inode] = item.name
       }
       let opened = try Self.open(item.folder.rawValue, item.entry, O_RDONLY, item.path)
+      // Read here it is zeros: the content is in a lower layer (Documentation/filesystems/overlayfs.rst, "Metadata only copy up").
+      if options.isOverlay, hasAttribute(opened.rawValue, "trusted.overlay.metacopy") {
+        throw SystemError("archive the file without its content", item.path, Errno(ENODATA))
+      }
       header(item.name, "0", status, size: Int64(status.st_size), capability: capability(of: opened.rawValue))
       file = (opened, Int64(status.st_size), item.path)
       padding = (512 - Int(status.st_size % 512)) % 512
@@ -199,7 +203,7 @@ public final class TreeArchive {
 
   private func hasAttribute(_ descriptor: Int32, _ name: String) -> Bool {
     var value = [UInt8](repeating: 0, count: 256)
-    return clinux_fgetxattr(descriptor, name, &value, value.count) > 0
+    return clinux_fgetxattr(descriptor, name, &value, value.count) >= 0
   }
 
   private func capability(of descriptor: Int32) -> [UInt8] {

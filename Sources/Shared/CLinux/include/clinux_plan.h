@@ -8,6 +8,10 @@
 
 #define CLINUX_PLAN_MAGIC 0x316e616c7068636fULL
 
+// Of every overlay whose upper folder may become a layer, whatever the machine's defaults are: a layer cannot say that a file's content or a
+// folder's name is elsewhere. Both are known since Linux 4.19 and 4.15; what a kernel is built with changes the defaults alone (fs/overlayfs/params.c).
+#define CLINUX_OVERLAY_OPTIONS ",metacopy=off,redirect_dir=nofollow"
+
 enum clinux_op {
   // For the parent, before the clone.
   CLINUX_OP_NAMESPACES = 1,   // flags of clone3
