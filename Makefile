@@ -5,6 +5,11 @@ FLAGS := --scratch-path $(SCRATCH) -Xswiftc -use-ld=lld --explicit-target-depend
 DEBIAN := libsqlite3-dev libseccomp-dev libcap-dev zlib1g-dev libzstd-dev libnftables-dev nftables iproute2 busybox-static gcc pkg-config
 # Counterparts of some tests, which are skipped where they are not installed.
 TEST_DEBIAN := docker-registry skopeo umoci buildah podman runc wrk bind9-dnsutils tshark socat
+PROGRAMS := orch orch-manager orch-agent orch-init orch-runtime
+BENCHMARKS := consensus-bench network-bench runtime-bench image-bench
+EVERYTHING := orchPackageTests $(PROGRAMS) simulator fuzz $(BENCHMARKS)
+# By product: a build of the whole package also compiles swift-protobuf's protoc, 711 files of C++, for the host and for the target, and nothing here runs it.
+products = @set -e; for product in $(1); do echo "$$product:"; swift build --product $$product $(2); done
 SEEDS ?= 1..1000
 # Tests at a time, of 475 that would else all begin at once and wait for each other beyond their bounds.
 export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH ?= 6
@@ -19,9 +24,9 @@ deps: ## install the Debian packages that are missing (root)
 	@missing=$$(for p in $(DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	  if [ -n "$$missing" ]; then echo "installing" $$missing; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; fi
 build: deps ## debug build of everything
-	swift build $(FLAGS)
+	$(call products,$(EVERYTHING),$(FLAGS))
 release: deps ## release build of the five programs
-	swift build -c release --static-swift-stdlib $(FLAGS)
+	$(call products,$(PROGRAMS),-c release --static-swift-stdlib $(FLAGS))
 quickstart: release ## a local cluster of three hosts with the sample stack on it (root)
 	scripts/quickstart.sh $(SCRATCH)/release
 clean-cluster: ## remove every trace of the local cluster, its sample images included
@@ -30,11 +35,12 @@ clean-cluster: ## remove every trace of the local cluster, its sample images inc
 	  else echo "nothing was built, so nothing runs"; fi
 bench: release ## the benchmarks, each beside its reference (root)
 	@command -v python3 >/dev/null || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3 >/dev/null; }
+	$(call products,$(BENCHMARKS),-c release --static-swift-stdlib $(FLAGS))
 	Benchmarks/run.sh $(SCRATCH)/release
 test: deps ## all tests; those of Tests/Integration need root and run alone, since they measure time
 	@missing=$$(for p in $(TEST_DEBIAN); do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	  if [ -n "$$missing" ]; then echo "installing" $$missing; apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; fi
-	swift build --build-tests $(FLAGS)
+	$(call products,$(EVERYTHING),$(FLAGS))
 	scripts/swift-test.sh --skip-build $(FLAGS) --skip IntegrationTests
 	scripts/swift-test.sh --skip-build $(FLAGS) --filter IntegrationTests
 	$(SCRATCH)/debug/fuzz replay Tests/Fuzz/Corpus >/dev/null || { $(SCRATCH)/debug/fuzz replay Tests/Fuzz/Corpus | tail -1; exit 1; }
@@ -53,15 +59,14 @@ test-vm: deps ## tests of containers and cgroups in Debian's kernel with cgroup 
 	@missing=$$(for p in qemu-system-x86 busybox-static cpio kmod systemd dbus; do dpkg -s $$p >/dev/null 2>&1 || echo $$p; done); \
 	  if [ -n "$$missing" ]; then echo "installing" $$missing; apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
-	swift build --product orchPackageTests $(FLAGS)
-	swift build --product orch-init $(FLAGS)
-	swift build --product orch-runtime $(FLAGS)
+	$(call products,orchPackageTests orch-init orch-runtime,$(FLAGS))
 	ORCH_SCRATCH=$(SCRATCH) scripts/test-vm.sh
 	ORCH_SCRATCH=$(SCRATCH) ORCH_VM_SYSTEMD=1 scripts/test-vm.sh SystemdTests
 format: ## format every source in place
 	swift format -i -r -p Sources Tests Package.swift
 check: deps ## format, imports, warnings as errors, unit tests
 	swift format lint --strict -r -p Sources Tests Package.swift
-	scripts/swift-test.sh $(FLAGS) --skip IntegrationTests
+	$(call products,$(EVERYTHING),$(FLAGS))
+	scripts/swift-test.sh --skip-build $(FLAGS) --skip IntegrationTests
 generate: ## Sources/Shared/Wire/Generated from its .proto files
 	scripts/generate-wire.sh $(SCRATCH)
