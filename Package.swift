@@ -184,7 +184,7 @@ let testTargets: [Target] = [
   tests("Cgroups", "Agent", ["LinuxSystem"]),
   tests("OCI", "Agent"),
   tests("Bundle", "Agent", ["LinuxSystem", "CLinux"]),
-  tests("Runtime", "Agent", ["LinuxSystem", "Cgroups", "Seccomp", "Model"]),
+  tests("Runtime", "Agent", ["LinuxSystem", "Cgroups", "Seccomp", "Model", "AgentVolume"]),
   tests("AgentImage", "Agent", ["LinuxSystem", "CLinux", "CZlib", "CZstd", "Model", crypto]),
   tests("Build", "Agent", ["LinuxSystem", "CLinux", "Model", "AgentImage", "Runtime", "Cgroups", "TreeArchive", "Dockerfile", log]),
   tests("Telemetry", "Shared", ["LinuxSystem"]),

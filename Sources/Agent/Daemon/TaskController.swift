@@ -227,8 +227,8 @@ actor TaskController {
       mount.source = mount.source.map(template.expand)
       let resolved = try await rooms.volumes.resolve(mount, task: container, now: .now) { try content.folder($0) }
       switch resolved {
-      case .bind(let source, let target, let readOnly, let recursive):
-        mounts.append(MountConfig(.bind(source: source, recursive: recursive), target: target, readOnly: readOnly))
+      case .bind(let source, let subpath, let target, let readOnly, let recursive):
+        mounts.append(MountConfig(.bind(source: source, subpath: subpath, recursive: recursive), target: target, readOnly: readOnly))
       case .tmpfs(let target, let size, let mode, let readOnly):
         mounts.append(MountConfig(.tmpfs(size: size, mode: mode ?? 0o1777), target: target, readOnly: readOnly))
       }

@@ -140,7 +140,8 @@ public struct ContainerConfig: Hashable, Sendable {
 public struct MountConfig: Hashable, Sendable {
   public enum Kind: Hashable, Sendable {
     /// A host folder or file; a missing target is made. Volumes, secrets, resolv.conf, hosts and hostname are binds.
-    case bind(source: String, recursive: Bool)
+    /// With a `subpath` what is bound lies there below the source, and no link on the way leads out of it; "": the source itself.
+    case bind(source: String, subpath: String = "", recursive: Bool)
     /// `size` in bytes, nil: half of memory; `mode` as chmod's.
     case tmpfs(size: Int64?, mode: UInt32)
   }
@@ -153,6 +154,9 @@ public struct MountConfig: Hashable, Sendable {
     self.target = target
     self.readOnly = readOnly
   }
+  /// Whatever of it becomes part of a plan.
+  var texts: [String] { if case .bind(let source, let subpath, _) = kind { [target, source, subpath] } else { [target] } }
+
   public static func bind(_ source: String, _ target: String, readOnly: Bool = false) -> Self {
     Self(.bind(source: source, recursive: true), target: target, readOnly: readOnly)
   }

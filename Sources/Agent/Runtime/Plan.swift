@@ -99,7 +99,7 @@ enum Plan {
     guard hostname(config).utf8.count <= 64 else { throw RuntimeError(.invalid, "set hostname", hostname(config), "longer than 64 bytes") }
     if let name = config.domainname, name.utf8.count > 64 { throw RuntimeError(.invalid, "set domainname", name, "longer than 64 bytes") }
     let texts =
-      config.args + config.env + [config.cwd, config.user, hostname(config), config.domainname ?? ""] + config.groups + config.mounts.map(\.target)
+      config.args + config.env + [config.cwd, config.user, hostname(config), config.domainname ?? ""] + config.groups + config.mounts.flatMap(\.texts)
       + config.files.map(\.target) + config.layers
     if let bad = texts.first(where: { $0.utf8.contains(0) }) { throw RuntimeError(.invalid, "make container", config.id, "a NUL byte in \(bad)") }
     if config.args.count > 8000 || config.env.count > 8000 { throw RuntimeError(.invalid, "make container", config.id, "more than 8000 arguments") }
@@ -226,9 +226,10 @@ enum Plan {
     for (_, item) in mounts {
       let target = normalized(item.target)
       switch item.kind {
-      case .bind(let source, let recursive):
+      case .bind(let source, let subpath, let recursive):
         let flags = (item.readOnly ? CLINUX_BIND_READONLY : 0) | (recursive ? CLINUX_BIND_RECURSIVE : 0)
-        plan.add(CLINUX_OP_BIND, "bind \(source) to /\(target)", [.text(source), .text(target), .number(UInt64(flags))])
+        let named = subpath.isEmpty ? source : "\(subpath) of \(source)"
+        plan.add(CLINUX_OP_BIND, "bind \(named) to /\(target)", [.text(source), .text(target), .number(UInt64(flags)), .text(subpath)])
       case .tmpfs(let size, let mode):
         let data = "mode=\(String(mode, radix: 8))" + (size.map { ",size=\($0)" } ?? "")
         mount("tmpfs", target, UInt64(CLINUX_MS_NOSUID | CLINUX_MS_NODEV) | (item.readOnly ? UInt64(CLINUX_MS_RDONLY) : 0), data, plain: false)
@@ -248,7 +249,7 @@ enum Plan {
           [.text("\(folder)/\(number)"), .number(UInt64(file.uid)), .number(UInt64(file.gid)), .number(UInt64(file.mode)), .bytes(file.content)])
         plan.add(
           CLINUX_OP_BIND, "bind a file to /\(target)",
-          [.text("\(paths.root)/\(folder)/\(number)"), .text(target), .number(UInt64(CLINUX_BIND_READONLY))])
+          [.text("\(paths.root)/\(folder)/\(number)"), .text(target), .number(UInt64(CLINUX_BIND_READONLY)), ""])
       }
       plan.add(CLINUX_OP_UNMOUNT, "take the files' folder away", [.text(folder)])
     }

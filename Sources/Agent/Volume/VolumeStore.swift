@@ -40,7 +40,8 @@ public struct VolumeRecord: Hashable, Sendable {
 
 /// What the runtime is to mount for one `Mount` of a service's spec.
 public enum ResolvedMount: Hashable, Sendable {
-  case bind(source: String, target: String, readOnly: Bool, recursive: Bool)
+  /// What lies at `subpath` in the source, to be found there when it is mounted; "": the source itself.
+  case bind(source: String, subpath: String = "", target: String, readOnly: Bool, recursive: Bool)
   case tmpfs(target: String, size: Int64?, mode: UInt32?, readOnly: Bool)
 }
 
@@ -87,6 +88,7 @@ public final class VolumeStore: Sendable {
       let given = mount.source.flatMap { $0.isEmpty ? nil : $0 }
       let name = given ?? Self.anonymousName(task, mount.target)
       let copies = mount.volumeOptions?.noCopy != true
+      let subpath = mount.volumeOptions?.subpath ?? ""
       let path = try await onOwnThread("orch-volume") { [self] in
         try writer.withLock { _ in
           let fill = { (folder: String) throws in
@@ -99,10 +101,11 @@ public final class VolumeStore: Sendable {
           let volume = try make(
             name, labels: mount.volumeOptions?.labels ?? [:], task: given == nil ? task : nil, now: now, fill: fill)
           if !isNew { try fill(volume.path) }
-          return try Self.subpath(mount.volumeOptions?.subpath, in: volume)
+          try Self.checkSubpath(subpath, in: volume)
+          return volume.path
         }
       }
-      return .bind(source: path, target: mount.target, readOnly: readOnly, recursive: true)
+      return .bind(source: path, subpath: subpath, target: mount.target, readOnly: readOnly, recursive: true)
     }
   }
 
@@ -126,18 +129,16 @@ public final class VolumeStore: Sendable {
     return source
   }
 
-  /// A folder inside a volume; no link of the volume's content leads out of it.
-  private static func subpath(_ subpath: String?, in volume: VolumeRecord) throws -> String {
-    guard let subpath, !subpath.isEmpty else { return volume.path }
+  /// Something inside a volume is there. For the message alone: who writes to the volume may change it before it is mounted, so that the mount
+  /// finds it anew.
+  private static func checkSubpath(_ subpath: String, in volume: VolumeRecord) throws {
+    guard !subpath.isEmpty else { return }
     guard !subpath.hasPrefix("/"), !subpath.split(separator: "/").contains("..") else {
       throw VolumeError(.invalid, "volume '\(volume.name)': the subpath '\(subpath)' leaves it")
     }
     let root = try OwnedDescriptor.open(volume.path, O_RDONLY | O_DIRECTORY)
     do {
-      let inside = try OwnedDescriptor.open(inRoot: root.rawValue, subpath, O_RDONLY | O_NONBLOCK)
-      var buffer = [CChar](repeating: 0, count: 4097)
-      let count = try check(readlink("/proc/self/fd/\(inside.rawValue)", &buffer, 4096), "find", subpath)
-      return String(decoding: buffer[..<count].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+      _ = try OwnedDescriptor.open(inRoot: root.rawValue, subpath, O_RDONLY | O_NONBLOCK)
     } catch {
       throw VolumeError(.notFound, "volume '\(volume.name)': it has no '\(subpath)'; make it first, or mount the whole volume")
     }

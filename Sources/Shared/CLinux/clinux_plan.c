@@ -391,16 +391,29 @@ static int do_mount(struct child *child, struct cursor *p) {
 static int do_bind(struct child *child, struct cursor *p) {
   const char *source = string(p), *target = string(p);
   uint64_t flags = number(p);
-  struct stat status;
+  const char *subpath = string(p);
+  if (p->bad) return -EBADMSG;
+  // Opened once: what is looked at is what is bound, whatever its names lead to by then (CVE-2017-1002101, CVE-2021-25741).
   STEP("look at the source");
-  TRY(stat(source, &status));
+  int from = open(source, O_PATH | O_CLOEXEC);
+  if (from < 0) return -errno;
+  if (*subpath) {
+    STEP("find the subpath in its volume");
+    int below = clinux_openat2(from, subpath, O_PATH | O_CLOEXEC, 0, in_root);
+    close(from);
+    if (below < 0) return below;
+    from = below;
+  }
+  struct stat status;
+  TRY(fstat(from, &status));
   STEP("make the target");
   int fd = clinux_child_target_in_root(child, target, S_ISDIR(status.st_mode));
   if (fd < 0) return fd;
   STEP("bind");
-  int r = clinux_child_bind_onto(child, -1, source, fd, (flags & CLINUX_BIND_READONLY ? MOUNT_ATTR_RDONLY : 0) | (flags & CLINUX_BIND_DEVICES ? 0 : MOUNT_ATTR_NODEV),
+  int r = clinux_child_bind_onto(child, from, NULL, fd, (flags & CLINUX_BIND_READONLY ? MOUNT_ATTR_RDONLY : 0) | (flags & CLINUX_BIND_DEVICES ? 0 : MOUNT_ATTR_NODEV),
                     flags & CLINUX_BIND_RECURSIVE);
   close(fd);
+  close(from);
   return r;
 }
 // Only in folders that this plan made: no symbolic link on the way, and no file there before.

@@ -167,7 +167,8 @@ private func status(_ path: String) -> stat? {
     mount.volumeOptions = Mount.VolumeOptions()
     mount.volumeOptions?.subpath = "a/b"
     #expect(
-      try await store.resolve(mount, task: "t", now: now) == .bind(source: volume.path + "/a/b", target: "/x", readOnly: false, recursive: true))
+      try await store.resolve(mount, task: "t", now: now)
+        == .bind(source: volume.path, subpath: "a/b", target: "/x", readOnly: false, recursive: true))
     for bad in ["out", "../v", "/etc", "none"] {
       mount.volumeOptions?.subpath = bad
       await #expect(throws: VolumeError.self) { try await store.resolve(mount, task: "t", now: now) }

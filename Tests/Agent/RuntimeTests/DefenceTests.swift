@@ -1,3 +1,4 @@
+import AgentVolume
 import Cgroups
 import Glibc
 import LinuxSystem
@@ -136,6 +137,58 @@ private final class Flag: Sendable {
       isOver.set()
     }
     #expect(try Files.list(outside) == ["in"] && Files.list(outside + "/in") == [])
+  }
+}
+
+/// A folder of a volume (CVE-2017-1002101, CVE-2021-25741): who writes to the volume chooses what its names lead to.
+@Suite(.enabled(if: isRoot), .serialized) struct SubpathTests {
+  @Test("a folder of a volume that becomes a link to the host after it was looked at is not followed out", arguments: [0, 2])
+  func swapped(stubs: Int) async throws {
+    let world = try World(stubs: stubs)
+    _ = await world.runtime.recover()
+    for _ in 0..<6000 where world.runtime.stubs.count < stubs { try await Task.sleep(for: .milliseconds(5)) }
+    let canary = world.folder + "/canary"
+    try Files.makeDirectories(canary)
+    try Files.writeAtomically(canary + "/secret", "the host's", durable: false)
+    let store = try VolumeStore(directory: world.folder + "/volumes")
+    let volume = try await store.create("v", now: .zero)
+    try Files.makeDirectories(volume.path + "/a/b")
+    try Files.makeDirectories(volume.path + "/a/c")
+    try Files.writeAtomically(volume.path + "/a/c/own", "of the volume\n", durable: false)
+    func config(_ id: String, after change: () -> Void) async throws -> ContainerConfig {
+      var mount = Mount(type: .volume, source: "v", target: "/x")
+      mount.volumeOptions = Mount.VolumeOptions()
+      mount.volumeOptions?.subpath = "a/b"
+      guard case .bind(let source, let subpath, let target, _, let recursive) = try await store.resolve(mount, task: id, now: .zero) else {
+        throw VolumeError(.invalid, "no bind")
+      }
+      change()
+      var config = world.shell(id, "cat /x/secret; cat /x/own; echo > /x/written")
+      config.mounts = [MountConfig(.bind(source: source, subpath: subpath, recursive: recursive), target: target)]
+      return config
+    }
+    let place = volume.path + "/a/b"
+    let outside = try await config("outside") {
+      rmdir(place)
+      symlink(canary, place)
+    }
+    await #expect { _ = try await world.runtime.start(outside) } throws: { "\($0)".contains("find the subpath in its volume: ENOENT") }
+    // Back by "..", and by a link of the kernel's, which knows no root.
+    for (id, goal) in [("back", "../../../../../../../../../.." + canary), ("magic", "/proc/self/root" + canary)] {
+      unlink(place)
+      try Files.makeDirectories(place)
+      let config = try await config(id) {
+        rmdir(place)
+        symlink(goal, place)
+      }
+      await #expect(throws: RuntimeError.self, "\(id)") { _ = try await world.runtime.start(config) }
+    }
+    // A link to what is in the volume leads there.
+    unlink(place)
+    symlink("/a/c", place)
+    let (exit, out, _) = try await world.run(try await config("inside") {})
+    #expect(exit.code == 0 && out == "of the volume\n")
+    #expect(try Files.list(canary) == ["secret"] && Files.list(volume.path + "/a/c").sorted() == ["own", "written"])
   }
 }
 

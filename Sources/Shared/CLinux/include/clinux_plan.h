@@ -39,7 +39,7 @@ enum clinux_op {
   CLINUX_OP_ROOT = 22,        // target, folder, 1: its device nodes work: bind it as the root
   CLINUX_OP_PROC = 23,        // a new procfs on /proc, kept as descriptor for what follows
   CLINUX_OP_MOUNT = 24,       // type, target, mount flags, data, 1: target must be a plain folder
-  CLINUX_OP_BIND = 25,        // source, target, flags (CLINUX_BIND_*)
+  CLINUX_OP_BIND = 25,        // source, target, flags (CLINUX_BIND_*), path in the source, which it does not leave ("": the source itself)
   CLINUX_OP_DEVICE = 26,      // name: the host's /dev/name, checked, bound to /dev/name
   CLINUX_OP_SYMLINK = 27,     // content, path, 1: what is there already must be the same
   CLINUX_OP_MASK = 28,        // path
