@@ -724,6 +724,7 @@ static int do_tty(struct child *child, struct cursor *p) {
   STEP("make it the controlling terminal");
   TRY(ioctl(slave, TIOCSCTTY, 0));
   for (int fd = 0; fd < 3; fd++) TRY(dup2(slave, fd));
+  child->tty_done = 1;
   clinux_child_tell(child->report, CLINUX_REPORT_TERMINAL, 0, child->index, "", master);
   close(master);
   return 0;
@@ -785,7 +786,19 @@ static int do_exec(struct child *child, struct cursor *p) {
       syscall(SYS_close_range, 0, ~0U, 0);
       be_init(program);
     }
-    setsid();
+    if (!child->tty_done) {
+      setsid();
+    } else {
+      // The terminal is this session's, whose leader is the init. As tini does: a group of its own, in the foreground, so that keys reach the
+      // program and its children. Blocked: who is not there yet would be stopped for it (tcsetpgrp(3)).
+      sigset_t stop, before;
+      sigemptyset(&stop);
+      sigaddset(&stop, SIGTTOU);
+      sigprocmask(SIG_BLOCK, &stop, &before);
+      STEP("go to the foreground of the terminal");
+      if (setpgid(0, 0) < 0 || tcsetpgrp(0, getpid()) < 0) return -errno;
+      sigprocmask(SIG_SETMASK, &before, NULL);
+    }
   }
   if (strchr(argv[0], '/')) {
     STEP("");

@@ -492,6 +492,37 @@ let isRoot = geteuid() == 0
     #expect(try await world.run(config).stdout == "/dev/pts/0\r\nyes\r\nxterm\r\nc")
   }
 
+  @Test("with an init, too, the terminal is the container's: /dev/tty opens, and Ctrl-C reaches who is in the foreground", arguments: [true, false])
+  func controllingTerminal(useInit: Bool) async throws {
+    let world = try World()
+    var config = world.shell("controlling", "echo to-tty > /dev/tty; trap 'echo told' INT; sleep 1000; echo after $?")
+    (config.tty, config.openStdin, config.useInit, config.attachSeconds) = (true, true, useInit, 60)
+    _ = try await world.runtime.start(config)
+    let terminal = try await world.runtime.attach("controlling")
+    let isOver = Task {
+      try await Task.sleep(for: .seconds(30))
+      try? await world.runtime.signal("controlling", SIGKILL)
+    }
+    let said = try await onOwnThread {
+      var (all, isTold) = ("", false)
+      while let piece = try terminal.next() {
+        all += String(decoding: piece.bytes, as: UTF8.self)
+        if !isTold, all.contains("to-tty") || all.contains("/dev/tty") {
+          isTold = true
+          // Not before the child is there.
+          sleep(1)
+          let key = "\u{3}"
+          _ = write(terminal.input.stdin!.rawValue, key, 1)
+        }
+      }
+      return all
+    }
+    isOver.cancel()
+    #expect(said.hasPrefix("to-tty\r\n"), "\(said)")
+    #expect(said.contains("told\r\n") && said.contains("after 130\r\n"), "\(said)")
+    try await world.runtime.delete("controlling")
+  }
+
   @Test("who attaches has stdin and all output from the beginning; the log has it too; leaving ends stdin, not the container")
   func attach() async throws {
     let world = try World()
