@@ -38,7 +38,8 @@ extension BuildRun {
     do {
       for (number, mount) in run.mounts.enumerated() {
         switch mount.kind {
-        case .tmpfs: step.mounts.append(.tmpfs(mount.target, size: mount.size))
+        // BuildKit's is without set-id programs alone: what a build compiles there, it may try.
+        case .tmpfs: step.mounts.append(.tmpfs(mount.target, size: mount.size, isExecutable: true))
         case .cache:
           let taken = try await builder.cacheMounts.take(mount)
           step.leased.append(taken.name)

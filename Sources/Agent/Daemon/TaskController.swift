@@ -229,8 +229,8 @@ actor TaskController {
       switch resolved {
       case .bind(let source, let subpath, let target, let readOnly, let recursive):
         mounts.append(MountConfig(.bind(source: source, subpath: subpath, recursive: recursive), target: target, readOnly: readOnly))
-      case .tmpfs(let target, let size, let mode, let readOnly):
-        mounts.append(MountConfig(.tmpfs(size: size, mode: mode ?? 0o1777), target: target, readOnly: readOnly))
+      case .tmpfs(let target, let size, let mode, let isExecutable, let readOnly):
+        mounts.append(MountConfig(.tmpfs(size: size, mode: mode ?? 0o1777, isExecutable: isExecutable), target: target, readOnly: readOnly))
       }
     }
     return mounts
@@ -268,7 +268,8 @@ extension DNSClient {
 extension ContainerConfig {
   /// Every container has a tmpfs there: a mount that says no more than its size is that one's (Compose `shm_size`).
   mutating func takeSharedMemory() {
-    guard let index = mounts.firstIndex(where: { $0.target == "/dev/shm" && !$0.readOnly }), case .tmpfs(let size?, 0o1777) = mounts[index].kind,
+    guard let index = mounts.firstIndex(where: { $0.target == "/dev/shm" && !$0.readOnly }),
+      case .tmpfs(let size?, 0o1777, false) = mounts[index].kind,
       size > 0
     else { return }
     shmSize = size

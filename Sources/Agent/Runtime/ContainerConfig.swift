@@ -142,8 +142,8 @@ public struct MountConfig: Hashable, Sendable {
     /// A host folder or file; a missing target is made. Volumes, secrets, resolv.conf, hosts and hostname are binds.
     /// With a `subpath` what is bound lies there below the source, and no link on the way leads out of it; "": the source itself.
     case bind(source: String, subpath: String = "", recursive: Bool)
-    /// `size` in bytes, nil: half of memory; `mode` as chmod's.
-    case tmpfs(size: Int64?, mode: UInt32)
+    /// `size` in bytes, nil: half of memory; `mode` as chmod's. Without set-id programs and devices, and nothing on it is executed unless it says so.
+    case tmpfs(size: Int64?, mode: UInt32, isExecutable: Bool = false)
   }
   public var kind: Kind
   /// Absolute path in the container; symbolic links in it are resolved inside the container's root.
@@ -160,8 +160,8 @@ public struct MountConfig: Hashable, Sendable {
   public static func bind(_ source: String, _ target: String, readOnly: Bool = false) -> Self {
     Self(.bind(source: source, recursive: true), target: target, readOnly: readOnly)
   }
-  public static func tmpfs(_ target: String, size: Int64? = nil, mode: UInt32 = 0o1777) -> Self {
-    Self(.tmpfs(size: size, mode: mode), target: target)
+  public static func tmpfs(_ target: String, size: Int64? = nil, mode: UInt32 = 0o1777, isExecutable: Bool = false) -> Self {
+    Self(.tmpfs(size: size, mode: mode, isExecutable: isExecutable), target: target)
   }
 }
 

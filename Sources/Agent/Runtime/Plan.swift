@@ -230,9 +230,11 @@ enum Plan {
         let flags = (item.readOnly ? CLINUX_BIND_READONLY : 0) | (recursive ? CLINUX_BIND_RECURSIVE : 0)
         let named = subpath.isEmpty ? source : "\(subpath) of \(source)"
         plan.add(CLINUX_OP_BIND, "bind \(named) to /\(target)", [.text(source), .text(target), .number(UInt64(flags)), .text(subpath)])
-      case .tmpfs(let size, let mode):
+      case .tmpfs(let size, let mode, let isExecutable):
         let data = "mode=\(String(mode, radix: 8))" + (size.map { ",size=\($0)" } ?? "")
-        mount("tmpfs", target, UInt64(CLINUX_MS_NOSUID | CLINUX_MS_NODEV) | (item.readOnly ? UInt64(CLINUX_MS_RDONLY) : 0), data, plain: false)
+        // Docker's, whose `exec` undoes the last (moby volume/mounts, linux_parser.go).
+        let flags = isExecutable ? safe & ~UInt64(CLINUX_MS_NOEXEC) : safe
+        mount("tmpfs", target, flags | (item.readOnly ? UInt64(CLINUX_MS_RDONLY) : 0), data, plain: false)
       }
     }
     if !config.files.isEmpty {

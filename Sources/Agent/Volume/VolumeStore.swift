@@ -42,7 +42,7 @@ public struct VolumeRecord: Hashable, Sendable {
 public enum ResolvedMount: Hashable, Sendable {
   /// What lies at `subpath` in the source, to be found there when it is mounted; "": the source itself.
   case bind(source: String, subpath: String = "", target: String, readOnly: Bool, recursive: Bool)
-  case tmpfs(target: String, size: Int64?, mode: UInt32?, readOnly: Bool)
+  case tmpfs(target: String, size: Int64?, mode: UInt32?, isExecutable: Bool = false, readOnly: Bool)
 }
 
 /// The named volumes of one host. Its methods block no thread of the cooperative pool.
@@ -80,7 +80,10 @@ public final class VolumeStore: Sendable {
     }
     let readOnly = mount.readOnly ?? false
     switch mount.type ?? .volume {
-    case .tmpfs: return .tmpfs(target: mount.target, size: mount.tmpfsOptions?.sizeBytes, mode: mount.tmpfsOptions?.mode, readOnly: readOnly)
+    case .tmpfs:
+      let options = mount.tmpfsOptions
+      return .tmpfs(
+        target: mount.target, size: options?.sizeBytes, mode: options?.mode, isExecutable: options?.isExecutable ?? false, readOnly: readOnly)
     case .bind:
       let source = try await onOwnThread("orch-volume") { try Self.checkBind(mount) }
       return .bind(source: source, target: mount.target, readOnly: readOnly, recursive: mount.bindOptions?.nonRecursive != true)

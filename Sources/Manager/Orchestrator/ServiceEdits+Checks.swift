@@ -144,10 +144,20 @@ extension ServiceEdits {
     if let shares = spec.taskTemplate.resources?.limits?.cpuShares, shares != 0, !(2...262_144).contains(shares) {
       throw .invalid("service \(spec.name): cpu_shares is 2 to 262144, not \(shares)")
     }
+    try checkMounts(spec.taskTemplate.containerSpec.mounts ?? [], spec.name)
     try checkHealth(spec.taskTemplate.containerSpec.healthCheck, spec.name)
     let restart = spec.taskTemplate.restartPolicy
     if (restart?.delay ?? 0) < 0 || (restart?.window ?? 0) < 0 { throw .invalid("service \(spec.name): restart_policy has a negative duration") }
     if (spec.taskTemplate.containerSpec.stopGracePeriod ?? 0) < 0 { throw .invalid("service \(spec.name): stop_grace_period is negative") }
+  }
+
+  /// What is accepted and not carried out would be believed.
+  private static func checkMounts(_ mounts: [Mount], _ service: String) throws(EditError) {
+    for mount in mounts {
+      if let option = mount.tmpfsOptions?.unknownOption {
+        throw .invalid("service \(service): mount \(mount.target): a tmpfs has the options exec and noexec, not '\(option.joined(separator: "="))'")
+      }
+    }
   }
 
   /// Docker's own rules (moby daemon/container.go, verifyContainerSettings): 0 means the default.

@@ -90,6 +90,7 @@ extension Mount {
     if var tmpfs = tmpfsOptions {
       if tmpfs.sizeBytes == 0 { tmpfs.sizeBytes = nil }
       if tmpfs.mode == 0 { tmpfs.mode = nil }
+      tmpfs.options = tmpfs.isExecutable ? [["exec"]] : nil
       mount.tmpfsOptions = tmpfs == TmpfsOptions() ? nil : tmpfs
     }
     return mount

@@ -168,7 +168,7 @@ extension Reader {
     return options
   }
 
-  /// `/path[:size=64m,mode=1777]`
+  /// `/path[:size=64m,mode=1777,exec]`
   private func tmpfs(_ text: String, _ value: Value) -> Mount? {
     let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
     guard let target = absolute(Value(kind: .scalar(String(parts[0]), quoted: true), position: value.position, path: value.path)) else { return nil }
@@ -183,9 +183,12 @@ extension Reader {
         if options.sizeBytes == nil { error(value, "expected a size such as 64m, found '\(size)'") }
       case ("mode", let bits?): options.mode = mode(bits, value)
       case ("ro", nil): mount.readOnly = true
-      case ("rw", nil), ("noexec", nil), ("nosuid", nil), ("nodev", nil):
-        if pair[0] != "rw" { warning(value, "the option '\(pair[0])' is ignored", "a tmpfs is always mounted nosuid, nodev and noexec") }
-      default: error(value, "unknown option '\(option)'", "use size=64m or mode=1777")
+      // As it is without them.
+      case ("rw", nil), ("nosuid", nil), ("nodev", nil): break
+      case ("exec", nil), ("noexec", nil): options.options = [[pair[0]]]
+      case ("suid", nil), ("dev", nil):
+        error(value, "the option '\(pair[0])' is not supported", "remove it: a tmpfs has neither set-id programs nor devices")
+      default: error(value, "unknown option '\(option)'", "use size=64m, mode=1777 or exec")
       }
     }
     mount.tmpfsOptions = options

@@ -209,8 +209,15 @@ public struct Mount: Codable, Hashable, Sendable {
   public struct TmpfsOptions: Codable, Hashable, Sendable {
     public var sizeBytes: Int64?
     public var mode: UInt32?
+    /// One word an entry, as Docker's API has it since 1.46: ["exec"] or ["noexec"], which is the default; the last one counts.
+    public var options: [[String]]?
     public init() {}
-    enum CodingKeys: String, CodingKey { case sizeBytes = "SizeBytes", mode = "Mode" }
+    enum CodingKeys: String, CodingKey { case sizeBytes = "SizeBytes", mode = "Mode", options = "Options" }
+
+    /// Programs on it can be executed.
+    public var isExecutable: Bool { options?.last { $0 == ["exec"] || $0 == ["noexec"] } == ["exec"] }
+    /// The first option that is neither.
+    public var unknownOption: [String]? { options?.first { $0 != ["exec"] && $0 != ["noexec"] } }
   }
   enum CodingKeys: String, CodingKey {
     case type = "Type", source = "Source", target = "Target", readOnly = "ReadOnly", bindOptions = "BindOptions"

@@ -102,6 +102,16 @@ private final class Flag: Sendable {
     #expect(try await ids() == ["Uid:\t1000\t0\t0\t0", "Gid:\t1000\t0\t0\t0"])
   }
 
+  @Test("nothing is executed from a tmpfs, unless it was asked for; set-id and devices never count there", arguments: [false, true])
+  func temporary(_ isExecutable: Bool) async throws {
+    let world = try World()
+    var config = world.shell("tmpfs", "cat /bin/busybox > /t/busybox; chmod 755 /t/busybox; /t/busybox echo ran; grep ' /t ' /proc/mounts")
+    config.mounts = [.tmpfs("/t", isExecutable: isExecutable)]
+    let (_, out, err) = try await world.run(config)
+    #expect(out.contains("ran\n") == isExecutable && err.contains("Permission denied") != isExecutable, "\(out)\(err)")
+    #expect(out.contains("rw,nosuid,nodev,") && out.contains(",noexec") != isExecutable, "\(out)")
+  }
+
   @Test("links of the root that turn to the host and back, while it is set up, let no mount, file or device out")
   func swapped() async throws {
     let world = try World()

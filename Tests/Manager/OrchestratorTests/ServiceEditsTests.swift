@@ -15,6 +15,7 @@ import Testing
       ("memory", "below the 4 MiB"), ("dnsrr", "need endpoint mode vip"), ("twice", "port 80/tcp is published twice"),
       ("swap", "swap is given on top of a memory limit"), ("cpuset", "cpuset '1-0' is no list of CPUs"),
       ("label", "orch.traffic-distribution is PreferSameNode or absent, not 'local'"),
+      ("tmpfs", "mount /t: a tmpfs has the options exec and noexec, not 'uid=5'"),
     ])
   func refusals(_ what: String, _ expected: String) throws {
     var world = World(nodes: 1)
@@ -47,6 +48,11 @@ import Testing
           limits.cpuset = "1-0"
           spec.taskTemplate.resources = ResourceRequirements(limits: limits)
         case "dnsrr": spec.endpointSpec = EndpointSpec(mode: .dnsrr, ports: [PortConfig(targetPort: 80, publishedPort: 80)])
+        case "tmpfs":
+          var mount = Mount(type: .tmpfs, source: nil, target: "/t")
+          mount.tmpfsOptions = Mount.TmpfsOptions()
+          mount.tmpfsOptions?.options = [["noexec"], ["uid", "5"]]
+          spec.taskTemplate.containerSpec.mounts = [mount]
         case "label": spec.labels = [TrafficDistribution.label: "local"]
         case "twice":
           spec.endpointSpec = EndpointSpec(

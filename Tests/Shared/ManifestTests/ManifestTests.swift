@@ -86,6 +86,10 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     ("volumes: ['./a:b']", "4:15 services.web.volumes[0]: expected an absolute path, found text 'b'; begin it with '/'"),
     ("volumes: ['./a:/x/../..']", "4:15 services.web.volumes[0]: the path '/x/../..' leaves its place; write it without '..'"),
     ("volumes: ['./a:/x:rx']", "4:15 services.web.volumes[0]: unknown option 'rx'; use ro, rw or a propagation"),
+    (
+      "tmpfs: ['/x:suid']",
+      "4:13 services.web.tmpfs[0]: the option 'suid' is not supported; remove it: a tmpfs has neither set-id programs nor devices"
+    ),
     ("tmpfs: [/x, /x]", "4:17 services.web.tmpfs[1]: something else is mounted at '/x' already; mount it elsewhere"),
     ("networks: [fornt]", "4:16 services.web.networks.fornt: the network 'fornt' is not declared; add it under top-level 'networks'"),
     (
@@ -343,6 +347,16 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     #expect(mounts[4].volumeOptions?.noCopy == true)
     #expect(mounts[5].tmpfsOptions?.mode == 0o700)
     #expect(mounts[6].tmpfsOptions?.sizeBytes == 64 << 20)
+  }
+
+  @Test(
+    "a tmpfs is executable when it says so, and the words that say what it is anyway are read without a warning",
+    arguments: [("/t:exec", [["exec"]]), ("/t:size=1m,noexec", [["noexec"]]), ("/t:rw,nosuid,nodev", nil)] as [(String, [[String]]?)])
+  func temporary(_ text: String, _ options: [[String]]?) throws {
+    let stack = try Manifest.parse(text: "services: {a: {image: a, tmpfs: '\(text)'}}", path: "m.yaml")
+    #expect(stack.warnings.isEmpty)
+    let mount = try #require(stack.services[0].taskTemplate.containerSpec.mounts?.first)
+    #expect(mount.tmpfsOptions?.options == options && (mount.tmpfsOptions?.isExecutable ?? false) == text.hasSuffix(":exec"))
   }
 
   @Test(
