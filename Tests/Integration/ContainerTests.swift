@@ -350,13 +350,18 @@ extension MainJobTests {
       }
     }
 
-    @Test("5: logs rotate at 10 MiB, keep stdout and stderr apart, and the end of them can be asked for")
+    @Test("5: logs rotate at 10 MiB, or as the service says, keep stdout and stderr apart, and the end of them can be asked for")
     func t06logs() async throws {
       let services = """
           loud:
             image: busybox:1
             stop_grace_period: 1s
             command: ["sh", "-c", "yes \(String(repeating: "a", count: 1000)) | head -n 40000; echo the end; echo complaint >&2; exec sleep 1000"]
+          modest:
+            image: busybox:1
+            stop_grace_period: 1s
+            logging: {driver: json-file, options: {max-size: 100k, max-file: 2}}
+            command: ["sh", "-c", "yes \(String(repeating: "b", count: 1000)) | head -n 1000; echo the end; exec sleep 1000"]
         """
       try await with(services) {
         let task = try await running("loud")
@@ -366,12 +371,21 @@ extension MainJobTests {
           let holds = log.output.contains("the end") && log.errors.contains("complaint") && !log.output.contains("complaint")
           return (holds && log.output.split(separator: "\n").count < 200, String(log.description.suffix(400)))
         }
-        let log = "/var/lib/orch/dev/\(LocalCluster.name)/\(task.host)/lib/agent/containers/containers/\(task.id)/log"
-        let sizes = try FileManager.default.contentsOfDirectory(atPath: log).sorted().map { name in
-          (name, try FileManager.default.attributesOfItem(atPath: "\(log)/\(name)")[.size] as? Int ?? 0)
+        let modest = try await running("modest")
+        try await eventually("it has said all") {
+          let log = try cluster.orch("logs", "box_modest", "--tail", "1"); return (log.output.contains("the end"), "\(log)")
         }
-        #expect(sizes.map(\.0) == ["container.log", "container.log.1", "container.log.2"])
-        #expect(sizes.allSatisfy { $0.1 < (10 << 20) + 65_536 }, "\(sizes)")
+        for (host, id, names, size) in [
+          (task.host, task.id, ["container.log", "container.log.1", "container.log.2"], 10 << 20),
+          (modest.host, modest.id, ["container.log", "container.log.1"], 100 << 10),
+        ] {
+          let log = "/var/lib/orch/dev/\(LocalCluster.name)/\(host)/lib/agent/containers/containers/\(id)/log"
+          let sizes = try FileManager.default.contentsOfDirectory(atPath: log).sorted().map { name in
+            (name, try FileManager.default.attributesOfItem(atPath: "\(log)/\(name)")[.size] as? Int ?? 0)
+          }
+          #expect(sizes.map(\.0) == names)
+          #expect(sizes.allSatisfy { $0.1 < size + 65_536 }, "\(sizes)")
+        }
       }
     }
   }

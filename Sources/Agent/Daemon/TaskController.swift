@@ -159,6 +159,10 @@ actor TaskController {
     config.sysctls = spec.sysctls ?? [:]
     config.oomScoreAdj = spec.oomScoreAdj.map(Int.init)
     config.noNewPrivileges = spec.privileges?.noNewPrivileges ?? true
+    // Checked by the manager; one of an older manager has what it had before.
+    if let log = try? LogLimits(order.spec.taskTemplate.logDriver) {
+      config.log = .init(maxSize: log.maxSize ?? config.log.maxSize, maxFiles: log.maxFiles ?? config.log.maxFiles)
+    }
     config.stopSignal = spec.stopSignal ?? image.config.stopSignal ?? "SIGTERM"
     let limits = order.spec.taskTemplate.resources?.limits
     config.resources = ContainerConfig.Resources(memory: limits?.memoryBytes, nanoCPUs: limits?.nanoCPUs, pids: limits?.pids)

@@ -125,7 +125,7 @@ public struct ContainerConfig: Hashable, Sendable {
   }
 
   public struct LogConfig: Hashable, Sendable {
-    /// Bytes after which a file is rotated.
+    /// Bytes after which a file is rotated; 0: never.
     public var maxSize: Int64
     /// Files kept, the current one included; at least 1.
     public var maxFiles: Int

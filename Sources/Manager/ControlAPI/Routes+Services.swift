@@ -139,6 +139,9 @@ private struct UnsupportedSpec: Decodable {
       struct Privileges: Decodable {
         var CredentialSpec: Anything?
         var SELinuxContext: Anything?
+        struct Profile: Decodable { var Mode: String? }
+        var Seccomp: Profile?
+        var AppArmor: Profile?
       }
       struct Config: Decodable { var Runtime: Anything? }
       var Configs: [Config]?
@@ -160,6 +163,9 @@ private struct UnsupportedSpec: Decodable {
     if container?.Configs?.contains(where: { $0.Runtime != nil }) == true { return "a config for the runtime" }
     if container?.Privileges?.CredentialSpec != nil { return "a credential spec" }
     if container?.Privileges?.SELinuxContext != nil { return "an SELinux context" }
+    // Docker's own profile is every container's; labels of AppArmor are none's.
+    if !["", "default"].contains(container?.Privileges?.Seccomp?.Mode ?? "") { return "another seccomp profile" }
+    if !["", "default", "disabled"].contains(container?.Privileges?.AppArmor?.Mode ?? "") { return "another AppArmor profile" }
     if TaskTemplate?.PluginSpec != nil { return "a plugin" }
     if TaskTemplate?.NetworkAttachmentSpec != nil { return "a network attachment" }
     if TaskTemplate?.Resources?.Reservations?.GenericResources?.isEmpty == false { return "generic resources" }

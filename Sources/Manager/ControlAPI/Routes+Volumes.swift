@@ -65,6 +65,10 @@ extension ControlAPI {
     guard [nil, "", "local"].contains(spec.driver) else {
       throw APIError(400, "volume \(spec.name): driver \(spec.driver!) is not known: orch has local")
     }
+    if let option = spec.driverOptions?.keys.min() {
+      throw APIError(
+        400, "volume \(spec.name): driver option \(option) is not supported: mount what it means on every host, and bind that folder in the service")
+    }
     guard spec.name.utf8.allSatisfy({ (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) || [45, 46, 95].contains($0) }),
       let first = spec.name.utf8.first, first != 45, first != 46, first != 95, spec.name.utf8.count <= 255
     else { throw APIError(400, "volume name '\(spec.name)' is not valid: letters, digits, '_', '.' and '-', beginning with a letter or digit") }

@@ -144,6 +144,9 @@ extension ServiceEdits {
     if let shares = spec.taskTemplate.resources?.limits?.cpuShares, shares != 0, !(2...262_144).contains(shares) {
       throw .invalid("service \(spec.name): cpu_shares is 2 to 262144, not \(shares)")
     }
+    do throws(LogLimits.Refusal) { _ = try LogLimits(spec.taskTemplate.logDriver) } catch {
+      throw .invalid("service \(spec.name): \(error.reason): \(error.advice)")
+    }
     try checkMounts(spec.taskTemplate.containerSpec.mounts ?? [], spec.name)
     try checkHealth(spec.taskTemplate.containerSpec.healthCheck, spec.name)
     let restart = spec.taskTemplate.restartPolicy
@@ -154,6 +157,16 @@ extension ServiceEdits {
   /// What is accepted and not carried out would be believed.
   private static func checkMounts(_ mounts: [Mount], _ service: String) throws(EditError) {
     for mount in mounts {
+      if let name = mount.bindOptions?.foreignPropagation {
+        throw .invalid("service \(service): mount \(mount.target): propagation \(name) is not supported: \(Mount.BindOptions.propagationAdvice)")
+      }
+      if let options = mount.volumeOptions, options.isForeign {
+        let driver = options.driverConfig?.name ?? ""
+        throw .invalid(
+          "service \(service): mount \(mount.target): "
+            + (["", "local"].contains(driver) ? "local volumes have no driver options" : "the volume driver \(driver) is not supported")
+            + ": mount what it means on every host, and bind that folder")
+      }
       if let option = mount.tmpfsOptions?.unknownOption {
         throw .invalid("service \(service): mount \(mount.target): a tmpfs has the options exec and noexec, not '\(option.joined(separator: "="))'")
       }

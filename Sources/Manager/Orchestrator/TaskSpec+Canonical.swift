@@ -14,6 +14,7 @@ extension TaskSpec {
       return network
     }
     task.networks = full(task.networks)
+    if let driver = task.logDriver { task.logDriver = driver.isEmpty ? nil : Driver(name: full(driver.name), options: full(driver.options)) }
     task.resources = task.resources?.canonical
     task.placement = task.placement?.canonical
     if task.restartPolicy == RestartPolicy() { task.restartPolicy = nil }
@@ -85,6 +86,7 @@ extension Mount {
       volume.noCopy = set(volume.noCopy)
       volume.labels = full(volume.labels)
       volume.subpath = full(volume.subpath)
+      if volume.driverConfig?.isEmpty == true { volume.driverConfig = nil }
       mount.volumeOptions = volume == VolumeOptions() ? nil : volume
     }
     if var tmpfs = tmpfsOptions {

@@ -32,7 +32,6 @@ enum KeyRules {
     "external_links": .unsupported("attach both services to one network"),
     "extends": .unsupported("use a YAML anchor and '<<: *anchor'"),
     "profiles": .unsupported("keep the service in a manifest of its own"),
-    "logging": .unsupported("logs are kept by the agent; see 'orch logs'"),
     "privileged": .unsupported("name the capabilities in 'cap_add'"),
     "pid": .unsupported("every container has its own processes"),
     "devices": .unsupported(later), "gpus": .unsupported(later),

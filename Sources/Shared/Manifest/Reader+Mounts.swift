@@ -58,7 +58,8 @@ extension Reader {
         "rslave" where mount.type == .bind:
         mount.bindOptions = mount.bindOptions ?? Mount.BindOptions()
         mount.bindOptions?.propagation = String(option)
-      default: error(value, "unknown option '\(option)'", "use ro, rw\(mount.type == .volume ? " or nocopy" : " or a propagation")")
+        checkPropagation(mount.bindOptions, value)
+      default: error(value, "unknown option '\(option)'", mount.type == .volume ? "use ro, rw or nocopy" : "use ro or rw")
       }
     }
     return mount
@@ -147,9 +148,7 @@ extension Reader {
     options.createMountpoint = fields.take("create_host_path").flatMap { bool($0) }
     if let value = fields.take("propagation"), let name = text(value) {
       options.propagation = name
-      if name != "rprivate", name != "private" { notYet(value, "binds are private: mounts made later on the host do not appear in the container") }
-      let known = ["private", "rprivate", "shared", "rshared", "slave", "rslave"]
-      if !known.contains(name) { error(value, "expected one of \(known.map { "'\($0)'" }.joined(separator: ", ")), found \(value.found)") }
+      checkPropagation(options, value)
     }
     if let value = fields.take("recursive"), let name = text(value) {
       options.nonRecursive = name == "disabled"
@@ -157,6 +156,11 @@ extension Reader {
     }
     fields.finish(KeyRules.bind)
     return options
+  }
+
+  private func checkPropagation(_ options: Mount.BindOptions?, _ value: Value) {
+    guard let name = options?.foreignPropagation else { return }
+    error(value, "the propagation '\(name)' is not supported", "remove it: \(Mount.BindOptions.propagationAdvice)")
   }
 
   private func tmpfsOptions(_ value: Value) -> Mount.TmpfsOptions? {
@@ -179,7 +183,7 @@ extension Reader {
       let pair = option.split(separator: "=", maxSplits: 1).map(String.init)
       switch (pair[0], pair.count > 1 ? pair[1] : nil) {
       case ("size", let size?):
-        options.sizeBytes = parseBytes(size)
+        options.sizeBytes = ByteSize.parse(size)
         if options.sizeBytes == nil { error(value, "expected a size such as 64m, found '\(size)'") }
       case ("mode", let bits?): options.mode = mode(bits, value)
       case ("ro", nil): mount.readOnly = true

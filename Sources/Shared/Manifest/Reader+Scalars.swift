@@ -77,7 +77,7 @@ extension Reader {
 
   /// `64m`, `1.5gb`, `1024`: units are powers of 1024, as Docker's.
   func bytes(_ value: Value, minimum: Int64 = 0) -> Int64? {
-    guard case .scalar(let text, _) = value.kind, let size = parseBytes(text) else {
+    guard case .scalar(let text, _) = value.kind, let size = ByteSize.parse(text) else {
       error(value, "expected a size such as 64m or 1g, found \(value.found)", "units are b, k, m, g, t")
       return nil
     }
@@ -174,15 +174,4 @@ func parseDuration(_ text: String) -> Int64? {
     total += count * scale
   }
   return total < 9.2e18 ? Int64(total.rounded()) : nil
-}
-
-func parseBytes(_ text: String) -> Int64? {
-  let number = text.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
-  var unit = String(text.dropFirst(number.count)).lowercased()
-  if unit.hasPrefix(" ") { unit.removeFirst() }
-  if unit.count > 1, unit.hasSuffix("ib") { unit.removeLast(2) } else if unit.count > 1, unit.hasSuffix("b") { unit.removeLast() }
-  let scales: [String: Double] = ["": 1, "b": 1, "k": 0x1p10, "m": 0x1p20, "g": 0x1p30, "t": 0x1p40, "p": 0x1p50]
-  guard let count = Double(number), let scale = scales[unit] else { return nil }
-  let size = count * scale
-  return size < 9.2e18 ? Int64(size) : nil
 }

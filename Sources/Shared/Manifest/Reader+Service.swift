@@ -26,6 +26,7 @@ extension Reader {
     container.healthCheck = fields.take("healthcheck").flatMap { health($0) }
 
     var task = TaskSpec(containerSpec: container)
+    task.logDriver = fields.take("logging").flatMap { logging($0) }
     task.networks = readAttachments(&fields, service: entry.key, &stack)
     var spec = ServiceSpec(name: fullName, taskTemplate: task)
     spec.labels = [:]
@@ -67,6 +68,14 @@ extension Reader {
       return nil
     }
     return ["node.platform.os == linux", "node.platform.arch == \(parts[1])"]
+  }
+
+  private func logging(_ value: Value) -> Driver? {
+    guard var fields = Fields(value, self) else { return nil }
+    let driver = Driver(name: fields.take("driver").flatMap { text($0) }, options: fields.take("options").map { dictionary($0) })
+    fields.finish()
+    do throws(LogLimits.Refusal) { _ = try LogLimits(driver) } catch { self.error(value, error.reason, error.advice) }
+    return driver
   }
 
   private func imageName(_ fields: inout Fields, _ entry: Value.Entry, default name: String?) -> String {

@@ -196,6 +196,10 @@ public struct Mount: Codable, Hashable, Sendable {
     public var nonRecursive: Bool?
     public var createMountpoint: Bool?
     public init() {}
+    /// What is neither private nor left out.
+    public var foreignPropagation: String? { propagation.flatMap { ["", "private", "rprivate"].contains($0) ? nil : $0 } }
+    public static let propagationAdvice =
+      "binds are private, so that mounts made later on the host do not appear in the container, nor the container's on the host"
     enum CodingKeys: String, CodingKey { case propagation = "Propagation", nonRecursive = "NonRecursive", createMountpoint = "CreateMountpoint" }
   }
   public struct VolumeOptions: Codable, Hashable, Sendable {
@@ -204,6 +208,8 @@ public struct Mount: Codable, Hashable, Sendable {
     public var driverConfig: Driver?
     public var subpath: String?
     public init() {}
+    /// A driver that is not local, or a local one with options: an NFS export, say, which would become a folder of the host.
+    public var isForeign: Bool { driverConfig.map { !["", "local"].contains($0.name ?? "") || $0.options?.isEmpty == false } ?? false }
     enum CodingKeys: String, CodingKey { case noCopy = "NoCopy", labels = "Labels", driverConfig = "DriverConfig", subpath = "Subpath" }
   }
   public struct TmpfsOptions: Codable, Hashable, Sendable {
@@ -232,6 +238,7 @@ public struct Driver: Codable, Hashable, Sendable {
     self.name = name
     self.options = options
   }
+  public var isEmpty: Bool { (name ?? "").isEmpty && (options ?? [:]).isEmpty }
   enum CodingKeys: String, CodingKey { case name = "Name", options = "Options" }
 }
 

@@ -129,3 +129,18 @@ private func days(_ year: Int64, _ month: Int64, _ day: Int64) -> Int64 {
   let dayOfYear = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1
   return era * 146_097 + yearOfEra * 365 + yearOfEra / 4 - yearOfEra / 100 + dayOfYear - 719_468
 }
+
+/// Sizes as people write them.
+public enum ByteSize {
+  /// `64m`, `1.5gb`, `1024`, `2GiB`: units are powers of 1024, as Docker's of memory. nil: no size, or more than an Int64 holds; never negative.
+  public static func parse(_ text: String) -> Int64? {
+    let number = text.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
+    var unit = String(text.dropFirst(number.count)).lowercased()
+    if unit.hasPrefix(" ") { unit.removeFirst() }
+    if unit.count > 1, unit.hasSuffix("ib") { unit.removeLast(2) } else if unit.count > 1, unit.hasSuffix("b") { unit.removeLast() }
+    let scales: [String: Double] = ["": 1, "b": 1, "k": 0x1p10, "m": 0x1p20, "g": 0x1p30, "t": 0x1p40, "p": 0x1p50]
+    guard let count = Double(number), let scale = scales[unit] else { return nil }
+    let size = count * scale
+    return size < 9.2e18 ? Int64(size) : nil
+  }
+}

@@ -239,6 +239,30 @@ struct Caller {
     #expect(try await caller.send("DELETE", "/orch/v1/stacks/nothing").status == 404)
   }
 
+  @Test("what a volume or a container would not get is refused by name; what it has anyway is taken")
+  func refusedByName() async throws {
+    let caller = Caller()
+    for (body, status, text) in [
+      (#"{"Name":"v","Driver":"local","DriverOpts":{"type":"nfs","device":":/x"}}"#, 400, "driver option device is not supported"),
+      (#"{"Name":"v","Driver":"rexray"}"#, 400, "driver rexray is not known"), (#"{"Name":"v","Driver":"local","DriverOpts":{}}"#, 201, "v"),
+      (#"{"Name":"w","DriverOpts":null}"#, 201, "w"),
+    ] {
+      let answer = try await caller.send("POST", "/volumes/create", body)
+      #expect(answer.status == status && answer.text.contains(text), "\(answer.text)")
+    }
+    for (number, (privileges, refused)) in [
+      (#"{"NoNewPrivileges":false,"CredentialSpec":null,"SELinuxContext":null}"#, nil),
+      (#"{"Seccomp":{"Mode":"default"},"AppArmor":{"Mode":"disabled"}}"#, nil), (#"{"SELinuxContext":{"Disable":true}}"#, "an SELinux context"),
+      (#"{"Seccomp":{"Mode":"unconfined"}}"#, "another seccomp profile"), (#"{"AppArmor":{"Mode":"custom"}}"#, "another AppArmor profile"),
+      (#"{"CredentialSpec":{"File":"x"}}"#, "a credential spec"),
+    ].enumerated() {
+      let answer = try await caller.send(
+        "POST", "/services/create", #"{"Name":"p\#(number)","TaskTemplate":{"ContainerSpec":{"Image":"a:1","Privileges":\#(privileges)}}}"#)
+      let isRight = refused.map { answer.status == 501 && answer.text.contains("does not support \($0)") } ?? (answer.status == 201)
+      #expect(isRight, "\(privileges): \(answer.text)")
+    }
+  }
+
   @Test("a short name is enough where one stack has it; otherwise the candidates are listed")
   func shortNames() async throws {
     let caller = Caller()

@@ -15,6 +15,9 @@ import Testing
       ("memory", "below the 4 MiB"), ("dnsrr", "need endpoint mode vip"), ("twice", "port 80/tcp is published twice"),
       ("swap", "swap is given on top of a memory limit"), ("cpuset", "cpuset '1-0' is no list of CPUs"),
       ("label", "orch.traffic-distribution is PreferSameNode or absent, not 'local'"),
+      ("log", "the logging driver 'fluentd' is not supported"), ("log option", "the logging option 'tag' is not supported"),
+      ("nfs", "mount /v: local volumes have no driver options"), ("driver", "mount /v: the volume driver rexray is not supported"),
+      ("propagation", "mount /b: propagation rshared is not supported"),
       ("tmpfs", "mount /t: a tmpfs has the options exec and noexec, not 'uid=5'"),
     ])
   func refusals(_ what: String, _ expected: String) throws {
@@ -52,6 +55,19 @@ import Testing
           var mount = Mount(type: .tmpfs, source: nil, target: "/t")
           mount.tmpfsOptions = Mount.TmpfsOptions()
           mount.tmpfsOptions?.options = [["noexec"], ["uid", "5"]]
+          spec.taskTemplate.containerSpec.mounts = [mount]
+        case "log": spec.taskTemplate.logDriver = Driver(name: "fluentd")
+        case "log option": spec.taskTemplate.logDriver = Driver(name: "json-file", options: ["tag": "x"])
+        case "nfs", "driver":
+          var mount = Mount(type: .volume, source: "v", target: "/v")
+          mount.volumeOptions = Mount.VolumeOptions()
+          mount.volumeOptions?.driverConfig =
+            what == "nfs" ? Driver(name: "local", options: ["type": "nfs", "o": "addr=10.0.0.1", "device": ":/x"]) : Driver(name: "rexray")
+          spec.taskTemplate.containerSpec.mounts = [mount]
+        case "propagation":
+          var mount = Mount(type: .bind, source: "/a", target: "/b")
+          mount.bindOptions = Mount.BindOptions()
+          mount.bindOptions?.propagation = "rshared"
           spec.taskTemplate.containerSpec.mounts = [mount]
         case "label": spec.labels = [TrafficDistribution.label: "local"]
         case "twice":
@@ -141,6 +157,7 @@ import Testing
       spec.taskTemplate.containerSpec.readOnly = nil
       spec.taskTemplate.containerSpec.dnsConfig = .init()
       spec.taskTemplate.containerSpec.isolation = "default"
+      spec.taskTemplate.logDriver = Driver(name: "", options: [:])
       spec.taskTemplate.containerSpec.mounts?[0].readOnly = nil
     }
     #expect(returned == first)

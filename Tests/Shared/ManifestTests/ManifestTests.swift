@@ -85,10 +85,26 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     ),
     ("volumes: ['./a:b']", "4:15 services.web.volumes[0]: expected an absolute path, found text 'b'; begin it with '/'"),
     ("volumes: ['./a:/x/../..']", "4:15 services.web.volumes[0]: the path '/x/../..' leaves its place; write it without '..'"),
-    ("volumes: ['./a:/x:rx']", "4:15 services.web.volumes[0]: unknown option 'rx'; use ro, rw or a propagation"),
+    ("volumes: ['./a:/x:rx']", "4:15 services.web.volumes[0]: unknown option 'rx'; use ro or rw"),
     (
       "tmpfs: ['/x:suid']",
       "4:13 services.web.tmpfs[0]: the option 'suid' is not supported; remove it: a tmpfs has neither set-id programs nor devices"
+    ),
+    (
+      "volumes: ['/a:/x:rshared']",
+      "4:15 services.web.volumes[0]: the propagation 'rshared' is not supported; remove it: \(Mount.BindOptions.propagationAdvice)"
+    ),
+    (
+      "volumes: [{type: bind, source: /a, target: /b, bind: {propagation: rslave}}]",
+      "4:72 services.web.volumes[0].bind.propagation: the propagation 'rslave' is not supported; remove it: \(Mount.BindOptions.propagationAdvice)"
+    ),
+    (
+      "logging: {driver: gelf}",
+      "4:14 services.web.logging: the logging driver 'gelf' is not supported; use json-file or leave it out; 'orch logs' reads what it keeps"
+    ),
+    (
+      "logging: {options: {max-size: lots}}",
+      "4:14 services.web.logging: the log's max-size 'lots' is no size; write one such as 10m, or -1 for no limit"
     ),
     ("tmpfs: [/x, /x]", "4:17 services.web.tmpfs[1]: something else is mounted at '/x' already; mount it elsewhere"),
     ("networks: [fornt]", "4:16 services.web.networks.fornt: the network 'fornt' is not declared; add it under top-level 'networks'"),
@@ -359,6 +375,13 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     #expect(mount.tmpfsOptions?.options == options && (mount.tmpfsOptions?.isExecutable ?? false) == text.hasSuffix(":exec"))
   }
 
+  @Test("how much of a log is kept is the service's to say")
+  func logging() throws {
+    let task = try service("logging: {driver: json-file, options: {max-size: 2m, max-file: 4}}").taskTemplate
+    #expect(task.logDriver == Driver(name: "json-file", options: ["max-size": "2m", "max-file": "4"]))
+    #expect(try service("user: root").taskTemplate.logDriver == nil)
+  }
+
   @Test(
     "a path beside the manifest is absolute once the folder it was named from is known",
     arguments: [("web.yaml", "/here/pages"), ("./web.yaml", "/here/pages"), ("../dir/web.yaml", "/dir/pages"), ("/abs/web.yaml", "/abs/pages")])
@@ -452,8 +475,8 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     arguments: [
       ("stdin_open: true", ""),
       (
-        "volumes: [{type: bind, source: /a, target: /b, bind: {propagation: rshared}}]",
-        "services.web.volumes[0].bind.propagation: 'propagation' has no effect yet; binds are private"
+        "depends_on: {other: {condition: service_started, restart: true}}\n  other:\n    image: a:1",
+        "services.web.depends_on.other.restart: 'restart' has no effect yet"
       ),
       ("healthcheck: {test: [CMD, curl, x]}", ""), ("healthcheck: {disable: true}", ""), ("stdin_open: false", ""),
     ])
