@@ -84,7 +84,8 @@ extension Bundles {
     var stored = try folder.stored()
     if status(stored, folder) == .stopped { throw BundleError("container not running") }
     guard var group = try cgroup(stored) else { throw BundleError("cannot update a container without a cgroup") }
-    let writes = try ResourceWrites(resources, v2: group.isV2, isUpdate: true)
+    let cpuMax = group.isV2 ? group.read(controller: "cpu", file: "cpu.max") : nil
+    let writes = try ResourceWrites(resources, v2: group.isV2, isUpdate: true, cpuMax: cpuMax ?? "max")
     let missing = writes.controllers.filter { group.path(controller: $0) == nil }
     if !missing.isEmpty {
       // v1: it was made without them; its processes join the hierarchies now.

@@ -20,12 +20,15 @@ struct ResourceWrites: Hashable, Sendable {
   private(set) var writes: [Write] = []
   private let v2: Bool
   private let isUpdate: Bool
+  private let quotaNow: Substring
   /// A memory limit that must not be below what is used (`checkBeforeUpdate`).
   private(set) var least: Int64?
 
   /// Throws what this version of cgroups cannot do. `isUpdate`: docker and containerd write zeros there for all that is not asked for; in a new
   /// container's configuration a swap of 0 means none (v2).
-  init(_ resources: Resources, v2: Bool, isUpdate: Bool = false) throws(BundleError) {
+  /// - Parameter cpuMax: v2's file of that name as it is now: what is not asked for stays, and a new container has no quota.
+  init(_ resources: Resources, v2: Bool, isUpdate: Bool = false, cpuMax: String = "max") throws(BundleError) {
+    quotaNow = cpuMax.split(whereSeparator: \.isWhitespace).first ?? "max"
     self.v2 = v2
     self.isUpdate = isUpdate
     if let memory = resources.memory { try self.memory(memory) }
@@ -96,7 +99,8 @@ struct ResourceWrites: Hashable, Sendable {
     let (quota, period) = (cpu.quota.flatMap { $0 == 0 ? nil : $0 }, cpu.period.flatMap { $0 == 0 ? nil : $0 })
     if v2 {
       if quota != nil || period != nil {
-        add("cpu", "cpu.max", (quota.map { $0 > 0 ? "\($0)" : "max" } ?? "max") + (period.map { " \($0)" } ?? ""))
+        // Of the quota alone the period stays (cgroup-v2.rst, "cpu.max"); the period cannot be written alone.
+        add("cpu", "cpu.max", (quota.map { $0 > 0 ? "\($0)" : "max" } ?? "\(quotaNow)") + (period.map { " \($0)" } ?? ""))
       }
       if let burst = cpu.burst { add("cpu", "cpu.max.burst", "\(burst)") }
     } else {

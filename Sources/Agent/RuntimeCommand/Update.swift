@@ -11,16 +11,47 @@ struct Update: ParsableCommand {
   @Option(name: .customLong("blkio-weight"), help: "10 to 1000.") var blkioWeight: UInt16?
   @Option(name: .customLong("cpu-period"), help: "Microseconds.") var cpuPeriod: UInt64?
   @Option(name: .customLong("cpu-quota"), parsing: .unconditional, help: "Microseconds a period; -1: unlimited.") var cpuQuota: Int64?
+  @Option(name: .customLong("cpu-burst"), help: "Microseconds saved from periods before.") var cpuBurst: UInt64?
   @Option(name: .customLong("cpu-share"), help: "Relative weight.") var cpuShare: UInt64?
+  @Option(name: .customLong("cpu-idle"), parsing: .unconditional, help: "1: only what nobody else wants; 0.") var cpuIdle: Int64?
+  @Option(name: .customLong("cpu-rt-period"), help: "Microseconds (v1).") var realtimePeriod: UInt64?
+  @Option(name: .customLong("cpu-rt-runtime"), parsing: .unconditional, help: "Microseconds a period (v1).") var realtimeRuntime: Int64?
   @Option(name: .customLong("cpuset-cpus"), help: "As in 0-2,5.") var cpusetCpus: String?
   @Option(name: .customLong("cpuset-mems"), help: "As in 0.") var cpusetMems: String?
-  @Option(parsing: .unconditional, help: "Bytes; -1: unlimited.") var memory: Int64?
-  @Option(name: .customLong("memory-reservation"), parsing: .unconditional, help: "Bytes.") var memoryReservation: Int64?
-  @Option(name: .customLong("memory-swap"), parsing: .unconditional, help: "Bytes of memory and swap together; -1: unlimited.") var memorySwap: Int64?
+  @Option(parsing: .unconditional, help: "Bytes, or as in 512M; -1: unlimited.") var memory: Bytes?
+  @Option(name: .customLong("memory-reservation"), parsing: .unconditional, help: "Bytes.") var memoryReservation: Bytes?
+  @Option(name: .customLong("memory-swap"), parsing: .unconditional, help: "Bytes of memory and swap together; -1: unlimited.") var memorySwap: Bytes?
+  @Option(name: .customLong("kernel-memory"), parsing: .unconditional, help: "Ignored: no kernel has it any more.") var kernelMemory: String?
+  @Option(name: .customLong("kernel-memory-tcp"), parsing: .unconditional, help: "Ignored: no kernel has it any more.") var kernelMemoryTCP: String?
   @Option(name: .customLong("pids-limit"), parsing: .unconditional, help: "-1: unlimited.") var pidsLimit: Int64?
   @Argument var id: String
 
+  /// As runc reads them: a number, with k, m, g or t for powers of 1024 (and a b, or ib, after it); -1 stays.
+  struct Bytes: ExpressibleByArgument {
+    var value: Int64
+    init?(argument: String) {
+      let digits = argument.drop { $0 == "-" }.prefix { $0.isASCII && $0.isNumber }
+      var unit = argument.drop { $0 == "-" }.dropFirst(digits.count).lowercased()
+      for end in ["ib", "b"] where unit.hasSuffix(end) && (end == "b" || unit.count > 2) {
+        unit.removeLast(end.count)
+        break
+      }
+      guard let number = Int64(digits), let shift = ["": 0, "k": 10, "m": 20, "g": 30, "t": 40][unit], number <= Int64.max >> shift else {
+        return nil
+      }
+      guard argument.hasPrefix("-") else {
+        value = number << shift
+        return
+      }
+      guard argument == "-1" else { return nil }
+      value = -1
+    }
+  }
+
   func run() throws {
+    for (name, given) in [("kernel-memory", kernelMemory), ("kernel-memory-tcp", kernelMemoryTCP)] where given != nil {
+      Log.warning("--\(name) is ignored: the kernel has no such limit any more")
+    }
     var wanted = Resources.empty
     if let resources {
       do {
@@ -35,9 +66,10 @@ struct Update: ParsableCommand {
 
   private var given: Resources {
     var memory = Resources.Memory()
-    (memory.limit, memory.reservation, memory.swap) = (self.memory, memoryReservation, memorySwap)
+    (memory.limit, memory.reservation, memory.swap) = (self.memory?.value, memoryReservation?.value, memorySwap?.value)
     var cpu = Resources.CPU()
     (cpu.shares, cpu.quota, cpu.period, cpu.cpus, cpu.mems) = (cpuShare, cpuQuota, cpuPeriod, cpusetCpus, cpusetMems)
+    (cpu.burst, cpu.idle, cpu.realtimePeriod, cpu.realtimeRuntime) = (cpuBurst, cpuIdle, realtimePeriod, realtimeRuntime)
     var wanted = Resources.empty
     (wanted.memory, wanted.cpu) = (memory, cpu)
     if let pidsLimit {

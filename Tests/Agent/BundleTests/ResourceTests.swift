@@ -105,10 +105,63 @@ import Testing
   }
 }
 
+@Suite struct UpdateTests {
+  @Test(
+    "an update on v2 keeps the quota that it does not name",
+    arguments: [
+      (#"{"cpu": {"period": 50000}}"#, "20000 100000\n", "20000 50000"), (#"{"cpu": {"period": 50000}}"#, "max 100000\n", "max 50000"),
+      (#"{"cpu": {"quota": 7000}}"#, "20000 100000\n", "7000"), (#"{"cpu": {"quota": -1}}"#, "20000 100000\n", "max"),
+      (#"{"cpu": {"quota": -1, "period": 50000}}"#, "20000 100000\n", "max 50000"), (#"{"cpu": {"period": 50000}}"#, "", "max 50000"),
+    ])
+  func quota(_ json: String, _ now: String, _ wanted: String) throws {
+    let resources = try Document.read(Resources.self, Array(json.utf8))
+    let writes = try ResourceWrites(resources, v2: true, isUpdate: true, cpuMax: now).writes
+    #expect(writes.map(\.file) == ["cpu.max"] && writes.first?.value == wanted, "\(writes)")
+  }
+}
+
 private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else { false }
 
 /// On this host's own version of cgroups.
 @Suite(.enabled(if: isRoot), .serialized) struct CgroupBundleTests {
+  @Test("update takes runc's words: sizes with units, burst, idle, real time, and kernel memory with a warning")
+  func words() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    try world.configure(["sleep", "1000"])
+    #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
+    defer { _ = try? world.call(["delete", "-f", "one"]) }
+    let limit = isV2 ? "memory.max" : "memory/memory.limit_in_bytes"
+    for (text, value) in [("64M", 64 << 20), ("65536k", 64 << 20), ("67108864", 64 << 20), ("1gb", 1 << 30), ("32MiB", 32 << 20)] {
+      let result = try world.call(["update", "--memory", text, "one"])
+      #expect(result.code == 0, "\(text): \(result.err)")
+      #expect(try world.call(["exec", "one", "cat", "/sys/fs/cgroup/\(limit)"]).out == "\(value)\n", "\(text)")
+    }
+    for bad in ["-2", "1x", "", "-1M", "99999999999G", "0x10"] {
+      let result = try world.call(["update", "--memory", bad, "one"])
+      #expect(result.code != 0 && result.err.contains("--memory"), "\(bad): \(result)")
+    }
+    let warned = try world.call(["update", "--kernel-memory", "50M", "--pids-limit", "9", "one"])
+    #expect(warned.code == 0 && warned.err.contains("warning: --kernel-memory is ignored"), "\(warned)")
+    // Of the others what this kernel has, in the group that the container is in by then.
+    func file(_ name: String) throws -> String? {
+      let pid = try #require(try world.state("one")["pid"] as? Int)
+      let groups = try Files.text("/proc/\(pid)/cgroup").split(separator: "\n")
+      let mark = isV2 ? "0::" : ":cpu:"
+      guard let group = groups.compactMap({ line in line.range(of: mark).map { line[$0.upperBound...] } }).first else { return nil }
+      return try? Files.text("/sys/fs/cgroup" + (isV2 ? "" : "/cpu") + group + "/" + name)
+    }
+    for (options, name, value) in [
+      (["--cpu-quota", "20000", "--cpu-burst", "1000"], isV2 ? "cpu.max.burst" : "cpu.cfs_burst_us", "1000\n"),
+      (["--cpu-idle", "1"], "cpu.idle", "1\n"),
+      (["--cpu-rt-period", "500000"], "cpu.rt_period_us", "500000\n"),
+    ] {
+      let result = try world.call(["update"] + options + ["one"])
+      let now = try file(name)
+      #expect(result.code == 0 ? now == value : now == nil, "\(options): \(result), \(now ?? "not there")")
+    }
+  }
+
   @Test("a limit below what is used is refused where that is asked for")
   func checkBeforeUpdate() throws {
     let world = try BundleWorld()
