@@ -38,7 +38,8 @@ public struct MountOptions: Hashable, Sendable {
   static let flagNames: [String: (clear: Bool, flag: UInt64)] = [
     "async": (true, 16), "atime": (true, 1024), "bind": (false, bind), "defaults": (false, 0), "dev": (true, 4), "diratime": (true, 2048),
     "dirsync": (false, 128), "exec": (true, 8), "iversion": (false, 1 << 23), "lazytime": (false, 1 << 25), "loud": (true, 1 << 15),
-    "noatime": (false, 1024), "nodev": (false, 4), "nodiratime": (false, 2048), "noexec": (false, 8), "noiversion": (true, 1 << 23),
+    "mand": (false, 64), "nomand": (true, 64), "noatime": (false, 1024), "nodev": (false, 4), "nodiratime": (false, 2048), "noexec": (false, 8),
+    "noiversion": (true, 1 << 23),
     "nolazytime": (true, 1 << 25), "norelatime": (true, kernelRelatime), "nostrictatime": (true, strictatime), "nosuid": (false, 2),
     "nosymfollow": (false, 256), "rbind": (false, bind | recursive), "relatime": (false, kernelRelatime), "remount": (false, remount),
     "ro": (false, readOnly), "rw": (true, readOnly), "silent": (false, 1 << 15), "strictatime": (false, strictatime), "suid": (true, 2),
@@ -54,17 +55,18 @@ public struct MountOptions: Hashable, Sendable {
     "rro": (false, 1), "rrw": (true, 1), "rnosuid": (false, 2), "rsuid": (true, 2), "rnodev": (false, 4), "rdev": (true, 4),
     "rnoexec": (false, 8), "rexec": (true, 8), "rnodiratime": (false, 0x80), "rdiratime": (true, 0x80), "rnosymfollow": (false, 0x20_0000),
     "rsymfollow": (true, 0x20_0000),
+    // Access times are one field of which relatime is the zero: what takes a way of keeping them away leaves that one, wherever it was set.
+    "rnoatime": (false, 0x10), "ratime": (true, 0x10), "rstrictatime": (false, 0x20), "rnostrictatime": (true, 0x20), "rrelatime": (true, times),
+    "rnorelatime": (true, 0),
   ]
+  private static let times: UInt64 = 0x30
   /// Every name that is understood.
   public static let names: [String] =
     (Array(flagNames.keys) + Array(propagationNames.keys) + Array(recursiveNames.keys) + [
       "idmap", "ridmap", "tmpcopyup", "src-nofollow", "dest-nofollow", "copy-symlink",
     ]).sorted()
   /// Named by the specification or by runc, and not done here.
-  static let refused: Set<String> = [
-    "mand", "nomand", "acl", "noacl", "ratime", "rnoatime", "rrelatime", "rnorelatime", "rstrictatime",
-    "rnostrictatime",
-  ]
+  static let refused: Set<String> = ["acl", "noacl"]
 
   /// Throws for what is known and cannot be done, with `path` before the index.
   public init(_ options: [String], path: String) throws(OCIError) {
@@ -80,7 +82,14 @@ public struct MountOptions: Hashable, Sendable {
       } else if let value = Self.propagationNames[option] {
         propagation = value
       } else if let known = Self.recursiveNames[option] {
-        if known.clear { recursiveCleared |= known.attribute } else { recursiveSet |= known.attribute }
+        if known.clear {
+          recursiveSet &= ~known.attribute
+          recursiveCleared |= known.attribute
+        } else {
+          if known.attribute & Self.times != 0 { recursiveSet &= ~Self.times }
+          recursiveSet |= known.attribute
+          recursiveCleared &= ~known.attribute
+        }
       } else if option == "tmpcopyup" {
         copyUp = true
       } else if option == "src-nofollow" {

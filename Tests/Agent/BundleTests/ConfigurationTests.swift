@@ -104,6 +104,29 @@ import Testing
     #expect(try Files.text(world.bundle + "/rootfs/up/file") == "from the image\n")
   }
 
+  @Test("recursive access times and the kernel's forgotten mandatory locks, on what is mounted below, too")
+  func times() throws {
+    let world = try BundleWorld()
+    let below = world.folder + "/host/below"
+    try Files.makeDirectories(below, mode: 0o755)
+    try #require(mount("tmpfs", below, "tmpfs", 0, nil) == 0)
+    defer { umount2(below, Int32(MNT_DETACH)) }
+    let mounts: [(String, [String], String)] = [
+      ("/a", ["rnoatime"], "rw,noatime"), ("/b", ["rstrictatime"], "rw"), ("/c", ["rnoatime", "rrelatime"], "rw,relatime"),
+      ("/d", ["rnoatime", "ratime", "mand", "nomand", "rnorelatime"], "rw,relatime"), ("/e", ["rstrictatime", "rnostrictatime"], "rw,relatime"),
+    ]
+    let result = try world.run("grep -E ' /(.|./below|own) ' /proc/self/mountinfo | cut -d' ' -f5,6") { config in
+      for (target, options, _) in mounts {
+        config.append("mounts", ["destination": target, "source": world.folder + "/host", "options": ["rbind"] + options])
+      }
+      config.append("mounts", ["destination": "/own", "type": "tmpfs", "source": "tmpfs", "options": ["rnoatime", "mand"]])
+    }
+    #expect(result.code == 0, "\(result.err)")
+    let lines = result.out.split(separator: "\n").map(String.init)
+    for (target, _, wanted) in mounts { for place in [target, target + "/below"] { #expect(lines.contains("\(place) \(wanted)"), "\(lines)") } }
+    #expect(lines.contains("/own rw,noatime"), "\(lines)")
+  }
+
   @Test("masked and read-only paths, and a read-only root")
   func paths() throws {
     let world = try BundleWorld()

@@ -65,7 +65,8 @@ import Testing
     let world = try BundleWorld()
     let features = try features(world)
     for name in features.mountOptions { #expect(try MountOptions([name], path: "mounts[0]").data == [], "\(name)") }
-    #expect(features.mountOptions.contains("rro") && features.mountOptions.contains("idmap") && !features.mountOptions.contains("mand"))
+    #expect(features.mountOptions.contains("rro") && features.mountOptions.contains("rnoatime"))
+    #expect(features.mountOptions.contains("idmap") && features.mountOptions.contains("mand") && !features.mountOptions.contains("acl"))
     #expect(features.ociVersionMin == "1.0.0" && features.ociVersionMax == OCI.version && features.hooks.count == 6)
     // Both versions are done, and their tests run on this host and in `make test-vm`; what is limited by rdma is ResourceTests'.
     #expect(features.linux.cgroup.v1 && features.linux.cgroup.v2 && features.linux.cgroup.rdma && !features.linux.cgroup.systemdUser)

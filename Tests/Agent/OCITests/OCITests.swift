@@ -108,6 +108,18 @@ private func read(_ text: String = "", _ by: String = "") throws(OCIError) -> Co
   @Test("no lists of CPUs", arguments: ["2-1", "-1", "a", "1-2-3", "4096"])
   func noLists(_ text: String) { #expect(BitList(text) == nil) }
 
+  @Test(
+    "recursive access times are one field: the last word of it counts",
+    arguments: [
+      (["rnoatime"], 0x10, 0), (["rstrictatime"], 0x20, 0), (["rnoatime", "rstrictatime"], 0x20, 0), (["rnoatime", "rrelatime"], 0, 0x30),
+      (["rrelatime"], 0, 0x30), (["ratime"], 0, 0x10), (["rnostrictatime"], 0, 0x20), (["rnorelatime"], 0, 0), (["rro", "rnoatime", "rrw"], 0x10, 1),
+      (["mand", "nomand", "rnodiratime"], 0x80, 0),
+    ] as [([String], UInt64, UInt64)])
+  func times(_ names: [String], _ set: UInt64, _ cleared: UInt64) throws {
+    let options = try MountOptions(names, path: "")
+    #expect(options.recursiveSet == set && options.recursiveCleared == cleared && options.data.isEmpty, "\(options)")
+  }
+
   @Test("mount options: later ones win, what is not known is the file system's")
   func options() throws {
     let options = try MountOptions(["rbind", "ro", "rw", "nosuid", "rslave", "rro", "size=1m", "tmpcopyup"], path: "")
