@@ -274,6 +274,34 @@ extension MainJobTests {
       _ = try cluster.on("host2", "rm", "-r", "\(folder)/\(named)")
     }
 
+    @Test("5: placeholders stand for themselves in a mount's target and a volume's labels; what leaves its place by them is refused")
+    func t09templates() async throws {
+      let services = """
+          slotted:
+            image: busybox:1
+            stop_grace_period: 1s
+            volumes:
+            - {type: volume, source: slots, target: "/data/{{.Task.Slot}}", volume: {labels: {slot: "{{.Task.Slot}} of {{.Service.Name}}"}}}
+            command: ["sh", "-c", "ls /data; exec sleep 1000"]
+          leaving:
+            image: busybox:1
+            command: ["sleep", "1000"]
+            volumes: [{type: volume, source: slots, target: '/data{{index .Service.Labels "goal"}}'}]
+            deploy: {labels: {goal: "/../etc"}}
+        """
+      try await with(services, top: "volumes: {slots: {}}") {
+        let task = try await running("slotted")
+        try await eventually("it has told") {
+          let log = try logs("slotted"); return (!log.isEmpty, log)
+        }
+        let log = try logs("slotted")
+        #expect(log.split(separator: " ").last == "1\n", "\(log)")
+        let document = "/var/lib/orch/dev/\(LocalCluster.name)/\(task.host)/lib/agent/volumes/box_slots/volume.json"
+        #expect(try String(contentsOfFile: document, encoding: .utf8).contains(#""slot":"1 of box_slotted""#))
+        #expect(try await ended("leaving", "Rejected")["Error"]?.contains("mount '/data/../etc': a target is an absolute path without '..'") == true)
+      }
+    }
+
     @Test("5: an agent killed and started again finds what runs and what ended meanwhile, with complete logs and exit codes")
     func t05agentAway() async throws {
       let services = """

@@ -227,8 +227,10 @@ actor TaskController {
     var mounts: [MountConfig] = []
     let content = ImageContent(image, rooms.images)
     defer { Task { try? await offPool { content.close() } } }
-    for var mount in (spec.mounts ?? []) + ImageContent.volumes(of: image, besides: spec) {
-      mount.source = mount.source.map(template.expand)
+    var spec = spec
+    // What looks at targets, here and below, does so when they are what they will be.
+    spec.mounts = spec.mounts?.map(template.expand)
+    for mount in (spec.mounts ?? []) + ImageContent.volumes(of: image, besides: spec) {
       let resolved = try await rooms.volumes.resolve(mount, task: container, now: .now) { try content.folder($0) }
       switch resolved {
       case .bind(let source, let subpath, let target, let readOnly, let recursive):

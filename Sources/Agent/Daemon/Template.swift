@@ -15,6 +15,15 @@ struct Template {
       ] + (order.spec.labels ?? [:]).map { ("index .Service.Labels \"\($0.key)\"", $0.value) }
   }
 
+  /// As swarmkit does it (template/expand.go): the source, the target and the labels of a volume.
+  func expand(_ mount: Mount) -> Mount {
+    var mount = mount
+    mount.source = mount.source.map(expand)
+    mount.target = expand(mount.target)
+    if let labels = mount.volumeOptions?.labels { mount.volumeOptions?.labels = labels.mapValues(expand) }
+    return mount
+  }
+
   /// An unknown placeholder stays as it is.
   func expand(_ text: String) -> String {
     guard text.contains("{{") else { return text }
