@@ -32,8 +32,8 @@ struct Run: AsyncParsableCommand {
   @Flag(name: .customLong("rm"), help: "Remove it when it has ended.") var remove = false
   @Flag(name: .shortAndLong, help: "Print its name and return once it runs.") var detach = false
   @Option(help: "Its name; a new one otherwise.") var name: String?
-  @Option(name: .shortAndLong, help: ArgumentHelp("Publish a port on every host; repeatable.", valueName: "published:target[/proto]")) var publish:
-    [String] = []
+  @Option(name: .shortAndLong, help: ArgumentHelp("Publish a port on every host; repeatable.", valueName: "[address:]published:target[/proto]"))
+  var publish: [String] = []
   @Option(name: .shortAndLong, help: ArgumentHelp("Mount a volume or a folder of the host; repeatable.", valueName: "source:target[:ro]")) var volume:
     [String] = []
   @Option(name: .shortAndLong, help: ArgumentHelp("Set a variable; NAME alone takes it from here; repeatable.", valueName: "name=value")) var env:
@@ -149,11 +149,22 @@ struct Run: AsyncParsableCommand {
 
   static func port(_ text: String) throws -> PortConfig {
     let halves = text.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
-    let numbers = halves[0].split(separator: ":", omittingEmptySubsequences: false).map { UInt16($0) }
+    var parts = halves[0].split(separator: ":", omittingEmptySubsequences: false).map(String.init)
+    var address: IPv4Address?
+    if parts.count == 3 {
+      guard let given = IPv4Address(parts.removeFirst()) else {
+        throw ValidationError("-p '\(text)': before PUBLISHED:TARGET stands an IPv4 address of a host, such as 127.0.0.1:8080:80")
+      }
+      // Every address, as none.
+      address = given.rawValue == 0 ? nil : given
+    }
+    let numbers = parts.map { UInt16($0) }
     guard halves.count <= 2, let proto = PortConfig.PortProtocol(rawValue: halves.count == 2 ? halves[1] : "tcp"), (1...2).contains(numbers.count),
       let target = numbers.last ?? nil, target > 0, numbers.allSatisfy({ $0 != nil })
     else { throw ValidationError("-p '\(text)': write PUBLISHED:TARGET, such as 8080:80 or 53:53/udp") }
-    return PortConfig(targetPort: target, publishedPort: numbers.count == 2 ? numbers[0] : nil, protocol: proto)
+    var port = PortConfig(targetPort: target, publishedPort: numbers.count == 2 ? numbers[0] : nil, protocol: proto)
+    port.hostIP = address
+    return port
   }
 }
 
