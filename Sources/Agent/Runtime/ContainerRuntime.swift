@@ -21,9 +21,18 @@ public final class ContainerRuntime: Sendable {
   private let pool: StubPool
   private let containers = Mutex<[String: ContainerRecord]>([:])
 
+  typealias OpenMonitor = @Sendable (Int32) throws(SystemError) -> PidDescriptor
+  private let openMonitor: OpenMonitor
+
   /// Throws when orch-init cannot be read, the folders cannot be made or the host has no cgroups.
-  public init(configuration: RuntimeConfiguration) throws(RuntimeError) {
+  public convenience init(configuration: RuntimeConfiguration) throws(RuntimeError) {
+    try self.init(configuration: configuration) { pid throws(SystemError) in try PidDescriptor(pid: pid) }
+  }
+
+  /// - Parameter openMonitor: fails where there are no descriptors left.
+  init(configuration: RuntimeConfiguration, openMonitor: @escaping OpenMonitor) throws(RuntimeError) {
     self.configuration = configuration
+    self.openMonitor = openMonitor
     do {
       try Files.makeDirectories(configuration.stateDirectory + "/containers")
       try Files.makeDirectories(configuration.dataDirectory + "/containers", mode: 0o711)
@@ -99,11 +108,15 @@ public final class ContainerRuntime: Sendable {
     }
     let running = RunningContainer(id: config.id, pid: launched.pid, startTime: launched.startTime, warnings: launched.warnings)
     do throws(SystemError) {
-      let monitor = try PidDescriptor(pid: launched.monitor)
+      let monitor = try openMonitor(launched.monitor)
       // Gone already when it was very short; the exit record has the rest.
       if let process = ProcessIdentity(pid: launched.pid, startTime: launched.startTime).open() { record.didStart(running, process: process) }
       watch(record, monitor: monitor)
     } catch {
+      // Nobody would know of it: it must not run on. Its monitor leaves its last words before the folders go.
+      record.cgroup.killAll()
+      ChildProcess.reap(launched.monitor)
+      try? cleanUp(record)
       throw RuntimeError("watch container \(config.id)", error)
     }
     return running

@@ -1,5 +1,6 @@
 import Glibc
 import LinuxSystem
+import Synchronization
 import Testing
 
 @testable import Runtime
@@ -490,6 +491,24 @@ let isRoot = geteuid() == 0
     var config = world.shell("terminal", "tty; test -t 1 && echo yes; echo $TERM; ls -l /dev/console | head -c 1")
     config.tty = true
     #expect(try await world.run(config).stdout == "/dev/pts/0\r\nyes\r\nxterm\r\nc")
+  }
+
+  @Test("a container that cannot be watched is ended, and nothing of it is left")
+  func unwatched() async throws {
+    let world = try World()
+    let seen = Mutex<[Int32]>([])
+    let runtime = try ContainerRuntime(configuration: world.configuration) { pid throws(SystemError) in
+      seen.withLock { $0.append(pid) }
+      throw SystemError("open pidfd of", "\(pid)", Errno(EMFILE))
+    }
+    defer { runtime.close() }
+    await #expect { _ = try await runtime.start(world.config("unwatched", "sleep", "1000")) } throws: { "\($0)".contains("EMFILE") }
+    let monitor = try #require(seen.withLock { $0 }.first)
+    #expect(kill(monitor, 0) == -1 && errno == ESRCH)
+    #expect(!(try CgroupHost.detect().names(below: world.parent).contains("unwatched")))
+    for folder in [world.configuration.stateDirectory, world.configuration.dataDirectory] { #expect(try Files.list(folder + "/containers") == []) }
+    // The name is free again.
+    #expect(try await world.run(world.config("unwatched", "true")).exit.code == 0)
   }
 
   @Test("with an init, too, the terminal is the container's: /dev/tty opens, and Ctrl-C reaches who is in the foreground", arguments: [true, false])
