@@ -7,7 +7,7 @@ struct Attachment {
   private let listener: Int32
   /// Write end of stdin, or -1.
   private var input: Int32
-  private let terminal: Int32
+  private var terminal: Int32
   private let process: Int32
   private(set) var client: Int32 = -1
   /// Until then output waits for the first who attaches; 0: it waits no more.
@@ -26,6 +26,9 @@ struct Attachment {
   var isAwaited: Bool { deadline > 0 }
   /// Milliseconds for poll(2).
   var timeout: Int32 { deadline == 0 ? -1 : Int32(max(0, min(deadline - clinux_monotonic_ms(), 1 << 30))) }
+
+  /// Its number may soon be another file's.
+  mutating func terminalIsGone() { terminal = -1 }
 
   /// The time is over, or somebody came or went.
   mutating func look() {

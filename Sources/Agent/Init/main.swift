@@ -83,6 +83,8 @@ func runContainer() -> Never {
     close(err.1)
   } else {
     out.0 = terminal
+    // Kept open: a terminal whose other end everybody closed can only be closed here, too, and the container may come back to it.
+    _ = clinux_terminal_peer(terminal)
   }
   if input.0 >= 0 { close(input.0) }
   // Known to the next agent before it is known to this one.
@@ -119,6 +121,7 @@ func runContainer() -> Never {
     if waits || polled.3.revents != 0 { attachment.look() }
     if polled.0.revents != 0 { _ = stdout.read(into: &log, &attachment) }
     if polled.1.revents != 0 { _ = stderr.read(into: &log, &attachment) }
+    if launch.tty != 0, stdout.fd < 0 { attachment.terminalIsGone() }
     log.flush()
     if polled.2.revents != 0 { break }
   }

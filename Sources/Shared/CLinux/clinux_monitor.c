@@ -2,7 +2,9 @@
 #define _GNU_SOURCE
 #include "clinux.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -13,6 +15,8 @@ int clinux_make_pipe(int *read_end, int *write_end) {
   *write_end = ends[1];
   return r;
 }
+// The other end of a terminal, which does not become the caller's own; whatever name it has and wherever.
+int clinux_terminal_peer(int master) { return ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC); }
 int clinux_write_byte(int fd, uint8_t byte) { return (int)write(fd, &byte, 1); }
 int clinux_save(const char *folder, const char *name, const void *bytes, size_t count) {
   char temporary[4096], final[4096];

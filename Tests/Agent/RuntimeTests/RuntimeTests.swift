@@ -511,6 +511,46 @@ let isRoot = geteuid() == 0
     #expect(try await world.run(world.config("unwatched", "true")).exit.code == 0)
   }
 
+  @Test("a terminal that a container closes and opens again is still there, for who attaches meanwhile, too")
+  func reopenedTerminal() async throws {
+    let world = try World()
+    var config = world.shell(
+      "reopened",
+      """
+      exec </dev/null >/dev/null 2>&1; touch /tmp/closed; until [ -e /tmp/go ]; do sleep 0.05; done
+      exec </dev/console >/dev/console 2>&1; stty -echo; echo back; read word; echo got $word
+      """)
+    (config.tty, config.openStdin) = (true, true)
+    _ = try await world.runtime.start(config)
+    func step(_ script: String) async throws {
+      for _ in 0..<600 {
+        if await (try world.runtime.exec("reopened", ExecConfig(args: ["sh", "-c", script]))).wait() == 0 { return }
+        try await Task.sleep(for: .milliseconds(50))
+      }
+      throw RuntimeError(.system, "wait", script, "too long")
+    }
+    try await step("test -e /tmp/closed")
+    try await Task.sleep(for: .milliseconds(200))
+    let terminal = try await world.runtime.attach("reopened")
+    #expect(isatty(try #require(terminal.input.stdin).rawValue) == 1)
+    try await step("touch /tmp/go")
+    let said = try await onOwnThread {
+      var (all, isTold) = ("", false)
+      while let piece = try terminal.next() {
+        all += String(decoding: piece.bytes, as: UTF8.self)
+        if !isTold, all.contains("back\r\n") {
+          isTold = true
+          _ = write(terminal.input.stdin!.rawValue, "word\n", 5)
+        }
+      }
+      return all
+    }
+    #expect(said.contains("back\r\ngot word\r\n"), "\(said)")
+    #expect(try await world.runtime.wait("reopened").code == 0)
+    #expect(try await world.output("reopened").stdout.hasSuffix("got word\r\n"))
+    try await world.runtime.delete("reopened")
+  }
+
   @Test("with an init, too, the terminal is the container's: /dev/tty opens, and Ctrl-C reaches who is in the foreground", arguments: [true, false])
   func controllingTerminal(useInit: Bool) async throws {
     let world = try World()
