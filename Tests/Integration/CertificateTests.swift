@@ -59,5 +59,31 @@ extension MainJobTests {
       #expect(stranger.code == 2 && stranger.errors.contains("is no user's name"), "\(stranger)")
       #expect(!FileManager.default.fileExists(atPath: "\(folder)/b"))
     }
+
+    @Test("9: over TCP, too, what an exec started ends when its client is killed, though it reads nothing of what it is sent")
+    func killed() async throws {
+      let bob = "\(folder)/bob"
+      try cluster.must(cluster.orch("cert", "create", "bob", "--out", bob, "--days", "1"))
+      try cluster.must(cluster.orch("run", "--detach", "--name", "deaf", "busybox:1", "sleep", "1000"))
+      let task = try #require(try cluster.running("deaf").first?["ID"])
+      func processes() throws -> Outcome { try cluster.orch("exec", task, "ps") }
+      for manager in [1, 2] {
+        let script = """
+          "$0" exec -i "$1" sleep 779 </dev/zero >/dev/null 2>&1 &
+          until "$0" exec "$1" ps | grep -q 'sleep 779'; do sleep 0.2; done
+          sleep 3; "$0" exec "$1" ps | grep -q 'sleep 779' && echo still
+          kill -9 $!; wait $!; echo "ended $?"
+          """
+        let killed = try run([
+          "ORCH_HOST=tcp://192.168.77.\(manager):2376", "ORCH_CERT_PATH=\(bob)", "/bin/bash", "-c", script, "\(LocalCluster.programs)/orch", task,
+        ])
+        #expect(killed.output.contains("still\nended 137"), "\(killed)")
+        try await eventually("what manager \(manager) was asked for is gone") {
+          let seen = try processes()
+          return (seen.code == 0 && !seen.output.contains("sleep 779"), "\(seen)")
+        }
+      }
+      try cluster.must(cluster.orch("rm", "deaf"))
+    }
   }
 }

@@ -38,7 +38,11 @@ extension ControlAPI {
         group.addTask {
           // Read to its end even when the process wants no more: a connection closed with unread bytes loses what was answered.
           var reader = reader
-          do { while let frame = try await reader.next() { await input.deliver(frame) } } catch {}
+          do {
+            while let frame = try await reader.next() {
+              if input.isFull { await Self.probing(response) { await input.deliver(frame) } } else { await input.deliver(frame) }
+            }
+          } catch {}
           input.finish()
           return .request
         }
@@ -73,6 +77,21 @@ extension ControlAPI {
     return APIResponse(
       status: 200, headers: [APIHeader("Content-Type", "application/vnd.orch.exec-stream"), APIHeader("Connection", "close")],
       body: APIBody(stream: Guarded(response, holding: pump)))
+  }
+}
+
+extension ControlAPI {
+  /// A client that was killed is not heard of by TCP while nobody takes what it sent: its FIN waits behind that (RFC 9293 3.10.4), for minutes.
+  /// What is written to it its host answers with a reset (RFC 1122 4.2.2.13): so as long as its input is stuck, output of no bytes.
+  fileprivate static func probing(_ response: Pipe<ByteBuffer>, while body: @escaping @Sendable () async -> Void) async {
+    await withTaskGroup(of: Void.self) { group in
+      group.addTask { await body() }
+      group.addTask {
+        while (try? await Task.sleep(for: .seconds(1))) != nil { await response.send(ByteBuffer(bytes: StreamFrame(.stdout, []).bytes)) }
+      }
+      await group.next()
+      group.cancelAll()
+    }
   }
 }
 

@@ -31,6 +31,9 @@ public final class Pipe<Element: Sendable>: AsyncSequence, Sendable {
     self.capacity = capacity
   }
 
+  /// Another element would have to wait.
+  public var isFull: Bool { state.withLock { $0.queue.count >= capacity && !$0.finished && !$0.cancelled } }
+
   /// Waits for room. False: the reader is gone (or the pipe was finished) and the element was dropped.
   @discardableResult
   public func send(_ element: Element) async -> Bool {

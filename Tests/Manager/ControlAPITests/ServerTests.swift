@@ -204,6 +204,49 @@ func withServer<Result: Sendable>(
     }
   }
 
+  @Test("… and over TCP, where the end of who was killed waits behind what it sent")
+  func deafExecEndsOverTCP() async throws {
+    let backend = MemoryBackend()
+    let (ready, isReady) = AsyncStream.makeStream(of: UInt16.self)
+    let server = ControlServer(ControlAPI(backend: backend), on: .tcp(host: "127.0.0.1", port: 0, tls: nil), logger: Logger(label: "test")) {
+      address in
+      isReady.yield(UInt16(address?.port ?? 0))
+      isReady.finish()
+    }
+    let running = Task {
+      defer { isReady.finish() }
+      try await server.run()
+    }
+    defer { running.cancel() }
+    var port: UInt16 = 0
+    for await one in ready { port = one }
+    try #require(port > 0)
+    // Through the API itself: the service is the backend's.
+    let created = await ControlAPI(backend: backend).serve(
+      APIRequest(
+        method: "POST", uri: "/services/create", headers: [],
+        body: APIBody(string: #"{"Name":"web","TaskTemplate":{"ContainerSpec":{"Image":"web:1"}},"Mode":{"Replicated":{"Replicas":1}}}"#)))
+    try #require(created.status == 201)
+    let descriptor = Glibc.socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+    var address = sockaddr_in()
+    address.sin_family = sa_family_t(AF_INET)
+    address.sin_port = port.bigEndian
+    address.sin_addr.s_addr = UInt32(0x7f00_0001).bigEndian
+    let connected = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+    }
+    try #require(connected == 0)
+    try Self.fill(descriptor)
+    // As long as it lives, nothing happens to it.
+    try await Task.sleep(for: .seconds(3))
+    #expect(backend.world.withLock { $0.execEnded } == 0)
+    // What came meanwhile is read, or closing would be a reset.
+    var answer = [UInt8](repeating: 0, count: 4096)
+    #expect(read(descriptor, &answer, answer.count) > 0)
+    close(descriptor)
+    try await eventually { backend.world.withLock { $0.execEnded } == 1 }
+  }
+
   /// Begins an exec that reads nothing and sends it input until nobody takes any more for a second.
   private static func fill(_ descriptor: Int32) throws {
     _ = fcntl(descriptor, F_SETFL, O_NONBLOCK)
