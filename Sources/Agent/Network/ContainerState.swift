@@ -17,6 +17,9 @@ struct ContainerState {
     var kinds: [String] = []
     var messages: [NetlinkMessage] = []
     var messages6: [NetlinkMessage] = []
+    // A link of less than IPv6 needs has none of its parameters.
+    let narrow = ports.filter { port in links[port.inner].map { $0.mtu < port.mtu } ?? false }
+    try socket.perform(narrow.map { .setLink(links[$0.inner]!.index, $0.inner, mtu: $0.mtu) })
     for port in ports where port.address6 != nil && links[port.inner] != nil { try HostNetwork.setOwnParameters6(port.inner) }
     for port in ports {
       guard let link = links[port.inner] else { throw NetlinkError(operation: "find link", object: port.inner, errno: ENODEV) }

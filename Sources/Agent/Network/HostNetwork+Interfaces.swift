@@ -75,7 +75,11 @@ extension HostNetwork {
         if unchecked[container.task] != false { count(made) }
         // With an interface what is done to its frames is gone.
         if made.contains("link") { memory.withLock { _ = $0.recovered.insert(container.task) } }
-      } catch { problems.append(NetworkProblem("task \(container.task)", "\(error)")) }
+      } catch {
+        // Nobody tells of it once more.
+        memory.withLock { $0.unchecked[container.task] = unchecked[container.task] ?? true }
+        problems.append(NetworkProblem("task \(container.task)", "\(error)"))
+      }
     }
     return problems
   }

@@ -284,6 +284,28 @@ struct DualStackTests {
     }
   }
 
+  @Test("a container's link that somebody made too narrow for IPv6 has its room and its addresses again")
+  func narrowed() async throws {
+    try await NamespaceWorld.with(1) { world in
+      var cluster = Cluster(hosts: 1)
+      cluster.dual = true
+      let overlay = try world.overlay(1)
+      await overlay.whenDrifted { Task { _ = try await overlay.repair() } }
+      #expect(try await overlay.apply(networks: cluster.networks(of: 1), services: [], endpoints: []) == [])
+      let path = try await overlay.attach(cluster.network(1, [cluster.web])).path
+      func shape() async throws -> String {
+        let script = "ip -o link show eth0 | grep -o 'mtu [0-9]*'; ip -o -6 address show eth0 scope global; ip -6 route | grep -v fe80::/"
+        return try await world.run(in: path, "sh", "-c", script).output
+      }
+      let before = try await shape()
+      #expect(before.contains("fd00:77::b/64"))
+      #expect(try await world.run(in: path, "ip", "link", "set", "eth0", "mtu", "1200").code == 0)
+      for _ in 1...100 where try await shape() != before { try await Task.sleep(for: .milliseconds(50)) }
+      let after = try await shape()
+      #expect(after == before, "\(before)\n\(after)")
+    }
+  }
+
   @Test("a host that forwards IPv6 for tasks is no router for others, and ends to forward; one that was a router stays what it was")
   func router() async throws {
     try await NamespaceWorld.with(1) { world in
