@@ -354,62 +354,6 @@ struct OverlayNetworkTests {
     }
   }
 
-  @Test("random changes, one after the other, leave the kernel as a fresh computation would make it")
-  func randomChanges() async throws {
-    let seed = UInt64.random(in: 1...UInt64.max)
-    try await NamespaceWorld.with(1) { world in
-      var state = seed
-      func random(_ below: Int) -> Int {
-        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        return Int(state >> 33) % below
-      }
-      var cluster = Cluster(hosts: 4)
-      let overlay = try world.overlay(1)
-      let script =
-        "bridge fdb show | grep dst | sort; ip -o -4 address | cut -d' ' -f2- | sort; ip -o link show type vxlan | wc -l; "
-        + "ip -6 neighbour show nud permanent | sort; nft -s list table ip6 orch; nft -s list table ip orch"
-        // Who is gone is remembered for a while.
-        + " | sed '/set lingering/,/^\\t}/d'"
-      func kernel() async throws -> String {
-        let listed = try await world.run(in: world.host(1), "sh", "-c", script)
-        return listed.output
-      }
-      for step in 1...25 {
-        switch random(6) {
-        case 5: cluster.dual.toggle()
-        case 0, 1: cluster.place(1 + random(8), on: 1 + random(4), ready: random(3) > 0)
-        case 2: cluster.remove(1 + random(8))
-        case 3: cluster.hosts = 1 + random(4)
-        default:
-          cluster.ports = (0..<random(3)).map { PortConfig(targetPort: 80, publishedPort: UInt16(8080 + $0), protocol: random(2) == 0 ? .tcp : .udp) }
-        }
-        let networks = Array(cluster.networks(of: 1).prefix(1 + random(3)))
-        try await overlay.apply(networks: networks, services: cluster.services, endpoints: cluster.endpoints)
-        guard step % 5 == 0 else { continue }
-        let grown = try await kernel()
-        try await overlay.removeAll()
-        try await overlay.apply(networks: networks, services: cluster.services, endpoints: cluster.endpoints)
-        let fresh = try await kernel()
-        // Addresses of tasks that are gone since a short while are not in a fresh one.
-        func settled(_ text: String) -> [String] {
-          // Chains and elements are listed in the order in which they were made.
-          let blocks = text.split(separator: "\n").filter { $0 != "}" && !$0.contains("ct direction original") }.reduce(into: [""]) { blocks, line in
-            if ["\tchain ", "\tset ", "\tmap "].contains(where: line.hasPrefix) { blocks.append("") }
-            blocks[blocks.count - 1] += line + "\n"
-          }
-          return blocks.map { block in
-            if block.hasPrefix("\tchain ") { return block }
-            let words = block.replacing("elements = {", with: "").split { ",\n\t{}".contains($0) }
-            return words.map { $0.drop { $0 == " " } }.filter { !$0.isEmpty }.map { String($0.reversed().drop { $0 == " " }.reversed()) }.sorted()
-              .joined(separator: "\n")
-          }.sorted()
-        }
-        let (left, right) = (Set(settled(grown)), Set(settled(fresh)))
-        #expect(left.symmetricDifference(right).isEmpty, "seed \(seed), step \(step)")
-      }
-    }
-  }
-
   @Test(
     "nothing is flooded: who is known is found without a question to other hosts, frames for others end here, counted; strangers' frames are not shown"
   )
