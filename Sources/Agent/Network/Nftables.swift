@@ -95,7 +95,7 @@ enum Nftables {
 
   private static func list(_ what: String) -> String? {
     one.withLock { _ in
-      guard let context = nft_ctx_new(UInt32(NFT_CTX_DEFAULT)) else { return nil }
+      guard let context = LowDescriptors.context() else { return nil }
       defer { nft_ctx_free(context) }
       nft_ctx_buffer_output(context)
       nft_ctx_buffer_error(context)
@@ -107,7 +107,7 @@ enum Nftables {
   static func run(_ text: String, object: String) throws(NetworkProblem) {
     struct Context: @unchecked Sendable { var pointer: OpaquePointer? }
     let (message, context) = one.withLock { _ -> (String?, Context) in
-      guard let context = nft_ctx_new(UInt32(NFT_CTX_DEFAULT)) else { return ("no nftables context", Context()) }
+      guard let context = LowDescriptors.context() else { return ("no context: no memory, or no descriptor below 1024 is free", Context()) }
       nft_ctx_buffer_output(context)
       nft_ctx_buffer_error(context)
       guard nft_run_cmd_from_buffer(context, text) != 0 else {
