@@ -13,7 +13,8 @@ enum Fault: String, CaseIterable {
   // Orchestration
   case addressReused, portReused, decisionsOverlap, placedTwice, changeDropped, stateGoesBack, managerWritesAgentsState
   // Agents
-  case drainNotAwaited, brokenSessionNotAwaited, containerStartedAgain, reportLost, stopForgotten, silentNodeKept, sessionUnconfirmed, restNotAwaited,
+  case drainNotAwaited, brokenSessionNotAwaited, drainNotInherited, containerStartedAgain, reportLost, stopForgotten, silentNodeKept,
+    sessionUnconfirmed, restNotAwaited,
     networkReused
 
   var meaning: String {
@@ -54,6 +55,7 @@ enum Fault: String, CaseIterable {
     case .stateGoesBack: "a report of an earlier state replaces a later one"
     case .managerWritesAgentsState: "the manager says of tasks on a lost node that they failed"
     case .drainNotAwaited: "a task is stopped before others were told not to call it"
+    case .drainNotInherited: "a new leader does not wait for those who live by its predecessor's word"
     case .brokenSessionNotAwaited: "a host whose session broke counts as having been told"
     case .containerStartedAgain: "a restarted agent starts its tasks' containers again"
     case .reportLost: "one report in ten is lost between session and state"

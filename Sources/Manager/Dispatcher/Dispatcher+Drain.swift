@@ -21,6 +21,19 @@ extension Dispatcher {
     return leaving
   }
 
+  /// On gaining leadership: whom the leader before told is not known. Whoever comes is told that these tasks are not ready, and theirs to stop when all
+  /// have said so; who does not come is down when the time is over.
+  mutating func inheritDrains(_ now: Timestamp) {
+    let leaving = view.state.tasks.values.filter { task in
+      task.isLeaving && !task.attachments.isEmpty && task.node.map({ view.state.nodes[$0]?.isExpected == true }) == true
+    }
+    for task in leaving {
+      drains[task.id] = Drain(until: now + Self.drainTimeout)
+      view.draining.insert(task.id)
+    }
+    awaitDrain(of: leaving.map(\.id))
+  }
+
   /// Who was just told of what may call them: everyone on their networks. Who has no session is told when it comes back, and may call them until then.
   mutating func awaitDrain(of leaving: [TaskID]) {
     for id in leaving {
@@ -29,6 +42,9 @@ extension Dispatcher {
       nodes = nodes.filter { view.state.nodes[$0]?.isExpected == true }
       let waits = lagging(nodes)
       drains[id]?.waits = waits
+      // Who has not found this leader yet may need so long.
+      guard let until = drains[id]?.until, waits.keys.contains(where: { inheritance.strangers[$0] != nil }) else { continue }
+      drains[id]!.until = max(until, inheritance.until)
     }
   }
 
@@ -60,7 +76,7 @@ extension Dispatcher {
   private func late(_ id: TaskID, _ drain: Drain) -> String {
     let silent = drain.waits.keys.map { view.state.nodes[$0]?.hostname ?? "\($0)" }.sorted()
     return
-      "task \(id) is told to stop after \(Self.drainTimeout.rawValue / 1_000_000_000) s, though \(silent.joined(separator: ", ")) did not say that nobody is sent to it any more"
+      "task \(id) is told to stop in the end, though \(silent.joined(separator: ", ")) did not say that nobody is sent to it any more"
   }
 }
 

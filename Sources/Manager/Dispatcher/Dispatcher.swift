@@ -61,7 +61,7 @@ public struct Dispatcher: Sendable {
   public static let heartbeatTimeout = Nanoseconds.seconds(3)
   /// After the loss of the leader, for the node that the lost leader is: its agent lost its session at once, unless it is lost too.
   public static let predecessorGrace = Nanoseconds.milliseconds(2500)
-  /// An agent that does not answer holds the end of a task up for so long.
+  /// An agent that does not answer holds the end of a task up for so long; one that has not found a new leader yet, for `restTimeout` from its election.
   public static let drainTimeout = Nanoseconds.seconds(2)
   /// After the last agent's word: time for handshakes (TCP) that were begun with the task before. A listener that closes resets them, and its
   /// program cannot see them. Round trips to clients far away take as long; Kubernetes' users put a sleep into preStop for it.
@@ -82,7 +82,7 @@ public struct Dispatcher: Sendable {
     var applied: UInt64 = 0
   }
 
-  /// A task that is to stop, while others may still be sent to it. Lost with the leader: then it is told at once.
+  /// A task that is to stop, while others may still be sent to it. Not replicated: a new leader begins it anew (`inheritDrains`).
   struct Drain: Sendable {
     /// Who could call it.
     var waits: [NodeID: Wait] = [:]
@@ -122,6 +122,7 @@ public struct Dispatcher: Sendable {
       awaited[node.id] = again ? min(until, before.deadline(of: node.id).map { max($0, now + Self.reelectionGrace) } ?? until) : until
     }
     inherit(now)
+    inheritDrains(now)
     var outputs: [DispatcherOutput] = []
     askForTick(&outputs)
     return outputs

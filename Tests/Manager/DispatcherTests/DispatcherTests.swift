@@ -351,7 +351,8 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
       // Tasks on their way out are told of it when everybody knows, or has had the time.
       if pick(0...2) > 0 { continue }
       acknowledge()
-      take(dispatcher.step(.tick, state: state, now: at(2.1)))
+      let isHeardOfAll = state.nodes.values.allSatisfy { !$0.isExpected || dispatcher.current[$0.id] != nil }
+      take(dispatcher.step(.tick, state: state, now: at(isHeardOfAll ? 0.2 : 2.1)))
       #expect(dispatcher.drains.isEmpty && dispatcher.view.draining.isEmpty)
       for (session, nodeID) in sessions {
         let expected = View(state).items(for: nodeID)
@@ -510,6 +511,36 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     for number in 1...3 { #expect(told(dispatcher.step(.applied(SessionID(UInt64(number)), 2), state: state, now: at(1.2))) == nil) }
     #expect(told(dispatcher.step(.tick, state: state, now: at(1.3))) == .shutdown)
     #expect(dispatcher.drains.isEmpty && dispatcher.view.draining.isEmpty)
+  }
+
+  @Test("a new leader begins anew: the task's host is told when everyone who may call it came and said so, or is down, or has had five seconds")
+  mutating func inherited() {
+    _ = state.speculate([.taskDesiredState(task, .shutdown)])
+    _ = dispatcher.reset(state: state, now: at(10))
+    #expect(told(come(1, 1, 11)) == .running && notReady(come(2, 2, 11)) == [2])
+    for session in 1...2 { #expect(told(dispatcher.step(.applied(SessionID(UInt64(session)), 1), state: state, now: at(11.1))) == nil) }
+    #expect(told(dispatcher.step(.tick, state: state, now: at(13.2))) == nil)
+    let before = (dispatcher, state)
+
+    #expect(told(come(3, 3, 13.5)) == nil)
+    #expect(told(dispatcher.step(.applied(SessionID(3), 1), state: state, now: at(13.6))) == nil)
+    #expect(told(dispatcher.step(.tick, state: state, now: at(13.7))) == .shutdown)
+    #expect(dispatcher.drains.isEmpty && dispatcher.view.draining.isEmpty)
+
+    // The third is lost.
+    (dispatcher, state) = before
+    let changes = state.speculate([.nodeStatus(node(3).id, NodeStatus(state: .down, address: node(3).status.address))])
+    #expect(told(dispatcher.step(.changes(changes), state: state, now: at(13.5))) == nil)
+    #expect(told(dispatcher.step(.tick, state: state, now: at(13.6))) == .shutdown)
+
+    // It comes and says nothing.
+    (dispatcher, state) = before
+    _ = come(3, 3, 13.5)
+    for session in 1...3 { _ = dispatcher.step(.heartbeat(SessionID(UInt64(session))), state: state, now: at(14.9)) }
+    #expect(told(dispatcher.step(.tick, state: state, now: at(14.9))) == nil)
+    let late = dispatcher.step(.tick, state: state, now: at(15))
+    #expect(told(late) == .shutdown)
+    #expect(late.contains { if case .warning(let text) = $0 { text.contains("did not say") } else { false } })
   }
 
   @Test("a task that says it is unhealthy is told to stop when nobody is sent to it any more, by this leader and the next")

@@ -128,12 +128,19 @@ extension World {
     guard leader.isUp, leader.life == connection.managerLife, let term = leader.leader.term else { return }
     for case .task(let task) in message.updates where task.desiredState > .running {
       guard let known = agent.worker.task(task.id), known.desiredState == .running, agent.containers[task.id]?.isRunning == true,
-        let at = oracle.tasks.stoppedAt[task.id], let since = stopTimes[task.id], now - since < 1_900_000, let then = oracle.committed(at),
-        then.entry.term == term, isExpected(agent, since: since, then.state)
+        let at = oracle.tasks.stoppedAt[task.id], let stopped = stopTimes[task.id], let then = oracle.committed(at)
+      else { continue }
+      // What a leader finds it begins anew, and gives hosts that have not found it more time.
+      let isInherited = then.entry.term != term
+      let since = isInherited ? max(stopped, leader.ledSince) : stopped
+      guard now - since < (isInherited ? 4_900_000 : 1_900_000), isExpected(agent, since: since, isInherited ? leader.ledFrom : then.state),
+        isExpected(agent, since: since, leader.view.state)
       else { continue }
       let networks = Set(known.attachments.map(\.network))
       for other in agents where other.isUp && other.startedAt < since && other.ready.contains(task.id) && mayCall(other, on: networks) {
-        guard isExpected(other, since: since, then.state) else { continue }
+        guard isExpected(other, since: since, isInherited ? leader.ledFrom : then.state), isExpected(other, since: since, leader.view.state) else {
+          continue
+        }
         throw Violation(checker: "drain", what: "task \(task.id) on host\(agent.number) is told to stop, and host\(other.number) still sends to it")
       }
     }

@@ -46,6 +46,9 @@ final class ManagerHost {
   // What checkers remember of this life.
   var membershipBefore: Membership?
   var appliedSeen: UInt64 = 0
+  /// When its dispatcher began, and with what.
+  var ledSince: Time = 0
+  var ledFrom = ClusterState()
   var sentTo: [RaftID: [LogIndex]] = [:]
 
   enum Waiting {

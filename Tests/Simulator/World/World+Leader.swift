@@ -49,7 +49,9 @@ extension World {
     switch first {
     case .changes(let batch): try lead(host, .changes(batch.changes, batch.state))
     // The state of the moment in which it is read; what is in it already is not told again.
-    case .resync: try lead(host, .resync(host.view.state))
+    case .resync:
+      (host.ledSince, host.ledFrom) = (now, host.view.state)
+      try lead(host, .resync(host.view.state))
     }
     if case .resync = first {
       let seen = host.view.state.index
@@ -65,6 +67,7 @@ extension World {
     switch host.view.leadership {
     case .leader(let term):
       tell(host.address, "leads term \(term)")
+      (host.ledSince, host.ledFrom) = (now, host.view.state)
       try lead(host, .leads(term: term, state: host.view.state))
     case .follower(let leader): try lead(host, .follows(leader: leader?.address))
     }

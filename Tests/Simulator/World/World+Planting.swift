@@ -147,6 +147,11 @@ extension World {
           host.leader.isDue = true
         }
       case .drainNotAwaited: for id in host.leader.dispatcher.sessions.keys { host.leader.dispatcher.sessions[id]!.applied = .max }
+      case .drainNotInherited:
+        for (task, drain) in host.leader.dispatcher.drains where drain.waits.values.contains(where: { $0.session == nil }) {
+          host.leader.dispatcher.drains[task] = nil
+          host.leader.dispatcher.view.draining.remove(task)
+        }
       case .brokenSessionNotAwaited:
         for (task, drain) in host.leader.dispatcher.drains {
           for node in drain.waits.keys where host.leader.dispatcher.current[node] == nil { host.leader.dispatcher.drains[task]!.waits[node] = nil }
