@@ -285,12 +285,12 @@ public struct Zone: Sendable, Equatable {
   private func knows(_ key: String, on networks: [NetworkID]) -> Bool { networks.contains { tables[$0]?.names[key] != nil } }
   /// `web.demo_default`, as Docker has it: a name on one network of the asker's alone.
   func qualified(_ key: String, on networks: [NetworkID]) -> (name: String, network: NetworkID)? {
-    for network in networks {
-      if let suffix = suffixes[network], key.hasSuffix(suffix), key.utf8.count > suffix.utf8.count {
-        return (String(key.dropLast(suffix.count)), network)
-      }
+    // Network names may have dots: of `b` and `a.b` the longer one is meant.
+    let found = networks.compactMap { network in
+      suffixes[network].flatMap { key.hasSuffix($0) && key.utf8.count > $0.utf8.count ? (network, $0) : nil }
     }
-    return nil
+    guard let (network, suffix) = found.max(by: { $0.1.utf8.count < $1.1.utf8.count }) else { return nil }
+    return (String(key.dropLast(suffix.count)), network)
   }
 
   /// A name that can only be of a cluster, though nobody here has it (any more, or on these networks): the world is not asked.

@@ -21,9 +21,16 @@ final class ImageContent: Sendable {
   /// Its VOLUMEs: a volume without a name for each, but where something of the service's own is mounted (as moby
   /// daemon/create_unix.go: that very path; a mount above it hides nothing).
   static func volumes(of image: ImageRecord, besides spec: ContainerSpec) -> [Mount] {
-    func parts(_ path: String) -> [Substring] { path.split(separator: "/").filter { $0 != "." } }
-    var taken = Set(((spec.mounts ?? []).map(\.target) + spec.files.map(\.path)).map(parts))
-    return image.config.volumes.filter { taken.insert(parts($0)).inserted }.map { Mount(type: .volume, source: nil, target: $0) }
+    // An image may say `data` or `/a/../b`: from the root, by its letters. Nothing is mounted over the root itself.
+    func parts(_ path: String) -> [Substring] {
+      path.split(separator: "/").reduce(into: []) { parts, part in
+        if part == ".." { _ = parts.popLast() } else if part != "." { parts.append(part) }
+      }
+    }
+    var taken = Set(((spec.mounts ?? []).map(\.target) + spec.files.map(\.path)).map(parts) + [[]])
+    return image.config.volumes.map(parts).filter { taken.insert($0).inserted }.map {
+      Mount(type: .volume, source: nil, target: "/" + $0.joined(separator: "/"))
+    }
   }
 
   /// The folder of that path, nil when there is none; no link of the image leads out of it. Good until `close`. Blocking.

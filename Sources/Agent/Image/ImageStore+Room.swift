@@ -22,7 +22,12 @@ extension ImageStore {
     if target == nil, configuration.highWater >= 100 { return false }
     return try await onOwnThread("orch-image") { [self] in
       if target == nil, usedPercent() <= configuration.highWater { return false }
-      var taken = false
+      // Images would lose their names and free nothing.
+      guard state.withLock({ $0.knowsAllUsed }) else { return false }
+      // What pulls left that were cancelled, before anything that somebody may want.
+      let before = usedPercent()
+      try sweep()
+      var taken = usedPercent() < before
       for digest in collectable() {
         if usedPercent() <= target ?? configuration.lowWater { break }
         try change { state in

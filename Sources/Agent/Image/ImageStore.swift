@@ -281,7 +281,11 @@ public final class ImageStore: Sendable {
   func operation<Result: Sendable>(_ body: @Sendable () async throws -> Result) async throws -> Result {
     let number = content.pins.begin()
     let result: Swift.Result<Result, any Error>
-    do { result = .success(try await body()) } catch { result = .failure(error) }
+    do { result = .success(try await body()) } catch {
+      result = .failure(error)
+      // Layers that were whole by then are no image's.
+      state.withLock { $0.needsSweep = true }
+    }
     content.pins.end(number)
     if state.withLock({ $0.needsSweep }) { try? await onOwnThread("orch-image") { [self] in try sweep() } }
     return try result.get()
@@ -290,8 +294,7 @@ public final class ImageStore: Sendable {
   /// Removes layers and blobs of no image; those that an operation under way relies on later.
   func sweep() throws {
     let hidden = try state.withLock { state throws -> [String] in
-      // Which layers are a container's is not known: none is taken before it has ended.
-      guard state.uses.values.allSatisfy({ state.images[$0] != nil }) else {
+      guard state.knowsAllUsed else {
         state.needsSweep = true
         return []
       }
@@ -312,6 +315,8 @@ public final class ImageStore: Sendable {
 }
 
 extension ImageStore.State {
+  /// Else which layers are a container's is not known: none is taken before it has ended.
+  var knowsAllUsed: Bool { uses.values.allSatisfy { images[$0] != nil } }
   func isNamed(_ manifest: Digest) -> Bool { index.images.values.contains { $0.manifest == manifest.description } }
 
   /// By their keys: names, and the digest of an image without one.

@@ -77,6 +77,7 @@ final class HostNetwork: Sendable {
     self.thread = thread
     self.flows = flows
     memory = Mutex(Memory(configuration.uplinkSubnet))
+    LowDescriptors.hold()
   }
 
   // MARK: The host
@@ -157,6 +158,7 @@ final class HostNetwork: Sendable {
       }
     }
     do { problems += try forward6(world, links, isTouched: rulesTouched, isDrift: isSettled) } catch {
+      memory.withLock { $0.rulesTouched = true }
       problems.append(.unfinished("IPv6 of this host", "\(error)"))
     }
     var balancings = Balancings()

@@ -220,9 +220,11 @@ public actor OverlayNetwork {
       self.departed.formUnion(departed)
       throw error
     }
-    forget(departed)
+    // Some may have come back meanwhile.
+    let gone = departed.subtracting(desired.endpoints.lazy.filter { !$0.lost }.map(\.attachment))
+    forget(gone)
     // Rules that lead to them make new flows.
-    if problems.contains(where: \.isUnfinished) { self.departed.formUnion(departed) }
+    if problems.contains(where: \.isUnfinished) { self.departed.formUnion(gone) }
     release()
     done = max(done, upTo)
     return problems

@@ -5,6 +5,7 @@
 // Invariants: a volume is whole or not there (made under a name that no volume can have, then renamed); a name is one path component.
 // It refuses to know containers and images: users are told to it by `inUse`, an image's content by its folder.
 
+import CLinux
 import Glibc
 import LinuxSystem
 import Model
@@ -141,7 +142,7 @@ public final class VolumeStore: Sendable {
     }
     let root = try OwnedDescriptor.open(volume.path, O_RDONLY | O_DIRECTORY)
     do {
-      _ = try OwnedDescriptor.open(inRoot: root.rawValue, subpath, O_RDONLY | O_NONBLOCK)
+      _ = try OwnedDescriptor.open(inRoot: root.rawValue, subpath, Int32(CLINUX_O_PATH))
     } catch {
       throw VolumeError(.notFound, "volume '\(volume.name)': it has no '\(subpath)'; make it first, or mount the whole volume")
     }

@@ -155,8 +155,13 @@ public struct Worker: Sendable {
     if var entry = entries[task.id] {
       entry.task = task
       entry.forgotten = false
+      if entry.phase == .running, !entry.isUnhealthy, task.isKnownUnhealthy {
+        // The agent before this one said so, and did not live to keep it.
+        entry.isUnhealthy = true
+        (entry.status.health, entry.status.message, entry.status.error) = (task.status.health, task.status.message, task.status.error)
+      }
       entries[task.id] = entry
-    } else if task.status.state.isTerminal || task.desiredState > .running {
+    } else if task.status.state.isTerminal || (task.desiredState > .running && !task.isKnownUnhealthy) {
       // Its end is known, or it need not begin; a container that is still there was handled by `recover`.
       entries[task.id] = Entry(task: task, phase: .ended, status: task.status, reported: true, stopRequested: true, forgotten: false)
       if !task.status.state.isTerminal {
@@ -196,7 +201,7 @@ public struct Worker: Sendable {
       }
       let wasRunning = task.status.state == .running
       var status = Self.started(container.containerID, container.pid, container.isHealthChecked && !wasRunning, now)
-      let isUnhealthy = wasRunning && task.status.health?.status == .unhealthy
+      let isUnhealthy = task.isKnownUnhealthy
       if wasRunning {
         status.timestamp = task.status.timestamp
         if container.isHealthChecked { status.health = TaskHealth(status: isUnhealthy ? .unhealthy : .healthy) }
@@ -231,11 +236,11 @@ public struct Worker: Sendable {
     case .starting: status.error = reason.isEmpty ? "" : "health check: \(reason)"
     case .healthy: break
     case .unhealthy:
-      // From now on it is taken out of names, virtual IPs and ports, on every host; it is over when it has stopped.
+      // It is over when it has stopped. From now on it is taken out of names, virtual IPs and ports, on every host, if it ever was in.
       status.message = "stopping: unhealthy"
       status.error = "unhealthy: \(reason) (\(health.failingStreak) in a row)"
       entries[id]?.isUnhealthy = true
-      outputs.append(.stopLater(id))
+      if status.state == .running { outputs.append(.stopLater(id)) } else { stop(id, &outputs) }
     }
     set(id, status)
   }
@@ -434,4 +439,9 @@ public struct TaskExit: Hashable, Sendable {
     self.oomKilled = oomKilled
     self.finishedAt = finishedAt
   }
+}
+
+extension ClusterTask {
+  /// It served, and was found to be ill.
+  fileprivate var isKnownUnhealthy: Bool { status.state == .running && status.health?.status == .unhealthy }
 }

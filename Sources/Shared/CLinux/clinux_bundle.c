@@ -241,8 +241,10 @@ static int do_attach(struct child *child, struct cursor *p) {
     // mount(2) does not put a file system on itself (cgroup2 where /sys was bound with all below it); move_mount(2) does.
     if (r == -EBUSY) {
       int again = clinux_child_make_mount(type, now, data);
-      r = again < 0 ? again : clinux_child_attach(again, fd);
-      if (again >= 0) close(again);
+      if (again >= 0) {
+        r = clinux_child_attach(again, fd);
+        close(again);
+      }
     }
     if (r < 0) {
       close(fd);

@@ -292,6 +292,33 @@ struct WorkerTests {
     #expect(states(ended) == [.failed])
   }
 
+  @Test("a task that never was healthy is in nobody's names, and stopped at once")
+  func neverHealthy() {
+    var world = World()
+    _ = world.complete([.revision(world.revision), .task(world.task)])
+    _ = world.worker.step(.prepared(world.task.id), now: world.now)
+    _ = world.worker.step(.started(world.task.id, containerID: "c", pid: 9, isHealthChecked: true), now: world.now)
+    let judged = world.worker.step(.health(world.task.id, TaskHealth(status: .unhealthy, failingStreak: 3, log: [probe(1)])), now: world.now)
+    #expect(judged.contains(.stop(world.task.id)) && !judged.contains(.stopLater(world.task.id)))
+    #expect(states(world.worker.step(.exited(world.task.id, TaskExit(code: 0, oomKilled: false, finishedAt: nil)), now: world.now)) == [.failed])
+  }
+
+  @Test("what the agent before this one said of a task's health, and did not live to keep, the manager tells: the task has failed")
+  func unhealthyTold() {
+    var world = World()
+    world.task.status = TaskStatus(state: .running, timestamp: .zero, message: "started")
+    let kept = AssignmentsMessage(
+      complete: true, appliesTo: 0, resultsIn: 1, updates: [.revision(world.revision), .task(world.task)], removals: [])
+    let found = RecoveredTask(id: world.task.id, containerID: "c", pid: 9, isHealthChecked: true)
+    _ = world.worker.step(.recovered(kept, [found]), now: world.now)
+    _ = world.worker.step(.sessionOpened, now: world.now)
+    world.task.status.health = TaskHealth(status: .unhealthy)
+    world.task.status.error = "unhealthy: exit 1 (3 in a row)"
+    world.task.desiredState = .shutdown
+    #expect(world.complete([.revision(world.revision), .task(world.task)]).contains(.stop(world.task.id)))
+    #expect(states(world.worker.step(.exited(world.task.id, TaskExit(code: 0, oomKilled: false, finishedAt: nil)), now: world.now)) == [.failed])
+  }
+
   @Test("found again after a restart a task that the manager knew unhealthy is not healthy, and is stopped in time")
   func unhealthyRecovered() throws {
     var world = World()
