@@ -8,9 +8,8 @@ import Testing
 /// Set in a process that a test here started: STORE REFERENCE of what it pulls.
 private let order = getenv("ORCH_TEST_PULL").map { String(cString: $0) }
 
-@Suite(.serialized, .enabled(if: geteuid() == 0 && installed("docker-registry") && installed("skopeo"))) struct CrashTests {
-  private let folder = Folder()
-
+/// Without a folder of its own, which it would leave behind.
+@Suite struct KilledPull {
   /// Not a test of its own: the process that is killed.
   @Test("pulls what it was told", .enabled(if: order != nil))
   func child() async throws {
@@ -19,12 +18,16 @@ private let order = getenv("ORCH_TEST_PULL").map { String(cString: $0) }
     try Files.writeAtomically(words[0] + "-begun", "", durable: false)
     _ = try await store.pull(words[1])
   }
+}
+
+@Suite(.serialized, .enabled(if: geteuid() == 0 && installed("docker-registry") && installed("skopeo"))) struct CrashTests {
+  private let folder = Folder()
 
   /// This program again, with nothing but `child` to do.
   private func start(_ directory: String, _ reference: String) throws -> pid_t {
     unlink(directory + "-begun")
     let program = CommandLine.arguments[0]
-    var arguments: [UnsafeMutablePointer<CChar>?] = [program, "--testing-library", "swift-testing", "--filter", "CrashTests/child"].map {
+    var arguments: [UnsafeMutablePointer<CChar>?] = [program, "--testing-library", "swift-testing", "--filter", "KilledPull/child"].map {
       (word: String) in
       strdup(word)
     }
