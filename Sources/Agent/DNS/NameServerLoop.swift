@@ -450,11 +450,12 @@ final class NameServerLoop: @unchecked Sendable {
     case .failure, .answer: break
     }
     drop(descriptor)
-    if answer[2] & 2 == 0, UpstreamQuestion.isFailure(answer) || answer[4..<6] == [0, 0] {
+    let isCut = answer[2] & 2 != 0
+    if !isCut, UpstreamQuestion.isFailure(answer) {
       question.failure = answer
       return ask(question)
     }
-    if answer[2] & 2 == 0 {
+    if !isCut {
       keep(answer, to: question.waiting[0].query, of: question.key.own)
       return self.answer(question, answer)
     }
@@ -585,13 +586,9 @@ final class NameServerLoop: @unchecked Sendable {
       if own == nil || clinux_setns(namespace, Int32(CLINUX_CLONE_NEWNET)) == 0 {
         asking: for server in servers {
           guard let said = server.askByTCP(sent.bytes, milliseconds: conf.timeoutMilliseconds) else { continue }
-          switch sent.judge(said) {
-          case .foreign: continue
-          case .failure: answer = said
-          case .otherSpelling, .answer:
-            answer = said
-            if !UpstreamQuestion.isFailure(said) { break asking }
-          }
+          if sent.judge(said) == .foreign { continue }
+          answer = said
+          if !UpstreamQuestion.isFailure(said) { break asking }
         }
       }
       self?.push(.fetched(task, own: own, askers, query: query, answer: answer))

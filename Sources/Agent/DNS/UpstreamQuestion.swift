@@ -39,8 +39,8 @@ struct UpstreamQuestion: Sendable {
     return Self.isFailure(answer) ? .failure : .answer
   }
 
-  /// SERVFAIL, NOTIMP, REFUSED: the next server is asked then (as glibc's res_send and Docker's resolver do).
-  static func isFailure(_ answer: [UInt8]) -> Bool { [2, 4, 5].contains(answer[3] & 0x0f) }
+  /// SERVFAIL, NOTIMP, REFUSED: the next server is asked then (as glibc's res_send and Docker's resolver do). Or not even what is not answered.
+  static func isFailure(_ answer: [UInt8]) -> Bool { [2, 4, 5].contains(answer[3] & 0x0f) || answer[4..<6] == [0, 0] }
 
   /// An answer to an equal question, under the id and in the spelling of this one; nil: it does not say what it answers.
   static func address(_ answer: [UInt8], to query: [UInt8]) -> [UInt8]? {

@@ -65,7 +65,7 @@ extension Zone {
     let own = client.ownNames.first { Name($0.key)?.key == key }?.value
     // A name that means something as it is hides a network's.
     var (name, networks) = (key, client.networks)
-    if own == nil, service(key, on: networks) == nil, lookup(key, on: networks) == nil, let qualified = qualified(key, on: networks) {
+    if own == nil, let qualified = qualified(key, on: networks), service(key, on: networks) == nil, lookup(key, on: networks) == nil {
       (name, networks) = (qualified.name, [qualified.network])
     }
     if let service = service(name, on: networks) {

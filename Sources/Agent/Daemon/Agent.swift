@@ -177,8 +177,8 @@ actor Agent {
     return names
   }
 
-  /// Folders, cgroups, namespaces, mounts, interfaces and anonymous volumes that are named by the id of a task which this host does not have. They are listed first: a
-  /// task is known here before anything is made of it.
+  /// Folders, cgroups, namespaces, mounts, interfaces and anonymous volumes that are named by the id of a task which this host does not have.
+  /// They are listed first: a task is known here before anything is made of it.
   private func sweep() {
     Task {
       let links = (try? await rooms.network.containerLinks()) ?? []

@@ -167,12 +167,10 @@ struct ContentStore: Sendable {
 
   private func hide(_ folder: String, but kept: Set<Digest>) throws -> [String] {
     var hidden: [String] = []
-    do {
-      for name in try Files.list("\(directory)/\(folder)") where Digest(hex: name).map({ !kept.contains($0) }) ?? true {
-        let trash = temporary()
-        try check(rename("\(directory)/\(folder)/\(name)", trash), "move away", name)
-        hidden.append(trash)
-      }
+    for name in try Files.list("\(directory)/\(folder)") where Digest(hex: name).map({ !kept.contains($0) }) ?? true {
+      let trash = temporary()
+      try check(rename("\(directory)/\(folder)/\(name)", trash), "move away", name)
+      hidden.append(trash)
     }
     return hidden
   }

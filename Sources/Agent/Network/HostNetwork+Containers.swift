@@ -103,8 +103,8 @@ extension HostNetwork {
     if rules == loaded.v4.rules, rules6 == loaded.v6.rules, !isRecovered { return }
     try thread.inside(path(network.task)) {
       // An agent of before may not have done it, and connections of then are there.
-      if isRecovered { Self.trackLoosely() }
-      defer { if !isRecovered { Self.trackLoosely() } }
+      if isRecovered { trackLoosely() }
+      defer { if !isRecovered { trackLoosely() } }
       try load(rules, world.lingering(on: networks), &loaded.v4, network.task, isRecovered: isRecovered)
       // A kernel without IPv6 has no such table either.
       if rules6 != nil || loaded.v6.rules != nil || (isRecovered && Self.hasIPv6) {
@@ -119,11 +119,9 @@ extension HostNetwork {
 
   /// Connections that conntrack does not know, or of which it sees the answers alone, go on as they are: those from before their callers' hosts were
   /// told apart (Ruleset.arrival) are sought in zones where they are not. In the namespace of the calling thread, once conntrack works in it.
-  private static func trackLoosely() {
-    for (name, value) in [("loose", "0"), ("be_liberal", "1")] {
-      let path = "netfilter/nf_conntrack_tcp_\(name)"
-      if KernelParameter.get(path) != value { _ = KernelParameter.set(path, value) }
-    }
+  private func trackLoosely() {
+    let own = [("loose", "0"), ("be_liberal", "1")].map { KernelParameter("netfilter/nf_conntrack_tcp_\($0)", $1) }
+    _ = keep(own, isDrift: false)
   }
 
   /// In the namespace of the calling thread, a container's.

@@ -25,6 +25,9 @@ struct NetworkWorld: Sendable {
     Set(lingering.lazy.filter { networks.contains($0.network) }.compactMap { network($0.network)?.counterpart(of: $0.address) })
   }
 
+  /// Of tasks whose hosts are not down.
+  var reachable: Set<NetworkAttachment> { Set(endpoints.lazy.filter { !$0.lost }.map(\.attachment)) }
+
   /// Who has an address now, of those that any task has.
   var successors: [NetworkAttachment: TaskID] {
     Dictionary(endpoints.lazy.map { ($0.attachment, $0.task) }, uniquingKeysWith: { _, b in b })

@@ -108,9 +108,10 @@ public actor OverlayNetwork {
   public func apply(networks: [NetworkAssignment], services: [ServiceRecord], endpoints: [EndpointRecord]) async throws -> [NetworkProblem] {
     desired.networks = networks
     desired.services = services
-    let there = Set(endpoints.lazy.filter { !$0.lost }.map(\.attachment))
-    depart(Set(desired.endpoints.lazy.filter { !$0.lost }.map(\.attachment)).subtracting(there), back: there)
+    let before = desired.reachable
     desired.endpoints = endpoints
+    let there = desired.reachable
+    depart(before.subtracting(there), back: there)
     return try await reconcile()
   }
 
@@ -221,7 +222,7 @@ public actor OverlayNetwork {
       throw error
     }
     // Some may have come back meanwhile.
-    let gone = departed.subtracting(desired.endpoints.lazy.filter { !$0.lost }.map(\.attachment))
+    let gone = departed.isEmpty ? [] : departed.subtracting(desired.reachable)
     forget(gone)
     // Rules that lead to them make new flows.
     if problems.contains(where: \.isUnfinished) { self.departed.formUnion(gone) }

@@ -50,8 +50,9 @@ public final class ContainerRuntime: Sendable {
   /// Holds no stubs any more; containers go on. Blocks for the milliseconds that their end takes.
   public func close() { pool.close() }
 
-  private func cgroup(_ name: String, isPinned: Bool) -> Cgroup {
-    (isPinned ? pinning : cgroups).group(parent: configuration.cgroupParent, name: name)
+  /// - Parameter parent: nil: where new ones are.
+  private func cgroup(_ name: String, isPinned: Bool, below parent: String? = nil) -> Cgroup {
+    (isPinned ? pinning : cgroups).group(parent: parent ?? configuration.cgroupParent, name: name)
   }
 
   func record(_ id: String) throws(RuntimeError) -> ContainerRecord {
@@ -206,14 +207,14 @@ public final class ContainerRuntime: Sendable {
     let paths = ContainerPaths(configuration, id)
     let config = try? Files.text(paths.state + "/config")
     let stored = StoredContainer(text: config ?? "")
-    let host = stored.isPinned || config == nil ? pinning : cgroups
-    let name = stored.cgroup ?? id
-    var cgroup = host.group(parent: stored.parent ?? configuration.cgroupParent, name: name)
+    let (name, isPinned) = (stored.cgroup ?? id, stored.isPinned || config == nil)
+    var group = cgroup(name, isPinned: isPinned, below: stored.parent)
     // An agent from before this was written down had another default, which an upgrade of its unit changes.
-    if stored.parent == nil, !cgroup.exists {
-      cgroup = [host.group(parent: RuntimeConfiguration.firstParent, name: name)].first(where: \.exists) ?? cgroup
+    if stored.parent == nil, !group.exists {
+      let first = cgroup(name, isPinned: isPinned, below: RuntimeConfiguration.firstParent)
+      if first.exists { group = first }
     }
-    return ContainerRecord(id: id, paths: paths, stored: stored, cgroup: cgroup, isFound: true)
+    return ContainerRecord(id: id, paths: paths, stored: stored, cgroup: group, isFound: true)
   }
 
   /// Ids of which something is here and that this runtime does not know: what a crash left, or another program's. `delete` removes it. Of no use

@@ -7,11 +7,8 @@ extension Dispatcher {
   mutating func drain(_ changes: [StateChange], _ state: ClusterState, _ now: Timestamp) -> [TaskID] {
     var leaving: [TaskID] = []
     for case .task(let old?, let new) in changes {
-      if let new, old.isServing, new.isLeaving, !new.attachments.isEmpty, !view.draining.contains(new.id),
-        new.node.map({ state.nodes[$0]?.isExpected == true }) == true
-      {
-        drains[new.id] = Drain(until: now + Self.drainTimeout)
-        view.draining.insert(new.id)
+      if let new, old.isServing, new.isToBeDrained(in: state), !view.draining.contains(new.id) {
+        begin(new.id, now)
         leaving.append(new.id)
       } else if view.draining.contains(old.id), new?.isLeaving != true {
         drains[old.id] = nil
@@ -24,27 +21,24 @@ extension Dispatcher {
   /// On gaining leadership: whom the leader before told is not known. Whoever comes is told that these tasks are not ready, and theirs to stop when all
   /// have said so; who does not come is down when the time is over.
   mutating func inheritDrains(_ now: Timestamp) {
-    let leaving = view.state.tasks.values.filter { task in
-      task.isLeaving && !task.attachments.isEmpty && task.node.map({ view.state.nodes[$0]?.isExpected == true }) == true
-    }
-    for task in leaving {
-      drains[task.id] = Drain(until: now + Self.drainTimeout)
-      view.draining.insert(task.id)
-    }
-    awaitDrain(of: leaving.map(\.id))
+    let leaving = view.state.tasks.values.filter { $0.isToBeDrained(in: view.state) }.map(\.id)
+    for id in leaving { begin(id, now) }
+    awaitDrain(of: leaving)
+  }
+
+  private mutating func begin(_ id: TaskID, _ now: Timestamp) {
+    drains[id] = Drain(until: now + Self.drainTimeout)
+    view.draining.insert(id)
   }
 
   /// Who was just told of what may call them: everyone on their networks. Who has no session is told when it comes back, and may call them until then.
   mutating func awaitDrain(of leaving: [TaskID]) {
     for id in leaving {
-      guard let task = view.state.tasks[id] else { continue }
-      var nodes = Set(task.attachments.flatMap { view.members[$0.network] ?? [] })
-      nodes = nodes.filter { view.state.nodes[$0]?.isExpected == true }
-      let waits = lagging(nodes)
-      drains[id]?.waits = waits
+      guard let task = view.state.tasks[id], var drain = drains[id] else { continue }
+      drain.waits = lagging(Set(task.attachments.flatMap { view.members[$0.network] ?? [] }))
       // Who has not found this leader yet may need so long.
-      guard let until = drains[id]?.until, waits.keys.contains(where: { inheritance.strangers[$0] != nil }) else { continue }
-      drains[id]!.until = max(until, inheritance.until)
+      if drain.waits.keys.contains(where: { inheritance.strangers[$0] != nil }) { drain.until = max(drain.until, inheritance.until) }
+      drains[id] = drain
     }
   }
 
@@ -83,4 +77,8 @@ extension Dispatcher {
 extension ClusterTask {
   /// Runs, and is to stop: since it is wanted no more, or is unhealthy.
   var isLeaving: Bool { status.state == .running && (desiredState > .running || status.health?.status == .unhealthy) }
+  /// Others may call it, and its host is there to stop it.
+  fileprivate func isToBeDrained(in state: ClusterState) -> Bool {
+    isLeaving && !attachments.isEmpty && node.map { state.nodes[$0]?.isExpected == true } == true
+  }
 }

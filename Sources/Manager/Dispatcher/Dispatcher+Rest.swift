@@ -82,20 +82,20 @@ extension Dispatcher {
     }
     for (network, addresses) in freed.sorted(by: { $0.key < $1.key }) where view.state.networks[network] != nil {
       let nodes = (before.members[network] ?? []).union(view.members[network] ?? [])
-      rest(.addresses(addresses, on: network), lagging(nodes.filter { view.state.nodes[$0]?.isExpected == true }), now)
+      rest(.addresses(addresses, on: network), lagging(nodes), now)
     }
     // Who was on it may have left it just before, and not know it yet: whoever lags is waited for.
     var behind: [NodeID: Wait]?
     for case .network(let old?, nil) in changes where old.vni != nil || old.subnet != nil {
-      if behind == nil { behind = lagging(view.state.nodes.values.lazy.filter(\.isExpected).map(\.id)) }
+      if behind == nil { behind = lagging(view.state.nodes.keys) }
       rest(.network(vni: old.vni, subnet: old.subnet), behind!, now)
     }
   }
 
-  /// Those that do not live yet by what they were told.
+  /// Those of them that are expected and do not live yet by what they were told.
   func lagging(_ nodes: some Sequence<NodeID>) -> [NodeID: Wait] {
     var waits: [NodeID: Wait] = [:]
-    for node in nodes {
+    for node in nodes where view.state.nodes[node]?.isExpected == true {
       guard let id = current[node], let session = sessions[id] else {
         waits[node] = Wait(session: nil, sequence: 0)
         continue

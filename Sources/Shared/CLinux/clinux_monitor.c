@@ -15,7 +15,6 @@ int clinux_make_pipe(int *read_end, int *write_end) {
   *write_end = ends[1];
   return r;
 }
-// The other end of a terminal, which does not become the caller's own; whatever name it has and wherever.
 int clinux_terminal_peer(int master) { return ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC); }
 int clinux_write_byte(int fd, uint8_t byte) { return (int)write(fd, &byte, 1); }
 int clinux_save(const char *folder, const char *name, const void *bytes, size_t count) {

@@ -78,8 +78,9 @@ int clinux_make_pipe(int *read_end, int *write_end);
 int clinux_write_byte(int fd, uint8_t byte);
 // Writes folder/name whole (beside, then renamed).
 int clinux_save(const char *folder, const char *name, const void *bytes, size_t count);
-// path becomes path.1, path.1 becomes path.2 … until `files` files; returns the new path's descriptor, or `fd` when that fails.
+// The other end of a terminal, which does not become the caller's own; whatever name it has and wherever. -1 and errno on failure.
 int clinux_terminal_peer(int master);
+// path becomes path.1, path.1 becomes path.2 … until `files` files; returns the new path's descriptor, or `fd` when that fails.
 int clinux_rotate(int fd, const char *path, int files);
 // The counter "oom_kill" in a memory.events (v2) or memory.oom_control (v1); 0 when there is none.
 uint64_t clinux_oom_kills(const char *path);
