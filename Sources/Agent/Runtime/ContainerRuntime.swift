@@ -167,7 +167,7 @@ public final class ContainerRuntime: Sendable {
   }
 
   private func watch(_ record: ContainerRecord, monitor: PidDescriptor) {
-    watcher.whenReadable(monitor.rawValue) {
+    watcher.whenEnded(monitor) {
       _ = monitor.reap()
       record.didEnd(record.readExit() ?? record.endWithoutMonitor())
     }

@@ -69,7 +69,7 @@ extension ContainerRuntime {
     }
     // It leads a session and a group of its own; as long as its monitor has not reaped it, the number is its.
     if ProcessIdentity.parent(of: launched.pid) == launched.monitor { kill(-launched.pid, SIGKILL) }
-    watcher.whenReadable(helper.rawValue) { _ = helper.reap() }
+    watcher.whenEnded(helper) { _ = helper.reap() }
     return result
   }
 

@@ -103,7 +103,7 @@ extension ContainerRuntime {
     var inside = try? PidDescriptor(pid: launched.pid)
     if ProcessIdentity.parent(of: launched.pid) != launched.monitor { inside = nil }
     let exec = ExecProcess(pid: launched.pid, process: inside, tty: config.tty, stdin: stdin, stdout: stdout, stderr: stderr)
-    watcher.whenReadable(helper.rawValue) {
+    watcher.whenEnded(helper) {
       let status = helper.reap() ?? 255 << 8
       exec.didEnd(status & 0x7f == 0 ? status >> 8 & 0xff : 128 + (status & 0x7f))
     }

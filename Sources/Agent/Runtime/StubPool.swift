@@ -14,6 +14,7 @@ final class StubPool: Sendable {
     let stub: Stub
     let cgroup: Cgroup
     let monitor: PidDescriptor
+    fileprivate let watch: Watcher.Token
   }
   private struct State {
     var policy: StubPolicy
@@ -58,15 +59,16 @@ final class StubPool: Sendable {
     }
     // Its end is its container's from here on; who has ended already is no use.
     guard let held else { return nil }
-    if watcher.forget(held.monitor.rawValue) { return held }
+    if watcher.forget(held.watch) { return held }
     remove(held.cgroup)
     return nil
   }
   func started() { act(.started) }
 
   /// Of one that was taken and does not become a container.
-  func discard(_ held: consuming Held) {
-    let (monitor, cgroup) = (held.monitor, held.cgroup)
+  func discard(_ held: Held) { discard(held.monitor, held.cgroup) }
+
+  private func discard(_ monitor: PidDescriptor, _ cgroup: Cgroup) {
     try? monitor.send(SIGKILL)
     _ = monitor.reap()
     remove(cgroup)
@@ -77,7 +79,7 @@ final class StubPool: Sendable {
     let held = state.withLock { state in
       state.isClosed = true
       defer { state.held = [:] }
-      return state.held.values.filter { watcher.forget($0.monitor.rawValue) }
+      return state.held.values.filter { watcher.forget($0.watch) }
     }
     for one in held { discard(one) }
   }
@@ -93,7 +95,7 @@ final class StubPool: Sendable {
       case .take: preconditionFailure("taken without a start")
       case .make(let kind): startThread("orch-pool") { [weak self] in self?.make(kind) }
       case .discard(let id):
-        guard let held = state.withLock({ $0.held.removeValue(forKey: id) }), watcher.forget(held.monitor.rawValue) else { continue }
+        guard let held = state.withLock({ $0.held.removeValue(forKey: id) }), watcher.forget(held.watch) else { continue }
         startThread("orch-pool") { self.discard(held) }
       case .wake(let instant):
         Task { [weak self] in
@@ -116,27 +118,31 @@ final class StubPool: Sendable {
     do {
       try cgroup.create(CgroupLimits())
       let stub = try launcher.prepare(Plan.stub(kind, cgroup: cgroup), name: name)
-      let held = Held(stub: stub, cgroup: cgroup, monitor: try PidDescriptor(pid: stub.monitor))
+      let monitor = try PidDescriptor(pid: stub.monitor)
       let id = state.withLock { state -> StubPolicy.ID? in
         if state.isClosed { return nil }
         state.next += 1
-        state.held[state.next] = held
-        return state.next
+        let id = state.next
+        let watch = watcher.whenEnded(monitor) { [weak self] in
+          _ = monitor.reap()
+          self?.died(id, cgroup)
+        }
+        state.held[id] = Held(stub: stub, cgroup: cgroup, monitor: monitor, watch: watch)
+        return id
       }
-      guard let id else { return discard(held) }
-      watcher.whenReadable(held.monitor.rawValue) { [weak self] in
-        _ = held.monitor.reap()
-        guard let self else { return }
-        _ = state.withLock { $0.held.removeValue(forKey: id) }
-        act(.died(id))
-        startThread("orch-pool") { self.remove(held.cgroup) }
-      }
+      guard let id else { return discard(monitor, cgroup) }
       act(.made(kind, id))
     } catch {
       Logger(label: "runtime").warning("hold a container's processes ready: \(error); starts go on without")
       remove(cgroup)
       act(.failed(kind))
     }
+  }
+
+  private func died(_ id: StubPolicy.ID, _ cgroup: Cgroup) {
+    _ = state.withLock { $0.held.removeValue(forKey: id) }
+    act(.died(id))
+    startThread("orch-pool") { self.remove(cgroup) }
   }
 
   private func remove(_ cgroup: Cgroup) {
