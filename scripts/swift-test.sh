@@ -7,7 +7,7 @@ swift test "$@" 2>&1 | tee "$log"
 code=${PIPESTATUS[0]}
 if [ "$code" != 0 ]; then
   echo "what failed:"
-  grep -A 3 -E '^.{1,4}Test .* recorded an issue|[Ff]atal error|error: .*(signal|crash)' "$log" | cut -c 1-500 | head -c 1800
+  grep -A 1 -E '^.{1,4}Test .* recorded an issue|[Ff]atal error|error: .*(signal|crash)' "$log" | cut -c 1-700 | head -c 2400
   echo
 fi
 exit "$code"

@@ -7,7 +7,11 @@ struct Outcome: CustomStringConvertible {
   var code: Int32
   var output: String
   var errors: String
-  var description: String { "exit \(code)\n--- stdout\n\(output)\n--- stderr\n\(errors)" }
+  /// In one line, the reason first: of a failure in CI little more is kept.
+  var description: String {
+    func line(_ text: String) -> String { text.split(separator: "\n").joined(separator: " | ") }
+    return "exit \(code); stderr: \(line(errors)); stdout: \(line(output))"
+  }
   /// JSON lines.
   var rows: [[String: String]] {
     output.split(separator: "\n").compactMap { line in
@@ -113,7 +117,7 @@ final class LocalCluster: @unchecked Sendable {
   /// Each call of a command must succeed, or the test ends with its output.
   @discardableResult
   func must(_ outcome: Outcome, _ location: SourceLocation = #_sourceLocation) throws -> Outcome {
-    try #require(outcome.code == 0, "\(outcome)", sourceLocation: location)
+    try #require(outcome.code == 0, "\(outcome); \(outcome.code == 0 ? "" : condition)", sourceLocation: location)
     return outcome
   }
 
@@ -170,6 +174,18 @@ final class LocalCluster: @unchecked Sendable {
   }
 
   // MARK: - Questions
+
+  /// For a failure's message: who leads, what is not as it is wanted, and what the daemons complained of last.
+  var condition: String {
+    let script = """
+      for host in 1 2 3; do export ORCH_HOST=unix:///run/orch/dev/$0/host$host/orch.sock
+        timeout 5 $1 nodes && break; done | tr -s ' '
+      timeout 5 $1 ps | grep -v 'Running *Running' | tr -s ' '
+      grep -hE ' (warning|error) ' /var/lib/orch/dev/$0/host?/log/*.log | sort | tail -n 4 | cut -c 12-170
+      """
+    let told = try? Self.run("/bin/bash", ["-c", script, name, "\(Self.programs)/orch"], seconds: 30)
+    return "the cluster: \(told?.description ?? "not known")"
+  }
 
   /// All three.
   func nodesAreReady(_ location: SourceLocation = #_sourceLocation) async throws {

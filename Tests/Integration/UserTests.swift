@@ -108,13 +108,13 @@ extension MainJobTests {
             timeout 60 "$0" events --filter service="$1" > "$2" & watcher=$!
             # It says nothing until something happens.
             for replicas in $3 5 $3 5 $3 5; do
-              sleep 0.5; "$0" scale shop=$replicas --quiet >/dev/null
+              sleep 0.5; timeout 20 "$0" scale shop=$replicas --quiet 2>&1
               for turn in 1 2 3 4 5 6 7 8; do grep -q ' task ' "$2" && grep -q ' service update ' "$2" && break 2; sleep 0.25; done
             done
             kill $watcher; wait; cat "$2"
             """, "\(LocalCluster.programs)/orch", name, "\(scratch.path)/events",
             name == "shop" ? "2" : name == "user_shop" ? "4" : "3",
-          ], environment: ["ORCH_HOST": cluster.socket()], seconds: 60)
+          ], environment: ["ORCH_HOST": cluster.socket()], seconds: 150)
         #expect(watched.output.contains(" service update ") && watched.output.contains(" task "), "\(name): \(watched)")
       }
     }
