@@ -179,8 +179,8 @@ final class LocalCluster: @unchecked Sendable {
   var condition: String {
     let script = """
       for host in 1 2 3; do export ORCH_HOST=unix:///run/orch/dev/$0/host$host/orch.sock
-        timeout 5 $1 nodes && break; done | tr -s ' '
-      timeout 5 $1 ps | grep -v 'Running *Running' | tr -s ' '
+        nodes=$(timeout 5 $1 nodes) && break; done
+      echo "$nodes" | tr -s ' '; timeout 5 $1 ps | grep -v 'Running *Running' | tr -s ' '
       grep -hE ' (warning|error) ' /var/lib/orch/dev/$0/host?/log/*.log | sort | tail -n 4 | cut -c 12-170
       """
     let told = try? Self.run("/bin/bash", ["-c", script, name, "\(Self.programs)/orch"], seconds: 30)

@@ -32,7 +32,7 @@ actor Session {
   /// Until cancelled. A manager that is not there costs 50 to 200 ms before the next is tried, later up to 1 s.
   func run() async {
     var candidates: [String] = []
-    var failures = 0
+    var (failures, refusals) = (0, 0)
     var lost = ""
     while !Task.isCancelled {
       if candidates.isEmpty {
@@ -43,7 +43,9 @@ actor Session {
       guard let address = candidates.popLast() else { return log.critical("no manager's address is known: join again") }
       lost = address
       let began = ContinuousClock.now
+      var ended = began
       do {
+        defer { ended = .now }
         try await hold(address)
       } catch let error as StreamError where error.code == .notLeader && !error.detail.isEmpty {
         // The leader's address: straight there.
@@ -53,13 +55,15 @@ actor Session {
         if failures < 4 { continue }
       } catch let error as StreamError where error.code == .permissionDenied {
         // The leader knows this node no more. Only a leader that was replaced without knowing could be wrong: so this is not for good.
-        log.error("the cluster refuses this node: \(error); its state folder is \(membership.folder); asking again in a minute")
-        try? await Task.sleep(for: .seconds(60))
+        refusals += 1
+        let pause = min(60, 1 << min(refusals, 6))
+        log.error("the cluster refuses this node: \(error); its state folder is \(membership.folder); asking again in \(pause) s")
+        try? await Task.sleep(for: .seconds(pause))
       } catch {
         log.debug("session with \(address): \(error)")
       }
-      if ContinuousClock.now - began > .seconds(2) {
-        failures = 0
+      if ended - began > .seconds(2) {
+        (failures, refusals) = (0, 0)
         candidates = []
       }
       failures += 1
@@ -138,9 +142,10 @@ actor Session {
         message.reports = try WireReports.take(from: &outbox)
         try await stream.send(message)
       } catch {
-        // The next session tells everything again.
         log.debug("reports of tasks were not sent: \(error)")
-        return stream.cancel()
+        stream.cancel()
+        // The next session tells everything again; it may have begun, and left that here.
+        if self.stream === stream { self.stream = nil }
       }
     }
   }

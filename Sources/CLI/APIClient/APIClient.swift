@@ -55,7 +55,10 @@ public struct APIClient: Sendable {
     return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
   }()
 
-  public init(endpoint: Endpoint) { self.endpoint = endpoint }
+  /// Seconds for which `get` waits for its answer. What takes long is a stream, or is asked for by POST.
+  private let patience: Int
+
+  public init(endpoint: Endpoint, patience: Int = 60) { (self.endpoint, self.patience) = (endpoint, patience) }
 
   /// Of an answer; read once.
   public typealias Body = HTTPClientResponse.Body
@@ -64,7 +67,7 @@ public struct APIClient: Sendable {
   // MARK: - Calls
 
   public func get<Answer: Decodable>(_ path: String, _ query: Query = [], as type: Answer.Type = Answer.self) async throws -> Answer {
-    try decode(type, try await call("GET", path, query))
+    try decode(type, try await call("GET", path, query, within: patience))
   }
 
   public func post<Answer: Decodable>(
@@ -75,10 +78,12 @@ public struct APIClient: Sendable {
 
   /// The answer's body; an error status is thrown.
   @discardableResult
-  public func call(_ method: String, _ path: String, _ query: Query = [], _ body: [UInt8]? = nil, headers: [(name: String, value: String)] = [])
-    async throws -> [UInt8]
-  {
-    let stream = try await open(method, path, query, body.map { .bytes(ByteBuffer(bytes: $0)) }, type: "application/json", headers: headers)
+  public func call(
+    _ method: String, _ path: String, _ query: Query = [], _ body: [UInt8]? = nil, headers: [(name: String, value: String)] = [],
+    within seconds: Int? = nil
+  ) async throws -> [UInt8] {
+    let stream = try await open(
+      method, path, query, body.map { .bytes(ByteBuffer(bytes: $0)) }, type: "application/json", headers: headers, within: seconds)
     do {
       let buffer = try await stream.body.collect(upTo: 256 << 20)
       return Array(buffer.readableBytesView)
@@ -116,7 +121,7 @@ public struct APIClient: Sendable {
 
   private func open(
     _ method: String, _ path: String, _ query: Query, _ body: HTTPClientRequest.Body?, type: String?,
-    headers: [(name: String, value: String)] = []
+    headers: [(name: String, value: String)] = [], within seconds: Int? = nil
   ) async throws -> HTTPClientResponse {
     var uri = endpoint.base + path
     if !query.isEmpty { uri += "?" + query.map { "\(percentEncoded($0.name))=\(percentEncoded($0.value))" }.joined(separator: "&") }
@@ -131,7 +136,8 @@ public struct APIClient: Sendable {
       throw ClientError.usage("the certificates in ORCH_CERT_PATH cannot be read (\(error)): it needs ca.pem, cert.pem and key.pem")
     }
     let response: HTTPClientResponse
-    do { response = try await Self.http.execute(request, deadline: .distantFuture) } catch let error as CancellationError { throw error } catch {
+    let deadline = seconds.map { NIODeadline.now() + .seconds(Int64($0)) } ?? .distantFuture
+    do { response = try await Self.http.execute(request, deadline: deadline) } catch let error as CancellationError { throw error } catch {
       throw cannotConnect(error)
     }
     guard response.status.code >= 400 else { return response }
@@ -152,6 +158,9 @@ public struct APIClient: Sendable {
   }
 
   private func cannotConnect(_ error: any Error) -> ClientError {
+    if error as? HTTPClientError == .deadlineExceeded {
+      return .cannotConnect("the manager at \(endpoint) did not answer: set ORCH_HOST to another, and look at this one's log")
+    }
     let cause: String
     let errno = (error as? IOError)?.errnoCode
     switch (endpoint, errno) {

@@ -66,14 +66,19 @@ extension LeaderCore {
     if let (reported, actions) = reporting, reported == number {
       reporting = nil
       switch answer {
-      case .applied: break
+      case .applied: isReportingInTrouble = false
       case .refused(let refusal): outputs.append(.warning("a report was refused: \(refusal)"))
       case .busy:
         reports.insert(actions, at: 0)
         reportWake = now.steady + Self.busyRetryAfter
+      // The agents take it for told. Applied twice it says the same.
+      case .failed(let reason):
+        if !isReportingInTrouble { outputs.append(.warning("reports were not applied (\(reason)); trying again")) }
+        isReportingInTrouble = true
+        reports.insert(actions, at: 0)
+        reportWake = now.steady + Self.retryAfter
       // Lost with the leadership: the agents tell the next leader everything again.
       case .notLeading: break
-      case .failed(let reason): outputs.append(.warning("reports were not applied: \(reason)"))
       }
     } else if case .proposed(number) = flight {
       switch answer {

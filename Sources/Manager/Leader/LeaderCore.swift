@@ -13,7 +13,7 @@ import Model
 import Orchestrator
 
 public struct LeaderCore: Sendable {
-  /// After a decision whose fate is unknown.
+  /// After a decision or a report whose fate is unknown.
   static let retryAfter = Nanoseconds.milliseconds(100)
   /// After a report that the cluster could not take.
   static let busyRetryAfter = Nanoseconds.milliseconds(20)
@@ -51,6 +51,8 @@ public struct LeaderCore: Sendable {
   var reports: [[Action]] = []
   var reporting: (number: ProposalNumber, actions: [Action])?
   var reportWake: Timestamp?
+  /// The last one failed, and that was said.
+  var isReportingInTrouble = false
   /// The tick that was asked for last.
   private var askedFor: Timestamp?
 

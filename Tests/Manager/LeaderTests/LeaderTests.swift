@@ -139,7 +139,7 @@ struct LeaderTests {
     #expect(world.takeWords() == [])
   }
 
-  @Test("reports that come while one is under way share the next entry; a busy cluster gets it again")
+  @Test("reports that come while one is under way share the next entry; a cluster that is busy or in trouble gets it again")
   func reports() throws {
     var world = World()
     world.step(.leads(term: 3, state: world.state))
@@ -158,6 +158,15 @@ struct LeaderTests {
     world.seconds += 1
     world.step(.tick)
     #expect(world.takeWords() == ["propose 1"])
+    // What an agent has told it tells once: nothing of it is lost, and the log is not filled with it.
+    for words in [["warning: reports were not applied (the disk is full); trying again"], []] {
+      world.step(.answered(world.proposed.removeFirst().number, .failed("the disk is full")))
+      #expect(world.takeWords() == words)
+      world.seconds += 1
+      world.step(.session(.heartbeat(SessionID(1))))
+      world.step(.tick)
+      #expect(world.takeWords() == ["propose 1"])
+    }
     world.commit()
     #expect(world.takeWords() == ["propose 2"])
     world.commit()
