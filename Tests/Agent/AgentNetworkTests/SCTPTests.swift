@@ -1,11 +1,64 @@
+import Glibc
 import Model
 import Testing
 
 @testable import AgentNetwork
 
-/// Published ports of SCTP, as text.
-@Suite("SCTP")
+/// Published ports of SCTP: their rules as text, and packets where the kernel has it (`make test-vm`'s machine does).
+@Suite("SCTP", .serialized)
 struct SCTPTests {
+  private static let number: Int32 = 132
+  private static let isThere: Bool = {
+    let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), number)
+    if descriptor >= 0 { close(descriptor) }
+    return descriptor >= 0 && geteuid() == 0
+  }()
+
+  @Test(
+    "messages of any size come to a task by every host's port, from any client's own address, and are answered",
+    .enabled(if: isThere, "this kernel has no SCTP"))
+  func packets() async throws {
+    try await NamespaceWorld.with(2) { world in
+      var cluster = Cluster(hosts: 2)
+      cluster.ports = [PortConfig(targetPort: 7, publishedPort: 7700, protocol: .sctp)]
+      cluster.place(1, on: 1)
+      let overlays = try (1...2).map { try world.overlay($0) }
+      for (index, overlay) in overlays.enumerated() {
+        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
+      }
+      let task = try await overlays[0].attach(cluster.network(1)).path
+      let server = try await world.open(SOCK_STREAM, in: task, port: 7, protocol: Self.number)
+      defer { close(server) }
+      for (name, path) in [("100", world.outside), ("1", world.host(1)), ("2", world.host(2))] {
+        for host in 1...2 {
+          let client = try await world.open(SOCK_STREAM, in: path, connectedTo: "192.168.77.\(host)", port: 7700, protocol: Self.number)
+          defer { close(client) }
+          var peer = sockaddr_in()
+          var size = socklen_t(MemoryLayout<sockaddr_in>.size)
+          let taken = withUnsafeMutablePointer(to: &peer) {
+            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { accept(server, $0, &size) }
+          }
+          defer { close(taken) }
+          #expect("\(IPv4Address(UInt32(bigEndian: peer.sin_addr.s_addr)))" == "192.168.77.\(name)", "at host \(host)")
+          for length in [10, 3_000, 20_000] {
+            #expect(carry(length, client, taken) == length && carry(length, taken, client) == length, "from \(name) at host \(host), \(length) bytes")
+          }
+        }
+      }
+    }
+  }
+
+  /// How much of a message arrives.
+  private func carry(_ length: Int, _ from: Int32, _ to: Int32) -> Int {
+    var limit = timeval(tv_sec: 10, tv_usec: 0)
+    setsockopt(to, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+    send(from, [UInt8](repeating: 7, count: length), length, Int32(MSG_NOSIGNAL))
+    var bytes = [UInt8](repeating: 0, count: length)
+    var sum = 0
+    while sum < length, case let count = recv(to, &bytes, length, 0), count > 0 { sum += count }
+    return sum
+  }
+
   @Test("its ports have rules of their own, beside those of TCP with the same number; with no task behind them they are refused")
   func rules() {
     var cluster = Cluster(hosts: 2)
