@@ -82,8 +82,14 @@ extension HostNetwork {
     }
   }
 
-  /// One for all containers on the same networks.
+  /// What is the same for all containers, or for those on the same networks.
   struct Balancings {
+    private var published: [TaskID: [PortConfig]]?
+    mutating func published(by task: TaskID, _ world: NetworkWorld) -> [PortConfig] {
+      let all = published ?? Ruleset.publishedByTask(world)
+      published = all
+      return all[task] ?? []
+    }
     private var made: [Set<NetworkID>: (Balancing<IPv4Address>, Balancing<IPv6Address>)] = [:]
     mutating func of(_ networks: Set<NetworkID>, _ world: NetworkWorld, _ ready: Ruleset.Ready) -> (Balancing<IPv4Address>, Balancing<IPv6Address>) {
       if let made = made[networks] { return made }
@@ -96,7 +102,7 @@ extension HostNetwork {
   func loadRules(_ network: TaskNetwork, _ world: NetworkWorld, _ ready: Ruleset.Ready, _ balancings: inout Balancings) throws {
     let networks = Set(network.attachments.map(\.network))
     let (balancing, balancing6) = balancings.of(networks, world, ready)
-    let rules = Ruleset.container(network, in: world, balancing)
+    let rules = Ruleset.container(network, in: world, balancing, published: balancings.published(by: network.task, world))
     let rules6 = Ruleset.container6(balancing6, Ruleset.subnets6(of: world, on: networks))
     let isRecovered = memory.withLock { $0.recovered.contains(network.task) }
     var loaded = memory.withLock { $0.containerRules[network.task] ?? ContainerRules() }

@@ -7,13 +7,15 @@ protocol OverlayAddress: Hashable, Comparable, Sendable, CustomStringConvertible
   static var kind: String { get }
   /// How a host that is not there is told.
   static var unreachable: String { get }
+  /// The protocol of such messages.
+  static var icmp: String { get }
   var octets: [UInt8] { get }
 }
 extension IPv4Address: OverlayAddress {
-  static let (family, kind, unreachable) = ("ip", "ipv4_addr", "icmp type host-unreachable")
+  static let (family, kind, unreachable, icmp) = ("ip", "ipv4_addr", "icmp type host-unreachable", "icmp")
 }
 extension IPv6Address: OverlayAddress {
-  static let (family, kind, unreachable) = ("ip6", "ipv6_addr", "icmpv6 type addr-unreachable")
+  static let (family, kind, unreachable, icmp) = ("ip6", "ipv6_addr", "icmpv6 type addr-unreachable", "ipv6-icmp")
 }
 
 struct RuleChain: Equatable, Sendable {

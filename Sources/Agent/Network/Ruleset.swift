@@ -5,10 +5,17 @@ import Model
 enum Ruleset {
   /// In a container: its connections to virtual IPs go to a random ready endpoint, and the endpoint sees the container's own address.
   /// nil when there is nothing to say.
-  /// - Parameter balancing: of the container's networks.
-  static func container(_ network: TaskNetwork, in world: NetworkWorld, _ balancing: Balancing<IPv4Address>) -> RuleTable<IPv4Address>? {
+  /// - Parameters:
+  ///   - balancing: of the container's networks.
+  ///   - published: what its service publishes through ingress.
+  static func container(
+    _ network: TaskNetwork, in world: NetworkWorld, _ balancing: Balancing<IPv4Address>, published: [PortConfig] = []
+  ) -> RuleTable<IPv4Address>? {
     let arrival = arrival(network, in: world)
-    guard !balancing.virtual.isEmpty || arrival != nil else { return nil }
+    let guarding = network.attachments.enumerated().filter { $0.element.network == world.ingress?.id }.map {
+      Self.unpublished(to: $0.element.address, by: "eth\($0.offset)", published + network.hostPorts)
+    }
+    guard !balancing.virtual.isEmpty || !guarding.isEmpty else { return nil }
     let networks = Set(network.attachments.map(\.network))
     var table = RuleTable(
       chains: balancing.chains + [
@@ -22,10 +29,33 @@ enum Ruleset {
     if let arrival {
       // Before conntrack looks (-200), and after.
       table.chains.append(chain("caller", "type filter hook prerouting priority -300; policy accept;", [arrival.zone]))
-      table.chains.append(chain("arrive", "type filter hook prerouting priority -150; policy accept;", [arrival.marking]))
       table.egress = arrival.egress
     }
+    if !guarding.isEmpty {
+      table.chains.append(
+        chain("arrive", "type filter hook prerouting priority -150; policy accept;", guarding + (arrival.map { [$0.marking] } ?? [])))
+    }
     return table
+  }
+
+  /// All who publish are on ingress together, and hosts are: a task begins no connection there but to its published ports, whatever address of it is
+  /// written, as Swarm's rules have it (moby libnetwork/service_linux.go, addRedirectRules; pings pass there too). A stream that conntrack does not
+  /// know, from before its rules, goes on: it is invalid, and not new (docs/network.md).
+  static func unpublished<Address: OverlayAddress>(to address: Address, by device: String, _ ports: [PortConfig]) -> String {
+    let new = "iifname \"\(device)\" ct state new,untracked meta l4proto != \(Address.icmp)"
+    let targets = Set(ports.map { "\(address) . \(($0.protocol ?? .tcp).rawValue) . \($0.targetPort)" })
+    return targets.isEmpty ? "\(new) drop" : "\(new) \(Address.family) daddr . meta l4proto . th dport != \(set(Array(targets))) drop"
+  }
+
+  /// What tasks of this host publish through ingress, as all are told: hosts may send them that.
+  static func publishedByTask(_ world: NetworkWorld) -> [TaskID: [PortConfig]] {
+    guard let ingress = world.ingress else { return [:] }
+    let services = Dictionary(world.services.map { ($0.id, $0) }, uniquingKeysWith: { a, _ in a })
+    var ports: [TaskID: [PortConfig]] = [:]
+    for endpoint in world.endpoints where endpoint.network == ingress.id && world.containers[endpoint.task] != nil {
+      ports[endpoint.task] = services[endpoint.service]?.ports.filter { ($0.publishMode ?? .ingress) == .ingress }
+    }
+    return ports
   }
 
   /// The same over IPv6, where ports are not published.
