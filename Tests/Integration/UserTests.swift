@@ -128,6 +128,33 @@ extension MainJobTests {
       #expect(try !cluster.must(cluster.orch("networks")).output.contains("user_"))
     }
 
+    @Test("a host that is down holds nobody up: scale says so, down removes the stack, which is deployed again; what ran there ends when it is back")
+    func lostHost() async throws {
+      defer {
+        _ = try? cluster.dev("start", "host3")
+        down()
+      }
+      _ = try deploy(replicas: 3)
+      let lost = try cluster.running("shop").filter { $0["Node"] == "host3" }.compactMap { $0["ID"] }
+      try #require(lost.count == 1)
+      try cluster.must(cluster.dev("kill", "host3", "--agent"))
+      try await eventually("the host is down") {
+        let nodes = try cluster.orch("nodes", "--format", "json").rows
+        return (nodes.contains { $0["Hostname"] == "host3" && $0["Status"] == "Down" }, "\(nodes)")
+      }
+      let scaled = try cluster.must(cluster.orch("scale", "shop=2"))
+      #expect((scaled.output + scaled.errors).contains("host3 is down: 1 task of user_shop on it ends when it is back"), "\(scaled)")
+      #expect(try cluster.must(cluster.orch("down", "user")).output.contains("stack user is gone"))
+      _ = try deploy()
+      #expect(try cluster.running("shop").allSatisfy { $0["Node"] != "host3" })
+      try cluster.must(cluster.dev("start", "host3"))
+      try await cluster.nodesAreReady()
+      try await eventually("what ran there is gone") {
+        let there = try cluster.on("host3", "ls", "/run/orch/agent/netns").output
+        return (!lost.contains(where: there.contains), there)
+      }
+    }
+
     @Test("a full disk: loading an image names the host and what to do, the other hosts have it")
     func fullDisk() throws {
       let images = "/var/lib/orch/agent/images"

@@ -18,8 +18,10 @@ public struct Convergence: Hashable, Sendable {
   public var reasons: [String]
   /// Tasks of an earlier revision that still serve: an update has not come to them yet.
   public var old: Int
-  /// Tasks that are to end and have not yet.
+  /// Tasks that are to end and have not yet, but for those of hosts that are down.
   public var stopping: Int
+  /// Those of hosts that are down, by hostname: they end when their host is back, and nobody waits for that.
+  public var unreached: [String: Int]
   /// Tasks of the current spec that failed since the change was asked for.
   public var failures: Int
   /// A pending task's reason, when there is one: nothing but a change of the cluster or of the spec helps.
@@ -33,10 +35,12 @@ public struct Convergence: Hashable, Sendable {
   ///   - tasks: all of the service's tasks.
   ///   - current: ids of those that are made from the current spec (`_up-to-date`).
   ///   - hostnames: by node id.
+  ///   - down: ids of nodes that are down.
   ///   - since: when the change was asked for; earlier failures do not count.
   ///   - rollingBack: a rollback is what was asked for, and no failure.
   public init(
-    _ service: ServiceInspect, tasks: [TaskInspect], current: Set<String>, hostnames: [String: String], since: Timestamp, rollingBack: Bool = false
+    _ service: ServiceInspect, tasks: [TaskInspect], current: Set<String>, hostnames: [String: String], down: Set<String> = [], since: Timestamp,
+    rollingBack: Bool = false
   ) {
     let live = tasks.filter { $0.wanted && current.contains($0.id) }
     let name = service.spec.name
@@ -50,7 +54,10 @@ public struct Convergence: Hashable, Sendable {
     let latest = Dictionary(tasks.map { ($0.slot ?? 0, $0) }) { $0.createdAt > $1.createdAt ? $0 : $1 }
     if isOver { completed = UInt64(latest.values.count { $0.status.state == "complete" && current.contains($0.id) && $0.slot != nil }) }
     old = tasks.count { $0.isAlive && $0.wanted && !current.contains($0.id) }
-    stopping = tasks.count { $0.isAlive && !$0.wanted }
+    let ending = tasks.filter { $0.isAlive && !$0.wanted }
+    let lost = ending.compactMap(\.nodeID).filter(down.contains)
+    stopping = ending.count - lost.count
+    unreached = Dictionary(lost.map { (hostnames[$0] ?? $0, 1) }, uniquingKeysWith: +)
     reasons = live.filter { $0.status.state != "running" }.sorted { ($0.slot ?? 0, $0.id) < ($1.slot ?? 0, $1.id) }.map { task in
       let tells = task.status.state == "pending" || task.status.containerStatus?.health != nil
       let detail = task.status.err ?? (tells ? task.status.message : "")
@@ -96,6 +103,13 @@ public struct Convergence: Hashable, Sendable {
       } else {
         verdict = .progressing
       }
+    }
+  }
+
+  /// For the end, when it has converged.
+  public func warnings(_ name: String) -> [String] {
+    unreached.sorted { $0.key < $1.key }.map { host, count in
+      "\(host) is down: \(count) \(count == 1 ? "task" : "tasks") of \(name) on it end\(count == 1 ? "s" : "") when it is back"
     }
   }
 

@@ -80,6 +80,7 @@ struct Progress: Sendable {
   private func look(_ services: [String]) async throws -> ([(String, Convergence)], warnings: [String]) {
     let nodes = try await client.get("/nodes", as: [NodeInspect].self)
     let hostnames = nodes.hostnames
+    let down = Set(nodes.filter { $0.status.state == "down" }.map(\.id))
     var result: [(String, Convergence)] = []
     var seen: [ServiceInspect] = []
     for id in services {
@@ -91,11 +92,11 @@ struct Progress: Sendable {
         (
           service.spec.name,
           Convergence(
-            service, tasks: tasks, current: Set(current.map(\.id)), hostnames: hostnames, since: service.updatedAt,
+            service, tasks: tasks, current: Set(current.map(\.id)), hostnames: hostnames, down: down, since: service.updatedAt,
             rollingBack: rollingBack || unchanged.contains(service.id))
         ))
     }
-    return (result, nodes.flatMap { $0.warnings(for: seen) })
+    return (result, nodes.flatMap { $0.warnings(for: seen) } + result.flatMap { $1.warnings($0) })
   }
 }
 

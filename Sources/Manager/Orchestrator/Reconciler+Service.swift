@@ -73,7 +73,9 @@ extension Reconciler {
         dirty.insert(id)
         return
       }
-      if task.status.state.isTerminal || task.status.state < .assigned {
+      // A host that is down ends what it has when it comes back and is not told of it any more: nobody waits for that with the stack's next deployment.
+      let isLost = task.node.map { plan.world.nodes[$0]?.status.state == .down } ?? false
+      if task.status.state.isTerminal || task.status.state < .assigned || isLost {
         emit(.removeTask(task.id), &plan)
       } else if task.desiredState < .remove {
         emit(.taskDesiredState(task.id, .remove), &plan)

@@ -169,6 +169,19 @@ import Testing
     #expect(verdict(["1 running running", "2 running running", "3 running running"]) == .converged)
   }
 
+  @Test("what is to end on a host that is down is told and not waited for")
+  func lostHost() {
+    let (service, tasks) = Self.facts(1, ["1 running running", "2 running shutdown", "3 running shutdown"], nil)
+    func look(_ down: Set<String>) -> Convergence {
+      Convergence(
+        service, tasks: tasks, current: Set(tasks.map(\.id)), hostnames: Self.hostnames, down: down, since: Timestamp(nanoseconds: 10))
+    }
+    #expect(look([]).verdict == .progressing && look([]).stopping == 2 && look([]).warnings("web") == [])
+    let lost = look([NodeID(value: 1).description])
+    #expect(lost.verdict == .converged && lost.summary == "1/1 running")
+    #expect(lost.warnings("web") == ["h1 is down: 2 tasks of web on it end when it is back"])
+  }
+
   @Test("what keeps it is told with its reason")
   func reasons() {
     let pending = look(2, ["1 running running", "2 pending running no suitable node"])

@@ -292,6 +292,22 @@ import Testing
     #expect(world.violations == [])
   }
 
+  @Test("a service is removed though a host of it is down, before or after that was asked for", arguments: [true, false])
+  func removalWithoutAHost(downBefore: Bool) throws {
+    var world = World(nodes: 2)
+    let id = try world.create("web", replicas: 4)
+    world.settle()
+    #expect(world.perNode(id) == [2, 2])
+    if downBefore { world.setNode(1, .down) }
+    world.apply(try ServiceEdits.remove(id, state: world.state))
+    _ = world.decide()
+    #expect(world.state.services[id]?.pendingDelete == true)
+    if !downBefore { world.setNode(1, .down) }
+    world.settle()
+    #expect(world.state.services.isEmpty && world.state.tasks.isEmpty)
+    #expect(world.violations == [])
+  }
+
   @Test("large changes are cut into several decisions")
   func bounded() throws {
     var world = World(nodes: 5)
