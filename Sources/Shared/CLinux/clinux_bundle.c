@@ -19,21 +19,6 @@
 
 // MARK: mounts
 
-// mount(2)'s flags as mount_setattr(2)'s.
-uint64_t clinux_attributes(uint64_t flags) {
-  return (flags & MS_RDONLY ? MOUNT_ATTR_RDONLY : 0) | (flags & MS_NOSUID ? MOUNT_ATTR_NOSUID : 0) | (flags & MS_NODEV ? MOUNT_ATTR_NODEV : 0) |
-         (flags & MS_NOEXEC ? MOUNT_ATTR_NOEXEC : 0) | (flags & MS_NODIRATIME ? MOUNT_ATTR_NODIRATIME : 0) |
-         (flags & MS_NOATIME ? MOUNT_ATTR_NOATIME : 0) | (flags & MS_STRICTATIME ? MOUNT_ATTR_STRICTATIME : 0) |
-         (flags & 256 /* MS_NOSYMFOLLOW */ ? MOUNT_ATTR_NOSYMFOLLOW : 0);
-}
-int clinux_set_attributes(int fd, uint64_t set, uint64_t clear, uint64_t propagation, int recursive) {
-  const uint64_t times = MOUNT_ATTR_NOATIME | MOUNT_ATTR_STRICTATIME;
-  // The three ways to keep access times are one field, cleared as a whole.
-  if ((set | clear) & times) clear |= MOUNT_ATTR__ATIME;
-  struct mount_attr change = {.attr_set = set, .attr_clr = clear & ~(set & ~times), .propagation = propagation};
-  if (!change.attr_set && !change.attr_clr && !propagation) return 0;
-  return mount_setattr(fd, "", AT_EMPTY_PATH | (recursive ? AT_RECURSIVE : 0), &change, sizeof change) < 0 ? -errno : 0;
-}
 static int do_propagation(struct cursor *p) {
   const char *path = string(p);
   uint64_t flags = number(p);
@@ -147,7 +132,10 @@ static int attach_tree(struct child *child, int tree, const char *target, uint64
 }
 static int do_remount(struct child *child, const char *target, uint64_t flags, const char *data) {
   int fd = clinux_openat2(child->root, target, O_PATH | O_CLOEXEC, 0, in_root);
-  return fd < 0 ? fd : clinux_child_mount_on(fd, NULL, flags, data);
+  if (fd < 0) return fd;
+  int r = clinux_child_remount(child, fd, flags, data);
+  close(fd);
+  return r;
 }
 // A user namespace without a network namespace of its own may mount no sysfs: then it is shown the host's, without its cgroups.
 static int bind_host_sys(struct child *child, int target, uint64_t flags, uint64_t cleared) {
@@ -158,10 +146,12 @@ static int bind_host_sys(struct child *child, int target, uint64_t flags, uint64
   if (r == 0) r = clinux_child_attach(tree, target);
   if (r == 0) {
     int cgroup = openat(tree, "fs/cgroup", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    char path[40];
     if (cgroup >= 0) {
-      clinux_child_fd_path(path, cgroup);
-      if (mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64k,mode=755") < 0) r = -errno;
+      int empty = r = clinux_child_make_mount(child, "tmpfs", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=64k,mode=755");
+      if (empty >= 0) {
+        r = clinux_child_attach(empty, cgroup);
+        close(empty);
+      }
       close(cgroup);
     }
   }
@@ -169,6 +159,12 @@ static int bind_host_sys(struct child *child, int target, uint64_t flags, uint64
   return r;
 }
 
+// The mount on top of the target; where that is the root, it becomes the root.
+static int mounted(struct child *child, const char *target) {
+  TRYR(take_root(child, target));
+  STEP("open what was mounted");
+  return clinux_openat2(child->root, *target ? target : ".", O_PATH | O_DIRECTORY | O_CLOEXEC, 0, in_root);
+}
 static int is_plain(const char *path) { return !strcmp(path, "proc") || !strcmp(path, "sys"); }
 static int do_attach(struct child *child, struct cursor *p) {
   const char *type = string(p), *source = string(p), *target = string(p);
@@ -231,44 +227,49 @@ static int do_attach(struct child *child, struct cursor *p) {
     TRY(fstat(under, &status));
   }
   STEP("");
-  char path[40];
-  clinux_child_fd_path(path, fd);
   // Read-only after the copying.
   uint64_t now = copy_up ? flags & ~(uint64_t)MS_RDONLY : flags;
-  if (mount(source, path, type, now, *data ? data : NULL) < 0) {
-    int r = -errno;
-    if (r == -EPERM && child->in_user_namespace && !strcmp(type, "sysfs")) r = bind_host_sys(child, fd, flags, cleared);
-    // mount(2) does not put a file system on itself (cgroup2 where /sys was bound with all below it); move_mount(2) does.
-    if (r == -EBUSY) {
-      int again = clinux_child_make_mount(type, now, data);
-      if (again >= 0) {
-        r = clinux_child_attach(again, fd);
-        close(again);
-      }
+  int by_name = clinux_only_by_mount(source, now, data), attached = by_name, tree = -1;
+  if (!by_name) {
+    tree = clinux_child_make_mount(child, type, source, now, data);
+    if (tree == -EPERM && child->in_user_namespace && !strcmp(type, "sysfs")) {
+      attached = 1;
+      tree = bind_host_sys(child, fd, flags, cleared);
+      if (tree == 0) tree = mounted(child, target);
     }
-    if (r < 0) {
-      close(fd);
-      return r;
-    }
+    // A hierarchy of v1 that is going has mount(2) begin again (cgroup1_get_tree); a context that failed cannot.
+    attached |= by_name = tree == -EBUSY && !strcmp(type, "cgroup");
   }
-  close(fd);
-  TRYR(take_root(child, target));
-  if (!copy_up && !below_set && !below_cleared && !propagation) return 0;
-  STEP("open what was mounted");
-  fd = clinux_openat2(child->root, *target ? target : ".", (copy_up ? O_RDONLY : O_PATH) | O_DIRECTORY | O_CLOEXEC, 0, in_root);
-  if (fd < 0) return fd;
+  if (by_name) {
+    STEP("");
+    tree = clinux_mount_on(fd, type, source, now, data);
+    if (tree == 0) tree = mounted(child, target);
+  }
+  if (tree < 0) {
+    close(fd);
+    return tree;
+  }
   if (copy_up) {
     STEP("copy up");
-    TRYR(copy_tree(under, fd, 0));
-    if (was_there && !strstr(data, "mode=")) TRY(fchmod(fd, status.st_mode & 07777));
+    int into;
+    TRY(into = openat(tree, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    TRYR(copy_tree(under, into, 0));
+    if (was_there && !strstr(data, "mode=")) TRY(fchmod(into, status.st_mode & 07777));
+    close(into);
     close(under);
-    if (flags & MS_RDONLY) TRYR(clinux_set_attributes(fd, MOUNT_ATTR_RDONLY, 0, 0, 0));
+    if (flags & MS_RDONLY) TRYR(clinux_set_attributes(tree, MOUNT_ATTR_RDONLY, 0, 0, 0));
   }
   STEP("set the options");
-  TRYR(clinux_set_attributes(fd, below_set, below_cleared, 0, 1));
-  TRYR(clinux_set_attributes(fd, 0, 0, propagation & ~(uint64_t)MS_REC, (propagation & MS_REC) != 0));
+  TRYR(clinux_set_attributes(tree, below_set, below_cleared, 0, 1));
+  if (!attached) {
+    STEP("attach");
+    TRYR(clinux_child_attach(tree, fd));
+  }
   close(fd);
-  return 0;
+  STEP("set the propagation");
+  TRYR(clinux_set_attributes(tree, 0, 0, propagation & ~(uint64_t)MS_REC, (propagation & MS_REC) != 0));
+  close(tree);
+  return take_root(child, target);
 }
 
 static int bind_host_node(struct child *child, const char *path, uint64_t mode, dev_t device) {
@@ -334,7 +335,7 @@ static int do_detach(struct child *child, struct cursor *p) {
 }
 static int do_move_root(struct child *child) {
   TRY(fchdir(child->root));
-  TRY(mount(".", "/", NULL, MS_MOVE, NULL));
+  TRY(move_mount(child->root, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH));
   TRY(chroot("."));
   TRY(chdir("/"));
   return 0;

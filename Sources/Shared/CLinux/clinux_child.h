@@ -48,9 +48,16 @@ int clinux_prepare(const struct clinux_plan *plan, int trees[CLINUX_TREES], cons
 // Root of a user namespace from before us makes no nodes: the host's very device, where it has one of that name (as runc); -EPERM where not.
 int clinux_host_node(const char *path, uint64_t mode, uint64_t device);
 int clinux_write_maps(pid_t pid, const char *uid_map, const char *gid_map);
-// mount(2)'s flags as mount_setattr(2)'s; and the change itself.
+// Mounts (clinux_mount.c). mount(2)'s flags as mount_setattr(2)'s; and the change itself.
 uint64_t clinux_attributes(uint64_t flags);
 int clinux_set_attributes(int fd, uint64_t set, uint64_t clear, uint64_t propagation, int recursive);
+// A file system's mount that is nowhere yet; mount(2)'s flags, `data` as mount(2) has it: "key=value,flag". Where it fails, `step` is what the kernel says.
+int clinux_child_make_mount(struct child *child, const char *type, const char *source, uint64_t flags, const char *data);
+// The file system and the mount have these flags and no others; with MS_BIND the mount alone.
+int clinux_child_remount(struct child *child, int mount, uint64_t flags, const char *data);
+// What the two above cannot do, and mount(2) onto an O_PATH descriptor can.
+int clinux_only_by_mount(const char *source, uint64_t flags, const char *data);
+int clinux_mount_on(int fd, const char *type, const char *source, uint64_t flags, const char *data);
 int clinux_connect(const char *path);
 // Loads a filter with a listener and sends its descriptor.
 int clinux_child_notify(struct child *child, const void *filter, uint64_t flags, const struct clinux_plan *plan);
@@ -67,7 +74,6 @@ int clinux_child_parent_in_root(struct child *child, const char *path, const cha
 int clinux_child_target_in_root(struct child *child, const char *path, int folder);
 int clinux_child_plain_folder(struct child *child, const char *path);
 int clinux_child_attach(int mount, int target);
-int clinux_child_make_mount(const char *type, uint64_t flags, const char *data);
 int clinux_child_bind_onto(struct child *child, int source, const char *source_path, int target, uint64_t attributes, int recursive);
 // The number in decimal, at the end of `text`.
 static inline char *clinux_child_digits(char text[24], uint64_t value) {
@@ -78,7 +84,5 @@ static inline char *clinux_child_digits(char text[24], uint64_t value) {
 }
 // "/proc/self/fd/N".
 void clinux_child_fd_path(char path[40], int fd);
-// mount(2) onto an O_PATH descriptor, which it closes; empty `data` is none.
-int clinux_child_mount_on(int fd, const char *type, uint64_t flags, const char *data);
 // Operations of OCI bundles (clinux_bundle.c); -ENOSYS for others.
 int clinux_child_bundle(struct child *child, uint32_t code, struct cursor *p);

@@ -254,7 +254,8 @@ int clinux_child_bind_onto(struct child *child, int source, const char *source_p
 static int do_overlay(struct child *child, struct cursor *p) {
   const char *target = string(p), *upper = string(p), *work = string(p);
   uint64_t count = number(p);
-  // A page is all that mount(2) takes. Descriptors' names keep long lists short.
+  // By mount(2): fsconfig(2) takes 255 bytes of lowerdir, and lowerdir+ only since Linux 6.7. A page is all that mount(2) takes. Descriptors' names keep
+  // long lists short.
   static char data[4096];
   size_t n = 0;
   for (int compact = 0; compact < 2; compact++) {
@@ -309,34 +310,12 @@ static int do_root(struct child *child, struct cursor *p) {
   TRY(child->root = open(target, O_PATH | O_DIRECTORY | O_CLOEXEC));
   return 0;
 }
-// A file system's mount that is nowhere yet. `data` as mount(2) has it: "key=value,flag".
-int clinux_child_make_mount(const char *type, uint64_t flags, const char *data) {
-  char text[1024], *rest = text, *option;
-  if (strlen(data) >= sizeof text) return -ENAMETOOLONG;
-  strcpy(text, data);
-  int fs = fsopen(type, FSOPEN_CLOEXEC);
-  if (fs < 0) return -errno;
-  int r = fsconfig(fs, FSCONFIG_SET_STRING, "source", type, 0);
-  while (r == 0 && (option = strsep(&rest, ","))) {
-    char *value = strchr(option, '=');
-    if (!*option) continue;
-    if (value) *value++ = 0;
-    r = value ? fsconfig(fs, FSCONFIG_SET_STRING, option, value, 0) : fsconfig(fs, FSCONFIG_SET_FLAG, option, NULL, 0);
-  }
-  // As mount(2) has it: the file system itself, too.
-  if (r == 0 && (flags & MS_RDONLY)) r = fsconfig(fs, FSCONFIG_SET_FLAG, "ro", NULL, 0);
-  if (r == 0) r = fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0);
-  if (r == 0) r = fsmount(fs, FSMOUNT_CLOEXEC, (unsigned)clinux_attributes(flags));
-  int error = errno;
-  close(fs);
-  return r < 0 ? -error : r;
-}
 static int do_stage(struct child *child, struct cursor *p) {
   const char *type = string(p);
   uint64_t flags = number(p);
   const char *data = string(p);
   if (p->bad || child->staged_count == sizeof child->staged / sizeof *child->staged) return -E2BIG;
-  int fd = clinux_child_make_mount(type, flags, data);
+  int fd = clinux_child_make_mount(child, type, type, flags, data);
   if (fd < 0) return fd;
   child->staged[child->staged_count].type = type;
   child->staged[child->staged_count].flags = flags;
@@ -352,7 +331,7 @@ static int take_mount(struct child *child, const char *type, uint64_t flags, con
     child->staged[i].fd = -1;
     return fd;
   }
-  return clinux_child_make_mount(type, flags, data);
+  return clinux_child_make_mount(child, type, type, flags, data);
 }
 static int new_proc(struct child *child) {
   child->proc = take_mount(child, "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "");
@@ -364,13 +343,6 @@ static int do_proc(struct child *child) {
   if (target < 0) return target;
   int r = clinux_child_attach(child->proc, target);
   close(target);
-  return r;
-}
-int clinux_child_mount_on(int fd, const char *type, uint64_t flags, const char *data) {
-  char path[40];
-  clinux_child_fd_path(path, fd);
-  int r = mount(type, path, type, flags, *data ? data : NULL) < 0 ? -errno : 0;
-  close(fd);
   return r;
 }
 static int do_mount(struct child *child, struct cursor *p) {
@@ -501,12 +473,7 @@ static int do_mask(struct child *child, struct cursor *p) {
   if (S_ISDIR(status.st_mode)) {
     static int empty = -1;
     if (empty < 0) {
-      int fs = fsopen("tmpfs", FSOPEN_CLOEXEC);
-      if (fs < 0) return -errno;
-      fsconfig(fs, FSCONFIG_SET_STRING, "size", "4k", 0);
-      TRY(fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0));
-      TRY(empty = fsmount(fs, FSMOUNT_CLOEXEC, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC));
-      close(fs);
+      TRYR(empty = clinux_child_make_mount(child, "tmpfs", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4k"));
       r = clinux_child_attach(empty, target);
     } else {
       r = clinux_child_bind_onto(child, empty, NULL, target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC, 0);

@@ -176,6 +176,52 @@ import Testing
     #expect(result.out == "1777\n1777\n755\n", "\(result.err)")
   }
 
+  @Test("what is asked of a file system and of its mount is what mountinfo tells, and what is refused is told in the kernel's words")
+  func options() throws {
+    let world = try BundleWorld()
+    let rootfs = world.bundle + "/rootfs"
+    // Longer than a value of fsconfig(2), and with a comma that overlay's own parser knows to be none of mount(2)'s.
+    let long = rootfs + String(repeating: "/.", count: 120) + "/up"
+    try Files.makeDirectories(world.folder + "/a,b", mode: 0o755)
+    func mount(_ config: inout [String: Any], _ target: String, _ options: [String], type: String = "tmpfs", source: String = "s") {
+      config.append("mounts", ["destination": target, "type": type, "source": source, "options": options])
+    }
+    let result = try world.run("grep -E ' /t[a-d] ' /proc/self/mountinfo | cut -d' ' -f5-6,8-11; cat /oa/file /ob/file /oc/file") { config in
+      mount(&config, "/ta", ["nosuid", "noatime", "size=64k", "mode=0711"], source: "one")
+      mount(&config, "/tb", ["ro", "nodev", "noexec", "strictatime", "nodiratime", "sync", "dirsync", "lazytime", "nosymfollow", "silent"])
+      mount(&config, "/tc", ["nosuid", "noatime", "size=64k"])
+      mount(&config, "/tc", ["remount", "nodev", "size=128k", "sync"])
+      mount(&config, "/td", ["nosuid", "noatime"])
+      mount(&config, "/td", ["remount", "bind", "ro", "relatime"])
+      mount(&config, "/oa", ["lowerdir=\(rootfs)/up:\(rootfs)/home"], type: "overlay")
+      mount(&config, "/ob", ["lowerdir=\(long):\(rootfs)/home"], type: "overlay")
+      mount(&config, "/oc", ["lowerdir=\(rootfs)/up:\(world.folder)/a\\,b"], type: "overlay")
+    }
+    let lines = result.out.split(separator: "\n").map(String.init)
+    try #require(result.code == 0 && lines.count == 7, "\(result.out)\(result.err)")
+    for (line, expected) in zip(
+      lines,
+      [
+        "/ta rw,nosuid,noatime tmpfs one rw,size=64k,mode=711", "/tb ro,nodev,noexec,nodiratime,nosymfollow tmpfs s ro,sync,dirsync,lazytime",
+        "/tc rw,nodev,noatime tmpfs s rw,sync,size=128k", "/td ro,relatime tmpfs s rw",
+      ])
+    { #expect(line == expected || line.hasPrefix(expected + ","), "\(line)") }
+    #expect(lines[4...] == ["from the image", "from the image", "from the image"])
+
+    for (option, reason) in [
+      ("bogus", "mount tmpfs on /x: tmpfs: Unknown parameter 'bogus': invalid argument"),
+      ("size=much", "mount tmpfs on /x: tmpfs: Bad value for 'size': invalid argument"),
+    ] {
+      let refused = try world.run("true") { mount(&$0, "/x", [option]) }
+      #expect(refused.code == 1 && refused.err.contains(reason), "\(refused.err)")
+    }
+    let remounted = try world.run("true") { config in
+      mount(&config, "/x", [])
+      mount(&config, "/x", ["remount", "bogus"])
+    }
+    #expect(remounted.err.contains("remount /x: tmpfs: Unknown parameter 'bogus': invalid argument"), "\(remounted.err)")
+  }
+
   @Test("a file system is mounted over itself, and a host's /sys with its cgroups under the container's own")
   func overItself() throws {
     let world = try BundleWorld()
