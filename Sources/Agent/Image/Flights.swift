@@ -18,11 +18,11 @@ final class Flights: Sendable {
   private struct Others: Error { var error: any Error }
 
   /// Runs `body`, or waits for the run under way with the same key. Who is cancelled leaves at once; with the last one the run is cancelled.
-  /// - Parameter alone: what another's run did wrong is tried once more by oneself; otherwise its error is everybody's.
-  func join(_ key: String, orElseAlone alone: Bool = false, _ body: @escaping @Sendable () async throws -> Void) async throws {
+  /// - Parameter second: what another's run did wrong is tried once more, with those who then give this key; otherwise its error is everybody's.
+  func join(_ key: String, orElse second: String? = nil, _ body: @escaping @Sendable () async throws -> Void) async throws {
     do { try await wait(key, body) } catch let others as Others {
-      guard alone else { throw others.error }
-      try await body()
+      guard let second else { throw others.error }
+      try await join(second, body)
     }
   }
 

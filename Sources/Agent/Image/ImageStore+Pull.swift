@@ -105,8 +105,9 @@ extension ImageStore {
           let listener = hub.listen(to: digest, progress)
           defer { hub.leave(digest, listener) }
           // The same diff id may come in several packings: then the first to come is taken. What another registry does is not waited for, and what
-          // another repository lacks may be in this one.
-          try await flights.join("layer \(diffID) \(digest) \(client.source)", orElseAlone: true) { [self] in
+          // another repository lacks may be in this one: asked once for all who want it of there.
+          let flight = "layer \(diffID) \(digest) \(client.source)"
+          try await flights.join(flight, orElse: "\(flight) \(client.name.path)") { [self] in
             try await fetch(layer, digest, diffID, client)
           }
           progress(PullProgress(layer: digest, phase: .done, done: layer.size, total: layer.size))

@@ -1,5 +1,6 @@
 import Glibc
 import LinuxSystem
+import Model
 import Synchronization
 import Testing
 
@@ -97,6 +98,37 @@ import Testing
       #expect((result == nil) == breaks)
       #expect(proxy.requests("GET", "/other/blobs/").count == (breaks ? 2 : 1))
     }
+  }
+
+  @Test("after a layer's failure all who waited for it share the next attempt, and its error", arguments: [true, false])
+  func nextAttempt(_ recovers: Bool) async throws {
+    let tags = (1...6).map { "web:\($0)" }
+    let registry = try filled("web:1", "web:2", "web:3", "web:4", "web:5", "web:6")
+    let store = try open()
+    let id = try await store.pull("\(registry.host)/web:1").id
+    _ = try await store.prune(all: true)
+    let gate = Gate()
+    let asked = Mutex(0)
+    let proxy = try FaultProxy(registry.port) { request, _ in
+      guard Self.isLayer(request), !request.target.hasSuffix(id.description) else { return nil }
+      let number = asked.withLock { asked in
+        asked += 1
+        return asked
+      }
+      if number == 1 { gate.pass() } else { usleep(300_000) }
+      return number == 1 || !recovers ? .status(404) : nil
+    }
+    let pulls = tags.map { tag in Task { try await store.pull("\(proxy.host)/\(tag)").id } }
+    // Their configs and the one layer; then all are at it.
+    try await eventually("all ask") { proxy.requests("GET", "/blobs/").count == tags.count + 1 }
+    try await Task.sleep(for: .milliseconds(300))
+    gate.lift()
+    var results: [Digest?] = []
+    for pull in pulls { results.append(try? await pull.value) }
+    // Who began the first attempt has its error.
+    #expect(results.filter { $0 == id }.count == (recovers ? tags.count - 1 : 0))
+    #expect(asked.withLock { $0 } == 2)
+    #expect(try Files.list(store.directory + "/ingest").isEmpty)
   }
 
   @Test("a pull that nobody waits for ends; as long as one does it goes on")
