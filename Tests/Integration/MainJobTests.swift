@@ -363,6 +363,66 @@ struct MainJobTests {
     try await registryAuth(folder)
   }
 
+  @Test(
+    "6: a pull that is ended by Ctrl-C ends with 130, on the host and at the registry, too, and leaves nothing",
+    .enabled(if: FileManager.default.isExecutableFile(atPath: "/usr/bin/socat"), "needs socat"))
+  func t15interrupted() async throws {
+    try baseline()
+    let folder = scratch.path
+    // A registry whose layer never ends; it tells when somebody began to fetch it, and when he has gone.
+    let digest = String(repeating: "ab", count: 32)
+    #if arch(arm64)
+      let architecture = "arm64"
+    #else
+      let architecture = "amd64"
+    #endif
+    try scratch.write(
+      "config.json", #"{"architecture":"\#(architecture)","os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:\#(digest)"]}}"#)
+    try scratch.write(
+      "serve",
+      """
+      #!/bin/sh
+      read -r method path rest
+      while read -r line && [ ${#line} -gt 1 ]; do :; done
+      head() { printf 'HTTP/1.1 200 OK\\r\\nContent-Type: %s\\r\\nContent-Length: %s\\r\\nConnection: close\\r\\n\\r\\n' "$1" "$2"; }
+      config=$(sha256sum \(folder)/config.json | cut -d' ' -f1)
+      manifest='{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","size":'$(stat -c %s \(folder)/config.json)',"digest":"sha256:'$config'"},"layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","size":100000000,"digest":"sha256:\(digest)"}]}'
+      case $path in
+        */manifests/*) head application/vnd.oci.image.manifest.v1+json ${#manifest}; [ $method = HEAD ] || printf %s "$manifest" ;;
+        *$config) head application/octet-stream $(stat -c %s \(folder)/config.json); cat \(folder)/config.json ;;
+        */blobs/*) head application/octet-stream 100000000; busybox head -c 1000000 /dev/zero; echo begun >>\(folder)/told; cat >/dev/null; echo gone >>\(folder)/told ;;
+        *) head application/json 2; printf {} ;;
+      esac
+      """)
+    chmod("\(folder)/serve", 0o755)
+    let registry = try cluster.start(
+      on: "host1", "socat TCP-LISTEN:5000,bind=192.168.77.1,reuseaddr,fork EXEC:\(folder)/serve >\(folder)/log 2>&1")
+    defer { _ = try? cluster.on("host1", "kill", "\(registry)") }
+    func told() -> String { (try? String(contentsOfFile: "\(folder)/told", encoding: .utf8)) ?? "" }
+    func ingest() throws -> String { try cluster.on("host2", "sh", "-c", "find /var/lib/orch/agent -path '*/ingest/*'").output }
+    #expect(try ingest() == "")
+    let socket = cluster.socket()
+    let pulling = Task.detached {
+      try LocalCluster.run(
+        "/bin/sh",
+        ["-c", "echo $$ >\(folder)/pid; exec \(LocalCluster.programs)/orch image pull --node host2 192.168.77.1:5000/endless:1"],
+        environment: ["ORCH_HOST": socket], seconds: 60)
+    }
+    try await eventually("the layer is on its way") {
+      let here = try ingest()
+      return (told() == "begun\n" && !here.isEmpty, told() + here)
+    }
+    let pid = try #require(Int32(try String(contentsOfFile: "\(folder)/pid", encoding: .utf8).trimmingCharacters(in: .newlines)))
+    kill(pid, SIGINT)
+    let outcome = try await pulling.value
+    #expect(outcome.code == 130, "\(outcome)")
+    try await eventually("nobody fetches it, and nothing of it is left") {
+      let here = try ingest()
+      return (told() == "begun\ngone\n" && here.isEmpty, told() + here)
+    }
+    #expect(try !cluster.must(cluster.orch("image", "ls", "--node", "host2")).output.contains("endless"))
+  }
+
   /// The registry wants a password now, which the hosts do not have: the deploy brings it, and it is on no disk and in no answer.
   private func registryAuth(_ folder: String) async throws {
     let (user, server, name) = ("ann\(Int.random(in: 100_000_000..<1_000_000_000))", "192.168.77.1:5000", "192.168.77.1:5000/team/web:two")
