@@ -16,6 +16,12 @@ struct ResourceWrites: Hashable, Sendable {
       var file: String
       var value: String
     }
+    var isQuota: Bool { file == "cpu.max" || file == "cpu.cfs_quota_us" }
+    /// What may be refused for what another file says until now.
+    func isPaired(hasQuota: Bool, _ error: Errno) -> Bool {
+      if file.hasPrefix("memory.memsw") || file == "memory.limit_in_bytes" { return true }
+      return hasQuota && error == .invalid && (file == "cpu.max.burst" || file == "cpu.cfs_burst_us")
+    }
   }
   private(set) var writes: [Write] = []
   private let v2: Bool
@@ -96,18 +102,20 @@ struct ResourceWrites: Hashable, Sendable {
     if let shares = cpu.shares, shares != 0 {
       add("cpu", v2 ? "cpu.weight" : "cpu.shares", v2 ? "\(Cgroup.weight(shares: Int64(clamping: shares)))" : "\(shares)")
     }
+    let burst = cpu.burst.map { Write(controller: "cpu", file: v2 ? "cpu.max.burst" : "cpu.cfs_burst_us", value: "\($0)") }
     let (quota, period) = (cpu.quota.flatMap { $0 == 0 ? nil : $0 }, cpu.period.flatMap { $0 == 0 ? nil : $0 })
+    // It is never more than the quota: before it where both get less, again after it where both get more (as runc, libcontainer/cgroups/fs2/cpu.go).
+    if quota != nil, let burst { writes.append(burst) }
     if v2 {
       if quota != nil || period != nil {
         // Of the quota alone the period stays (cgroup-v2.rst, "cpu.max"); the period cannot be written alone.
         add("cpu", "cpu.max", (quota.map { $0 > 0 ? "\($0)" : "max" } ?? "\(quotaNow)") + (period.map { " \($0)" } ?? ""))
       }
-      if let burst = cpu.burst { add("cpu", "cpu.max.burst", "\(burst)") }
     } else {
       if let period { add("cpu", "cpu.cfs_period_us", "\(period)") }
       if let quota { add("cpu", "cpu.cfs_quota_us", "\(quota)") }
-      if let burst = cpu.burst { add("cpu", "cpu.cfs_burst_us", "\(burst)") }
     }
+    if quota == nil, let burst { writes.append(burst) }
     if let idle = cpu.idle { add("cpu", "cpu.idle", "\(idle)") }
     if let cpus = cpu.cpus, !cpus.isEmpty { add("cpuset", "cpuset.cpus", cpus) }
     if let mems = cpu.mems, !mems.isEmpty { add("cpuset", "cpuset.mems", mems) }
@@ -158,7 +166,7 @@ struct ResourceWrites: Hashable, Sendable {
     throttle(io.throttleWriteIOPSDevice, "write_iops", "wiops")
   }
 
-  /// Raising memory.memsw before memory, and lowering it after: the kernel keeps the one above the other (v1).
+  /// Raising memory.memsw before memory, and lowering it after: the kernel keeps the one above the other (v1). Burst and quota likewise.
   func apply(to cgroup: Cgroup) throws(BundleError) {
     if let least, let used = cgroup.read(controller: "memory", file: v2 ? "memory.current" : "memory.usage_in_bytes") {
       let used = Int64(used.filter { !$0.isWhitespace }) ?? 0
@@ -166,27 +174,42 @@ struct ResourceWrites: Hashable, Sendable {
         throw BundleError("linux.resources.memory.limit: cannot set the memory limit lower than its current usage: \(least), \(used) are used")
       }
     }
-    var failed: (Write, SystemError)?
+    var again: [Write] = []
+    let hasQuota = writes.contains { $0.isQuota }
     for var write in writes where !write.isOptional || cgroup.has(controller: write.controller, file: write.file) {
       if let other = write.other, !cgroup.has(controller: write.controller, file: write.file) {
         (write.file, write.value) = (other.file, other.value)
       }
       do throws(SystemError) { try cgroup.write(controller: write.controller, file: write.file, write.value) } catch {
-        if write.file.hasPrefix("memory.memsw") || write.file == "memory.limit_in_bytes", failed == nil { failed = (write, error); continue }
+        if write.isPaired(hasQuota: hasQuota, error.errno), !again.contains(where: { $0.controller == write.controller }) {
+          again.append(write)
+          continue
+        }
         if v2, error.errno == .noEntry, write.controller != "cgroup", !cgroup.has(controller: write.controller, file: write.file),
           let there = cgroup.read(controller: write.controller, file: "cgroup.controllers")?.split(whereSeparator: \.isWhitespace),
           !there.contains(Substring(write.controller))
         {
           throw BundleError("set \(write.file): the requested cgroup controller `\(write.controller)` is not available")
         }
-        throw BundleError("set \(write.file) to \(write.value): \(error.errno.message.lowercased())")
+        throw Self.refused(write, error, cgroup)
       }
     }
-    guard let (write, error) = failed else { return }
-    do throws(SystemError) { try cgroup.write(controller: write.controller, file: write.file, write.value) } catch _ {
-      // A kernel without swap accounting.
-      if write.file.hasPrefix("memory.memsw"), !cgroup.has(controller: "memory", file: write.file) { return }
-      throw BundleError("set \(write.file) to \(write.value): \(error.errno.message.lowercased())")
+    for write in again {
+      do throws(SystemError) { try cgroup.write(controller: write.controller, file: write.file, write.value) } catch {
+        // A kernel without swap accounting.
+        if write.file.hasPrefix("memory.memsw"), !cgroup.has(controller: "memory", file: write.file) { continue }
+        throw Self.refused(write, error, cgroup)
+      }
     }
+  }
+
+  private static func refused(_ write: Write, _ error: SystemError, _ cgroup: Cgroup) -> BundleError {
+    let burst = cgroup.read(controller: "cpu", file: write.file == "cpu.max" ? "cpu.max.burst" : "cpu.cfs_burst_us")
+      .flatMap { Int($0.filter { !$0.isWhitespace }) }
+    var cause = error.errno.message.lowercased()
+    if write.isQuota, error.errno == .invalid, let burst, let quota = Int(write.value.prefix { $0 != " " }), burst > quota {
+      cause += ", the burst of \(burst) is more: give a lower one, too"
+    }
+    return BundleError("set \(write.file) to \(write.value): \(cause)")
   }
 }

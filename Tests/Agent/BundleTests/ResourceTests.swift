@@ -153,12 +153,19 @@ private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else
     }
     for (options, name, value) in [
       (["--cpu-quota", "20000", "--cpu-burst", "1000"], isV2 ? "cpu.max.burst" : "cpu.cfs_burst_us", "1000\n"),
+      // Each way round: the burst is never more than the quota, so that their order is another each time.
+      (["--cpu-quota", "50000", "--cpu-burst", "40000"], isV2 ? "cpu.max.burst" : "cpu.cfs_burst_us", "40000\n"),
+      (["--cpu-quota", "10000", "--cpu-burst", "5000"], isV2 ? "cpu.max.burst" : "cpu.cfs_burst_us", "5000\n"),
       (["--cpu-idle", "1"], "cpu.idle", "1\n"),
       (["--cpu-rt-period", "500000"], "cpu.rt_period_us", "500000\n"),
     ] {
       let result = try world.call(["update"] + options + ["one"])
       let now = try file(name)
       #expect(result.code == 0 ? now == value : now == nil, "\(options): \(result), \(now ?? "not there")")
+    }
+    if try file(isV2 ? "cpu.max.burst" : "cpu.cfs_burst_us") != nil {
+      let low = try world.call(["update", "--cpu-quota", "4000", "one"])
+      #expect(low.code == 1 && low.err.contains("the burst of 5000 is more: give a lower one, too"), "\(low)")
     }
   }
 
