@@ -19,7 +19,7 @@ extension Bundles {
       throw BundleError("linux.cgroupsPath: \"\(path)\" is a scope of systemd's: give --systemd-cgroup, or a path without colons")
     }
     var names = path.split(separator: "/").map(String.init)
-    if !path.hasPrefix("/") { names = ["orch-runtime"] + names }
+    if !path.hasPrefix("/") { names = [Self.ownParent] + names }
     if path.isEmpty { names.append(id) }
     stored.cgroupName = names.last
     stored.cgroupParent = names.dropLast().joined(separator: "/")
@@ -52,9 +52,27 @@ extension Bundles {
     return group
   }
 
+  /// What is made where nobody says anything else goes again, too: runc and crun have containers without a path below the root, and leave nothing either.
+  private static let ownParent = "orch-runtime"
+  static func remove(_ group: Cgroup) throws(SystemError) {
+    try group.remove()
+    group.removeEmptyParents(from: ownParent)
+  }
+
   private func make(_ group: Cgroup, _ stored: StoredBundle, _ names: [String]) throws(BundleError) {
+    let more = stored.controllers.filter { !["memory", "cpu", "pids", "io"].contains($0) }
     do throws(SystemError) {
-      try group.create(CgroupLimits(), more: stored.controllers.filter { !["memory", "cpu", "pids", "io"].contains($0) })
+      var attempts = 0
+      while true {
+        do throws(SystemError) {
+          try group.create(CgroupLimits(), more: more)
+          break
+        } catch {
+          // Somebody else's was the last in our own parent, which went with it.
+          attempts += 1
+          guard error.errno == .noEntry, attempts < 100 else { throw error }
+        }
+      }
       if stored.controllers.contains("cpuset") { try group.inheritCpuset() }
     } catch { throw BundleError("make cgroup \(names.joined(separator: "/"))", error) }
   }

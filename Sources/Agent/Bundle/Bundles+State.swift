@@ -74,7 +74,7 @@ extension Bundles {
     }
     if let group {
       group.killAll()
-      do throws(SystemError) { try group.remove() } catch {
+      do throws(SystemError) { try Self.remove(group) } catch {
         // As the C library says it, which callers of crun look for.
         throw BundleError("delete container \(id): \(error.operation) \(error.object): \(error.errno.message)")
       }

@@ -105,7 +105,7 @@ public struct Bundles: Sendable {
     } catch {
       if stored.pid > 0 { Glibc.kill(stored.pid, SIGKILL) }
       group?.killAll()
-      if let group { try? group.remove() }
+      if let group { try? Self.remove(group) }
       Self.unmountRoot(stored)
       try? folder.remove()
       throw error

@@ -165,6 +165,19 @@ public struct Cgroup: Hashable, Sendable {
     }
   }
 
+  /// The groups above it, up to and with `top`, as far as nobody is in them any more.
+  public func removeEmptyParents(from top: String) {
+    let names = parent.split(separator: "/")
+    guard names.starts(with: top.split(separator: "/")) else { return }
+    for directory in directories {
+      var path = Substring(directory)
+      for _ in 0..<(names.count - top.split(separator: "/").count + 1) {
+        path = path.prefix(upTo: path.lastIndex(of: "/") ?? path.startIndex)
+        if rmdir(String(path)) < 0 { break }
+      }
+    }
+  }
+
   /// What a container made for itself; a group's files are no folders, rmdir(2) passes over them.
   private static func removeBelow(_ directory: String, _ depth: Int) {
     guard depth > 0 else { return }

@@ -169,6 +169,25 @@ private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else
     }
   }
 
+  @Test("the group that containers without a path of their own are in goes with the last of them")
+  func ownParent() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    // Below our own, in a folder that no other test uses.
+    let folder = "bundle-test-\(UInt32.random(in: 0 ... .max))"
+    try world.configure(["sleep", "1000"]) { config in config.object("linux") { $0["cgroupsPath"] = "\(folder)/one" } }
+    func groups() throws -> [String] { try CgroupHost.detect().names(below: "orch-runtime").filter { $0 == folder } }
+    for id in ["one", "two"] {
+      if id == "two" { try world.configure(["sleep", "1000"]) { config in config.object("linux") { $0["cgroupsPath"] = "\(folder)/two" } } }
+      let result = try world.call(["run", "-d", "--bundle", world.bundle, id])
+      #expect(result.code == 0, "\(result)")
+    }
+    #expect(try world.call(["delete", "-f", "one"]).code == 0)
+    #expect(try groups() == [folder])
+    #expect(try world.call(["delete", "-f", "two"]).code == 0)
+    #expect(try groups() == [])
+  }
+
   @Test("a limit below what is used is refused where that is asked for")
   func checkBeforeUpdate() throws {
     let world = try BundleWorld()
