@@ -27,6 +27,7 @@ final class StubPool: Sendable {
   private let cgroups: CgroupHost
   private let watcher: Watcher
   private let parent: String
+  private let parentsFile: String
   /// Of the cgroups' names: those of another agent below the same parent are not ours.
   private let prefix: String
   static func isStub(_ name: String) -> Bool { name.hasPrefix("stub-") }
@@ -38,16 +39,27 @@ final class StubPool: Sendable {
   init(_ configuration: RuntimeConfiguration, _ launcher: Launcher, _ cgroups: CgroupHost, _ watcher: Watcher) {
     (self.launcher, self.cgroups, self.watcher, parent) = (launcher, cgroups, watcher, configuration.cgroupParent)
     prefix = Self.prefix(of: configuration.stateDirectory)
+    parentsFile = configuration.stateDirectory + "/cgroup-parents"
     state = Mutex(State(policy: StubPolicy(limit: max(0, configuration.stubs))))
   }
 
   /// Takes away what a killed agent's stubs left (they ended with it) and begins to hold some. `used`: cgroups that are containers'.
   func open(used: Set<String>) {
-    for name in cgroups.names(below: parent) where name.hasPrefix(prefix) && !used.contains(name) {
-      remove(cgroups.group(parent: parent, name: name))
+    for parent in parents() {
+      for name in cgroups.names(below: parent) where name.hasPrefix(prefix) && !used.contains(name) {
+        remove(cgroups.group(parent: parent, name: name))
+      }
     }
     if state.withLock({ $0.policy.limit }) > 0 { watchPressure() }
     act(.opened)
+  }
+
+  /// Where ours may be: this agent's parent, and those that it had before as long as they are there. Kept in a file, which goes with a reboot as groups do.
+  private func parents() -> [String] {
+    let former = ((try? Files.text(parentsFile)) ?? "").split(separator: "\n").map(String.init)
+    let now = [parent] + former.filter { $0 != parent && !$0.isEmpty && cgroups.group(parent: "", name: $0).exists }
+    if now != former { try? Files.writeAtomically(parentsFile, now.map { $0 + "\n" }.joined(), durable: false) }
+    return now
   }
 
   /// For a start, which says `started` when it is over. nil: it is to be made from nothing.

@@ -191,4 +191,28 @@ import Testing
     _ = await world.runtime.recover()
     #expect(try groups(world) == [foreign])
   }
+
+  @Test("what stubs left below a parent that the agent had before is removed, too; nobody else's is, nor the parent")
+  func formerParent() async throws {
+    let world = try World()
+    let host = try CgroupHost.detect()
+    let prefix = StubPool.prefix(of: world.configuration.stateDirectory)
+    // As each agent does that begins.
+    _ = await world.runtime.recover()
+    for name in [prefix + "left", prefix + "used", "stub-foreign", "other"] {
+      try host.group(parent: world.parent, name: name).create(CgroupLimits())
+    }
+    defer { for name in [prefix + "used", "stub-foreign", "other"] { try? host.group(parent: world.parent, name: name).remove() } }
+    let kept = world.configuration.stateDirectory + "/containers/kept"
+    try Files.makeDirectories(kept)
+    try Files.writeAtomically(kept + "/config", "cgroup \(prefix)used\nparent \(world.parent)\n", durable: false)
+    var configuration = world.configuration
+    configuration.cgroupParent += "-second"
+    defer { try? host.group(parent: "", name: configuration.cgroupParent).remove() }
+    for _ in 0..<2 {
+      _ = await (try ContainerRuntime(configuration: configuration)).recover()
+      #expect(try groups(world) == ["other", prefix + "used", "stub-foreign"].sorted())
+    }
+    try Files.removeTree(kept)
+  }
 }
