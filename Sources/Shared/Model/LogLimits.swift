@@ -21,7 +21,8 @@ public struct LogLimits: Hashable, Sendable {
     for (key, value) in (driver?.options ?? [:]).sorted(by: { $0.key < $1.key }) {
       switch key {
       case "max-size":
-        guard let size = value == "-1" ? 0 : ByteSize.parse(value), size > 0 || value == "-1" else {
+        // As docker's log drivers read it (moby daemon/logger/jsonfilelog): 10m is 10,000,000.
+        guard let size = value == "-1" ? 0 : ByteSize.parse(value, thousand: 1000), size > 0 || value == "-1" else {
           throw Refusal(reason: "the log's max-size '\(value)' is no size", advice: "write one such as 10m, or -1 for no limit")
         }
         maxSize = size

@@ -133,14 +133,15 @@ private func days(_ year: Int64, _ month: Int64, _ day: Int64) -> Int64 {
 /// Sizes as people write them.
 public enum ByteSize {
   /// `64m`, `1.5gb`, `1024`, `2GiB`: units are powers of 1024, as Docker's of memory. nil: no size, or more than an Int64 holds; never negative.
-  public static func parse(_ text: String) -> Int64? {
+  /// - Parameter thousand: 1000 for what Docker reads by the other of its functions (docker/go-units, RAMInBytes and FromHumanSize), whatever the unit's name.
+  public static func parse(_ text: String, thousand: Double = 1024) -> Int64? {
     let number = text.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
     var unit = String(text.dropFirst(number.count)).lowercased()
     if unit.hasPrefix(" ") { unit.removeFirst() }
     if unit.count > 1, unit.hasSuffix("ib") { unit.removeLast(2) } else if unit.count > 1, unit.hasSuffix("b") { unit.removeLast() }
-    let scales: [String: Double] = ["": 1, "b": 1, "k": 0x1p10, "m": 0x1p20, "g": 0x1p30, "t": 0x1p40, "p": 0x1p50]
-    guard let count = Double(number), let scale = scales[unit] else { return nil }
-    let size = count * scale
+    let powers = ["": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5]
+    guard let count = Double(number), let power = powers[unit] else { return nil }
+    let size = (0..<power).reduce(count) { size, _ in size * thousand }
     return size < 9.2e18 ? Int64(size) : nil
   }
 }

@@ -5,8 +5,9 @@ import Testing
   @Test(
     "a log's size and number of files are read; what would be lost is refused by name",
     arguments: [
-      (nil, [:], nil, nil, nil), ("", [:], nil, nil, nil), ("json-file", ["max-size": "10m", "max-file": "5"], 10 << 20, 5, nil),
-      ("local", ["max-size": "1.5k"], 1536, nil, nil), ("json-file", ["max-size": "-1"], 0, nil, nil),
+      (nil, [:], nil, nil, nil), ("", [:], nil, nil, nil), ("json-file", ["max-size": "10m", "max-file": "5"], 10_000_000, 5, nil),
+      ("local", ["max-size": "1.5k"], 1500, nil, nil), ("", ["max-size": "2 GiB"], 2_000_000_000, nil, nil),
+      ("json-file", ["max-size": "-1"], 0, nil, nil),
       ("syslog", [:], nil, nil, "the logging driver 'syslog' is not supported"),
       ("none", [:], nil, nil, "the logging driver 'none' is not supported"),
       ("json-file", ["max-size": "0"], nil, nil, "max-size '0' is no size"),
