@@ -274,7 +274,7 @@ extension MainJobTests {
       _ = try cluster.on("host2", "rm", "-r", "\(folder)/\(named)")
     }
 
-    @Test("5: placeholders stand for themselves in a mount's target and a volume's labels; what leaves its place by them is refused")
+    @Test("5: placeholders stand for themselves in a mount's target and a volume's labels; what leaves its place or meets another by them is refused")
     func t09templates() async throws {
       let services = """
           slotted:
@@ -288,6 +288,10 @@ extension MainJobTests {
             command: ["sleep", "1000"]
             volumes: [{type: volume, source: slots, target: '/data{{index .Service.Labels "goal"}}'}]
             deploy: {labels: {goal: "/../etc"}}
+          meeting:
+            image: busybox:1
+            command: ["sleep", "1000"]
+            volumes: [{type: tmpfs, target: "/data/1"}, {type: volume, source: slots, target: "/data/{{.Task.Slot}}"}]
         """
       try await with(services, top: "volumes: {slots: {}}") {
         let task = try await running("slotted")
@@ -299,6 +303,10 @@ extension MainJobTests {
         let document = "/var/lib/orch/dev/\(LocalCluster.name)/\(task.host)/lib/agent/volumes/box_slots/volume.json"
         #expect(try String(contentsOfFile: document, encoding: .utf8).contains(#""slot":"1 of box_slotted""#))
         #expect(try await ended("leaving", "Rejected")["Error"]?.contains("mount '/data/../etc': a target is an absolute path without '..'") == true)
+        #expect(
+          try await ended("meeting", "Rejected")["Error"]?.contains(
+            "mount '/data/1': another mount has this target once its placeholders are filled in")
+            == true)
       }
     }
 

@@ -230,6 +230,9 @@ actor TaskController {
     var spec = spec
     // What looks at targets, here and below, does so when they are what they will be.
     spec.mounts = spec.mounts?.map(template.expand)
+    if let again = Mount.firstAgain(spec.mounts ?? []) {
+      throw VolumeError(.invalid, "mount '\(again.target)': another mount has this target once its placeholders are filled in: give each its own")
+    }
     for mount in (spec.mounts ?? []) + ImageContent.volumes(of: image, besides: spec) {
       let resolved = try await rooms.volumes.resolve(mount, task: container, now: .now) { try content.folder($0) }
       switch resolved {

@@ -156,6 +156,9 @@ extension ServiceEdits {
 
   /// What is accepted and not carried out would be believed.
   private static func checkMounts(_ mounts: [Mount], _ service: String) throws(EditError) {
+    if let again = Mount.firstAgain(mounts) {
+      throw .invalid("service \(service): mount \(again.target): another mount has this target: give each its own")
+    }
     for mount in mounts {
       if let name = mount.bindOptions?.foreignPropagation {
         throw .invalid("service \(service): mount \(mount.target): propagation \(name) is not supported: \(Mount.BindOptions.propagationAdvice)")

@@ -191,6 +191,11 @@ public struct Mount: Codable, Hashable, Sendable {
     self.target = target
     self.readOnly = readOnly
   }
+  /// The first whose target an earlier one has, too: by their names, "/a//b/" is "/a/b".
+  public static func firstAgain(_ mounts: [Mount]) -> Mount? {
+    var targets: Set<[Substring]> = []
+    return mounts.first { !targets.insert($0.target.split(separator: "/").filter { $0 != "." }).inserted }
+  }
   public struct BindOptions: Codable, Hashable, Sendable {
     public var propagation: String?
     public var nonRecursive: Bool?

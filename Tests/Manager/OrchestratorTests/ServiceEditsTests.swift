@@ -17,7 +17,7 @@ import Testing
       ("label", "orch.traffic-distribution is PreferSameNode or absent, not 'local'"),
       ("log", "the logging driver 'fluentd' is not supported"), ("log option", "the logging option 'tag' is not supported"),
       ("nfs", "mount /v: local volumes have no driver options"), ("driver", "mount /v: the volume driver rexray is not supported"),
-      ("propagation", "mount /b: propagation rshared is not supported"),
+      ("propagation", "mount /b: propagation rshared is not supported"), ("mounts", "mount /a/: another mount has this target"),
       ("tmpfs", "mount /t: a tmpfs has the options exec and noexec, not 'uid=5'"),
     ])
   func refusals(_ what: String, _ expected: String) throws {
@@ -69,6 +69,8 @@ import Testing
           mount.bindOptions = Mount.BindOptions()
           mount.bindOptions?.propagation = "rshared"
           spec.taskTemplate.containerSpec.mounts = [mount]
+        case "mounts":
+          spec.taskTemplate.containerSpec.mounts = ["/a", "/a/b", "/a/"].map { Mount(type: .tmpfs, source: nil, target: $0) }
         case "label": spec.labels = [TrafficDistribution.label: "local"]
         case "twice":
           spec.endpointSpec = EndpointSpec(
