@@ -123,10 +123,10 @@ import Testing
     try await eventually("all ask") { proxy.requests("GET", "/blobs/").count == tags.count + 1 }
     try await Task.sleep(for: .milliseconds(300))
     gate.lift()
-    var results: [Digest?] = []
-    for pull in pulls { results.append(try? await pull.value) }
+    var results: [Result<Digest, any Error>] = []
+    for pull in pulls { results.append(await pull.result) }
     // Who began the first attempt has its error.
-    #expect(results.filter { $0 == id }.count == (recovers ? tags.count - 1 : 0))
+    #expect(results.filter { (try? $0.get()) == id }.count == (recovers ? tags.count - 1 : 0), "\(results)")
     #expect(asked.withLock { $0 } == 2)
     #expect(try Files.list(store.directory + "/ingest").isEmpty)
   }
