@@ -14,7 +14,7 @@ struct ContainerPort: Equatable, Sendable {
   /// At the other end of an uplink.
   var peer: IPv4Address?
   var length: UInt8
-  /// Where the network has IPv6; of an uplink, where one that leads outside has.
+  /// Where the network has IPv6; of an uplink: `NetworkWorld.needsUplink6`.
   var address6: IPv6Address?
   var length6: UInt8 = 128
   var mtu: UInt32
@@ -38,7 +38,7 @@ extension NetworkWorld {
       ports.append(
         ContainerPort(
           number: container.attachments.count, name: InterfaceName.uplink(container.task), vni: 0, address: uplink.address, peer: uplink.gateway,
-          length: 32, address6: leadsOutside6(container) ? uplink.address6 : nil, mtu: uplinkMTU))
+          length: 32, address6: needsUplink6(container) ? uplink.address6 : nil, mtu: uplinkMTU))
     }
     return ports
   }

@@ -7,7 +7,11 @@ import Netlink
 struct ContainerState {
   var ports: [ContainerPort]
   var gateway: IPv4Address?
-  init(_ ports: [ContainerPort], gateway: IPv4Address?) { (self.ports, self.gateway) = (ports, gateway) }
+  /// Behind one of these ports.
+  var gateway6: (address: IPv6Address, device: String)?
+  init(_ ports: [ContainerPort], gateway: IPv4Address?, gateway6: (address: IPv6Address, device: String)?) {
+    (self.ports, self.gateway, self.gateway6) = (ports, gateway, gateway6)
+  }
 
   /// In the calling thread's namespace, which is the container's: makes what is missing and returns its kinds.
   func restore() throws -> [String] {
@@ -61,7 +65,7 @@ struct ContainerState {
     return kinds + messages.map { _ in "container route" }
   }
 
-  /// Those of IPv6 that are missing. The way out is the uplink's, the last port.
+  /// Those of IPv6 that are missing.
   private func routes6(_ links: [String: LinkInfo]) -> [NetlinkMessage] {
     let present = KernelRoute6.all()
     var messages: [NetlinkMessage] = []
@@ -70,12 +74,12 @@ struct ContainerState {
       if present.contains(KernelRoute6(destination: prefix, gateway: IPv6Address(0), device: port.inner)) { continue }
       messages.append(.addLinkRoute(prefix.address.octets, length: prefix.length, source: nil, on: index))
     }
-    if let uplink = ports.last, uplink.peer != nil, uplink.address6 != nil, let index = links[uplink.inner]?.index {
+    if let gateway6, let index = links[gateway6.device]?.index {
       let own = Set(ports.map(\.inner))
       let isThere = present.contains {
-        $0.destination.length == 0 && ($0.gateway == Uplink.gateway6 && $0.device == uplink.inner || !own.contains($0.device))
+        $0.destination.length == 0 && ($0.gateway == gateway6.address && $0.device == gateway6.device || !own.contains($0.device))
       }
-      if !isThere { messages.append(.addDefaultRoute(gateway: Uplink.gateway6.octets, on: index)) }
+      if !isThere { messages.append(.addDefaultRoute(gateway: gateway6.address.octets, on: index)) }
     }
     return messages
   }

@@ -21,11 +21,11 @@ extension HostNetwork {
     let links = try socket.links()
     let (world, problems) = try withUplinks(Self.withoutLacking6(bare).world, links, socket.addresses())
     if world.needsUplink(network), world.uplinks[network.task] == nil { throw problems.first ?? NetworkProblem("uplink", "none is free") }
-    let hostPorts = network.hostPorts.compactMap(PublishedPort.init)
-    let before = memory.withLock { Set($0.ports.keys.map(\.anywhere)) }
+    let hostPorts = Self.hostPorts(network, hasIPv6: world.hostPortAddress6(network) != nil)
+    let before = memory.withLock { Set($0.ports.keys.map(\.inFamily)) }
     for port in hostPorts {
       // One that we hold is another task's or service's; the rule set gives it to the first.
-      if before.contains(port.anywhere) { throw NetworkProblem("host port \(port)", "already published on this host by another task or service") }
+      if before.contains(port.inFamily) { throw NetworkProblem("host port \(port)", "already published on this host by another task or service") }
       if port.protocol == .sctp, PortHolder.taken(of: [port]).isEmpty { continue }
       guard port.protocol != .sctp, let descriptor = Self.hold(port) else {
         throw NetworkProblem(.init(port: port.number, protocol: port.protocol, holder: PortHolder.find([port.anywhere])[port.anywhere]))
@@ -102,8 +102,9 @@ extension HostNetwork {
   func loadRules(_ network: TaskNetwork, _ world: NetworkWorld, _ ready: Ruleset.Ready, _ balancings: inout Balancings) throws {
     let networks = Set(network.attachments.map(\.network))
     let (balancing, balancing6) = balancings.of(networks, world, ready)
-    let rules = Ruleset.container(network, in: world, balancing, published: balancings.published(by: network.task, world))
-    let rules6 = Ruleset.container6(balancing6, Ruleset.subnets6(of: world, on: networks))
+    let published = balancings.published(by: network.task, world)
+    let rules = Ruleset.container(network, in: world, balancing, published: published)
+    let rules6 = Ruleset.container6(network, in: world, balancing6, published: published)
     let isRecovered = memory.withLock { $0.recovered.contains(network.task) }
     var loaded = memory.withLock { $0.containerRules[network.task] ?? ContainerRules() }
     if rules == loaded.v4.rules, rules6 == loaded.v6.rules, !isRecovered { return }
@@ -169,9 +170,13 @@ extension HostNetwork {
       memory.unchecked[network.task] = nil
       memory.uplinks[network.task] = nil
       for family in [IPv4Address.family, IPv6Address.family] { memory.translated[.init(task: network.task, family: family)] = nil }
-      for port in network.hostPorts.compactMap(PublishedPort.init) { if let held = memory.ports.removeValue(forKey: port) { close(held) } }
+      for port in Self.hostPorts(network, hasIPv6: true) { if let held = memory.ports.removeValue(forKey: port) { close(held) } }
     }
     return uplink
+  }
+
+  private static func hostPorts(_ network: TaskNetwork, hasIPv6: Bool) -> [PublishedPort] {
+    network.hostPorts.flatMap { config in (hasIPv6 ? IPFamily.allCases : [.v4]).compactMap { PublishedPort(config, $0) } }
   }
 
   private func unbind(_ path: String) {

@@ -11,12 +11,14 @@ extension HostNetwork {
 
   /// Networks that cannot have IPv6 here have IPv4 alone, and it is told.
   static func withoutLacking6(_ bare: NetworkWorld) -> (world: NetworkWorld, problems: [NetworkProblem]) {
-    guard bare.networks.contains(where: { $0.subnet6 != nil }) else { return (bare, []) }
     var world = bare
     var problems: [NetworkProblem] = []
     let isAble = hasIPv6
+    world.hasIPv6 = isAble
     for (index, network) in world.networks.enumerated() where network.subnet6 != nil && (!isAble || network.mtu < smallestMTU) {
       world.networks[index].subnet6 = nil
+      // Nobody asked for it.
+      if network.ingress { continue }
       problems.append(
         NetworkProblem(
           "IPv6 of network \(network.name)",
@@ -27,14 +29,15 @@ extension HostNetwork {
     return (world, problems)
   }
 
-  /// Hosts speak no IPv6 on bridges, nor on uplinks that lead to tasks without: what a task sends to their link addresses ends there, whatever
+  /// Hosts speak no IPv6 on bridges but ingress's, nor on uplinks that lead to tasks without: what a task sends to their link addresses ends there, whatever
   /// the rules say.
   /// - Returns: whether a bridge that is not new had it.
   func quiet6(_ world: NetworkWorld) -> (isChanged: Bool, problems: [NetworkProblem]) {
-    let uplinks = world.containers.values.filter { world.uplinks[$0.task] != nil && !world.leadsOutside6($0) }
+    let uplinks = world.containers.values.filter { world.uplinks[$0.task] != nil && !world.needsUplink6($0) }
+    let bridges = world.networks.map { InterfaceName.bridge($0.vni) }.filter { $0 != world.door6?.bridge }
     var isChanged = false
     var problems: [NetworkProblem] = []
-    for name in world.networks.map({ InterfaceName.bridge($0.vni) }) + uplinks.map({ InterfaceName.uplink($0.task) }) {
+    for name in bridges + uplinks.map({ InterfaceName.uplink($0.task) }) {
       do { isChanged = try Self.switchOff6(name) || isChanged } catch { problems.append(error) }
     }
     return (isChanged, problems)
@@ -50,36 +53,55 @@ extension HostNetwork {
   /// Before the addresses: a host may have IPv6 switched off for links that are new.
   func parameters6(_ world: NetworkWorld) -> [KernelParameter] {
     // The tunnel answers solicitations by neighbours, which only a link with IPv6 may have. It has no address.
-    world.networks.filter { $0.subnet6 != nil }.flatMap { network in
+    let tunnels = world.networks.filter { $0.subnet6 != nil }.flatMap { network in
       [("accept_ra", "0"), ("disable_ipv6", "0")].map { KernelParameter("ipv6/conf/\(InterfaceName.tunnel(network.vni))/\($0)", $1) }
     }
+    return tunnels + (world.door6.map { door in Self.ownParameters6.map { KernelParameter("ipv6/conf/\(door.bridge)/\($0)", $1) } } ?? [])
+  }
+
+  func detour6(_ world: NetworkWorld, isNeeded: Bool, _ socket: NetlinkSocket, _ links: [LinkInfo]) throws {
+    let had = memory.withLock { memory in
+      defer { memory.hasDetour = isNeeded }
+      return memory.hasDetour
+    }
+    if !isNeeded { return try LoopbackDetour.remove(socket, links) }
+    if try LoopbackDetour.keep(LoopbackDetour.address(of: world), socket, links), had { count(["link"]) }
   }
 
   var forwarding6: Forwarding6 { Forwarding6(folder: configuration.runDirectory) }
 
   /// The host forwards IPv6 while a network needs it; never without the rules that say for whom.
-  func forward6(_ world: NetworkWorld, _ links: [LinkInfo], isTouched: Bool, isDrift: Bool) throws -> [NetworkProblem] {
-    let isNeeded = world.networks.contains { $0.subnet6 != nil && !$0.internalOnly }
+  /// - Parameter answersPorts: over IPv6.
+  func forward6(
+    _ world: NetworkWorld, _ ready: Ruleset.Ready, _ unavailable: Set<PublishedPort>, _ links: [LinkInfo], answersPorts: Bool, isTouched: Bool,
+    isDrift: Bool
+  ) throws -> [NetworkProblem] {
+    // Every host is on ingress: that alone is no reason.
+    let isNeeded =
+      answersPorts || world.networks.contains { $0.subnet6 != nil && !$0.internalOnly && !$0.ingress }
+      || world.containers.values.contains(where: world.leadsOutside6)
     let problem = isNeeded ? nil : forwarding6.turnOff()
     let isRouter = isNeeded && forwarding6.isOursToTurnOn
     let others = isRouter ? links.filter { $0.kind == "bridge" && !isOurs($0) }.map(\.index) : []
-    let rules = Ruleset.host6(world, isRouter: isRouter, bridges: others)
+    let rules = Ruleset.host6(world, ready: ready, unavailable: unavailable, isRouter: isRouter, bridges: others)
     if let problem, rules == nil { return [problem] }
-    try loadHostRules6(rules, isTouched: isTouched)
+    try loadHostRules6(rules, world.lingering6(on: Set(world.ingress.map { [$0.id] } ?? [])), isTouched: isTouched)
     let wasOff = isRouter && isDrift && forwarding6.isOff
     defer { if wasOff, !forwarding6.isOff { count(["parameter"]) } }
     return [problem, isRouter ? forwarding6.turnOn() : nil].compactMap { $0 }
   }
 
-  private func loadHostRules6(_ rules: RuleTable<IPv6Address>?, isTouched: Bool) throws {
-    let (loaded, isFirst) = memory.withLock { ($0.hostRules6, $0.isFirst6) }
-    if rules == loaded, !isFirst, !isTouched { return }
+  private func loadHostRules6(_ rules: RuleTable<IPv6Address>?, _ addresses: Set<IPv6Address>, isTouched: Bool) throws {
+    let (loaded, isFirst) = memory.withLock { ($0.host6, $0.isFirst6) }
+    if rules == loaded.rules, !isFirst, !isTouched { return }
     if let rules {
-      try Nftables.load(rules, before: isTouched || isFirst ? nil : loaded, Lingering(addresses: [], told: [], time: .zero), object: "this host")
+      let lingering = Lingering(addresses: addresses, told: loaded.told, time: configuration.lingering)
+      let isAnew = try Nftables.load(rules, before: isTouched || isFirst ? nil : loaded.rules, lingering, object: "this host")
+      if isAnew { distrustCounter(nil, IPv6Address.family) }
     } else if Self.hasIPv6 {
       try Nftables.run(RuleTable<IPv6Address>.removal, object: "this host")
     }
-    memory.withLock { ($0.hostRules6, $0.isFirst6) = (rules, false) }
+    memory.withLock { ($0.host6, $0.isFirst6) = (Loaded(rules: rules, told: addresses), false) }
   }
 
   /// Of a link whose addresses the cluster gives, in this order: nobody else can have them, and no router tells it anything.

@@ -155,7 +155,7 @@ extension HostNetwork {
       }
     }
     try socket.perform(messages)
-    let wanted = ContainerState(ports, gateway: world.gateway(of: network))
+    let wanted = ContainerState(ports, gateway: world.gateway(of: network), gateway6: world.gateway6(of: network))
     kinds += try thread.inside(path) { try wanted.restore() }
     return kinds
   }

@@ -3,8 +3,9 @@ import Model
 
 // Published ports on this host: held, so that nobody else takes them, and who has those that are taken.
 extension HostNetwork {
-  /// Holds every port of the list by a bound socket that does not listen, lets go of others; returns those that someone else has.
-  func reserve(_ ports: [PublishedPort]) -> [NodeDescription.PortConflict] {
+  /// Holds every port of the list by a bound socket that does not listen, lets go of others; returns those that someone else has, whatever their
+  /// address, and as they are told.
+  func reserve(_ ports: [PublishedPort]) -> (taken: Set<PublishedPort>, conflicts: [NodeDescription.PortConflict]) {
     let wanted = Set(ports)
     memory.withLock { memory in
       for (port, descriptor) in memory.ports where !wanted.contains(port) {
@@ -15,7 +16,7 @@ extension HostNetwork {
     var taken = hold(wanted)
     if taken.isEmpty {
       memory.withLock { ($0.taken, $0.watch) = ([:], nil) }
-      return []
+      return ([], [])
     }
     if memory.withLock({ $0.watch == nil || Set($0.taken.keys) != taken }) {
       let watch = PortWatch(taken) { [weak self] in
@@ -32,7 +33,8 @@ extension HostNetwork {
         memory.taken = Dictionary(uniqueKeysWithValues: taken.map { ($0, holders[$0.anywhere]) })
       }
     }
-    return conflicts(memory.withLock { $0.taken })
+    let told = memory.withLock { $0.taken }
+    return (Set(told.keys.map(\.inFamily)), conflicts(told))
   }
 
   /// No socket holds SCTP's, which would have the kernel load its module: they are looked up.
@@ -48,15 +50,18 @@ extension HostNetwork {
   }
 
   private func conflicts(_ taken: [PublishedPort: NodeDescription.Holder?]) -> [NodeDescription.PortConflict] {
-    taken.map { NodeDescription.PortConflict(port: $0.key.number, protocol: $0.key.protocol, holder: $0.value) }.sorted()
+    // Of both families once.
+    Dictionary(taken.map { ($0.key.anywhere, $0.value) }, uniquingKeysWith: { $0 ?? $1 }).map {
+      NodeDescription.PortConflict(port: $0.key.number, protocol: $0.key.protocol, holder: $0.value)
+    }.sorted()
   }
 
   /// Which of these ports a process of this host has, tried out; ours count as free.
   func conflicts(on ports: Set<PublishedPort>) -> [NodeDescription.PortConflict] {
-    let ours = memory.withLock { Set($0.ports.keys.map(\.anywhere)) }
+    let ours = memory.withLock { Set($0.ports.keys.map(\.inFamily)) }
     let others = PortHolder.taken(of: ports)
     let taken = ports.filter { port in
-      if ours.contains(port.anywhere) { return false }
+      if ours.contains(port.inFamily) { return false }
       if port.protocol == .sctp { return others.contains(port.anywhere) }
       guard let descriptor = Self.hold(port) else { return true }
       close(descriptor)
@@ -68,19 +73,14 @@ extension HostNetwork {
 
   static func hold(_ port: PublishedPort) -> Int32? {
     let kind = port.protocol == .udp ? SOCK_DGRAM : SOCK_STREAM
-    let descriptor = socket(AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+    let isV6 = port.family == .v6
+    let descriptor = socket(isV6 ? AF_INET6 : AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
     guard descriptor >= 0 else { return nil }
     // While it binds only, so that a connection that lingers from before (TIME_WAIT) is not taken for a process.
     var reuse: Int32 = port.protocol == .udp ? 0 : 1
     setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, 4)
-    var address = sockaddr_in()
-    address.sin_family = UInt16(AF_INET)
-    address.sin_port = port.number.bigEndian
     // One that this host does not have cannot be taken on it either.
-    address.sin_addr.s_addr = (port.address?.rawValue ?? 0).bigEndian
-    let bound = withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
-    }
+    let bound = isV6 ? bindOnly6(descriptor, port) : bind4(descriptor, port)
     guard bound == 0 || errno != EADDRINUSE else {
       close(descriptor)
       return nil
@@ -88,5 +88,28 @@ extension HostNetwork {
     reuse = 0
     setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, 4)
     return descriptor
+  }
+
+  private static func bind4(_ descriptor: Int32, _ port: PublishedPort) -> Int32 {
+    var address = sockaddr_in()
+    address.sin_family = UInt16(AF_INET)
+    address.sin_port = port.number.bigEndian
+    if case .v4(let own) = port.address { address.sin_addr.s_addr = own.rawValue.bigEndian }
+    return withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
+    }
+  }
+
+  /// Beside IPv4's socket of the same port.
+  private static func bindOnly6(_ descriptor: Int32, _ port: PublishedPort) -> Int32 {
+    var only: Int32 = 1
+    setsockopt(descriptor, Int32(IPPROTO_IPV6), IPV6_V6ONLY, &only, 4)
+    var address = sockaddr_in6()
+    address.sin6_family = UInt16(AF_INET6)
+    address.sin6_port = port.number.bigEndian
+    if case .v6(let own) = port.address { withUnsafeMutableBytes(of: &address.sin6_addr) { $0.copyBytes(from: own.octets) } }
+    return withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in6>.size)) }
+    }
   }
 }

@@ -34,9 +34,11 @@ final class HostNetwork: Sendable {
     /// the flows. How often that was.
     var translated: [TablePlace: Int] = [:]
     var host = Loaded<IPv4Address>()
-    var hostRules6: RuleTable<IPv6Address>?
+    var host6 = Loaded<IPv6Address>()
     /// An agent before this one may have loaded some.
     var isFirst6 = true
+    /// There is a way back for calls by ::1.
+    var hasDetour = false
     var containerRules: [TaskID: ContainerRules] = [:]
     /// Whose rules an agent before this one loaded.
     var recovered: Set<TaskID> = []
@@ -137,10 +139,10 @@ final class HostNetwork: Sendable {
     problems += reconnect(world, socket, byName, successors, addresses)
     memory.withLock { $0.reached = refused.isEmpty ? wanted : nil }
     let ready = world.readyEndpoints()
-    let ports = Ruleset.publishedPorts(world, ready: ready).map(\.port)
-    let taken = reserve(ports)
-    problems += taken.map { NetworkProblem($0) }
-    let rules = Ruleset.host(world, ready: ready, unavailable: Set(taken.map(PublishedPort.init)))
+    let ports6 = Ruleset.publishedPorts6(world, ready: ready).map(\.port)
+    let (taken, conflicts) = reserve(Ruleset.publishedPorts(world, ready: ready).map(\.port) + ports6)
+    problems += conflicts.map { NetworkProblem($0) }
+    let rules = Ruleset.host(world, ready: ready, unavailable: taken)
     let (loaded, told) = memory.withLock { ($0.host.rules, $0.host.told) }
     if rulesTouched, loaded != nil { count(["rules"]) }
     if loaded != rules || rulesTouched {
@@ -157,7 +159,10 @@ final class HostNetwork: Sendable {
         problems.append(.unfinished(error.object, error.reason))
       }
     }
-    do { problems += try forward6(world, links, isTouched: rulesTouched, isDrift: isSettled) } catch {
+    do {
+      try detour6(world, isNeeded: !ports6.isEmpty, socket, links)
+      problems += try forward6(world, ready, taken, links, answersPorts: !ports6.isEmpty, isTouched: rulesTouched, isDrift: isSettled)
+    } catch {
       memory.withLock { $0.rulesTouched = true }
       problems.append(.unfinished("IPv6 of this host", "\(error)"))
     }
@@ -266,7 +271,7 @@ final class HostNetwork: Sendable {
         }
       }
     }
-    let own = addresses(on: Set(world.ingress.map { [$0.id] } ?? [])).union(uplinks.map(\.octets))
+    let own = addresses(on: Set(world.ingress.map { [$0.id] } ?? [])).union(uplinks.flatMap { [$0.octets, Uplink.address6(beside: $0).octets] })
     if !own.isEmpty { attempt("this host") { try forget(own, of: nil) } }
     for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
       let own = addresses(on: Set(container.attachments.map(\.network)))
@@ -425,6 +430,7 @@ final class HostNetwork: Sendable {
     let socket = try NetlinkSocket()
     try socket.perform(
       try socket.links().filter { isOurs($0) || InterfaceName.isUplink($0.name) }.map { .deleteLink($0.index, $0.name) })
+    try LoopbackDetour.remove(socket, try socket.links())
     let problem = forwarding6.turnOff()
     try Nftables.run(RuleTable<IPv4Address>.removal, object: "this host")
     if Self.hasIPv6 { try Nftables.run(RuleTable<IPv6Address>.removal, object: "this host") }

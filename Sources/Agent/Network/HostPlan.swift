@@ -54,6 +54,11 @@ struct HostState: Equatable, Sendable {
       bridges[network.vni] = Bridge(
         mac: network.nodeAddress?.mac ?? [0x02, 0x4f] + world.underlay.octets, mtu: mtu,
         addresses: Set(network.nodeAddress.map { [Address(address: $0, length: network.subnet.length)] } ?? []))
+      if network.ingress, let door = world.door6 {
+        bridges[network.vni]?.addresses.formUnion([
+          Address(address: .v6(door.address), length: door.subnet.length), Address(address: .v6(door.linkLocal), length: 64),
+        ])
+      }
       var places: [IPv4Address: IPv4Address] = [:]
       for endpoint in remote[network.id] ?? [] { places[endpoint.address] = endpoint.underlay }
       for peer in network.peers { if let address = peer.address { places[address] = peer.underlay } }

@@ -13,6 +13,8 @@ struct NetworkWorld: Sendable {
   var uplinkMTU = UInt32(NetworkSpec.linkMTU)
   /// Where those came from.
   var uplinkSubnets: Set<IPv4Prefix> = []
+  /// Of this host's kernel.
+  var hasIPv6 = false
   /// Of tasks that are gone since a short while: what they still had to say may be under way.
   var lingering: Set<NetworkAttachment> = []
 
@@ -56,13 +58,39 @@ struct NetworkWorld: Sendable {
   func leadsOutside(_ container: TaskNetwork) -> Bool {
     isOnIngress(container) || container.attachments.contains { network($0.network)?.internalOnly == false }
   }
-  /// By IPv6, which ingress has not.
   func leadsOutside6(_ container: TaskNetwork) -> Bool {
     container.attachments.contains { network($0.network).map { !$0.internalOnly && $0.subnet6 != nil } ?? false }
   }
-  /// What is on ingress goes out by it, over IPv4. With internal networks alone an uplink is for answers to its host's processes.
+  /// This host's own place on ingress, where that has IPv6.
+  var door6: Door6? {
+    guard let ingress, let address = ingress.nodeAddress, let subnet = ingress.subnet6, let own = ingress.counterpart(of: address) else { return nil }
+    return Door6(bridge: InterfaceName.bridge(ingress.vni), address: own, subnet: subnet, address4: address)
+  }
+  struct Door6 {
+    var bridge: String
+    var address: IPv6Address
+    var subnet: IPv6Prefix
+    var address4: IPv4Address
+    /// What neighbours of the link are asked from. No task has it: theirs are made of link addresses (RFC 4291 2.5.6, appendix A).
+    var linkLocal: IPv6Address { IPv6Address(0xfe80 << 112 | UInt128(address4.rawValue)) }
+  }
+  /// An uplink with IPv6: what is on ingress goes out and answers its host ports by that, where it has IPv6. Host ports answer over IPv6 whatever the
+  /// container's networks have.
+  func needsUplink6(_ container: TaskNetwork) -> Bool {
+    if isOnIngress(container), door6 != nil { return false }
+    return leadsOutside6(container) || (hasIPv6 && !container.hostPorts.isEmpty && leadsOutside(container))
+  }
+  /// Where this host leads callers of a container's host ports.
+  func hostPortAddress(_ container: TaskNetwork) -> IPv4Address? {
+    container.attachments.first { $0.network == ingress?.id }?.address ?? uplinks[container.task]?.address
+  }
+  func hostPortAddress6(_ container: TaskNetwork) -> IPv6Address? {
+    if door6 != nil, let own = container.attachments.first(where: { $0.network == ingress?.id }) { return ingress?.counterpart(of: own.address) }
+    return needsUplink6(container) ? uplinks[container.task]?.address6 : nil
+  }
+  /// What is on ingress goes out by it. With internal networks alone an uplink is for answers to its host's processes.
   func needsUplink(_ container: TaskNetwork) -> Bool {
-    if leadsOutside6(container) { return true }
+    if needsUplink6(container) { return true }
     return !isOnIngress(container) && (leadsOutside(container) || (!container.hostPorts.isEmpty && !container.attachments.isEmpty))
   }
 
@@ -71,6 +99,11 @@ struct NetworkWorld: Sendable {
   func gateway(of container: TaskNetwork) -> IPv4Address? {
     if isOnIngress(container) { return ingress?.nodeAddress }
     return leadsOutside(container) ? uplinks[container.task]?.gateway : nil
+  }
+  /// The same of IPv6, and the container's interface that leads there.
+  func gateway6(of container: TaskNetwork) -> (address: IPv6Address, device: String)? {
+    if let door6, let number = container.attachments.firstIndex(where: { $0.network == ingress?.id }) { return (door6.address, "eth\(number)") }
+    return needsUplink6(container) ? (Uplink.gateway6, "eth\(container.attachments.count)") : nil
   }
 }
 

@@ -187,7 +187,12 @@ public actor OverlayNetwork {
 
   /// Which of these a process of this host has; asked before a service that publishes them is made.
   public func conflicts(on ports: [PortConfig]) async throws -> [NodeDescription.PortConflict] {
-    let wanted = Set(ports.compactMap(PublishedPort.init))
+    let world = desired
+    let wanted = Set(
+      ports.flatMap { config in
+        let isDual = Self.hasIPv6 && (config.publishMode == .host || world.door6 != nil)
+        return (isDual ? IPFamily.allCases : [.v4]).compactMap { PublishedPort(config, $0) }
+      })
     return try await thread.run { [host] in host.conflicts(on: wanted) }
   }
 

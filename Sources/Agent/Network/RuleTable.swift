@@ -10,12 +10,16 @@ protocol OverlayAddress: Hashable, Comparable, Sendable, CustomStringConvertible
   /// The protocol of such messages.
   static var icmp: String { get }
   var octets: [UInt8] { get }
+  /// As it stands before a colon and a port.
+  var beforePort: String { get }
 }
 extension IPv4Address: OverlayAddress {
   static let (family, kind, unreachable, icmp) = ("ip", "ipv4_addr", "icmp type host-unreachable", "icmp")
+  var beforePort: String { description }
 }
 extension IPv6Address: OverlayAddress {
   static let (family, kind, unreachable, icmp) = ("ip6", "ipv6_addr", "icmpv6 type addr-unreachable", "ipv6-icmp")
+  var beforePort: String { "[\(self)]" }
 }
 
 struct RuleChain: Equatable, Sendable {

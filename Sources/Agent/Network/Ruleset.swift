@@ -23,18 +23,14 @@ enum Ruleset {
         // One chain: each that hangs on a hook costs every packet.
         chain(
           "depart", "type filter hook output priority 0; policy accept;",
-          (arrival == nil ? [] : ["ct direction reply ct mark != 0 meta mark set ct mark"]) + refusal(IPv4Address.self)
+          (arrival == nil ? [] : [answering]) + refusal(IPv4Address.self)
             + stale(IPv4Address.self, subnets4(of: world, on: networks))),
       ], balancing: balancing)
     if let arrival {
-      // Before conntrack looks (-200), and after.
-      table.chains.append(chain("caller", "type filter hook prerouting priority -300; policy accept;", [arrival.zone]))
+      table.chains.append(arrival.caller)
       table.egress = arrival.egress
     }
-    if !guarding.isEmpty {
-      table.chains.append(
-        chain("arrive", "type filter hook prerouting priority -150; policy accept;", guarding + (arrival.map { [$0.marking] } ?? [])))
-    }
+    table.chains += arriving(guarding, arrival?.marking)
     return table
   }
 
@@ -58,24 +54,46 @@ enum Ruleset {
     return ports
   }
 
-  /// The same over IPv6, where ports are not published.
-  static func container6(_ balancing: Balancing<IPv6Address>, _ subnets: [String]) -> RuleTable<IPv6Address>? {
-    guard !subnets.isEmpty, !balancing.virtual.isEmpty else { return nil }
+  /// The same over IPv6. What it answers leaves by the rule for frames of the other table, which looks at marks alone.
+  static func container6(
+    _ network: TaskNetwork, in world: NetworkWorld, _ balancing: Balancing<IPv6Address>, published: [PortConfig] = []
+  ) -> RuleTable<IPv6Address>? {
+    let subnets = subnets6(of: world, on: Set(network.attachments.map(\.network)))
+    let arrival = world.door6 == nil ? nil : arrival(network, in: world)
+    let ports = (published + network.hostPorts).filter { $0.families.contains(.v6) }
+    let guarding = network.attachments.enumerated().compactMap { number, attachment -> String? in
+      guard let ingress = world.ingress, attachment.network == ingress.id else { return nil }
+      return ingress.counterpart(of: attachment.address).map { unpublished(to: $0, by: "eth\(number)", ports) }
+    }
+    guard !subnets.isEmpty, !balancing.virtual.isEmpty || !guarding.isEmpty else { return nil }
     return RuleTable(
       chains: balancing.chains + [
         chain("output", "type nat hook output priority -100; policy accept;", Balancing<IPv6Address>.lookup),
-        chain("depart", "type filter hook output priority 0; policy accept;", refusal(IPv6Address.self) + stale(IPv6Address.self, subnets)),
-      ], balancing: balancing)
+        chain(
+          "depart", "type filter hook output priority 0; policy accept;",
+          (arrival == nil ? [] : [answering]) + refusal(IPv6Address.self) + stale(IPv6Address.self, subnets)),
+      ] + (arrival.map { [$0.caller] } ?? []) + arriving(guarding, arrival?.marking), balancing: balancing)
   }
+  /// After conntrack has looked.
+  private static func arriving(_ guarding: [String], _ marking: String?) -> [RuleChain] {
+    guarding.isEmpty ? [] : [chain("arrive", "type filter hook prerouting priority -150; policy accept;", guarding + (marking.map { [$0] } ?? []))]
+  }
+  private static let answering = "ct direction reply ct mark != 0 meta mark set ct mark"
 
   static func balancing(in world: NetworkWorld, on networks: Set<NetworkID>, ready: Ready) -> Balancing<IPv4Address> {
     balancing(in: world, on: networks, ready: ready) { $1 }
   }
   static func balancing6(in world: NetworkWorld, on networks: Set<NetworkID>, ready: Ready) -> Balancing<IPv6Address> {
+    let dual = Set(world.networks.lazy.filter { $0.subnet6 != nil }.map(\.id))
+    return balancing(in: world, on: networks.intersection(dual), ready: ready, counterparts(in: world))
+  }
+
+  /// Who is called over IPv6 beside an IPv4 address of a network; nil: nobody.
+  private static func counterparts(in world: NetworkWorld) -> (NetworkID, IPv4Address) -> IPv6Address? {
     let dual = Dictionary(world.networks.filter { $0.subnet6 != nil }.map { ($0.id, $0) }, uniquingKeysWith: { a, _ in a })
     // Their hosts' kernels have no IPv6: calls would wait for an answer in vain.
     let lacking = Set(world.endpoints.lazy.filter(\.lacksIPv6).map(\.attachment))
-    return balancing(in: world, on: networks.intersection(dual.keys), ready: ready) { network, address in
+    return { network, address in
       if !lacking.isEmpty, lacking.contains(NetworkAttachment(network: network, address: address)) { return nil }
       return dual[network]?.counterpart(of: address)
     }
@@ -120,7 +138,7 @@ enum Ruleset {
   /// nf_conntrack_zones.h, NF_CT_ZONE_DIR_ORIG; nf_nat_core.c, nf_nat_alloc_null_binding).
   private static func arrival(
     _ network: TaskNetwork, in world: NetworkWorld
-  ) -> (zone: String, marking: String, egress: RuleTable<IPv4Address>.Egress)? {
+  ) -> (caller: RuleChain, marking: String, egress: RuleTable<IPv4Address>.Egress)? {
     guard let ingress = world.ingress, let own = ingress.nodeAddress,
       let number = network.attachments.firstIndex(where: { $0.network == ingress.id })
     else { return nil }
@@ -130,10 +148,12 @@ enum Ruleset {
     let zones = hosts.map { "\(mac($0)) : \($0.rawValue & 0xffff)" }.joined(separator: ", ")
     // The first six bytes of a frame: its receiver. As a number, since `ether daddr` would ask for the device it came in by; it came by none.
     let receivers = hosts.map { "0x\(hex($0.octets).joined()) : 0x\(hex($0.mac).joined())" }.joined(separator: ", ")
+    let from = "iifname \"eth\(number)\""
     return (
-      "iifname \"eth\(number)\" ct original zone set ether saddr map { \(zones) }",
+      // Before conntrack looks (-200).
+      chain("caller", "type filter hook prerouting priority -300; policy accept;", ["\(from) ct original zone set ether saddr map { \(zones) }"]),
       // Not the first packet alone: its host may not have been known yet.
-      "iifname \"eth\(number)\" ct direction original ct mark 0 ct mark set ether saddr map { \(marks) }",
+      "\(from) ct direction original ct mark 0 ct mark set ether saddr map { \(marks) }",
       RuleTable<IPv4Address>.Egress(device: "eth\(number)", rule: "@ll,0,48 set meta mark map { \(receivers) }")
     )
   }
@@ -160,11 +180,12 @@ enum Ruleset {
   /// What was translated to an uplink that is gone would leave by the host's default route.
   /// - Parameter isOutput: of the host's own packets. Where they leave was decided before they were translated, and the rules of this hook go on to
   ///   be told of that link (nf_hook_state); the route has changed. An uplink has no gateway.
-  private static func goneUplinks(_ world: NetworkWorld, isOutput: Bool = false) -> [String] {
+  private static func goneUplinks<Address: OverlayAddress>(_: Address.Type, _ world: NetworkWorld, isOutput: Bool = false) -> [String] {
     guard !world.uplinkSubnets.isEmpty else { return [] }
-    let subnets = set(world.uplinkSubnets.map { "\($0)" })
-    let match = "ct status dnat ip daddr \(subnets) " + (isOutput ? "rt nexthop != \(subnets)" : "oifname != \(uplinks)")
-    return ["\(match) meta l4proto tcp reject with tcp reset", "\(match) reject with icmp type host-unreachable"]
+    let isV4 = Address.family == IPv4Address.family
+    let subnets = set(isV4 ? world.uplinkSubnets.map { "\($0)" } : ["\(Uplink.subnet6)"])
+    let match = "ct status dnat \(Address.family) daddr \(subnets) " + (isOutput ? "rt nexthop != \(subnets)" : "oifname != \(uplinks)")
+    return ["\(match) meta l4proto tcp reject with tcp reset", "\(match) reject with \(Address.unreachable)"]
   }
 
   typealias Ready = [NetworkWorld.ServiceOnNetwork: [IPv4Address]]
@@ -174,12 +195,11 @@ enum Ruleset {
     let ingress = world.ingress.flatMap { $0.nodeAddress == nil ? nil : $0 }
     let own = Set(ingress.map { [$0.id] } ?? [])
     let balancing = balancing(in: world, on: own, ready: ready)
-    let ports = publishedPorts(world, ready: ready).filter { !unavailable.contains($0.port.anywhere) }
-    let open = ports.filter { !$0.backends.isEmpty }
+    let ports = publishedPorts(world, ready: ready).filter { !unavailable.contains($0.port.inFamily) }
     let closed = ports.filter { $0.backends.isEmpty }
 
     var postrouting: [String] = []
-    let gone = goneUplinks(world)
+    let gone = goneUplinks(IPv4Address.self, world)
     let stale = stale(IPv4Address.self, subnets4(of: world, on: own))
     let smuggled = smuggled(world)
     // What the bridge forwards comes by here too (bridge-nf-call-iptables), after it was translated or untracked. What a task sends to the bridge's
@@ -220,16 +240,9 @@ enum Ruleset {
       ingress.nodeAddress.map { "iifname \"\(bridge(ingress))\" ether daddr \(mac($0)) ip saddr != \(ingress.subnet) goto forged" }
     }
     let members = members(world)
-    let published = vmap("meta l4proto . th dport", open.map { ("\($0.port.protocol.rawValue) . \($0.port.number)", "goto \($0.port.chain)") })
     return RuleTable(
-      chains: balancing.chains + members.chains
-        + open.map {
-          let count = $0.port.protocol == .udp ? "\(counting) " : ""
-          return chain(
-            $0.port.chain, "", elsewhere($0.port) + ["meta l4proto \($0.port.protocol.rawValue) \(count)\(translate($0.backends, port: $0.target))"])
-        }
+      chains: balancing.chains + members.chains + published(ports)
         + [
-          chain("published", "", published),
           // VXLAN packets are counted whatever their source.
           chain("forged", "", (tunnels.isEmpty ? [] : ["udp dport \(set(Array(tunnels))) \(dropped)"]) + ["drop"]),
           // route_localnet lets 127.0.0.1 reach published ports; nobody else may use it to reach what listens there.
@@ -248,33 +261,99 @@ enum Ruleset {
             (world.networks.isEmpty ? [] : [routed]) + smuggled.arriving + insideOnly(world) + members.guarding + refuse(closed.map(\.port))),
           chain(
             "refuse", "type filter hook output priority 0; policy accept;",
-            ["ct state untracked accept"] + goneUplinks(world, isOutput: true) + refusal(IPv4Address.self) + stale),
+            ["ct state untracked accept"] + goneUplinks(IPv4Address.self, world, isOutput: true) + refusal(IPv4Address.self) + stale),
         ], balancing: balancing)
   }
 
-  /// Of IPv6: a host is on no network with it, so what is on them passes its bridges alone, and what leaves comes by uplinks. nil: no network here
-  /// has it.
+  /// Of IPv6: a host is on ingress alone with it, so what is on other networks passes its bridges, and what leaves comes by ingress or by uplinks.
+  /// nil: nothing here has it.
   /// - Parameter isRouter: forwarding was turned on for tasks: nobody else has it, as with docker. Frames that a bridge of others forwards, which
   ///   bridge-nf-call-ip6tables shows to these rules, are not routed.
   ///   bridges: those, by their numbers.
-  static func host6(_ world: NetworkWorld, isRouter: Bool = false, bridges others: [UInt32] = []) -> RuleTable<IPv6Address>? {
+  static func host6(
+    _ world: NetworkWorld, ready: Ready = [:], unavailable: Set<PublishedPort> = [], isRouter: Bool = false, bridges others: [UInt32] = []
+  ) -> RuleTable<IPv6Address>? {
     let networks = world.networks.filter { $0.subnet6 != nil }
-    guard !networks.isEmpty else { return nil }
-    return RuleTable(chains: [
-      // Frames from one container to another, which bridge-nf-call-ip6tables shows to these rules, need nobody's memory.
-      chain("guard", "type filter hook prerouting priority -300; policy accept;", ["iifname \(bridges) notrack", "\(forgedByUplink) drop"]),
-      chain("input", "type filter hook input priority 0; policy accept;", ["iifname \(bridges) drop"] + insideOnly(world)),
-      chain(
-        "forward", "type filter hook forward priority 0; policy accept;",
-        [
-          "\(within(networks)) accept", "iifname \(bridges) drop", "oifname \(bridges) drop",
-        ] + insideOnly(world) + ["oifname \(uplinks) ct state established,related accept", "oifname \(uplinks) drop"]
-          + (isRouter && !others.isEmpty ? ["iif . oif \(set(others.map { "\($0) . \($0)" })) accept"] : [])
-          + (isRouter ? ["iifname != \(uplinks) drop"] : [])),
-      chain(
-        "postrouting", "type nat hook postrouting priority 100; policy accept;",
-        ["oifname != \(bridges) oifname != \(uplinks) iifname \(uplinks) masquerade"]),
-    ])
+    let published6 = publishedPorts6(world, ready: ready)
+    guard !networks.isEmpty || !published6.isEmpty else { return nil }
+    let ports = published6.filter { !unavailable.contains($0.port.inFamily) }
+    let closed = ports.filter(\.backends.isEmpty).map(\.port)
+    let door = world.door6
+    let own = Set(door == nil ? [] : [world.ingress].compactMap { $0?.id })
+    let balancing = balancing6(in: world, on: own, ready: ready)
+    let stale = stale(IPv6Address.self, subnets6(of: world, on: own))
+    // What answers calls by ::1 (LoopbackDetour) is tracked when it comes the second time.
+    let detour = published6.isEmpty ? nil : LoopbackDetour.address(of: world)
+    let returning = detour.map { ["ip6 daddr \($0) notrack"] } ?? []
+    // Who asks for a neighbour's link address is no caller, and has no address that can be told from another's.
+    let asking = "icmpv6 type { nd-neighbor-advert, nd-neighbor-solicit } accept"
+    let entrance = door.map { "iifname \"\($0.bridge)\"" }
+    let closedBridges = { (way: String) in "\(way) \(bridges)" + (door.map { " \(way) != \"\($0.bridge)\"" } ?? "") + " drop" }
+    let inner = (door.map { ["\"\($0.bridge)\""] } ?? []) + [uplinks]
+
+    var guarding = ["iifname \(bridges) notrack", "\(forgedByUplink) drop"] + returning.map { "iifname \(uplinks) \($0)" }
+    var input = [closedBridges("iifname")]
+    var forward = networks.isEmpty ? [] : ["\(within(networks)) accept"]
+    if let detour {
+      forward += ["ip6 daddr \(detour) ct state untracked accept", "drop"].map { "oifname \"\(LoopbackDetour.links[0])\" \($0)" }
+    }
+    forward += [closedBridges("iifname"), closedBridges("oifname")]
+    var postrouting: [String] = []
+    if let entrance {
+      guarding.insert("\(entrance) goto inside", at: 0)
+      input = ["\(entrance) \(asking)"] + input + ["\(entrance) ct state untracked drop"]
+      forward.append("\(entrance) ct state untracked drop")
+    }
+    forward += stale + goneUplinks(IPv6Address.self, world) + insideOnly(world)
+    for device in inner {
+      // As over IPv4: callers inside would be answered there directly, past the translation.
+      if let detour { postrouting.append("ct status dnat oifname \(device) ip6 saddr ::1 snat to \(detour)") }
+      if let door { postrouting.append("ct status dnat oifname \(device) ip6 saddr \(door.subnet) masquerade") }
+      postrouting.append("ct status dnat oifname \(device) iifname \(uplinks) masquerade")
+      forward += ["iifname \(device) ct status dnat accept", "oifname \(device) ct status dnat accept"]
+      forward.append("oifname \(device) ct state established,related accept")
+    }
+    forward += inner.map { "oifname \($0) drop" }
+    if isRouter {
+      if !others.isEmpty { forward.append("iif . oif \(set(others.map { "\($0) . \($0)" })) accept") }
+      forward.append(inner.map { "iifname != \($0)" }.joined(separator: " ") + " drop")
+    }
+    let outward = "oifname != \(bridges) oifname != \(uplinks)"
+    if let door { postrouting.append("\(outward) ip6 saddr \(door.subnet) masquerade") }
+    postrouting.append("\(outward) iifname \(uplinks) masquerade")
+
+    var chains =
+      balancing.chains + published(ports, unless: ["ip6 saddr fe80::/10 return"]) + [
+        // Frames from one container to another, which bridge-nf-call-ip6tables shows to these rules, need nobody's memory.
+        chain("guard", "type filter hook prerouting priority -300; policy accept;", guarding),
+        chain("input", "type filter hook input priority 0; policy accept;", input + insideOnly(world) + refuse(closed)),
+        chain("forward", "type filter hook forward priority 0; policy accept;", forward),
+        chain("postrouting", "type nat hook postrouting priority 100; policy accept;", postrouting),
+      ]
+    if let door {
+      // Whoever writes another's address would be taken for its answer.
+      let link = "ether daddr \(mac(door.address4))"
+      chains.append(
+        chain("inside", "", [asking, "\(link) ip6 saddr != \(door.subnet) drop", "ether daddr != \(mac(door.address4)) notrack"] + returning))
+    }
+    if door != nil || !published6.isEmpty {
+      chains += [
+        chain("prerouting", "type nat hook prerouting priority -100; policy accept;", ["fib daddr type local jump published"]),
+        chain(
+          "output", "type nat hook output priority -100; policy accept;", ["fib daddr type local jump published"] + Balancing<IPv6Address>.lookup),
+        chain(
+          "refuse", "type filter hook output priority 0; policy accept;",
+          ["ct state untracked accept"] + goneUplinks(IPv6Address.self, world, isOutput: true) + refusal(IPv6Address.self) + stale),
+      ]
+    }
+    if detour != nil {
+      // Only answers may be led to ::1.
+      chains.append(
+        chain(
+          "detour", "type filter hook prerouting priority -150; policy accept;",
+          ["iifname \"\(LoopbackDetour.links[1])\" ct state != { established, related } drop"]))
+    }
+    return RuleTable(chains: chains, balancing: balancing)
   }
 
   // MARK: Parts
@@ -325,47 +404,69 @@ enum Ruleset {
   }
   private static let dropped = "counter counter name \"strangers\" drop"
 
-  struct Published: Equatable {
+  struct Published<Address: OverlayAddress>: Equatable {
     var port: PublishedPort
     var target: UInt16
-    var backends: [IPv4Address]
+    var backends: [Address]
   }
 
   /// Ports of services through ingress, and of tasks of this host; the first of two that claim the same port has it.
-  static func publishedPorts(_ world: NetworkWorld, ready: Ready) -> [Published] {
-    var result: [PublishedPort: Published] = [:]
-    func add(_ config: PortConfig, _ backends: [IPv4Address]) {
-      guard let port = PublishedPort(config) else { return }
-      if result[port.anywhere] == nil { result[port.anywhere] = Published(port: port, target: config.targetPort, backends: backends) }
+  static func publishedPorts(_ world: NetworkWorld, ready: Ready) -> [Published<IPv4Address>] {
+    publishedPorts(world, ready, .v4, throughIngress: true, { $1 }, world.hostPortAddress)
+  }
+  /// Those that answer at this host's IPv6 addresses.
+  static func publishedPorts6(_ world: NetworkWorld, ready: Ready) -> [Published<IPv6Address>] {
+    publishedPorts(world, ready, .v6, throughIngress: world.door6 != nil, counterparts(in: world), world.hostPortAddress6)
+  }
+
+  private static func publishedPorts<Address: OverlayAddress>(
+    _ world: NetworkWorld, _ ready: Ready, _ family: IPFamily, throughIngress: Bool, _ convert: (NetworkID, IPv4Address) -> Address?,
+    _ hostPortAddress: (TaskNetwork) -> Address?
+  ) -> [Published<Address>] {
+    var result: [PublishedPort: Published<Address>] = [:]
+    func add(_ config: PortConfig, _ backends: [Address]) {
+      guard let port = PublishedPort(config, family) else { return }
+      if result[port.inFamily] == nil { result[port.inFamily] = Published(port: port, target: config.targetPort, backends: backends) }
     }
-    if let ingress = world.ingress {
+    if throughIngress, let ingress = world.ingress {
       for service in world.services.sorted(by: { $0.id < $1.id }) {
         for config in service.ports where (config.publishMode ?? .ingress) == .ingress {
-          add(config, ready[.init(service.id, ingress.id)] ?? [])
+          add(config, (ready[.init(service.id, ingress.id)] ?? []).compactMap { convert(ingress.id, $0) })
         }
       }
     }
     for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
-      guard let address = hostPortAddress(container, world) else { continue }
+      guard let address = hostPortAddress(container) else { continue }
       for config in container.hostPorts where config.publishMode == .host { add(config, [address]) }
     }
     return result.values.sorted { $0.port < $1.port }
   }
 
-  private static func hostPortAddress(_ container: TaskNetwork, _ world: NetworkWorld) -> IPv4Address? {
-    container.attachments.first { $0.network == world.ingress?.id }?.address ?? world.uplinks[container.task]?.address
+  /// - Parameter unless: rules for who is not led anywhere.
+  private static func published<Address>(_ ports: [Published<Address>], unless: [String] = []) -> [RuleChain] {
+    let open = ports.filter { !$0.backends.isEmpty }
+    let map = vmap("meta l4proto . th dport", open.map { ("\($0.port.protocol.rawValue) . \($0.port.number)", "goto \($0.port.chain)") })
+    return open.map {
+      let count = $0.port.protocol == .udp ? "\(counting) " : ""
+      return chain(
+        $0.port.chain, "",
+        elsewhere($0.port, Address.family) + ["meta l4proto \($0.port.protocol.rawValue) \(count)\(translate($0.backends, port: $0.target))"])
+    } + [chain("published", "", (map.isEmpty ? [] : unless) + map)]
   }
 
   /// What calls another address of this host than the port's own goes on.
-  private static func elsewhere(_ port: PublishedPort) -> [String] { port.address.map { ["ip daddr != \($0) return"] } ?? [] }
+  private static func elsewhere(_ port: PublishedPort, _ family: String) -> [String] {
+    port.address.map { ["\(family) daddr != \($0) return"] } ?? []
+  }
 
   private static func refuse(_ ports: [PublishedPort]) -> [String] {
     func rule(_ kind: PortConfig.PortProtocol, _ answer: String) -> [String] {
       let own = ports.filter { $0.protocol == kind }
       let everywhere = own.filter { $0.address == nil }.map { "\($0.number)" }
       let one = own.compactMap { port in port.address.map { "\($0) . \(port.number)" } }
+      let family = own.first?.family == .v6 ? IPv6Address.family : IPv4Address.family
       return (everywhere.isEmpty ? [] : ["\(kind.rawValue) dport \(set(everywhere)) \(answer)"])
-        + (one.isEmpty ? [] : ["ip daddr . \(kind.rawValue) dport \(set(one)) \(answer)"])
+        + (one.isEmpty ? [] : ["\(family) daddr . \(kind.rawValue) dport \(set(one)) \(answer)"])
     }
     return rule(.tcp, "reject with tcp reset") + rule(.udp, "reject") + rule(.sctp, "reject")
   }
@@ -380,9 +481,9 @@ enum Ruleset {
   private static func vmap(_ key: String, _ items: [(String, String)]) -> [String] {
     items.isEmpty ? [] : ["\(key) vmap { \(items.map { "\($0.0) : \($0.1)" }.joined(separator: ", ")) }"]
   }
-  private static func translate(_ backends: [IPv4Address], port: UInt16?) -> String {
+  private static func translate(_ backends: [some OverlayAddress], port: UInt16?) -> String {
     let suffix = port.map { ":\($0)" } ?? ""
-    if backends.count == 1 { return "dnat to \(backends[0])\(suffix)" }
+    if backends.count == 1 { return "dnat to \(backends[0].beforePort)\(suffix)" }
     let map = backends.enumerated().map { "\($0.offset) : \($0.element)" }.joined(separator: ", ")
     return "dnat to numgen random mod \(backends.count) map { \(map) }\(suffix)"
   }
@@ -391,24 +492,26 @@ enum Ruleset {
   private static func bridge(_ network: NetworkAssignment) -> String { InterfaceName.bridge(network.vni) }
 }
 
-/// A port of this host.
+/// A port of this host, at addresses of one family.
 struct PublishedPort: Hashable, Comparable, Sendable, CustomStringConvertible {
   var `protocol`: PortConfig.PortProtocol
   var number: UInt16
-  /// Of the host's, the only one; nil: all.
-  var address: IPv4Address?
-  static func < (a: Self, b: Self) -> Bool { (a.number, a.protocol.rawValue) < (b.number, b.protocol.rawValue) }
+  var family = IPFamily.v4
+  /// Of the host's, the only one; nil: all of the family.
+  var address: IPAddress?
+  static func < (a: Self, b: Self) -> Bool { (a.number, a.protocol.rawValue, a.family.rawValue) < (b.number, b.protocol.rawValue, b.family.rawValue) }
   var chain: String { "port-\(self.protocol.rawValue)-\(number)" }
   var description: String { "\(number)/\(self.protocol.rawValue)" }
   /// Whatever the address: two cannot have it.
+  var inFamily: Self { Self(protocol: self.protocol, number: number, family: family) }
+  /// Whatever the family, as IPv4's: for looking up who has it.
   var anywhere: Self { Self(protocol: self.protocol, number: number) }
 }
 
 extension PublishedPort {
-  /// nil when the number is not chosen.
-  init?(_ config: PortConfig) {
-    guard let number = config.publishedPort, number > 0 else { return nil }
-    self.init(protocol: config.protocol ?? .tcp, number: number, address: config.hostIP)
+  /// nil when the number is not chosen, or the port is of addresses of the other family.
+  init?(_ config: PortConfig, _ family: IPFamily) {
+    guard let number = config.publishedPort, number > 0, config.families.contains(family) else { return nil }
+    self.init(protocol: config.protocol ?? .tcp, number: number, family: family, address: config.hostIP.flatMap { $0.isUnspecified ? nil : $0 })
   }
-  init(_ conflict: NodeDescription.PortConflict) { self.init(protocol: conflict.protocol, number: conflict.port) }
 }

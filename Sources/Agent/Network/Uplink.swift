@@ -10,8 +10,9 @@ struct Uplink: Hashable, Sendable {
   /// The host's end, the same for many.
   var gateway: IPv4Address
 
-  /// The container's end, where a network of it has IPv6: of a /64 that is the same everywhere and is seen nowhere else, since it is translated.
-  var address6: IPv6Address { IPv6Address(Self.subnet6.address.rawValue | UInt128(address.rawValue)) }
+  /// The container's end, where it has IPv6: of a /64 that is the same everywhere and is seen nowhere else, since it is translated.
+  var address6: IPv6Address { Self.address6(beside: address) }
+  static func address6(beside address: IPv4Address) -> IPv6Address { IPv6Address(subnet6.address.rawValue | UInt128(address.rawValue)) }
   /// "orchu" as the global id of unique local addresses (RFC 4193 3.1).
   static let subnet6 = IPv6Prefix("fd6f:7263:6875::/64")!
   /// The host's end: no subnet of anybody has it.

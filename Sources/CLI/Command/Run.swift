@@ -149,16 +149,12 @@ struct Run: AsyncParsableCommand {
 
   static func port(_ text: String) throws -> PortConfig {
     let halves = text.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
-    var parts = halves[0].split(separator: ":", omittingEmptySubsequences: false).map(String.init)
-    var address: IPv4Address?
-    if parts.count == 3 {
-      guard let given = IPv4Address(parts.removeFirst()) else {
-        throw ValidationError("-p '\(text)': before PUBLISHED:TARGET stands an IPv4 address of a host, such as 127.0.0.1:8080:80")
-      }
-      // Every address, as none.
-      address = given.rawValue == 0 ? nil : given
+    let written = PortText(halves[0][...])
+    let address = written?.address.flatMap { IPAddress($0) }
+    if let given = written?.address, address == nil {
+      throw ValidationError("-p '\(text)': '\(given)' before PUBLISHED:TARGET is no address of a host, such as 127.0.0.1:8080:80 or [::1]:8080:80")
     }
-    let numbers = parts.map { UInt16($0) }
+    let numbers = written?.ports.map { UInt16($0) } ?? []
     guard halves.count <= 2, let proto = PortConfig.PortProtocol(rawValue: halves.count == 2 ? halves[1] : "tcp"), (1...2).contains(numbers.count),
       let target = numbers.last ?? nil, target > 0, numbers.allSatisfy({ $0 != nil })
     else { throw ValidationError("-p '\(text)': write PUBLISHED:TARGET, such as 8080:80 or 53:53/udp") }

@@ -32,7 +32,7 @@ struct Services: AsyncParsableCommand {
 
   private func ports(_ service: ServiceInspect) -> String {
     (service.endpoint.ports ?? service.spec.ports).filter { $0.publishMode != .host }.map { port in
-      "\(port.hostIP.map { "\($0)" } ?? "*"):\(port.publishedPort ?? 0)->\(port.targetPort)/\((port.protocol ?? .tcp).rawValue)"
+      "\(port.hostIP.map { $0.family == .v6 ? "[\($0)]" : "\($0)" } ?? "*"):\(port.publishedPort ?? 0)->\(port.targetPort)/\((port.protocol ?? .tcp).rawValue)"
     }.joined(separator: ", ")
   }
 }

@@ -115,15 +115,12 @@ struct Init: AsyncParsableCommand {
     var me = Node(id: node, spec: NodeSpec(role: .manager), createdAt: now)
     me.description = Host.description(hostname: Host.hostname)
     me.manager = ManagerStatus(raftID: raftID, address: settings.advertise)
-    var ingress = NetworkSpec(name: Network.ingressName)
-    ingress.driver = "overlay"
-    ingress.ingress = true
 
     try folder.save(settings)
     try unlock.save(folder.unlockKeyFile)
     try Consensus.bootstrap(
       path: folder.database, raftID: raftID, node: node, address: settings.advertise,
-      actions: [.putCluster(row), .putNode(me), .putNetwork(Network(id: .random(), spec: ingress, createdAt: now))])
+      actions: [.putCluster(row), .putNode(me), .putNetwork(Network(id: .random(), spec: .publishing, createdAt: now))])
     try identity.save(folder: folder.path)
     return (identity, unlock, worker, manager)
   }

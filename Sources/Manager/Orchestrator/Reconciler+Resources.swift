@@ -9,10 +9,7 @@ extension Reconciler {
 
   mutating func allocateNetworks(_ plan: inout Plan, _ now: Timestamp, _ generator: inout some RandomNumberGenerator) {
     if plan.world.cluster != nil, allocator.ingress == nil, plan.world.network(named: Network.ingressName) == nil {
-      var spec = NetworkSpec(name: Network.ingressName)
-      spec.ingress = true
-      spec.driver = "overlay"
-      let network = Network(id: .random(using: &generator), spec: spec, createdAt: now)
+      let network = Network(id: .random(using: &generator), spec: .publishing, createdAt: now)
       dirtyNetworks.insert(network.id)
       // Created and given its subnet in one go below, when it may have one.
       if tellsRoutes(plan.world) { _ = plan.world.speculate([.putNetwork(network)]) } else { emit(.putNetwork(network), &plan) }

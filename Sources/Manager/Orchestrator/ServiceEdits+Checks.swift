@@ -207,13 +207,19 @@ extension ServiceEdits {
 
   private static func checkPorts(_ spec: ServiceSpec, id: ServiceID?, state: ClusterState, leaving: Set<ServiceID>) throws(EditError) {
     var seen: Set<PortClaim> = []
+    var families: [PortClaim: [IPFamily]] = [:]
     for port in spec.ports {
       if port.targetPort == 0 { throw .invalid("service \(spec.name): a port's target must be 1 to 65535") }
       if spec.endpointMode == .dnsrr, (port.publishMode ?? .ingress) == .ingress {
         throw .invalid("service \(spec.name): ports published in ingress mode need endpoint mode vip, not dnsrr; publish in host mode or change it")
       }
       guard let claim = PortClaim(port) else { continue }
-      if !seen.insert(claim).inserted { throw .invalid("service \(spec.name): port \(claim) is published twice") }
+      // 127.0.0.1 and ::1 may have it both.
+      if families[claim]?.contains(where: port.families.contains) == true {
+        throw .invalid("service \(spec.name): port \(claim) is published twice")
+      }
+      families[claim, default: []] += port.families
+      seen.insert(claim)
     }
     guard !seen.isEmpty else { return }
     for other in state.services.values where other.id != id && !other.pendingDelete && !leaving.contains(other.id) {

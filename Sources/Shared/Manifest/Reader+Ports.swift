@@ -11,7 +11,9 @@ extension Reader {
       let new: [PortConfig] = if case .map = item.kind { longPort(item) } else { shortPort(item) }
       for port in new {
         if let published = port.publishedPort,
-          ports.contains(where: { $0.publishedPort == published && ($0.protocol ?? .tcp) == (port.protocol ?? .tcp) })
+          ports.contains(where: {
+            $0.publishedPort == published && ($0.protocol ?? .tcp) == (port.protocol ?? .tcp) && $0.families.contains(where: port.families.contains)
+          })
         {
           error(item, "port \(published)/\((port.protocol ?? .tcp).rawValue) is published twice", "publish another port")
         } else {
@@ -22,7 +24,7 @@ extension Reader {
     return ports
   }
 
-  /// `[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]`, ranges `3000-3005:4000-4005`.
+  /// `[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]`, an IPv6 address in brackets, ranges `3000-3005:4000-4005`.
   private func shortPort(_ value: Value) -> [PortConfig] {
     guard let text = nonEmpty(value, "a port") else { return [] }
     let expected = "expected PUBLISHED:TARGET such as 8080:80, found \(value.found)"
@@ -31,15 +33,17 @@ extension Reader {
       error(value, "expected one of 'tcp', 'udp', 'sctp' after '/', found '\(halves[1])'")
       return []
     }
-    let parts = halves[0].split(separator: ":", omittingEmptySubsequences: false)
-    if parts.count > 3 {
+    guard let written = PortText(halves[0]) else {
       error(value, expected)
       return []
     }
-    let address = parts.count == 3 ? hostAddress(String(parts[0]), value) : .some(nil)
-    guard let address else { return [] }
-    guard let target = portRange(parts[parts.count - 1], value, expected) else { return [] }
-    guard parts.count > 1, case let text = parts[parts.count - 2], !text.isEmpty else {
+    var address: IPAddress?
+    if let text = written.address {
+      guard let given = hostAddress(text, value) else { return [] }
+      address = given
+    }
+    guard let target = portRange(written.ports[written.ports.count - 1], value, expected) else { return [] }
+    guard written.ports.count > 1, case let text = written.ports[0], !text.isEmpty else {
       return target.map { port($0, nil, `protocol`, address) }
     }
     guard let published = portRange(text, value, expected) else { return [] }
@@ -50,19 +54,19 @@ extension Reader {
     return zip(published, target).map { port($1, $0, `protocol`, address) }
   }
 
-  private func port(_ target: UInt16, _ published: UInt16?, _ kind: PortConfig.PortProtocol, _ address: IPv4Address?) -> PortConfig {
+  private func port(_ target: UInt16, _ published: UInt16?, _ kind: PortConfig.PortProtocol, _ address: IPAddress?) -> PortConfig {
     var port = PortConfig(targetPort: target, publishedPort: published, protocol: kind)
     port.hostIP = address
     return port
   }
 
-  /// 0.0.0.0 is every address, as none. nil: refused.
-  private func hostAddress(_ text: String, _ value: Value) -> IPv4Address?? {
-    guard let address = IPv4Address(text) else {
-      error(value, "expected an IPv4 address of a host before the published port, found '\(text)'", "write it as 127.0.0.1:8080:80")
-      return nil
-    }
-    return .some(address.rawValue == 0 ? nil : address)
+  /// nil: refused.
+  private func hostAddress(_ text: String, _ value: Value) -> IPAddress? {
+    // Brackets are the short form's; in the long one some write them too.
+    let isBracketed = text.hasPrefix("[") && text.hasSuffix("]")
+    if let address = IPAddress(isBracketed ? String(text.dropFirst().dropLast()) : text) { return address }
+    error(value, "expected an address of a host before the published port, found '\(text)'", "write it as 127.0.0.1:8080:80 or '[::1]:8080:80'")
+    return nil
   }
 
   private func portRange(_ text: Substring, _ value: Value, _ expected: String) -> ClosedRange<UInt16>? {
@@ -90,8 +94,7 @@ extension Reader {
     let `protocol` = fields.take("protocol").flatMap { choice($0, [PortConfig.PortProtocol.tcp, .udp, .sctp]) } ?? .tcp
     let mode = fields.take("mode").flatMap { choice($0, [PortConfig.PublishMode.ingress, .host]) } ?? .ingress
     let published = fields.take("published").flatMap { value in integer(value, 0...65_535) }
-    var address: IPv4Address?
-    if let value = fields.take("host_ip"), let text = nonEmpty(value, "an address"), let given = hostAddress(text, value) { address = given }
+    let address = fields.take("host_ip").flatMap { value in nonEmpty(value, "an address").flatMap { hostAddress($0, value) } }
     guard let targetValue = fields.take("target") else {
       error(value, "'target' is missing", "name the container's port")
       return []

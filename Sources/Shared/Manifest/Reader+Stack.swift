@@ -207,7 +207,7 @@ extension Reader {
       for port in spec.ports {
         guard let published = port.publishedPort else { continue }
         let port = Key(port: published, protocol: port.protocol ?? .tcp)
-        if let owner = owners[port] {
+        if let owner = owners[port], owner != entry.key {
           let position = portPositions[spec.name] ?? entry.position
           error(
             position, "services.\(entry.key).ports", "port \(published)/\(port.protocol.rawValue) is already published by services.\(owner)",

@@ -47,6 +47,13 @@ public struct NetworkSpec: Hashable, Sendable, Codable {
 
   public init(name: String) { self.name = name }
 
+  /// By which published ports come in, at hosts' addresses of both families.
+  public static var publishing: Self {
+    var spec = Self(name: Network.ingressName)
+    (spec.driver, spec.ingress, spec.enableIPv6) = ("overlay", true, true)
+    return spec
+  }
+
   public struct IPAM: Hashable, Sendable, Codable {
     public var driver: String?
     public var config: [Config]?

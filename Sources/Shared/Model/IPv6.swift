@@ -117,7 +117,7 @@ public struct NetworkSubnets: Hashable, Sendable {
 }
 
 /// An address of either kind.
-public enum IPAddress: Hashable, Comparable, Sendable, CustomStringConvertible {
+public enum IPAddress: Hashable, Comparable, Sendable, LosslessStringConvertible {
   case v4(IPv4Address)
   case v6(IPv6Address)
   /// Of 4 or 16 bytes in network order.
@@ -139,6 +139,20 @@ public enum IPAddress: Hashable, Comparable, Sendable, CustomStringConvertible {
     case .v6(let address): address.description
     }
   }
+  public var family: IPFamily {
+    switch self {
+    case .v4: .v4
+    case .v6: .v6
+    }
+  }
+  /// 0.0.0.0 or `::`.
+  public var isUnspecified: Bool { octets.allSatisfy { $0 == 0 } }
+}
+
+public enum IPFamily: String, CaseIterable, Hashable, Sendable { case v4, v6 }
+
+extension IPAddress: TextCodable {
+  public static var kindOfText: String { "an IPv4 or IPv6 address" }
 }
 
 extension IPv6Prefix: TextCodable {

@@ -383,8 +383,9 @@ public struct PortConfig: Codable, Hashable, Sendable {
   /// nil or 0: the allocator chooses one of 30000-32767.
   public var publishedPort: UInt16?
   public var publishMode: PublishMode?
-  /// Answered at this address of a host alone, as Compose's `host_ip`; nil: at all of its addresses. Ours: Docker's services have no such thing.
-  public var hostIP: IPv4Address?
+  /// Answered at this address of a host alone, as Compose's `host_ip`; 0.0.0.0: at all of IPv4, `::`: of IPv6; nil: at all of its addresses. Ours:
+  /// Docker's services have no such thing.
+  public var hostIP: IPAddress?
   public init(targetPort: UInt16, publishedPort: UInt16?, protocol: PortProtocol = .tcp, publishMode: PublishMode = .ingress) {
     self.targetPort = targetPort
     self.publishedPort = publishedPort

@@ -172,6 +172,15 @@ extension NetlinkMessage {
     return message
   }
 
+  /// An address that the kernel takes for this namespace's own when it comes by a link (table local, scope host).
+  public static func addLocalRoute(_ address: [UInt8], on index: UInt32) -> Self {
+    var message = Self(type: 24, flags: NetlinkFlag.create | NetlinkFlag.exclusive, operation: "add local route", object: dotted(address))
+    message.append([family(address), UInt8(8 * address.count), 0, 0, 255, 4, 254, 2] + nativeBytes(UInt32(0)))
+    message.attribute(1, address)
+    message.attribute(4, index)
+    return message
+  }
+
   // MARK: Forwarding entries
 
   private static func forwarding(

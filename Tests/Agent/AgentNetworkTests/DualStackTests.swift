@@ -22,7 +22,7 @@ struct DualStackPlanTests {
     let tunnel = try #require(state.tunnels[4096])
     #expect(tunnel.neighbours.map { "\($0.address)" }.sorted() == ["10.77.0.12", "fd00:77::c"])
     #expect(Set(tunnel.neighbours.map(\.mac)) == Set(tunnel.forwarding.map(\.mac)) && tunnel.forwarding.count == 1)
-    // Ingress has IPv4 alone.
+    // This cluster's ingress has IPv4 alone.
     #expect(state.tunnels[4097]?.neighbours.contains { $0.address.octets.count == 16 } == false)
     #expect(state.operations(from: state) == [])
   }
@@ -36,8 +36,7 @@ struct DualStackPlanTests {
     #expect(host.contains("oifname != \"orbr*\" oifname != \"orup*\" iifname \"orup*\" masquerade"))
     #expect(host.contains("iifname \"orbr*\" drop\n    oifname \"orbr*\" drop\n"))
     let container = try #require(
-      Ruleset.container6(
-        Ruleset.balancing6(in: world, on: [cluster.web, cluster.ingress], ready: ready), Ruleset.subnets6(of: world, on: [cluster.web])))
+      Ruleset.container6(cluster.network(9), in: world, Ruleset.balancing6(in: world, on: [cluster.web, cluster.ingress], ready: ready)))
     #expect(container.fresh.contains("add element ip6 orch backends { fd00:77::2 . 0 : fd00:77::b, fd00:77::2 . 1 : fd00:77::c }\n"))
     #expect(container.fresh.contains("add element ip6 orch virtual { fd00:77::2 : goto spread-2 }\n"))
     #expect(container.fresh.contains("add element ip6 orch alive { fd00:77::b, fd00:77::c }\n"))

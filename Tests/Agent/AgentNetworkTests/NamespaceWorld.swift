@@ -81,6 +81,15 @@ final class NamespaceWorld: Sendable {
     }
   }
 
+  /// Host N is fd00:192::N beside, outside fd00:192::100.
+  func addIPv6() async throws {
+    for (name, number) in (1...hosts).map({ ("host\($0)", $0) }) + [("outside", 100)] {
+      let added = try await run(in: namespace(name), "ip", "address", "add", "fd00:192::\(number)/64", "dev", "eth0", "nodad")
+      guard added.code == 0 else { throw NetlinkError(operation: "add address", object: name, errno: EINVAL) }
+    }
+  }
+  func underlay(_ number: Int, _ family: IPFamily) -> String { family == .v6 ? "fd00:192::\(number)" : "192.168.77.\(number)" }
+
   func overlay(_ number: Int, lingering: Duration = .seconds(10)) throws -> OverlayNetwork {
     var configuration = OverlayNetwork.Configuration(
       underlayAddress: address("192.168.77.\(number)"), runDirectory: "\(folder)/run\(number)", hostNamespace: host(number))
@@ -167,34 +176,18 @@ final class NamespaceWorld: Sendable {
     static let refused = Self.failed(ECONNREFUSED)
   }
 
-  /// `target`: address, address:port, or [IPv6 address].
+  /// `target`: address, address:port, [IPv6 address] or [IPv6 address]:port.
   func request(_ target: String, from path: String) async throws -> Outcome {
-    let host6 = target.hasPrefix("[") ? IPv6Address(String(target.dropFirst().dropLast()))! : nil
-    let parts = host6 == nil ? target.split(separator: ":") : ["0.0.0.0"]
-    let host = address(String(parts[0]))
-    let port = parts.count > 1 ? UInt16(parts[1])! : 80
+    let isV6 = target.hasPrefix("[")
+    let parts = target.drop { $0 == "[" }.split(separator: isV6 ? "]" : ":").map(String.init)
+    let port = parts.count > 1 ? UInt16(parts[1].drop { $0 == ":" })! : 80
     return try await withNetworkNamespace(path) {
-      let descriptor = socket(host6 == nil ? AF_INET : AF_INET6, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+      let descriptor = socket(isV6 ? AF_INET6 : AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
       defer { close(descriptor) }
       var limit = timeval(tv_sec: 3, tv_usec: 0)
       setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
       setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
-      var peer = sockaddr_in()
-      peer.sin_family = sa_family_t(AF_INET)
-      peer.sin_port = port.bigEndian
-      peer.sin_addr.s_addr = host.rawValue.bigEndian
-      // sockaddr_in6: family, port, flow, address, scope.
-      var peer6 = [UInt8](repeating: 0, count: 28)
-      peer6.replaceSubrange(0..<2, with: [UInt8(AF_INET6), 0])
-      peer6.replaceSubrange(2..<4, with: [UInt8(port >> 8), UInt8(port & 0xff)])
-      if let host6 { peer6.replaceSubrange(8..<24, with: host6.octets) }
-      let connected =
-        host6 != nil
-        ? peer6.withUnsafeBytes { connect(descriptor, $0.baseAddress!.assumingMemoryBound(to: sockaddr.self), 28) }
-        : withUnsafePointer(to: &peer) {
-          $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
-        }
-      guard connected == 0 else { return .failed(errno) }
+      guard SocketName(parts[0], port).with({ connect(descriptor, $0, $1) }) == 0 else { return .failed(errno) }
       let query = "GET /cgi-bin/who HTTP/1.0\r\n\r\n"
       send(descriptor, query, query.utf8.count, Int32(MSG_NOSIGNAL))
       var bytes: [UInt8] = []
@@ -205,32 +198,28 @@ final class NamespaceWorld: Sendable {
   }
 
   /// A socket, 2 s patient: listening at a port of every address, or connected.
-  /// - Parameter own: the port that it calls from; nil: any.
+  /// - Parameters:
+  ///   - own: the port that it calls from; nil: any.
+  ///   - any: every address of which family; `::` is IPv4's, too.
   func open(
-    _ kind: __socket_type, in path: String, connectedTo host: String? = nil, port: UInt16, protocol: Int32 = 0, from own: UInt16? = nil
+    _ kind: __socket_type, in path: String, connectedTo host: String? = nil, port: UInt16, protocol: Int32 = 0, from own: UInt16? = nil,
+    any: String = "0.0.0.0"
   ) async throws -> Int32 {
     try await withNetworkNamespace(path) {
-      let descriptor = socket(AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue), `protocol`)
+      let name = SocketName(host ?? any, port)
+      let descriptor = socket(name.family, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue), `protocol`)
       var limit = timeval(tv_sec: 2, tv_usec: 0)
       setsockopt(descriptor, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
       limit.tv_sec = 20
       setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
-      let size = socklen_t(MemoryLayout<sockaddr_in>.size)
       if let own {
         var reuse: Int32 = 1
         setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, 4)
-        var name = sockaddr_in()
-        (name.sin_family, name.sin_port) = (sa_family_t(AF_INET), own.bigEndian)
-        let bound = withUnsafePointer(to: &name) { $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, size) } }
-        guard bound == 0 else { throw NetlinkError(operation: "bind", object: "port \(own)", errno: errno) }
+        guard SocketName(name.family == AF_INET6 ? "::" : "0.0.0.0", own).with({ bind(descriptor, $0, $1) }) == 0 else {
+          throw NetlinkError(operation: "bind", object: "port \(own)", errno: errno)
+        }
       }
-      var peer = sockaddr_in()
-      peer.sin_family = sa_family_t(AF_INET)
-      peer.sin_port = port.bigEndian
-      peer.sin_addr.s_addr = host.map { address($0).rawValue.bigEndian } ?? 0
-      let failed = withUnsafePointer(to: &peer) {
-        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { host == nil ? bind(descriptor, $0, size) : connect(descriptor, $0, size) }
-      }
+      let failed = name.with { host == nil ? bind(descriptor, $0, $1) : connect(descriptor, $0, $1) }
       guard failed == 0, kind == SOCK_DGRAM || host != nil || listen(descriptor, 8) == 0 else {
         throw NetlinkError(operation: "open", object: "port \(port)", errno: errno)
       }
@@ -240,37 +229,29 @@ final class NamespaceWorld: Sendable {
 
   /// Sends one datagram back and says whose it was; nil when none came.
   func echo(_ server: Int32, most: Int = 64) -> String? {
-    var peer = sockaddr_in()
-    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
     var bytes = [UInt8](repeating: 0, count: most)
-    return withUnsafeMutablePointer(to: &peer) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer -> Bool in
-        let count = recvfrom(server, &bytes, most, 0, pointer, &size)
-        return count > 0 && sendto(server, bytes, count, 0, pointer, size) == count
-      }
-    } ? "\(IPv4Address(UInt32(bigEndian: peer.sin_addr.s_addr)))" : nil
+    var count = 0
+    let peer = SocketName { pointer, size in
+      count = recvfrom(server, &bytes, most, 0, pointer, &size)
+      return count > 0 && sendto(server, bytes, count, 0, pointer, size) == count
+    }
+    return peer?.host
   }
 
   /// From a socket that is connected to nobody.
   func tell(_ socket: Int32, _ text: String, to host: String, port: UInt16) {
-    var peer = sockaddr_in()
-    (peer.sin_family, peer.sin_port, peer.sin_addr.s_addr) = (sa_family_t(AF_INET), port.bigEndian, address(host).rawValue.bigEndian)
-    _ = withUnsafePointer(to: &peer) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { sendto(socket, text, text.utf8.count, 0, $0, socklen_t(MemoryLayout<sockaddr_in>.size)) }
-    }
+    _ = SocketName(host, port).with { sendto(socket, text, text.utf8.count, 0, $0, $1) }
   }
 
   /// One datagram and whose it was, as "text of address:port"; nil when none came.
   func hear(_ socket: Int32) -> String? {
-    var peer = sockaddr_in()
-    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
     var bytes = [UInt8](repeating: 0, count: 64)
-    let count = withUnsafeMutablePointer(to: &peer) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { recvfrom(socket, &bytes, bytes.count, 0, $0, &size) }
+    var count = 0
+    let peer = SocketName { pointer, size in
+      count = recvfrom(socket, &bytes, bytes.count, 0, pointer, &size)
+      return count >= 0
     }
-    guard count >= 0 else { return nil }
-    let source = "\(IPv4Address(UInt32(bigEndian: peer.sin_addr.s_addr))):\(UInt16(bigEndian: peer.sin_port))"
-    return "\(String(decoding: bytes[..<count], as: UTF8.self)) of \(source)"
+    return peer.map { "\(String(decoding: bytes[..<count], as: UTF8.self)) of \($0)" }
   }
 
   private struct Child: Sendable {
@@ -333,5 +314,37 @@ final class NamespaceWorld: Sendable {
       let body: @Sendable () -> Void
       init(_ body: @escaping @Sendable () -> Void) { self.body = body }
     }
+  }
+}
+
+/// An address of either family with a port, as the kernel takes it.
+struct SocketName: CustomStringConvertible {
+  private var bytes: [UInt8]
+  var family: Int32 { Int32(bytes[0]) }
+  /// IPv4's without what a socket of both families writes before it.
+  var host: String {
+    if family == AF_INET { return "\(IPv4Address(octets: Array(bytes[4..<8])))" }
+    if bytes[8..<20] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff] { return "\(IPv4Address(octets: Array(bytes[20..<24])))" }
+    return "\(IPv6Address(octets: Array(bytes[8..<24])))"
+  }
+  var port: UInt16 { UInt16(bytes[2]) << 8 | UInt16(bytes[3]) }
+  var description: String { host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)" }
+
+  init(_ host: String, _ port: UInt16) {
+    let number = [UInt8(port >> 8), UInt8(port & 0xff)]
+    switch IPAddress(host)! {
+    case .v4(let address): bytes = [UInt8(AF_INET), 0] + number + address.octets + [UInt8](repeating: 0, count: 8)
+    case .v6(let address): bytes = [UInt8(AF_INET6), 0] + number + [0, 0, 0, 0] + address.octets + [0, 0, 0, 0]
+    }
+  }
+  /// As `body` fills it; nil: it says that it did not.
+  init?(_ body: (UnsafeMutablePointer<sockaddr>, inout socklen_t) -> Bool) {
+    bytes = [UInt8](repeating: 0, count: 28)
+    var size = socklen_t(28)
+    let isDone = bytes.withUnsafeMutableBytes { body($0.baseAddress!.assumingMemoryBound(to: sockaddr.self), &size) }
+    if !isDone { return nil }
+  }
+  func with<Result>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) -> Result {
+    bytes.withUnsafeBytes { body($0.baseAddress!.assumingMemoryBound(to: sockaddr.self), socklen_t($0.count)) }
   }
 }

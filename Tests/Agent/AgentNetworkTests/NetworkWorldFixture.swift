@@ -19,6 +19,8 @@ struct Cluster {
   var mtu = 1450
   /// web has fd00:77::/64 beside, and inside fd00:78::/64.
   var dual = false
+  /// ingress has fd00:255::/64 beside, as a new cluster's.
+  var dualIngress = false
 
   func underlay(_ host: Int) -> IPv4Address { address("192.168.77.\(host)") }
 
@@ -31,7 +33,7 @@ struct Cluster {
         peers: (1...hosts).filter { $0 != host }.map {
           .init(node: NodeID(value: UInt128($0)), underlay: underlay($0), address: ingress ? address("10.\(second).0.\(250 + $0)") : nil)
         })
-      if dual, !ingress { network.subnet6 = IPv6Prefix("fd00:\(second)::/64") }
+      if ingress ? dualIngress : dual { network.subnet6 = IPv6Prefix("fd00:\(second)::/64") }
       return network
     }
   }

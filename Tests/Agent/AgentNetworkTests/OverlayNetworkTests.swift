@@ -122,8 +122,8 @@ struct OverlayNetworkTests {
     try await NamespaceWorld.with(2) { world in
       var cluster = Cluster(hosts: 2)
       cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080), PortConfig(targetPort: 80, publishedPort: 8081)]
-      cluster.ports[0].hostIP = address("127.0.0.1")
-      cluster.ports[1].hostIP = address("192.168.77.1")
+      cluster.ports[0].hostIP = IPAddress("127.0.0.1")
+      cluster.ports[1].hostIP = IPAddress("192.168.77.1")
       cluster.place(1, on: 1)
       let overlays = try (1...2).map { try world.overlay($0) }
       var servers = [try await world.serve("own", in: world.host(2), port: 8081)]

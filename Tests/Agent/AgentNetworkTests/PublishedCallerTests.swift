@@ -7,9 +7,13 @@ import Testing
 @Suite("Who called a published port, and by which host", .serialized, .enabled(if: geteuid() == 0))
 struct PublishedCallerTests {
   /// Two hosts, one task on the first, with a port of streams and one of datagrams.
-  private func with(_ body: (NamespaceWorld, Cluster, [OverlayNetwork], _ task: String) async throws -> Void) async throws {
+  private func with(
+    _ family: IPFamily = .v4, _ body: (NamespaceWorld, Cluster, [OverlayNetwork], _ task: String) async throws -> Void
+  ) async throws {
     try await NamespaceWorld.with(2) { world in
       var cluster = Cluster(hosts: 2)
+      cluster.dualIngress = family == .v6
+      if cluster.dualIngress { try await world.addIPv6() }
       cluster.ports = [
         PortConfig(targetPort: 80, publishedPort: 8080), PortConfig(targetPort: 53, publishedPort: 5300, protocol: .udp),
       ]
@@ -32,23 +36,23 @@ struct PublishedCallerTests {
 
   /// Who is at the other end, without the port.
   private func peer(_ stream: Int32) -> String {
-    var peer = sockaddr_in()
-    var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-    _ = withUnsafeMutablePointer(to: &peer) { $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { getpeername(stream, $0, &size) } }
-    return "\(IPv4Address(UInt32(bigEndian: peer.sin_addr.s_addr)))"
+    SocketName { getpeername(stream, $0, &$1) == 0 }?.host ?? "nobody"
   }
+  private func every(_ family: IPFamily) -> String { family == .v6 ? "::" : "0.0.0.0" }
 
-  @Test("a client holds connections from one port of its own to the same published port of two hosts, and both reach the one task")
-  func streams() async throws {
-    try await with { world, _, _, task in
-      let listener = try await world.open(SOCK_STREAM, in: task, port: 80)
+  @Test(
+    "a client holds connections from one port of its own to the same published port of two hosts, and both reach the one task",
+    arguments: IPFamily.allCases)
+  func streams(family: IPFamily) async throws {
+    try await with(family) { world, _, _, task in
+      let listener = try await world.open(SOCK_STREAM, in: task, port: 80, any: every(family))
       defer { close(listener) }
       // From outside, and from a process of a host that calls itself and the other.
-      for (path, client) in [(world.outside, "192.168.77.100"), (world.host(2), "192.168.77.2")] {
+      for (path, client) in [(world.outside, world.underlay(100, family)), (world.host(2), world.underlay(2, family))] {
         var streams: [(Int32, Int32)] = []
         defer { for (one, other) in streams { for descriptor in [one, other] { close(descriptor) } } }
         for host in 1...2 {
-          let stream = try await world.open(SOCK_STREAM, in: path, connectedTo: "192.168.77.\(host)", port: 8080, from: 5000)
+          let stream = try await world.open(SOCK_STREAM, in: path, connectedTo: world.underlay(host, family), port: 8080, from: 5000)
           let accepted = accept(listener, nil, nil)
           #expect(peer(accepted) == client)
           streams.append((stream, accepted))
@@ -58,18 +62,19 @@ struct PublishedCallerTests {
     }
   }
 
-  @Test("a socket that asks two hosts from one port is answered by each from the address that it asked", arguments: [false, true])
-  func datagrams(bridgeNetfilter: Bool) async throws {
-    try await with { world, _, _, task in
+  @Test(
+    "a socket that asks two hosts from one port is answered by each from the address that it asked", arguments: [false, true], IPFamily.allCases)
+  func datagrams(bridgeNetfilter: Bool, family: IPFamily) async throws {
+    try await with(family) { world, _, _, task in
       try await world.showBridgedFrames(bridgeNetfilter)
-      let server = try await world.open(SOCK_DGRAM, in: task, port: 53)
-      let client = try await world.open(SOCK_DGRAM, in: world.outside, port: 5001)
+      let server = try await world.open(SOCK_DGRAM, in: task, port: 53, any: every(family))
+      let client = try await world.open(SOCK_DGRAM, in: world.outside, port: 5001, any: every(family))
       defer { for socket in [server, client] { close(socket) } }
       for round in 1...3 {
         for host in [1, 2, 2, 1] {
-          world.tell(client, "ask \(host)", to: "192.168.77.\(host)", port: 5300)
-          #expect(world.echo(server) == "192.168.77.100")
-          #expect(world.hear(client) == "ask \(host) of 192.168.77.\(host):5300", "round \(round)")
+          world.tell(client, "ask \(host)", to: world.underlay(host, family), port: 5300)
+          #expect(world.echo(server) == world.underlay(100, family))
+          #expect(world.hear(client) == "ask \(host) of \(SocketName(world.underlay(host, family), 5300))", "round \(round)")
         }
       }
     }

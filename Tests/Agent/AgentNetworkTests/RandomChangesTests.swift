@@ -124,8 +124,8 @@ private struct Run {
       // A network has IPv6 or has not, for good: nobody is on it.
       for number in containers.keys.sorted() { try await detach(number) }
       try await apply(overlay)
-      cluster.dual.toggle()
-      text = "dual \(cluster.dual)"
+      if random(2) == 0 { cluster.dual.toggle() } else { cluster.dualIngress.toggle() }
+      text = "dual \(cluster.dual), ingress \(cluster.dualIngress)"
     case 8, 9, 10:
       let number = 1 + random(9)
       if containers[number] != nil {

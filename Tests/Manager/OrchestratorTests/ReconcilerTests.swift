@@ -372,6 +372,9 @@ import Testing
     world.apply([.putNode(node)])
     world.settle()
     #expect(world.state.network(named: "ingress")?.subnet == IPv4Prefix("10.0.4.0/24"))
+    // Ports answer at hosts' IPv6 addresses, too.
+    let own = world.state.cluster.map { IPv6Prefix.uniqueLocal(of: $0.id) }
+    #expect(world.state.network(named: "ingress")?.subnet6.map { own?.contains($0.address) == true && $0.length == 64 } == true)
     #expect(world.state.nodes[node.id]?.attachments.first?.address == IPv4Address("10.0.4.2"))
   }
 

@@ -56,10 +56,11 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     ("ports: ['9-8:9-8']", "4:13 services.web.ports[0]: the range '9-8' runs backwards; write the lower port first"),
     (
       "ports: ['localhost:80:80']",
-      "4:13 services.web.ports[0]: expected an IPv4 address of a host before the published port, found 'localhost'; write it as 127.0.0.1:8080:80"
+      "4:13 services.web.ports[0]: expected an address of a host before the published port, found 'localhost'; write it as 127.0.0.1:8080:80 or '[::1]:8080:80'"
     ),
     ("ports: ['1.2.3.4:5:6:7']", "4:13 services.web.ports[0]: expected PUBLISHED:TARGET such as 8080:80, found text '1.2.3.4:5:6:7'"),
     ("ports: ['80:80', '80:81']", "4:22 services.web.ports[1]: port 80/tcp is published twice; publish another port"),
+    ("ports: ['80:80', '[::1]:80:81']", "4:22 services.web.ports[1]: port 80/tcp is published twice; publish another port"),
     ("ports: [{published: 80}]", "4:13 services.web.ports[0]: 'target' is missing; name the container's port"),
     (
       "stop_grace_period: 10",
@@ -319,14 +320,21 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     #expect(try service("mem_limit: \(text)").taskTemplate.resources?.limits?.memoryBytes == bytes)
   }
 
-  @Test("a port of one address of a host, short and long; 0.0.0.0 is all of them")
+  @Test("a port of one address of a host, short and long, of either family; 0.0.0.0 and :: are all of their family")
   func portAddresses() throws {
     let ports = try service(
       "ports: ['127.0.0.1:8080:80', '10.1.2.3:5000-5001:53-54/udp', '127.0.0.1::81', '0.0.0.0:82:82', {target: 83, published: 83, host_ip: 10.1.2.3}]"
     ).ports
-    let (local, inside) = (IPv4Address("127.0.0.1"), IPv4Address("10.1.2.3"))
-    #expect(ports.map(\.hostIP) == [local, inside, inside, local, nil, inside])
+    let (local, inside) = (IPAddress("127.0.0.1"), IPAddress("10.1.2.3"))
+    #expect(ports.map(\.hostIP) == [local, inside, inside, local, IPAddress("0.0.0.0"), inside])
     #expect(ports.map(\.publishedPort) == [8080, 5000, 5001, nil, 82, 83])
+    let six = try service(
+      "ports: ['[::1]:8080:80', '[2001:db8::1]:5000-5001:53-54/udp', '[::1]::81', '[::]:82:82', {target: 83, published: 83, host_ip: 2001:db8::1}, "
+        + "{target: 84, published: 84, host_ip: '[::1]'}, '127.0.0.1:8080:80']"
+    ).ports
+    #expect(six.map { $0.hostIP?.description } == ["::1", "2001:db8::1", "2001:db8::1", "::1", "::", "2001:db8::1", "::1", "127.0.0.1"])
+    #expect(six.map(\.publishedPort) == [8080, 5000, 5001, nil, 82, 83, 84, 8080])
+    #expect(six.map(\.targetPort) == [80, 53, 54, 81, 82, 83, 84, 80])
   }
 
   @Test("ports: short, range, protocol, without publishing, long")
