@@ -366,6 +366,8 @@ static int do_ids(struct child *child, struct cursor *p) {
     // As runc: so that /dev/stdout can be opened again. Not the host's devices, not what is someone else's, and no file that is only read: as its
     // owner the container could have it opened for writing.
     if (uid == 0 || fstat(fd, &status) < 0) continue;
+    // The terminal is the container's own, made just now. Its group stays the file system's, which is tty's.
+    if (child->tty_done) (void)!fchown(fd, (uid_t)uid, (gid_t)-1);
     int writable = (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY;
     if (S_ISFIFO(status.st_mode) || (S_ISREG(status.st_mode) && writable && status.st_uid == 0))
       (void)!fchown(fd, (uid_t)uid, (gid_t)gid);

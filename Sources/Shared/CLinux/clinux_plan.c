@@ -596,9 +596,9 @@ static int do_user(struct child *child, struct cursor *p) {
   child->have_user = 1;
   STEP("own stdio");
   for (int fd = 0; fd < 3; fd++) {
-    // So that /dev/stdout can be opened again by this user; never the host's /dev/null.
+    // So that /dev/stdout can be opened again by this user; never the host's /dev/null. A terminal was made for this process alone.
     struct stat status;
-    if (fstat(fd, &status) == 0 && !S_ISCHR(status.st_mode) && fchown(fd, child->user.uid, (gid_t)-1) < 0 && errno != EPERM && errno != EROFS)
+    if (fstat(fd, &status) == 0 && (child->tty_done || !S_ISCHR(status.st_mode)) && fchown(fd, child->user.uid, (gid_t)-1) < 0 && errno != EPERM && errno != EROFS)
       return -errno;
   }
   STEP("set groups");

@@ -493,6 +493,14 @@ let isRoot = geteuid() == 0
     #expect(try await world.run(config).stdout == "/dev/pts/0\r\nyes\r\nxterm\r\nc")
   }
 
+  @Test("a terminal is its user's, who opens it by name")
+  func terminalOwner() async throws {
+    let world = try World()
+    var config = world.shell("owner", "stat -c %u:%g /dev/pts/0 /dev/console; echo again > /dev/stdout && echo fine")
+    (config.tty, config.user) = (true, "app")
+    #expect(try await world.run(config).stdout == "1000:5\r\n1000:5\r\nagain\r\nfine\r\n")
+  }
+
   @Test("a container that cannot be watched is ended, and nothing of it is left")
   func unwatched() async throws {
     let world = try World()
