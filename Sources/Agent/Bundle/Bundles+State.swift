@@ -8,6 +8,7 @@ extension Bundles {
   func status(_ stored: StoredBundle, _ folder: borrowing BundleFolder) -> State.Status {
     if stored.pid == 0 { return .creating }
     guard let process = process(stored), !process.hasEnded else { return .stopped }
+    if stored.isBeingMade == true { return .creating }
     if Files.exists(folder.path + "/" + StartSocket.name) { return .created }
     return (try? cgroup(stored))?.isFrozen == true ? .paused : .running
   }
@@ -45,7 +46,10 @@ extension Bundles {
   }
 
   /// Removes a stopped container; `force`: any, and fine when there is none. poststop hooks that fail are returned as warnings.
-  public func delete(_ id: String, force: Bool) throws(BundleError) -> [String] {
+  public func delete(_ id: String, force: Bool) throws(BundleError) -> [String] { try delete(id, force: force, only: nil) }
+
+  /// `only`: none but this very container, whatever has its name by now.
+  func delete(_ id: String, force: Bool, only: StoredBundle?) throws(BundleError) -> [String] {
     let folder: BundleFolder
     do throws(BundleError) { folder = try BundleFolder.open(root: root, id) } catch {
       if force, error == .noSuchContainer(id) { return [] }
@@ -56,6 +60,7 @@ extension Bundles {
       try folder.remove()
       return []
     }
+    if let only, (only.pid, only.startTime) != (stored.pid, stored.startTime) { return [] }
     let status = status(stored, folder)
     let group = try cgroup(stored)
     if status == .paused, force { try? group?.freeze(false) }
@@ -81,9 +86,14 @@ extension Bundles {
     }
     Self.unmountRoot(stored)
     try folder.remove()
-    let state = State(id: id, pid: 0, status: .stopped, bundle: stored.bundle, annotations: stored.annotations)
+    // Whoever waits for this container need not wait for its hooks.
+    folder.unlock()
+    return Self.runPoststop(stored)
+  }
+  /// Each is tried: the specification has failures logged and the rest go on.
+  static func runPoststop(_ stored: StoredBundle) -> [String] {
+    let state = State(id: stored.id, pid: 0, status: .stopped, bundle: stored.bundle, annotations: stored.annotations)
     var warnings: [String] = []
-    // Each is tried: the specification has failures logged and the rest go on.
     for hook in stored.poststop ?? [] {
       do throws(BundleError) { try Hooks.run([hook], "poststop", state) } catch { warnings.append(error.description) }
     }

@@ -1,5 +1,5 @@
 // Bundle: OCI containers for callers that are commands: each finds the containers again in files and the kernel, does one thing and ends.
-// Invariants: what changes a container holds its folder's lock; a container's process is a child of whoever ran the command's process, as
+// Invariants: what changes a container holds its folder's lock, but not while hooks run; a container's process is a child of whoever ran the command's process, as
 // conmon and containerd's shim expect; after a failed create nothing is left. It refuses to know command lines.
 import CLinux
 import Cgroups
@@ -88,9 +88,11 @@ public struct Bundles: Sendable {
     var stored = StoredBundle(
       id: id, bundle: bundle, rootfs: String(cString: rootfs), created: Self.now(), owner: "root", annotations: config.annotations,
       program: config.process?.args?.first ?? "", poststart: config.hooks?.poststart, poststop: config.hooks?.poststop)
+    if config.hooks?.startContainer?.isEmpty == false { stored.hasStartHooks = true }
     if !config.has(.mount) { stored.rootMount = Self.mountID(stored.rootfs) }
     let folder = try BundleFolder.make(root: root, id)
     var group: Cgroup?
+    var isLaunched = false
     do throws(BundleError) {
       let scope = cgroupManager == .systemd ? try SystemdScope(config, id).start() : nil
       defer { scope?.release() }
@@ -99,16 +101,23 @@ public struct Bundles: Sendable {
       do throws(SystemError) { try Files.writeAtomically(folder.path + "/config.json", document, durable: false) } catch {
         throw BundleError("keep the configuration", error)
       }
+      isLaunched = true
       var created = try launch(config, folder, &stored, group, options)
       if unmapped { created.warnings.append("linux.uidMappings: absent, so that the new user namespace has the caller's user alone, as its root") }
       return created
     } catch {
-      if stored.pid > 0 { Glibc.kill(stored.pid, SIGKILL) }
+      // Deleted meanwhile by another command, with all that was its own.
+      guard folder.isThere else { throw error }
+      try? process(stored)?.send(SIGKILL)
+      if group != nil, let now = try? cgroup(stored) { group = now }
       group?.killAll()
       if let group { try? Self.remove(group) }
       Self.unmountRoot(stored)
       try? folder.remove()
-      throw error
+      folder.unlock()
+      // Lifecycle, steps 12 and 13: what the hooks before set up is taken down. As with runc, whether or not it came to them.
+      let warnings = isLaunched ? Self.runPoststop(stored) : []
+      throw BundleError(([error.description] + warnings).joined(separator: "; "), exitCode: error.exitCode)
     }
   }
 
@@ -127,19 +136,33 @@ public struct Bundles: Sendable {
     try? Files.writeAtomically(
       "\(folder.path)/\(Self.operations)", plan.names.map { $0.replacing("\n", with: " ") }.joined(separator: "\n"), durable: false)
     var state = State(id: stored.id, pid: 0, status: .creating, bundle: stored.bundle, annotations: stored.annotations)
-    let launched: Launcher.Launched
+    var isHeld = true
+    let outcome: Result<Launcher.Launched, any Error>
     do {
       let launcher = try Launcher(initPath: initPath)
       let listener = try StartSocket.listen(in: folder.lock.rawValue)
-      launched = try launcher.launch(
-        plan, name: stored.id, stdio: (0, 1, 2), fifth: listener.rawValue, kept: options.preserved,
-        hooks: { pid in
-          state.pid = pid
-          try Hooks.run(config.hooks?.prestart, "prestart", state)
-          try Hooks.run(config.hooks?.createRuntime, "createRuntime", state)
-          return try Hooks.input(state)
-        })
-    } catch let failure as Launcher.Failure {
+      outcome = .success(
+        try launcher.launch(
+          plan, name: stored.id, stdio: (0, 1, 2), fifth: listener.rawValue, kept: options.preserved,
+          hooks: { pid in
+            state.pid = pid
+            (stored.pid, stored.startTime, stored.isBeingMade) = (pid, ProcessIdentity.of(pid)?.startTime ?? 0, true)
+            try folder.save(stored)
+            folder.unlock()
+            isHeld = false
+            try Hooks.run(config.hooks?.prestart, "prestart", state)
+            try Hooks.run(config.hooks?.createRuntime, "createRuntime", state)
+            return try Hooks.input(state)
+          }))
+    } catch { outcome = .failure(error) }
+    if !isHeld {
+      // Now that createContainer hooks have ended, too. What other commands changed stays (`update`).
+      try folder.relock()
+      stored = try folder.stored()
+      stored.isBeingMade = nil
+    }
+    let launched: Launcher.Launched
+    do { launched = try outcome.get() } catch let failure as Launcher.Failure {
       throw BundleError("create container", failure, plan.names, program: stored.program)
     } catch {
       throw (error as? BundleError) ?? (error as? SystemError).map { BundleError("create container", $0) }
@@ -175,6 +198,7 @@ public struct Bundles: Sendable {
       let connection = try StartSocket.connect(in: folder.lock.rawValue)
       let input = try Hooks.input(state)
       try checkResult(clinux_send_fd(connection.rawValue, "s", 1, input.rawValue), "start", id)
+      if stored.hasStartHooks == true { folder.unlock() }
       var record = clinux_report()
       var descriptor: Int32 = -1
       while withUnsafeMutableBytes(of: &record, { clinux_receive_fd(connection.rawValue, $0.baseAddress, $0.count, &descriptor) }) > 0 {
@@ -185,14 +209,18 @@ public struct Bundles: Sendable {
           (try? Files.text(folder.path + "/" + Self.operations).split(separator: "\n").map(String.init)) ?? [],
           program: stored.program)
       }
-      try? Files.removeTree(folder.path + "/" + StartSocket.name)
-    } catch { throw BundleError("start container", error) }
+    } catch {
+      if error.errno == Errno(ECONNREFUSED) { throw BundleError("cannot start a container that is being started") }
+      throw BundleError("start container", error)
+    }
+    if stored.hasStartHooks == true { try folder.relock() }
+    try? Files.removeTree(folder.path + "/" + StartSocket.name)
     if let failure { throw failure }
     state.status = .running
+    folder.unlock()
     do throws(BundleError) { try Hooks.run(stored.poststart, "poststart", state) } catch {
       // An error, and the end of the container (runtime-spec 1.2.1, runtime.md, "Lifecycle", step 9).
-      _ = consume folder
-      let warnings = (try? delete(id, force: true)) ?? []
+      let warnings = (try? delete(id, force: true, only: stored)) ?? []
       throw BundleError(([error.description] + warnings).joined(separator: "; "))
     }
     return []

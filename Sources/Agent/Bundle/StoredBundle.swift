@@ -26,6 +26,10 @@ struct StoredBundle: Codable, Hashable, Sendable {
   var program = ""
   var poststart: [Config.Hook]?
   var poststop: [Config.Hook]?
+  /// Its first process is there, but not all hooks of `create` have ended.
+  var isBeingMade: Bool?
+  /// `start` waits for hooks of the configuration.
+  var hasStartHooks: Bool?
 }
 
 /// One container's folder, held by an exclusive lock (flock(2)) as long as this value lives.
@@ -55,16 +59,29 @@ struct BundleFolder: ~Copyable {
     let path = "\(root)/\(id)"
     do throws(SystemError) {
       let folder = BundleFolder(path: path, lock: try OwnedDescriptor.open(path, O_RDONLY | O_DIRECTORY))
-      while locked, flock(folder.lock.rawValue, LOCK_EX) < 0 { if Errno.current != .interrupted { throw SystemError("lock", path, .current) } }
-      var (held, named) = (stat(), stat())
-      try check(fstat(folder.lock.rawValue, &held), "look at", path)
-      try check(lstat(path, &named), "look at", path)
-      if held.st_ino != named.st_ino { throw SystemError("find", path, .noEntry) }
+      if locked { try folder.wait() }
+      guard folder.isThere else { throw SystemError("find", path, .noEntry) }
       return folder
     } catch {
       if error.errno == .noEntry { throw .noSuchContainer(id) }
       throw BundleError("container \(id)", error)
     }
+  }
+
+  private func wait() throws(SystemError) {
+    while flock(lock.rawValue, LOCK_EX) < 0 { if Errno.current != .interrupted { throw SystemError("lock", path, .current) } }
+  }
+  /// False when the container was deleted meanwhile, whatever has its name by now.
+  var isThere: Bool {
+    var (held, named) = (stat(), stat())
+    return fstat(lock.rawValue, &held) == 0 && lstat(path, &named) == 0 && held.st_ino == named.st_ino && held.st_dev == named.st_dev
+  }
+  /// Until `relock` other commands may change the container: hooks call them, and others must not wait for hooks, which may take any time.
+  func unlock() { flock(lock.rawValue, LOCK_UN) }
+  /// Throws when the container was deleted meanwhile.
+  func relock() throws(BundleError) {
+    do throws(SystemError) { try wait() } catch { throw BundleError("lock the container's state", error) }
+    if !isThere { throw BundleError("the container was deleted while its hooks ran") }
   }
 
   /// As runc and crun take them: it names a folder and a cgroup.

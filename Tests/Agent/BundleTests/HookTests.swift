@@ -1,0 +1,95 @@
+import Foundation
+import Glibc
+import LinuxSystem
+import Testing
+
+/// Hooks beside other commands, and after failures.
+@Suite(.enabled(if: isRoot), .serialized) struct HookTests {
+  private func hook(_ script: String, timeout: Int = 60) -> [[String: Any]] {
+    [["path": "/bin/sh", "args": ["sh", "-c", script], "timeout": timeout]]
+  }
+
+  @Test(
+    "after a create that failed, poststop hooks run, once",
+    arguments: [
+      (["true"], "createRuntime", "exit 3", "createRuntime hook failed with exit code 3"),
+      (["true"], "createContainer", "exit 3", "createContainer hook"),
+      (["nosuch"], "createRuntime", "true", "executable file not found"),
+    ])
+  func poststop(_ args: [String], _ kind: String, _ script: String, _ words: String) throws {
+    let world = try BundleWorld()
+    try world.specify()
+    let log = world.folder + "/log"
+    try world.configure(args) { config in
+      config.object("hooks") {
+        $0[kind] = hook(script)
+        $0["poststop"] = hook("grep -o '\"status\":\"[a-z]*\"' >> \(log); exit 4")
+      }
+    }
+    let failed = try world.call(["create", "--bundle", world.bundle, "one"])
+    #expect(failed.code == (args == ["nosuch"] ? 127 : 1) && failed.err.contains(words), "\(failed)")
+    #expect(failed.err.contains("poststop hook failed with exit code 4"), "\(failed)")
+    #expect((try? Files.text(log)) == "\"status\":\"stopped\"\n")
+    #expect(try Files.list(world.folder + "/root").filter { !$0.hasPrefix("@") }.isEmpty)
+  }
+
+  @Test("hooks may use the container: createRuntime and poststart call update, kill and, once it runs, exec")
+  func commands() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    let log = world.folder + "/log"
+    let runtime = "\(world.program) --root \(world.folder)/root"
+    try world.configure(["sleep", "1000"]) { config in
+      config.object("hooks") {
+        $0["createRuntime"] = hook("\(runtime) update --pids-limit 50 one && \(runtime) kill one CONT && echo made >> \(log)")
+        $0["poststart"] = hook("\(runtime) update --pids-limit 60 one && \(runtime) exec one echo inside >> \(log)")
+      }
+    }
+    let made = try world.call(["create", "--bundle", world.bundle, "one"])
+    #expect(made.code == 0 && (try? Files.text(log)) == "made\n", "\(made)")
+    let started = try world.call(["start", "one"])
+    #expect(started.code == 0 && (try? Files.text(log)) == "made\ninside\n", "\(started)")
+    let event = try JSONSerialization.jsonObject(with: Data(world.call(["events", "--stats", "one"]).out.utf8)) as? [String: Any]
+    #expect(((event?["data"] as? [String: Any])?["pids"] as? [String: Any])?["limit"] as? Int == 60)
+    #expect(try world.call(["delete", "-f", "one"]).code == 0)
+  }
+
+  @Test("who deletes a container does not wait for its hooks", arguments: ["createRuntime", "startContainer"])
+  func deleted(_ kind: String) throws {
+    let world = try BundleWorld()
+    try world.specify()
+    let log = world.folder + "/log"
+    // In the container's root, which its own hook sees as well; it ends by itself.
+    let rootfs = kind == "createRuntime" ? world.bundle + "/rootfs" : ""
+    let script = "echo > \(rootfs)/tmp/waits; i=0; while [ $i -lt 200 ] && ! [ -e \(rootfs)/tmp/go ]; do sleep 0.1; i=$((i+1)); done"
+    try world.configure(["sleep", "1000"]) { config in
+      config.object("hooks") {
+        $0[kind] = hook(script)
+        $0["poststop"] = hook("echo stopped >> \(log)")
+      }
+    }
+    if kind == "startContainer" { #expect(try world.call(["create", "--bundle", world.bundle, "one"]).code == 0) }
+    let done = DispatchSemaphore(value: 0)
+    let result = Box()
+    Thread {
+      result.value = try? world.call(kind == "createRuntime" ? ["create", "--bundle", world.bundle, "one"] : ["start", "one"])
+      done.signal()
+    }.start()
+    for _ in 0..<2000 where !Files.exists(world.bundle + "/rootfs/tmp/waits") { usleep(20_000) }
+    #expect(try world.state("one")["status"] as? String == (kind == "createRuntime" ? "creating" : "created"))
+    let removed = try world.call(["delete", "--force", "one"])
+    #expect(removed.code == 0, "\(removed)")
+    if kind == "createRuntime" { #expect(done.wait(timeout: .now()) == .timedOut, "delete waited for the hook") }
+    #expect(try world.call(["state", "one"]).err.contains("does not exist"))
+    try Files.writeAtomically(world.bundle + "/rootfs/tmp/go", "", durable: false)
+    try #require(done.wait(timeout: .now() + 60) == .success)
+    #expect(result.value?.code == 1 && result.value?.err.contains("deleted while its hooks ran") == true, "\(String(describing: result.value))")
+    #expect((try? Files.text(log)) == "stopped\n")
+    #expect(try Files.list(world.folder + "/root").filter { !$0.hasPrefix("@") }.isEmpty)
+  }
+}
+
+final class Box: @unchecked Sendable {
+  // Written before a semaphore's signal, read after its wait.
+  var value: BundleWorld.Result?
+}
