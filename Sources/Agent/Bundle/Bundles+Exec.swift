@@ -76,10 +76,11 @@ extension Bundles {
     return group
   }
 
-  /// Changes the limits of a container in place; fields that are absent stay.
-  public func update(_ id: String, _ resources: Resources) throws(BundleError) {
+  /// Changes the limits of a container in place; fields that are absent stay. So do devices: containerd hands over all of linux.resources, and
+  /// runc leaves them as they are.
+  /// - Returns: warnings.
+  public func update(_ id: String, _ resources: Resources) throws(BundleError) -> [String] {
     do throws(OCIError) { try resources.check() } catch { throw BundleError("update", error) }
-    if resources.devices != nil { throw BundleError("update: devices cannot be changed") }
     let folder = try BundleFolder.open(root: root, id)
     var stored = try folder.stored()
     if status(stored, folder) == .stopped { throw BundleError("container not running") }
@@ -103,5 +104,7 @@ extension Bundles {
       try folder.save(stored)
     }
     try writes.apply(to: group)
+    guard let devices = resources.devices, try devices != folder.config().linux?.resources?.devices else { return [] }
+    return ["update: devices cannot be changed, they stay as they are"]
   }
 }

@@ -39,7 +39,7 @@ struct ResourceWrites: Hashable, Sendable {
     self.isUpdate = isUpdate
     if let memory = resources.memory { try self.memory(memory) }
     if let cpu = resources.cpu { try self.cpu(cpu) }
-    if let limit = resources.pids?.limit { add("pids", "pids.max", limit > 0 ? "\(limit)" : "max") }
+    if let limit = resources.pids?.limit, limit != 0 || !isUpdate { add("pids", "pids.max", limit > 0 ? "\(limit)" : "max") }
     if let blockIO = resources.blockIO { try self.blockIO(blockIO) }
     for (device, limit) in (resources.rdma ?? [:]).sorted(by: { $0.key < $1.key }) {
       let limits = [limit.hcaHandles.map { "hca_handle=\($0)" }, limit.hcaObjects.map { "hca_object=\($0)" }].compactMap { $0 }
@@ -73,9 +73,12 @@ struct ResourceWrites: Hashable, Sendable {
     if (memory.kernel ?? 0) != 0 || (memory.kernelTCP ?? 0) != 0 {
       throw BundleError("linux.resources.memory.kernel: the kernel has no such limit any more")
     }
+    // As with runc: without a limit of memory there is none of both together, whatever was set before.
+    let isFreed = isUpdate && (memory.limit ?? 0) < 0 && (memory.swap ?? 0) == 0
     if memory.checkBeforeUpdate == true, let limit = memory.limit, limit > 0 { least = limit }
     if v2 {
       if let limit = memory.limit, limit != 0 { add("memory", "memory.max", bytes(limit)) }
+      if isFreed { add("memory", "memory.swap.max", "max", isOptional: true) }
       if let swap = memory.swap, swap != 0 || !isUpdate {
         guard swap <= 0 || memory.limit.map({ $0 > 0 }) ?? false else { throw BundleError("linux.resources.memory.swap: needs a limit") }
         add("memory", "memory.swap.max", swap <= 0 ? bytes(swap) : bytes(swap - (memory.limit ?? 0)), isOptional: swap >= 0)
@@ -86,6 +89,7 @@ struct ResourceWrites: Hashable, Sendable {
       return
     }
     if let limit = memory.limit, limit != 0 { add("memory", "memory.limit_in_bytes", bytes(limit)) }
+    if isFreed { add("memory", "memory.memsw.limit_in_bytes", "-1", isOptional: true) }
     if let swap = memory.swap, swap != 0 { add("memory", "memory.memsw.limit_in_bytes", bytes(swap)) }
     if let soft = memory.reservation, soft != 0 { add("memory", "memory.soft_limit_in_bytes", bytes(soft)) }
     if let swappiness = memory.swappiness { add("memory", "memory.swappiness", "\(swappiness)") }
@@ -93,6 +97,9 @@ struct ResourceWrites: Hashable, Sendable {
   }
 
   private mutating func cpu(_ cpu: Resources.CPU) throws(BundleError) {
+    // Zeros are what is so without being asked for: nothing is lost where the kernel has no such file. An idle group takes no weight
+    // (cgroup-v2.rst, "cpu.weight"), so it is made so last, and no longer so first.
+    if cpu.idle == 0 { add("cpu", "cpu.idle", "0", isOptional: true) }
     let (runtime, realtime) = (cpu.realtimeRuntime.flatMap { $0 == 0 ? nil : $0 }, cpu.realtimePeriod.flatMap { $0 == 0 ? nil : $0 })
     if runtime != nil || realtime != nil {
       guard !v2 else { throw BundleError("linux.resources.cpu.realtimeRuntime: cgroup v2 has none") }
@@ -102,7 +109,9 @@ struct ResourceWrites: Hashable, Sendable {
     if let shares = cpu.shares, shares != 0 {
       add("cpu", v2 ? "cpu.weight" : "cpu.shares", v2 ? "\(Cgroup.weight(shares: Int64(clamping: shares)))" : "\(shares)")
     }
-    let burst = cpu.burst.map { Write(controller: "cpu", file: v2 ? "cpu.max.burst" : "cpu.cfs_burst_us", value: "\($0)") }
+    let burst = cpu.burst.map {
+      Write(controller: "cpu", file: v2 ? "cpu.max.burst" : "cpu.cfs_burst_us", value: "\($0)", isOptional: $0 == 0)
+    }
     let (quota, period) = (cpu.quota.flatMap { $0 == 0 ? nil : $0 }, cpu.period.flatMap { $0 == 0 ? nil : $0 })
     // It is never more than the quota: before it where both get less, again after it where both get more (as runc, libcontainer/cgroups/fs2/cpu.go).
     if quota != nil, let burst { writes.append(burst) }
@@ -116,7 +125,7 @@ struct ResourceWrites: Hashable, Sendable {
       if let quota { add("cpu", "cpu.cfs_quota_us", "\(quota)") }
     }
     if quota == nil, let burst { writes.append(burst) }
-    if let idle = cpu.idle { add("cpu", "cpu.idle", "\(idle)") }
+    if let idle = cpu.idle, idle != 0 { add("cpu", "cpu.idle", "\(idle)") }
     if let cpus = cpu.cpus, !cpus.isEmpty { add("cpuset", "cpuset.cpus", cpus) }
     if let mems = cpu.mems, !mems.isEmpty { add("cpuset", "cpuset.mems", mems) }
   }

@@ -61,7 +61,7 @@ struct Update: ParsableCommand {
     } else {
       wanted = given
     }
-    try parent.bundles().update(id, wanted)
+    for warning in try parent.bundles().update(id, wanted) { Log.warning(warning) }
   }
 
   private var given: Resources {

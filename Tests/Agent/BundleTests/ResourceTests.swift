@@ -102,6 +102,23 @@ import Testing
       Array(#"{"memory": {"limit": 64, "swap": 0, "reservation": 0}, "cpu": {"shares": 0, "quota": 0}, "blockIO": {"weight": 0}}"#.utf8))
     #expect(try ResourceWrites(resources, v2: true, isUpdate: true).writes.map(\.file) == ["memory.max"])
     #expect(try ResourceWrites(resources, v2: true).writes.map(\.file) == ["memory.max", "memory.swap.max"])
+    let pids = try Document.read(Resources.self, Array(#"{"pids": {"limit": 0}}"#.utf8))
+    for v2 in [false, true] { #expect(try ResourceWrites(pids, v2: v2, isUpdate: true).writes.isEmpty) }
+    // These can be turned off again; where the kernel has no such file, they are off.
+    let off = try Document.read(Resources.self, Array(#"{"cpu": {"burst": 0, "idle": 0, "shares": 1024}}"#.utf8))
+    for v2 in [false, true] {
+      let writes = try ResourceWrites(off, v2: v2, isUpdate: true).writes
+      #expect(writes.map(\.isOptional) == [true, false, true])
+      #expect(writes.map(\.file) == ["cpu.idle", v2 ? "cpu.weight" : "cpu.shares", v2 ? "cpu.max.burst" : "cpu.cfs_burst_us"])
+    }
+  }
+
+  @Test("no limit of memory is none of memory and swap together, unless swap is named", arguments: ["", #", "swap": 0"#, #", "swap": -1"#])
+  func unlimited(_ swap: String) throws {
+    let resources = try Document.read(Resources.self, Array(#"{"memory": {"limit": -1\#(swap)}}"#.utf8))
+    for (v2, files) in [(false, ["memory.limit_in_bytes=-1", "memory.memsw.limit_in_bytes=-1"]), (true, ["memory.max=max", "memory.swap.max=max"])] {
+      #expect(try ResourceWrites(resources, v2: v2, isUpdate: true).writes.map { "\($0.file)=\($0.value)" } == files)
+    }
   }
 }
 
@@ -186,6 +203,42 @@ private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else
     #expect(try groups() == [folder])
     #expect(try world.call(["delete", "-f", "two"]).code == 0)
     #expect(try groups() == [])
+  }
+
+  @Test("containerd's update, which is all of linux.resources, is taken, and changes what it names; zeros and devices stay")
+  func wholeResources() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    try world.configure(["sleep", "1000"]) { config in
+      config.object("linux") { $0.object("resources") { $0["memory"] = ["limit": 64 << 20, "swap": 96 << 20] } }
+    }
+    #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
+    defer { _ = try? world.call(["delete", "-f", "one"]) }
+    let file = world.folder + "/resources.json"
+    func update(_ json: String) throws -> BundleWorld.Result {
+      try Files.writeAtomically(file, json, durable: false)
+      return try world.call(["update", "--resources", file, "one"])
+    }
+    func limits() throws -> [String] {
+      let v1 = ["memory/memory.limit_in_bytes", "memory/memory.memsw.limit_in_bytes", "pids/pids.max"]
+      let names = isV2 ? ["memory.max", "memory.swap.max", "pids.max"] : v1
+      return try world.call(["exec", "one", "cat"] + names.map { "/sys/fs/cgroup/" + $0 }).out.split(separator: "\n").map(String.init)
+    }
+    let own = try JSONSerialization.jsonObject(with: Data(Files.read(world.bundle + "/config.json"))) as! [String: Any]
+    let devices = ((own["linux"] as! [String: Any])["resources"] as! [String: Any])["devices"]!
+    let text = String(decoding: try JSONSerialization.data(withJSONObject: devices), as: UTF8.self)
+    let whole = try update(
+      #"{"devices": \#(text), "memory": {"limit": 67108864}, "cpu": {"shares": 204, "quota": 20000, "period": 100000}, "pids": {"limit": 44}}"#)
+    #expect(whole.code == 0 && whole.err == "", "\(whole)")
+    #expect(try update(#"{"devices": [{"allow": true, "access": "rwm"}]}"#).err.contains("warning: update: devices cannot be changed"))
+    #expect(try update(#"{"pids": {"limit": 0}, "cpu": {"burst": 0, "idle": 0}}"#).code == 0)
+    let before = try limits()
+    #expect(before.first == "\(64 << 20)" && before.last == "44", "\(before)")
+    // Where swap is counted it is unlimited, too, and no limit of both together stands against memory's.
+    let freed = try world.call(["update", "--memory", "-1", "one"])
+    #expect(freed.code == 0, "\(freed)")
+    let after = try limits()
+    #expect(after.dropLast().allSatisfy { $0 == "max" || Int($0) ?? 0 > 1 << 60 }, "\(after)")
   }
 
   @Test("a limit below what is used is refused where that is asked for")
