@@ -68,6 +68,7 @@ struct Run: ParsableCommand {
     options.consoleSocket = options.consoleSocket.map(absolute)
     options.returnsTerminal = !detach && options.consoleSocket == nil
     let bundles = parent.bundles()
+    if !detach { Foreground.holdSignals() }
     let created = try bundles.create(arguments.id, bundle: try arguments.enterBundle(), configFile: arguments.file, options)
     for warning in created.warnings { Log.warning(warning) }
     do throws(BundleError) {

@@ -29,6 +29,7 @@ struct Exec: ParsableCommand {
   func run() throws {
     // runc and crun answer 255 where nothing could be executed.
     let created: Bundles.Created
+    if !detach { Foreground.holdSignals() }
     do throws(BundleError) { created = try execute() } catch {
       throw BundleError(error.description, exitCode: error.exitCode == 1 ? 255 : error.exitCode)
     }

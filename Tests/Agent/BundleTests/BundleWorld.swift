@@ -23,7 +23,7 @@ final class BundleWorld: Sendable {
     try Files.writeAtomically(rootfs + "/bin/busybox", try Files.read("/bin/busybox"), mode: 0o755, durable: false)
     for name in [
       "sh", "true", "false", "sleep", "cat", "id", "env", "echo", "hostname", "dnsdomainname", "ls", "pwd", "kill", "mount", "grep", "touch", "mkdir",
-      "stty", "ionice", "mknod", "chmod", "stat", "readlink", "ps", "tty", "dd", "head", "ulimit", "cut", "wc",
+      "stty", "ionice", "mknod", "chmod", "stat", "readlink", "ps", "tty", "dd", "head", "ulimit", "cut", "wc", "tee",
     ] {
       symlink("busybox", rootfs + "/bin/" + name)
     }
@@ -79,7 +79,15 @@ final class BundleWorld: Sendable {
     var list = ([other ?? program, "--root", folder + "/root"] + arguments).map { strdup($0) } + [nil]
     defer { for text in list { free(text) } }
     var pid: pid_t = 0
-    let started = posix_spawn(&pid, other ?? program, &actions, nil, &list, environ)
+    // Threads of the tests have signals blocked.
+    var attributes = posix_spawnattr_t()
+    posix_spawnattr_init(&attributes)
+    defer { posix_spawnattr_destroy(&attributes) }
+    var none = sigset_t()
+    sigemptyset(&none)
+    posix_spawnattr_setsigmask(&attributes, &none)
+    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
+    let started = posix_spawn(&pid, other ?? program, &actions, &attributes, &list, environ)
     try #require(started == 0, "start \(program): \(Errno(started))")
     var status: Int32 = 0
     while waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {}

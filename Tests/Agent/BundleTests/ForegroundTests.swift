@@ -24,4 +24,69 @@ import Testing
     #expect(more.out == "1000:5\r\nagain\r\nfine\r\n", "\(more)")
     #expect(try world.call(["delete", "-f", "two"]).code == 0)
   }
+
+  @Test("much input does not stand against much output")
+  func both() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    let (input, script) = (world.folder + "/input", world.folder + "/script")
+    let text = String(repeating: "a line that comes back while the next ones are still going in\n", count: 16_000)
+    try Files.writeAtomically(input, text, durable: false)
+    try world.configure(["sh", "-c", "stty -echo; tee /tmp/got"]) { $0.object("process") { $0["terminal"] = true } }
+    try Files.writeAtomically(
+      script, "#!/bin/sh\nexec timeout -s KILL 100 \(world.program) --root \(world.folder)/root run --bundle \(world.bundle) one\n", mode: 0o755,
+      durable: false)
+    let result = try world.call([], program: script, input: input)
+    #expect(result.code == 0 && result.out.utf8.count >= text.utf8.count, "\(result.code), \(result.out.utf8.count) bytes, \(result.err)")
+    #expect(try Files.text(world.bundle + "/rootfs/tmp/got") == text)
+  }
+
+  @Test("every signal is handed on, and one that comes too early does not leave the container behind", arguments: ["run", "exec"])
+  func signals(_ command: String) throws {
+    let world = try BundleWorld()
+    try world.specify()
+    let (script, pidFile, rootfs) = (world.folder + "/script", world.folder + "/pid", world.bundle + "/rootfs")
+    let program =
+      "for i in 3 10 20 21 30 37 64; do trap \"echo $i >> /tmp/told\" $i; done; trap 'exit 9' TERM; echo > /tmp/up; while true; do sleep 0.05; done"
+    var arguments = "run --bundle \(world.bundle) one"
+    if command == "exec" {
+      try world.configure(["sleep", "1000"])
+      #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
+      arguments = "exec one sh /program"
+      try Files.writeAtomically(rootfs + "/program", program, durable: false)
+    } else {
+      let wait = "echo > \(world.folder)/waits; while ! [ -e \(world.folder)/go ]; do sleep 0.05; done"
+      try world.configure(["sh", "-c", program]) { config in
+        config.object("hooks") { $0["createRuntime"] = [["path": "/bin/sh", "args": ["sh", "-c", wait], "timeout": 60]] }
+      }
+    }
+    try Files.writeAtomically(
+      script, "#!/bin/sh\necho $$ > \(pidFile)\nexec \(world.program) --root \(world.folder)/root \(arguments)\n", mode: 0o755, durable: false)
+    let done = DispatchSemaphore(value: 0)
+    let result = Box()
+    Thread {
+      result.value = try? world.call([], program: script)
+      done.signal()
+    }.start()
+    func wait(for file: String) { for _ in 0..<2000 where !Files.exists(file) { usleep(20_000) } }
+    func runtime() throws -> Int32 { try #require(Int32(try Files.text(pidFile).filter { $0 != "\n" })) }
+    if command == "run" {
+      wait(for: world.folder + "/waits")
+      #expect(kill(try runtime(), SIGUSR2) == 0)
+      #expect(done.wait(timeout: .now() + 1) == .timedOut, "\(String(describing: result.value))")
+      try Files.writeAtomically(world.folder + "/go", "", durable: false)
+    }
+    wait(for: rootfs + "/tmp/up")
+    for signal in [3, 10, 20, 21, 30, 37, 64] as [Int32] {
+      #expect(kill(try runtime(), signal) == 0)
+      for _ in 0..<1000 where !told().contains("\(signal)") { usleep(20_000) }
+    }
+    func told() -> [String] { ((try? Files.text(rootfs + "/tmp/told")) ?? "").split(separator: "\n").map(String.init) }
+    #expect(told() == ["3", "10", "20", "21", "30", "37", "64"])
+    #expect(kill(try runtime(), SIGTERM) == 0)
+    #expect(done.wait(timeout: .now() + 60) == .success)
+    #expect(result.value?.code == 9, "\(String(describing: result.value))")
+    if command == "exec" { #expect(try world.call(["delete", "-f", "one"]).code == 0) }
+    #expect(try world.call(["list", "-q"]).out == "")
+  }
 }
