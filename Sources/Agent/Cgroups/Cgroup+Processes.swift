@@ -49,24 +49,51 @@ extension Cgroup {
     }
   }
 
-  /// Stops or continues everything in it; returns when it is so. Needs a v2 tree (a hybrid host's, too).
-  public func freeze(_ frozen: Bool) throws(SystemError) {
-    guard let directory = cloneDirectory else {
-      // v1 tells nobody when it is done; it takes as long as the processes need to leave the kernel.
-      try write(controller: "freezer", file: "freezer.state", frozen ? "FROZEN" : "THAWED")
-      while frozen, read(controller: "freezer", file: "freezer.state")?.hasPrefix("FROZEN") == false { usleep(200) }
-      return
+  /// Stops or continues everything in it; returns when it is so. Needs a v2 tree (a hybrid host's, too). A process in uninterruptible sleep (a file
+  /// server that is gone) cannot be stopped: ETIMEDOUT after `within` (runc's 10 s), and what was to be frozen is not.
+  public func freeze(_ frozen: Bool, within: Duration = .seconds(10)) throws(SystemError) {
+    let end = ContinuousClock.now + within
+    do throws(SystemError) {
+      if let directory = cloneDirectory { try freeze(directory, frozen, until: end) } else { try freezeV1(frozen, until: end) }
+    } catch {
+      // What is half frozen would neither run nor take a signal.
+      if frozen { try? setFrozen(false) }
+      throw error
     }
+  }
+  private func setFrozen(_ frozen: Bool) throws(SystemError) {
+    if let directory = cloneDirectory { return try Files.writeExisting(directory + "/cgroup.freeze", frozen ? "1" : "0") }
+    try write(controller: "freezer", file: "freezer.state", frozen ? "FROZEN" : "THAWED")
+  }
+  /// v1 tells nobody when it is done; it takes as long as the processes need to leave the kernel. While new ones come it may stay FREEZING, until it is
+  /// thawed and frozen anew (runc, cgroups/fs/freezer.go).
+  private func freezeV1(_ frozen: Bool, until end: ContinuousClock.Instant) throws(SystemError) {
+    try setFrozen(frozen)
+    var looks = 0
+    while frozen, read(controller: "freezer", file: "freezer.state")?.hasPrefix("FROZEN") != true {
+      if ContinuousClock.now >= end { throw SystemError("freeze", name, Errno(ETIMEDOUT)) }
+      looks += 1
+      if looks % 500 == 0 {
+        try setFrozen(false)
+        usleep(10_000)
+        try setFrozen(true)
+      }
+      usleep(200)
+    }
+  }
+  private func freeze(_ directory: String, _ frozen: Bool, until end: ContinuousClock.Instant) throws(SystemError) {
     // Watched before the change: cgroup.events tells by POLLPRI when it is done (cgroup-v2.rst).
     let events = try OwnedDescriptor.open(directory + "/cgroup.events", O_RDONLY)
-    try Files.writeExisting(directory + "/cgroup.freeze", frozen ? "1" : "0")
+    try setFrozen(frozen)
     while true {
       lseek(events.rawValue, 0, SEEK_SET)
       let text = String(decoding: try Files.read(descriptor: events.rawValue, name: "cgroup.events"), as: UTF8.self)
       // An empty group is never frozen.
       if text.contains("frozen \(frozen ? 1 : 0)") || text.contains("populated 0") { return }
+      let left = end - ContinuousClock.now
+      if left <= .zero { throw SystemError(frozen ? "freeze" : "thaw", name, Errno(ETIMEDOUT)) }
       var entry = pollfd(fd: events.rawValue, events: Int16(POLLPRI), revents: 0)
-      poll(&entry, 1, 1000)
+      poll(&entry, 1, Int32(min(left / .milliseconds(1), 1000)) + 1)
     }
   }
   public var isFrozen: Bool {

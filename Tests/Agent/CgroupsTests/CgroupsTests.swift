@@ -47,6 +47,26 @@ import Testing
     #expect(CgroupUsage.Pressure(text: "") == nil)
   }
 
+  @Test("what does not freeze in time is thawed, and an error", arguments: [true, false])
+  func unfrozen(_ isV2: Bool) throws {
+    // Files that take what is written and never say FROZEN, as a group with a process in uninterruptible sleep.
+    let root = "/tmp/orch-freezer-test-\(getpid())-\(isV2)"
+    defer { try? Files.removeTree(root) }
+    try Files.makeDirectories(root + "/one")
+    let log = root + "/one/" + (isV2 ? "cgroup.freeze" : "freezer.state")
+    if isV2 {
+      try Files.writeAtomically(root + "/one/cgroup.events", "populated 1\nfrozen 0\n", durable: false)
+      try Files.writeAtomically(log, "0", durable: false)
+    } else {
+      symlink("/dev/null", log)
+    }
+    let host = CgroupHost(isV2 ? .v2(root: root) : .v1([.init(controller: "freezer", root: root)], unified: nil))
+    let clock = ContinuousClock.now
+    let error = #expect(throws: SystemError.self) { try host.group(parent: "", name: "one").freeze(true, within: .milliseconds(300)) }
+    #expect(error?.errno == Errno(ETIMEDOUT) && clock.duration(to: .now) < .seconds(20), "\(String(describing: error))")
+    if isV2 { #expect(try Files.text(log) == "0") }
+  }
+
   @Test("a group is made with its limits, measured and removed", .enabled(if: geteuid() == 0))
   func real() throws {
     let host = try CgroupHost.detect()
