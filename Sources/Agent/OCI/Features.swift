@@ -6,7 +6,9 @@ public struct Features: Codable, Hashable, Sendable {
   public var mountOptions = MountOptions.names
   public var linux: OnLinux
   public var annotations: [String: String] = [:]
-  public var potentiallyUnsafeConfigAnnotations: [String] = []
+  /// Annotations that are obeyed and write to the host's files, loosen the container or change a unit of systemd's; with a dot at the end all that
+  /// begin so. crun's first, runc's second.
+  public var potentiallyUnsafeConfigAnnotations = ["run.oci.", "org.systemd.property."]
 
   public struct OnLinux: Codable, Hashable, Sendable {
     public var namespaces = Linux.Namespace.Kind.allCases.map(\.rawValue).sorted()

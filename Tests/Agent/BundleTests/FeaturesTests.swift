@@ -72,6 +72,11 @@ import Testing
     #expect(features.linux.cgroup.v1 && features.linux.cgroup.v2 && features.linux.cgroup.rdma && !features.linux.cgroup.systemdUser)
     #expect(features.linux.cgroup.systemd == SystemdScope.isSupported)
     #expect(features.linux.apparmor.enabled && features.linux.selinux.enabled && !features.linux.intelRdt.enabled)
+    // All that are obeyed; org.systemd.property.NAME is SystemdTests'.
+    let unsafe = features.potentiallyUnsafeConfigAnnotations
+    for key in [Annotations.keepGroups, Annotations.failUnknownSyscall, Annotations.hooksOutput, Annotations.hooksErrors, "org.systemd.property.X"] {
+      #expect(unsafe.contains { $0 == key || $0.hasSuffix(".") && key.hasPrefix($0) }, "\(key): \(unsafe)")
+    }
     // Where the kernel has none, a label is an error, never silence.
     for (key, has) in [("apparmorProfile", Labels.hasAppArmor), ("selinuxLabel", Labels.hasSELinux)] where !has {
       let refused = try world.run("true") { config in config.object("process") { $0[key] = "x" } }
