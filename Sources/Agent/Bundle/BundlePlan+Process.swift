@@ -65,10 +65,11 @@ extension BundlePlan {
       [.number(UInt64(args.count))] + args.map(Value.text) + [.number(UInt64(env.count))] + env.map(Value.text))
   }
 
-  /// Names that nobody knows are left out with a warning, as the specification asks; what this process may not hand on, without one, as crun does.
+  /// Names that nobody knows are left out with a warning, and so is what cannot be granted, as the specification asks.
   private static func capabilities(_ sets: ConfigProcess.Capabilities?, _ plan: inout PlanWriter) {
     var unknown: [String] = []
-    func mask(_ names: [String]?) -> CapabilitySet {
+    var lost: [String] = []
+    func mask(_ set: String, _ names: [String]?, within limit: CapabilitySet, _ why: String) -> CapabilitySet {
       var sum = CapabilitySet(rawValue: 0)
       for name in names ?? [] {
         if name.hasPrefix("CAP_"), let one = CapabilitySet(name: name) {
@@ -77,15 +78,19 @@ extension BundlePlan {
           unknown.append(name)
         }
       }
-      return sum.intersection(.bounding)
+      let rest = sum.subtracting(limit).names
+      if !rest.isEmpty { lost.append("\(set) \(rest.joined(separator: ", ")) (\(why))") }
+      return sum.intersection(limit)
     }
-    let bounding = mask(sets?.bounding)
-    let permitted = mask(sets?.permitted)
-    let effective = mask(sets?.effective).intersection(permitted)
-    let inheritable = mask(sets?.inheritable)
-    // Ambient ones that are not both permitted and inheritable cannot be (capabilities(7)).
-    let ambient = mask(sets?.ambient).intersection(permitted).intersection(inheritable)
+    let own = "not in orch-runtime's bounding set"
+    let bounding = mask("bounding", sets?.bounding, within: .bounding, own)
+    let permitted = mask("permitted", sets?.permitted, within: .bounding, own)
+    let effective = mask("effective", sets?.effective, within: permitted, "not permitted")
+    let inheritable = mask("inheritable", sets?.inheritable, within: .bounding, own)
+    // capabilities(7)
+    let ambient = mask("ambient", sets?.ambient, within: permitted.intersection(inheritable), "not both permitted and inheritable")
     if !unknown.isEmpty { plan.warnings.append("process.capabilities: unknown, left out: \(unknown.joined(separator: ", "))") }
+    if !lost.isEmpty { plan.warnings.append("process.capabilities: cannot be granted, left out: \(lost.joined(separator: "; "))") }
     plan.add(
       CLINUX_OP_CAPABILITIES, "set capabilities", [bounding, effective, permitted, inheritable, ambient].map { .number($0.rawValue) })
   }

@@ -109,6 +109,30 @@ import Testing
     #expect(refused.code != 0 && refused.err.contains("no such file or directory"), "\(refused)")
   }
 
+  @Test("capabilities that cannot be granted are left out with a warning")
+  func capabilities() throws {
+    let world = try BundleWorld()
+    let result = try world.run("grep Cap /proc/self/status") { config in
+      config.object("process") { process in
+        process["capabilities"] = [
+          "bounding": ["CAP_CHOWN", "CAP_KILL"], "permitted": ["CAP_CHOWN"], "effective": ["CAP_CHOWN", "CAP_KILL"], "inheritable": ["CAP_KILL"],
+          "ambient": ["CAP_CHOWN"],
+        ]
+      }
+    }
+    #expect(result.code == 0 && result.err.contains("process.capabilities: cannot be granted, left out: "), "\(result)")
+    #expect(result.err.contains("effective CAP_KILL (not permitted); ambient CAP_CHOWN (not both permitted and inheritable)"), "\(result)")
+    let all = CapabilitySet.all.subtracting(.bounding).names
+    if let name = all.first {
+      let outside = try world.run("true") { config in
+        config.object("process") { process in process.object("capabilities") { for set in ["bounding", "permitted"] { $0[set] = [name] } } }
+      }
+      #expect(outside.code == 0 && outside.err.contains("bounding \(name) (not in orch-runtime's bounding set)"), "\(outside)")
+    }
+    let fine = try world.run("true")
+    #expect(fine.err == "", "\(fine)")
+  }
+
   @Test("events tells of an OOM kill, and of usage")
   func events() throws {
     let world = try BundleWorld()
