@@ -111,15 +111,33 @@ struct Events: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "events", abstract: "Print OOM kills and usage as JSON, a line each.")
   @ParentCommand var parent: OrchRuntime
   @Flag(help: "Print usage once.") var stats = false
-  @Option(help: "Seconds between two lines of usage, as in 5s.") var interval = "5s"
+  @Option(help: "Between two lines of usage, as in 5s, 500ms or 1m30s.") var interval = "5s"
   @Argument var id: String
   func run() throws {
     let bundles = parent.bundles()
     if stats { return Output.write(Document.write(try bundles.usage(id)) + [10]) }
-    guard let seconds = Int(interval.hasSuffix("s") ? String(interval.dropLast()) : interval), seconds > 0 else {
-      throw BundleError("--interval \(interval): a whole number of seconds above zero, as in 5s")
+    guard let time = Self.duration(interval), time > .zero else {
+      throw BundleError("--interval \(interval): a time above zero, as in 5s, 500ms or 1m30s")
     }
-    try bundles.events(id, every: .seconds(seconds)) { Output.write(Document.write($0) + [10]) }
+    try bundles.events(id, every: time) { Output.write(Document.write($0) + [10]) }
+  }
+}
+
+extension Events {
+  /// As Go's time.ParseDuration, which runc uses, reads it; a number alone is of seconds. nil: not a time.
+  static func duration(_ text: String) -> Duration? {
+    if let seconds = Double(text), text.allSatisfy({ $0.isASCII && ($0.isNumber || $0 == ".") }), seconds < 1e9 { return .seconds(seconds) }
+    let units = ["ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600]
+    var rest = Substring(text)
+    var seconds = 0.0
+    while !rest.isEmpty {
+      let digits = rest.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
+      let unit = rest.dropFirst(digits.count).prefix { !$0.isNumber && $0 != "." }
+      guard let number = Double(digits), let factor = units[String(unit)] else { return nil }
+      seconds += number * factor
+      rest = rest.dropFirst(digits.count + unit.count)
+    }
+    return text.isEmpty || seconds >= 1e9 ? nil : .seconds(seconds)
   }
 }
 

@@ -133,6 +133,55 @@ import Testing
     #expect(fine.err == "", "\(fine)")
   }
 
+  @Test("each OOM kill is told when it comes, whatever the interval")
+  func killsAtOnce() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    // Each time it is asked to.
+    let script = "while true; do [ -e /tmp/eat ] && rm /tmp/eat && dd if=/dev/zero of=/dev/null bs=128M count=1 2>/dev/null; sleep 0.05; done"
+    symlink("busybox", world.bundle + "/rootfs/bin/rm")
+    try world.configure(["sh", "-c", script]) { config in
+      config.object("linux") { $0["resources"] = ["memory": ["limit": 32 << 20, "swap": 32 << 20], "pids": ["limit": 20]] }
+    }
+    #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
+    let (told, starter) = (world.folder + "/events", world.folder + "/script")
+    try Files.writeAtomically(
+      starter, "#!/bin/sh\nexec \(world.program) --root \(world.folder)/root events --interval 1h30m one >\(told)", mode: 0o755, durable: false)
+    let done = DispatchSemaphore(value: 0)
+    Thread {
+      _ = try? world.call([], program: starter)
+      done.signal()
+    }.start()
+    func count() -> Int { ((try? Files.text(told)) ?? "").split(separator: "\n").filter { $0.contains("\"oom\"") }.count }
+    func kills() throws -> Int {
+      let event = try JSONSerialization.jsonObject(with: Data(world.call(["events", "--stats", "one"]).out.utf8)) as? [String: Any]
+      let memory = (event?["data"] as? [String: Any])?["memory"] as? [String: Any]
+      return (memory?["raw"] as? [String: Any])?["oom_kill"] as? Int ?? 0
+    }
+    // It may begin late: the first ones are before it.
+    for _ in 0..<60 where count() == 0 {
+      if !Files.exists(world.bundle + "/rootfs/tmp/eat") { try Files.writeAtomically(world.bundle + "/rootfs/tmp/eat", "", durable: false) }
+      usleep(500_000)
+    }
+    try #require(count() > 0)
+    for _ in 0..<100 where Files.exists(world.bundle + "/rootfs/tmp/eat") { usleep(50_000) }
+    usleep(500_000)
+    let (before, counted) = (count(), try kills())
+    for _ in 0..<3 {
+      try Files.writeAtomically(world.bundle + "/rootfs/tmp/eat", "", durable: false)
+      for _ in 0..<400 where Files.exists(world.bundle + "/rootfs/tmp/eat") { usleep(50_000) }
+    }
+    for _ in 0..<200 where count() < before + 3 { usleep(50_000) }
+    #expect(count() - before == (try kills()) - counted && count() >= before + 3)
+    #expect(try world.call(["kill", "one", "KILL"]).code == 0)
+    #expect(done.wait(timeout: .now() + 45) == .success)
+    #expect(try world.call(["delete", "-f", "one"]).code == 0)
+    for (text, isTaken) in [("0s", false), ("5x", false), ("-1s", false), ("1m2", false)] {
+      let result = try world.call(["events", "--interval=\(text)", "one"])
+      #expect(result.err.contains("a time above zero") == !isTaken, "\(text): \(result)")
+    }
+  }
+
   @Test("events tells of an OOM kill, and of usage")
   func events() throws {
     let world = try BundleWorld()
@@ -145,7 +194,7 @@ import Testing
     let told = world.folder + "/events"
     let script = world.folder + "/script"
     try Files.writeAtomically(
-      script, "#!/bin/sh\nexec \(world.program) --root \(world.folder)/root events --interval 1s one >\(told)", mode: 0o755, durable: false)
+      script, "#!/bin/sh\nexec \(world.program) --root \(world.folder)/root events --interval 500ms one >\(told)", mode: 0o755, durable: false)
     let done = DispatchSemaphore(value: 0)
     Thread {
       _ = try? world.call([], program: script)
