@@ -98,6 +98,14 @@ extension Bundles {
     }
   }
 
+  /// For `--pidfd-socket`, with runc's text beside it (libcontainer/init_linux.go, setupPidfd).
+  static func sendPidDescriptor(of pid: Int32, to path: String) throws(BundleError) {
+    do throws(SystemError) {
+      let process = try PidDescriptor(pid: pid)
+      try withExtendedLifetime(process) { () throws(SystemError) in try StartSocket.send(process.rawValue, "pidfd-socket", to: path, "pidfd socket") }
+    } catch { throw BundleError("--pidfd-socket", error) }
+  }
+
   /// Socket activation: what systemd handed us (sd_listen_fds(3)) belongs to the container.
   static func listenDescriptors(_ config: inout Config) {
     guard let count = getenv("LISTEN_FDS").map({ String(cString: $0) }), Int(count) ?? 0 > 0 else { return }

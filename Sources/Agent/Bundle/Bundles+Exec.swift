@@ -9,6 +9,7 @@ extension Bundles {
   public struct ExecOptions: Hashable, Sendable {
     public var pidFile: String?
     public var consoleSocket: String?
+    public var pidfdSocket: String?
     public var preserved: [Int32?] = []
     public var ignorePaused = false
     /// A group below the container's own, which must be there.
@@ -60,6 +61,7 @@ extension Bundles {
       terminal = nil
     }
     if let path = options.pidFile { try Self.writePid(path, launched.pid) }
+    if let path = options.pidfdSocket { try Self.sendPidDescriptor(of: launched.pid, to: path) }
     return Created(pid: launched.pid, terminal: terminal, warnings: plan.warnings + launched.warnings)
   }
 

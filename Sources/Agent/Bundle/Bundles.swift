@@ -35,6 +35,7 @@ public struct Bundles: Sendable {
   public struct CreateOptions: Hashable, Sendable {
     public var pidFile: String?
     public var consoleSocket: String?
+    public var pidfdSocket: String?
     public var noPivot = false
     public var noNewKeyring = false
     /// Of this process, for the container's descriptors from 3 on; nil: none at that place.
@@ -178,6 +179,7 @@ public struct Bundles: Sendable {
       do throws(SystemError) { try StartSocket.send(terminal, toConsole: path) } catch { throw BundleError("create container", error) }
     }
     if let path = options.pidFile { try Self.writePid(path, launched.pid) }
+    if let path = options.pidfdSocket { try Self.sendPidDescriptor(of: launched.pid, to: path) }
     return Created(pid: launched.pid, terminal: options.consoleSocket == nil ? launched.terminal : nil, warnings: plan.warnings + launched.warnings)
   }
 

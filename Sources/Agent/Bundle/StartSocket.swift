@@ -34,17 +34,21 @@ enum StartSocket {
 
   /// Hands a terminal to whoever listens at `path` (--console-socket), as runc does: the descriptor, with the name of its device as text.
   static func send(_ terminal: Int32, toConsole path: String) throws(SystemError) {
+    try send(terminal, "/dev/ptmx", to: path, "console socket")
+  }
+  /// One descriptor, with `text` as the data that it needs beside it.
+  static func send(_ descriptor: Int32, _ text: String, to path: String, _ what: String) throws(SystemError) {
     let socket = try socket(Int32(SOCK_STREAM.rawValue))
     if path.utf8.count > 107 {
       guard let slash = path.lastIndex(of: "/") else { throw SystemError("connect to", path, Errno(ENAMETOOLONG)) }
       let folder = try OwnedDescriptor.open(String(path[..<slash]), O_RDONLY | O_DIRECTORY)
       try check(
         withAddress(folder.rawValue, String(path[path.index(after: slash)...])) { Glibc.connect(socket.rawValue, $0, $1) },
-        "connect to console socket", path)
+        "connect to \(what)", path)
     } else {
-      try check(withAddress(-1, path) { Glibc.connect(socket.rawValue, $0, $1) }, "connect to console socket", path)
+      try check(withAddress(-1, path) { Glibc.connect(socket.rawValue, $0, $1) }, "connect to \(what)", path)
     }
-    let name = Array("/dev/ptmx".utf8)
-    try checkResult(clinux_send_fd(socket.rawValue, name, name.count, terminal), "send the terminal to", path)
+    let text = Array(text.utf8)
+    try checkResult(clinux_send_fd(socket.rawValue, text, text.count, descriptor), "send a descriptor to", path)
   }
 }

@@ -9,14 +9,20 @@ struct CreateArguments: ParsableArguments {
   @Option(name: [.short, .customLong("config")], help: "Another name for config.json.") var file = "config.json"
   @Option(name: .customLong("pid-file"), help: "Write the process id to this file.") var pidFile: String?
   @Option(name: .customLong("console-socket"), help: "Send the terminal's master to this Unix socket.") var consoleSocket: String?
+  @Option(name: .customLong("pidfd-socket"), help: "Send a pidfd of the first process to this Unix socket.") var pidfdSocket: String?
   @Option(name: .customLong("preserve-fds"), help: "Keep this many descriptors beside stdio.") var preserve = 0
   @Flag(name: .customLong("no-pivot"), help: "Move the root instead of pivot_root: for a root on a ramdisk.") var noPivot = false
   @Flag(name: .customLong("no-new-keyring"), help: "Keep the caller's session keyring.") var noNewKeyring = false
+  @Flag(name: .customLong("no-subreaper"), help: "Ignored: there is never one.") var noSubreaper = false
   @Argument(help: "A name that is unique below --root.") var id: String
 
   var options: Bundles.CreateOptions {
     var options = Bundles.CreateOptions()
-    (options.pidFile, options.consoleSocket, options.noPivot, options.noNewKeyring) = (pidFile, consoleSocket, noPivot, noNewKeyring)
+    (options.noPivot, options.noNewKeyring) = (noPivot, noNewKeyring)
+    // Paths are the caller's, whose working directory this is till `enterBundle`.
+    options.pidFile = pidFile.map(absolute)
+    options.consoleSocket = consoleSocket.map(absolute)
+    options.pidfdSocket = pidfdSocket.map(absolute)
     options.preserved = Inherited.descriptors(preserve + (getenv("LISTEN_FDS").flatMap { Int(String(cString: $0)) } ?? 0))
     return options
   }
@@ -38,10 +44,7 @@ struct Create: ParsableCommand {
   @OptionGroup var arguments: CreateArguments
 
   func run() throws {
-    // Paths are the caller's; the bundle becomes the working directory only then.
-    var options = arguments.options
-    options.pidFile = options.pidFile.map(absolute)
-    options.consoleSocket = options.consoleSocket.map(absolute)
+    let options = arguments.options
     let created = try parent.bundles().create(arguments.id, bundle: try arguments.enterBundle(), configFile: arguments.file, options)
     for warning in created.warnings { Log.warning(warning) }
   }
@@ -64,8 +67,6 @@ struct Run: ParsableCommand {
 
   func run() throws {
     var options = arguments.options
-    options.pidFile = options.pidFile.map(absolute)
-    options.consoleSocket = options.consoleSocket.map(absolute)
     options.returnsTerminal = !detach && options.consoleSocket == nil
     let bundles = parent.bundles()
     if !detach { Foreground.holdSignals() }

@@ -8,6 +8,7 @@ struct Exec: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "exec", abstract: "Run one more program in a running container.")
   @ParentCommand var parent: OrchRuntime
   @Option(name: .customLong("console-socket"), help: "Send the terminal's master to this Unix socket.") var consoleSocket: String?
+  @Option(name: .customLong("pidfd-socket"), help: "Send a pidfd of the process to this Unix socket.") var pidfdSocket: String?
   @Option(help: "Working directory in the container.") var cwd: String?
   @Option(name: .shortAndLong, help: "NAME=VALUE; may be repeated.") var env: [String] = []
   @Flag(name: .shortAndLong, help: "With a terminal.") var tty = false
@@ -74,7 +75,7 @@ struct Exec: ParsableCommand {
     (options.pidFile, options.consoleSocket, options.preserved, options.ignorePaused) = (
       pidFile, consoleSocket, Inherited.descriptors(preserve), ignorePaused
     )
-    options.cgroup = cgroup
+    (options.cgroup, options.pidfdSocket) = (cgroup, pidfdSocket)
     return try bundles.exec(id, wanted, options)
   }
 

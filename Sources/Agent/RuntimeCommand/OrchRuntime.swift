@@ -33,15 +33,8 @@ import OCI
 
   @OptionGroup var globals: Globals
 
-  /// Without `--rootless VALUE` before the command, which callers of crun and runc give and nothing here depends on: `spec` has an option of that name.
-  private static var arguments: [String] {
-    let list = Array(CommandLine.arguments.dropFirst())
-    let names = Set(all.map { $0.configuration.commandName ?? "" })
-    guard let at = list.firstIndex(where: { $0 == "--rootless" || $0.hasPrefix("--rootless=") }),
-      !list[..<at].contains(where: names.contains)
-    else { return list }
-    return Array(list[..<at] + list.dropFirst(at + (list[at] == "--rootless" ? 2 : 1)))
-  }
+  private static let arguments = Words.normalized(
+    Array(CommandLine.arguments.dropFirst()), commands: Set(all.map { $0.configuration.commandName ?? "" }))
 
   /// orch-init is where this program is.
   func bundles() -> Bundles {
@@ -51,8 +44,7 @@ import OCI
   }
 
   static func main() {
-    if getenv("LISTEN_FDS") != nil || CommandLine.arguments.contains(where: { $0.hasPrefix("--preserve-fds") }) { Inherited.remember() }
-    // urfave/cli, which runc uses, takes long options with one dash as well; callers are few, so they are not understood here.
+    if getenv("LISTEN_FDS") != nil || CommandLine.arguments.contains(where: { $0.contains("preserve-fds") }) { Inherited.remember() }
     do {
       isReading = !named.isEmpty && !CommandLine.arguments.contains { $0.hasPrefix("--generate-completion-script") }
       defer { isReading = false }
@@ -61,15 +53,26 @@ import OCI
     } catch let error as BundleError {
       Log.error(error.description)
       Glibc.exit(error.exitCode)
-    } catch { exit(withError: error) }
+    } catch {
+      let code = exitCode(for: error)
+      guard code != .success, !(error is ExitCode) else { exit(withError: error) }
+      // As with runc: 1, and in the log, which may not have been opened yet.
+      let path = Words.value(of: "--log", in: arguments)
+      if !Log.isOpen, let path { _ = Log.open(path, json: Words.value(of: "--log-format", in: arguments) == "json") }
+      Log.keep(.error, message(for: error))
+      Output.error(fullMessage(for: error))
+      Glibc.exit(1)
+    }
   }
 }
 
 /// Before the command's name, as runc and crun have them.
 struct Globals: ParsableArguments {
   @Option(help: "Where the state of containers is kept; on a tmpfs.") var root = "/run/orch-runtime"
-  @Option(help: "Write messages to this file as well.") var log: String?
+  @Option(help: "Write messages to this file as well, or to syslog:IDENT or journald:ID.") var log: String?
   @Option(name: .customLong("log-format"), help: "text or json.") var logFormat: LogFormat = .text
+  @Option(name: .customLong("log-level"), help: "error: no warnings; warning; debug: there is nothing more to say.") var logLevel: LogLevel = .warning
+  @Option(help: "Ignored: nothing is checkpointed.") var criu: String?
   @Option(name: .customLong("cgroup-manager"), help: "cgroupfs, systemd or disabled.") var cgroupManager = Bundles.CgroupManager.cgroupfs
   @Flag(name: .customLong("systemd-cgroup"), help: "As --cgroup-manager systemd: containers are in scopes of systemd's (cgroup v2).")
   var systemdCgroup = false
@@ -77,7 +80,10 @@ struct Globals: ParsableArguments {
 
   enum LogFormat: String, ExpressibleByArgument { case text, json }
 
+  enum LogLevel: String, ExpressibleByArgument { case error, warning, debug }
+
   func validate() throws {
+    Log.hidesWarnings = logLevel == .error
     if let log, !Log.open(log, json: logFormat == .json) { throw ValidationError("--log \(log): \(Errno.current.message.lowercased())") }
   }
 }
@@ -87,10 +93,11 @@ extension Bundles.CgroupManager: ExpressibleByArgument {}
 struct Spec: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "spec", abstract: "Write a config.json that runs a shell in ./rootfs.")
   @Option(name: .shortAndLong, help: "The bundle.") var bundle = "."
+  @Option(name: .shortAndLong, help: "Another place for it.") var file: String?
   @Flag(help: "With a user namespace whose root is the caller, and the host's network.") var rootless = false
 
   func run() throws {
-    let path = bundle + "/config.json"
+    let path = file ?? bundle + "/config.json"
     if Files.exists(path) { throw BundleError("File \(path) exists. Remove it first") }
     let config = rootless ? Config.rootless : Config.standard
     do throws(SystemError) { try Files.writeAtomically(path, Document.write(config, pretty: true), mode: 0o666) } catch {

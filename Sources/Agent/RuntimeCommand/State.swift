@@ -41,11 +41,31 @@ struct Kill: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "kill", abstract: "Send a signal to a container's first process.")
   @ParentCommand var parent: OrchRuntime
   @Flag(name: .shortAndLong, help: "To every process of the container.") var all = false
+  @Flag(name: .shortAndLong, help: Matching.help) var regex = false
   @Argument var id: String
-  @Argument(help: "KILL, SIGTERM or a number.") var signal = "SIGTERM"
+  @Argument(help: "KILL, SIGTERM or a number; 0 asks whether there is a process.") var signal = "SIGTERM"
   func run() throws {
-    guard let number = SignalName.number(signal) else { throw BundleError("unknown signal \"\(signal)\"") }
-    try parent.bundles().kill(id, number, all: all)
+    guard let number = signal == "0" ? 0 : SignalName.number(signal) else { throw BundleError("unknown signal \"\(signal)\"") }
+    let bundles = parent.bundles()
+    guard regex else { return try bundles.kill(id, number, all: all) }
+    try Matching.each(of: id, bundles) { try bundles.kill($0, number, all: all) }
+  }
+}
+
+/// Containers by a regular expression.
+private enum Matching {
+  static let help: ArgumentHelp = "ID is an extended regular expression (regex(7)): every container whose id it finds something in."
+
+  /// One that fails keeps no other from its turn; the first failure is thrown.
+  static func each(of text: String, _ bundles: Bundles, _ body: (String) throws -> Void) throws {
+    var pattern = regex_t()
+    guard regcomp(&pattern, text, REG_EXTENDED | REG_NOSUB) == 0 else { throw BundleError("--regex \(text): is no regular expression") }
+    defer { regfree(&pattern) }
+    var failed: (any Error)?
+    for state in bundles.list() where regexec(&pattern, state.id, 0, nil, 0) == 0 {
+      do { try body(state.id) } catch { failed = failed ?? error }
+    }
+    if let failed { throw failed }
   }
 }
 
@@ -53,20 +73,12 @@ struct Delete: ParsableCommand {
   static let configuration = CommandConfiguration(commandName: "delete", abstract: "Remove a stopped container.")
   @ParentCommand var parent: OrchRuntime
   @Flag(name: .shortAndLong, help: "Kill it first where it runs; fine when there is none.") var force = false
-  @Flag(help: "ID is an extended regular expression (regex(7)): every container whose id it finds something in.") var regex = false
+  @Flag(name: .shortAndLong, help: Matching.help) var regex = false
   @Argument var id: String
   func run() throws {
     let bundles = parent.bundles()
     guard regex else { return try delete(id, bundles) }
-    var pattern = regex_t()
-    guard regcomp(&pattern, id, REG_EXTENDED | REG_NOSUB) == 0 else { throw BundleError("--regex \(id): is no regular expression") }
-    defer { regfree(&pattern) }
-    // One that fails keeps no other from being deleted.
-    var failed: (any Error)?
-    for state in bundles.list() where regexec(&pattern, state.id, 0, nil, 0) == 0 {
-      do { try delete(state.id, bundles) } catch { failed = failed ?? error }
-    }
-    if let failed { throw failed }
+    try Matching.each(of: id, bundles) { try delete($0, bundles) }
   }
   private func delete(_ id: String, _ bundles: Bundles) throws { for warning in try bundles.delete(id, force: force) { Log.warning(warning) } }
 }

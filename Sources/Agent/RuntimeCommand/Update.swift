@@ -24,6 +24,8 @@ struct Update: ParsableCommand {
   @Option(name: .customLong("kernel-memory"), parsing: .unconditional, help: "Ignored: no kernel has it any more.") var kernelMemory: String?
   @Option(name: .customLong("kernel-memory-tcp"), parsing: .unconditional, help: "Ignored: no kernel has it any more.") var kernelMemoryTCP: String?
   @Option(name: .customLong("pids-limit"), parsing: .unconditional, help: "-1: unlimited.") var pidsLimit: Int64?
+  @Option(name: .customLong("l3-cache-schema"), help: "Refused, as linux.intelRdt is.") var cacheSchema: String?
+  @Option(name: .customLong("mem-bw-schema"), help: "Refused, as linux.intelRdt is.") var bandwidthSchema: String?
   @Argument var id: String
 
   /// As runc reads them: a number, with k, m, g or t for powers of 1024 (and a b, or ib, after it); -1 stays.
@@ -51,6 +53,9 @@ struct Update: ParsableCommand {
   func run() throws {
     for (name, given) in [("kernel-memory", kernelMemory), ("kernel-memory-tcp", kernelMemoryTCP)] where given != nil {
       Log.warning("--\(name) is ignored: the kernel has no such limit any more")
+    }
+    for (name, given) in [("l3-cache-schema", cacheSchema), ("mem-bw-schema", bandwidthSchema)] where !(given ?? "").isEmpty {
+      throw BundleError("--\(name): is not supported, as linux.intelRdt is not")
     }
     var wanted = Resources.empty
     if let resources {
