@@ -274,6 +274,31 @@ extension MainJobTests {
       _ = try cluster.on("host2", "rm", "-r", "\(folder)/\(named)")
     }
 
+    @Test("5: a volume by a name with placeholders keeps its data while its task stops, though its service is gone")
+    func t08inUse() async throws {
+      defer {
+        _ = try? cluster.orch("rm", "holds")
+        _ = try? cluster.docker("volume", "rm", "held-1")
+      }
+      try cluster.must(cluster.docker("volume", "create", "held-1"))
+      let made = try cluster.docker(
+        "service", "create", "-d", "--name", "holds", "--constraint", "node.hostname==host2", "--stop-grace-period", "6s",
+        "--mount", "type=volume,source=held-{{.Task.Slot}},target=/data", "busybox:1", "sh", "-c",
+        "trap '' TERM; echo x > /data/x; while :; do sleep 1; done")
+      try cluster.must(made)
+      let file = "/var/lib/orch/agent/volumes/held-1/_data/x"
+      try await eventually("the task has written") {
+        let look = try cluster.on("host2", "cat", file); return (look.output == "x\n", "\(look)")
+      }
+      let refused = try cluster.docker("volume", "rm", "held-1")
+      #expect(refused.code == 1 && refused.errors.contains("in use by service holds"), "\(refused)")
+      try cluster.must(cluster.docker("service", "rm", "holds"))
+      // Its service is no user any more; the agent knows that its container still is.
+      let kept = try cluster.docker("volume", "rm", "held-1")
+      #expect(kept.code == 1 && kept.errors.contains("a container uses it"), "\(kept)")
+      #expect(try cluster.on("host2", "cat", file).output == "x\n")
+    }
+
     @Test("5: placeholders stand for themselves in a mount's target and a volume's labels; what leaves its place or meets another by them is refused")
     func t09templates() async throws {
       let services = """

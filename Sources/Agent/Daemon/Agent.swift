@@ -166,16 +166,21 @@ actor Agent {
     for id in withdrawals.keys where !isEndpoint(id) { withdrawals.removeValue(forKey: id)?.resume() }
   }
 
-  /// Volumes that containers which have not ended mount.
+  /// Volumes that services name and containers which have not ended mount.
   var volumesInUse: Set<String> {
     var names: Set<String> = []
     for task in worker.liveTasks {
-      for mount in worker.spec(of: task)?.taskTemplate.containerSpec.mounts ?? [] where mount.type ?? .volume == .volume {
-        names.insert(mount.source.flatMap { $0.isEmpty ? nil : $0 } ?? VolumeStore.anonymousName("\(task.id)", mount.target))
-      }
+      guard let order = order(task.id) else { continue }
+      let named = (order.container.mounts ?? []).filter { $0.volumeName != nil }
+      guard !named.isEmpty else { continue }
+      let placeholders = order.placeholders(on: rooms.node)
+      names.formUnion(named.compactMap { placeholders.expand($0).volumeName })
     }
     return names
   }
+
+  /// Whose own volumes, those without a name, are mounted.
+  var tasksInUse: Set<String> { Set(worker.liveTasks.map(\.id.description)) }
 
   /// Folders, cgroups, namespaces, mounts, interfaces and anonymous volumes that are named by the id of a task which this host does not have.
   /// They are listed first: a task is known here before anything is made of it.
@@ -345,11 +350,10 @@ struct TaskOrder: Sendable {
   var files: [(reference: FileReference, file: StoredFile?)]
   var container: ContainerSpec { spec.taskTemplate.containerSpec }
   var name: String { task.containerName(spec) }
-}
-
-extension ClusterTask {
-  /// Docker's: service.slot.task, or service.node.task for a global one.
-  fileprivate func containerName(_ spec: ServiceSpec) -> String { "\(spec.name).\(slot > 0 ? "\(slot)" : node?.description ?? "").\(id)" }
+  func placeholders(on node: NodeID) -> Placeholders {
+    let facts = HostFacts.description()
+    return Placeholders(task, spec, node: node, hostname: facts.hostname, platform: facts.platform)
+  }
 }
 
 /// What one task's container uses at one moment.

@@ -29,7 +29,7 @@ struct ManagerStreams: Sendable {
     }
     router.unary(.volumeRemove, allow: .manager) { (_, request: WireVolumeRemove) in
       do {
-        try await rooms.volumes.remove(request.name, inUse: await agent.volumesInUse)
+        try await rooms.volumes.remove(request.name, inUse: await agent.volumesInUse, by: await agent.tasksInUse)
       } catch let error as VolumeError where error.kind == .notFound {
         // A volume is on the hosts that used it only.
       }

@@ -131,7 +131,7 @@ actor TaskController {
 
   private func configure(_ order: TaskOrder, _ agent: Agent) async throws -> Prepared {
     let spec = order.container
-    let template = Template(order: order, node: rooms.node)
+    let template = order.placeholders(on: rooms.node)
     let image = try await image(order.spec)
     // Whoever wanted it does not any more.
     try Task.checkCancellation()
@@ -195,7 +195,7 @@ actor TaskController {
     return try await rooms.images.pull(name, credentials: login)
   }
 
-  private func attach(_ order: TaskOrder, _ agent: Agent, _ template: Template, _ config: inout ContainerConfig) async throws {
+  private func attach(_ order: TaskOrder, _ agent: Agent, _ template: Placeholders, _ config: inout ContainerConfig) async throws {
     let directory = rooms.taskDirectory(id)
     let hostname = config.hostname.flatMap { $0.isEmpty ? nil : $0 } ?? Rooms.hostname(unnamed: id)
     config.hostname = hostname
@@ -223,7 +223,7 @@ actor TaskController {
     for file in ["hosts", "resolv.conf", "hostname"] { config.mounts.append(.bind("\(directory)/\(file)", "/etc/\(file)")) }
   }
 
-  private func mounts(_ spec: ContainerSpec, _ template: Template, _ image: ImageRecord) async throws -> [MountConfig] {
+  private func mounts(_ spec: ContainerSpec, _ template: Placeholders, _ image: ImageRecord) async throws -> [MountConfig] {
     var mounts: [MountConfig] = []
     let content = ImageContent(image, rooms.images)
     defer { Task { try? await offPool { content.close() } } }

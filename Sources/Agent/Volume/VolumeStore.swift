@@ -165,12 +165,17 @@ public final class VolumeStore: Sendable {
     return try await onOwnThread("orch-volume") { [self] in Files.exists(dataPath(name)) ? try record(name) : nil }
   }
 
-  /// Removes a volume with its content. `inUse`: names of volumes that containers mount, running or not.
-  public func remove(_ name: String, inUse: Set<String> = []) async throws {
+  /// Removes a volume with its content.
+  /// - Parameters:
+  ///   - inUse: names of volumes that containers mount, running or not.
+  ///   - tasks: who has such containers: what is their own (`VolumeRecord.task`) is in use as well, whoever asked for it, a service or its image.
+  public func remove(_ name: String, inUse: Set<String> = [], by tasks: Set<String> = []) async throws {
     try Self.checkName(name)
-    if inUse.contains(name) { throw VolumeError(.inUse, "remove volume '\(name)': a container uses it; remove the service first") }
+    let used = VolumeError(.inUse, "remove volume '\(name)': a container uses it; remove the service first")
+    if inUse.contains(name) { throw used }
     try await onOwnThread("orch-volume") { [self] in
       try writer.withLock { _ in
+        if !tasks.isEmpty, let owner = try record(name).task, tasks.contains(owner) { throw used }
         guard Files.exists("\(directory)/\(name)") else {
           throw VolumeError(.notFound, "remove volume '\(name)': there is no such volume on this host")
         }

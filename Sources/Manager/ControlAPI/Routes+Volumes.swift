@@ -77,11 +77,22 @@ extension ControlAPI {
 }
 
 extension ClusterState {
-  /// Services whose current spec mounts the volume.
+  /// Services whose current spec mounts the volume, or a task of which does: by a name with placeholders, of an earlier revision, or as its own
+  /// (`TASK-…`, of the service's or its image's).
   func users(ofVolume name: String) -> [String] {
     services.values.filter { service in
-      !service.pendingDelete
-        && spec(of: service)?.taskTemplate.containerSpec.mounts?.contains { ($0.type ?? .volume) == .volume && $0.source == name } == true
+      guard !service.pendingDelete else { return false }
+      let isNamed = spec(of: service)?.taskTemplate.containerSpec.mounts?.contains { $0.volumeName == name } == true
+      return isNamed || tasks(of: service.id).contains { mounts($0, name) }
     }.map { "service \($0.name)" }.sorted()
+  }
+
+  private func mounts(_ task: ClusterTask, _ name: String) -> Bool {
+    guard !task.status.state.isTerminal, let node = task.node.flatMap({ nodes[$0] }), let spec = spec(of: task) else { return false }
+    if name.hasPrefix("\(task.id)-") { return true }
+    let named = (spec.taskTemplate.containerSpec.mounts ?? []).filter { $0.volumeName != nil }
+    if named.isEmpty { return false }
+    let placeholders = Placeholders(task, spec, node: node.id, hostname: node.hostname, platform: node.description?.platform)
+    return named.contains { placeholders.expand($0).volumeName == name }
   }
 }

@@ -37,6 +37,18 @@ private func status(_ path: String) -> stat? {
     #expect(try await open().inspect("other") == nil)
   }
 
+  @Test("a volume of a task's own is in use while that task is, though no service names it (an image's VOLUME)")
+  func ownInUse() async throws {
+    let store = try open()
+    _ = try await store.resolve(Mount(type: .volume, source: nil, target: "/data"), task: "t", now: now)
+    let name = VolumeStore.anonymousName("t", "/data")
+    let error = await #expect(throws: VolumeError.self) { try await store.remove(name, inUse: [], by: ["s", "t"]) }
+    #expect(error?.kind == .inUse)
+    #expect(try await store.inspect(name) != nil)
+    try await store.remove(name, by: ["s"])
+    #expect(try await store.inspect(name) == nil)
+  }
+
   @Test("an empty volume gets the image's content, a filled one and nocopy do not")
   func copies() async throws {
     let image = folder.path + "/image"

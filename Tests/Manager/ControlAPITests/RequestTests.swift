@@ -239,6 +239,32 @@ struct Caller {
     #expect(try await caller.send("DELETE", "/orch/v1/stacks/nothing").status == 404)
   }
 
+  @Test("a volume that a task has by a name with placeholders, or as its own, is in use; and the user is named")
+  func volumesInUse() async throws {
+    let caller = Caller()
+    let spec = """
+      {"Name":"db","TaskTemplate":{"ContainerSpec":{"Image":"web:1","Mounts":[
+        {"Type":"volume","Source":"data-{{.Task.Slot}}-{{.Node.Hostname}}","Target":"/data"},{"Type":"bind","Source":"/srv","Target":"/srv"}]}},
+        "Mode":{"Replicated":{"Replicas":1}}}
+      """
+    #expect(try await caller.send("POST", "/services/create", spec).status == 201)
+    let state = try await caller.backend.state()
+    let task = try #require(state.tasks.values.first { $0.node != nil })
+    let node = try #require(task.node)
+    let host = try #require(state.nodes[node]).hostname
+    for name in ["data-1-\(host)", "data-2-\(host)", "\(task.id)-1a2b", "other"] {
+      #expect(try await caller.send("POST", "/volumes/create", #"{"Name":"\#(name)"}"#).status == 201)
+    }
+    for name in ["data-1-\(host)", "\(task.id)-1a2b"] {
+      let answer = try await caller.send("DELETE", "/volumes/\(name)")
+      #expect(answer.status == 409 && answer.text.contains("in use by service db"), "\(name): \(answer)")
+    }
+    let dangling = try await caller.get("/volumes?" + caller.filters(#"{"dangling":["true"]}"#), as: VolumeList.self)
+    #expect(dangling.volumes.map(\.name) == ["data-2-\(host)", "other"])
+    #expect(try await caller.send("DELETE", "/volumes/data-2-\(host)").status == 204)
+    #expect(caller.backend.world.withLock { Set($0.removedVolumes.map { $0.split(separator: "@")[0] }) } == ["data-2-\(host)"])
+  }
+
   @Test("what a volume or a container would not get is refused by name; what it has anyway is taken")
   func refusedByName() async throws {
     let caller = Caller()
