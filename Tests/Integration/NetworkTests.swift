@@ -334,6 +334,37 @@ extension MainJobTests {
       }
     }
 
+    @Test("an agent whose disk does not take what it is assigned does not say that it lives by it, and does when the disk takes it again")
+    func kept() async throws {
+      let file = "/var/lib/orch/agent/assignments"
+      defer {
+        _ = try? cluster.on("host3", "sh", "-c", "[ ! -d \(file) ] || rm -r \(file)")
+        down()
+      }
+      try cluster.must(deploy(replicas: 4))
+      // A folder that is not empty is replaced by no file.
+      try cluster.must(cluster.on("host3", "sh", "-c", "rm \(file) && mkdir \(file) && echo > \(file)/x"))
+      let leader = try #require(try cluster.leader)
+      func complaints() throws -> Int {
+        let log = "/var/lib/orch/dev/\(cluster.name)/\(leader)/log/orch-manager.log"
+        let text = String(decoding: FileManager.default.contents(atPath: log) ?? Data(), as: UTF8.self)
+        return text.components(separatedBy: "though host3 did not say that nobody is sent to it any more").count
+      }
+      let before = try complaints()
+      try cluster.must(cluster.orch("scale", "shop=2"))
+      try await eventually("the leader waited for host3 in vain") {
+        let now = try complaints(); return (now > before, "\(before) \(now)")
+      }
+      try cluster.must(cluster.on("host3", "rm", "-r", file))
+      // Tried again, though nothing changes.
+      try await eventually("what host3 is assigned is on its disk") {
+        let look = try cluster.on("host3", "test", "-f", file); return (look.code == 0, "\(look)")
+      }
+      let after = try complaints()
+      try cluster.must(cluster.orch("scale", "shop=1"))
+      #expect(try complaints() == after)
+    }
+
     @Test("an agent that starts removes what a crash left of tasks, and nothing else; tasks go on though what it kept of them cannot be read")
     func sweep() async throws {
       defer { down() }

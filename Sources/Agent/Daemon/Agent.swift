@@ -16,13 +16,12 @@ actor Agent {
   let rooms: Rooms
   private let log: Logger
   private weak var session: Session?
-  /// How many were opened.
-  private var sessions = 0
   private var networkPass: Task<Void, Never>?
   private var networkDirty = false
-  private var appliedNetworks = AppliedNetworks()
+  private var applied = AppliedAssignments()
   private var networkRetry: Task<Void, Never>?
   private var persistPass: Task<Void, Never>?
+  private var persistRetry: Task<Void, Never>?
   private var persistDirty = false
   private var withdrawals: [TaskID: CheckedContinuation<Void, Never>] = [:]
   private var portConflicts: [NodeDescription.PortConflict] = []
@@ -56,12 +55,15 @@ actor Agent {
 
   func input(_ input: WorkerInput) {
     switch input {
-    case .sessionOpened: sessions += 1
+    case .sessionOpened: applied.sessionOpened()
     case .recovered: isRecovered = true
     default: break
     }
     for output in worker.step(input, now: .now) { carryOut(output) }
-    if case .assignments = input, networkPass == nil, appliedNetworks.isWhole { tellApplied(worker.sequence, of: sessions) }
+    if case .assignments = input, networkPass == nil {
+      applied.unchanged(mark)
+      tellApplied()
+    }
   }
 
   /// What the agent before left is taken over when the manager has told what this host is assigned; its first message is all of it.
@@ -76,9 +78,10 @@ actor Agent {
     input(.assignments(message))
   }
 
-  private func tellApplied(_ sequence: UInt64?, of number: Int) {
-    // A number of an earlier session means nothing in this one, or something else.
-    guard let session, number == sessions, let sequence, let newest = worker.sequence, sequence <= newest else { return }
+  private var mark: AppliedAssignments.Mark { applied.mark(worker.sequence) }
+
+  private func tellApplied() {
+    guard let session, let sequence = applied.toTell() else { return }
     Task { await session.applied(sequence) }
   }
 
@@ -245,12 +248,13 @@ actor Agent {
       while networkDirty {
         networkDirty = false
         networkRetry?.cancel()
-        var isWhole = false
-        let (networks, services, endpoints, sequence) = (worker.networks, worker.services, worker.endpoints, worker.sequence)
-        let number = sessions
+        var (isWhole, isDone) = (false, false)
+        let (networks, services, endpoints) = (worker.networks, worker.services, worker.endpoints)
+        var mark = self.mark
         do {
           let problems = try await rooms.network.apply(networks: networks, services: services, endpoints: endpoints)
-          isWhole = !problems.contains(where: \.isUnfinished)
+          isWhole = !problems.contains { $0.weight == .unfinished }
+          isDone = !problems.contains { $0.weight != .told }
           for problem in problems { log.warning("network: \(problem)") }
           tellConflicts(problems.compactMap(\.conflict))
           noteRepairs(await rooms.network.repairs)
@@ -258,8 +262,11 @@ actor Agent {
         } catch {
           log.error("network: \(error)")
         }
+        // What came meanwhile and is not dirty asks nothing of the kernel.
+        if !networkDirty { mark = self.mark }
         // The leader waits a bounded time for who says nothing: tasks stop nevertheless.
-        if let pause = appliedNetworks.passed(isWhole: isWhole) { retryNetwork(after: pause) } else { tellApplied(sequence, of: number) }
+        if let pause = applied.passed(mark, isWhole: isWhole, isDone: isDone) { retryNetwork(after: pause) }
+        tellApplied()
         resumeWithdrawn()
       }
       networkPass = nil
@@ -325,7 +332,7 @@ actor Agent {
   /// Returns when every change of networks that was known at the call has been applied.
   func networkApplied() async { while let pass = networkPass { await pass.value } }
 
-  /// Returns when everything that was to be kept at the call is on the disk.
+  /// Returns when everything that was to be kept at the call is on the disk, or was refused by it.
   func persisted() async { while let pass = persistPass { await pass.value } }
 
   private func persist() {
@@ -334,10 +341,19 @@ actor Agent {
     persistPass = Task {
       while persistDirty {
         persistDirty = false
-        let assignments = worker.assignments
-        await rooms.keep(assignments, log: log)
+        persistRetry?.cancel()
+        let (assignments, mark) = (worker.assignments, mark)
+        let isKept = await rooms.keep(assignments, log: log)
+        if let pause = applied.written(mark, succeeded: isKept) { retryPersist(after: pause) }
+        tellApplied()
       }
       persistPass = nil
+    }
+  }
+
+  private func retryPersist(after pause: Duration) {
+    persistRetry = Task {
+      if (try? await Task.sleep(for: pause)) != nil { persist() }
     }
   }
 }

@@ -45,15 +45,18 @@ struct Rooms: Sendable {
 
   private var assignmentsFile: String { "\(stateDirectory)/assignments" }
 
-  /// So that a restarted agent knows its tasks before any manager answers.
-  func keep(_ assignments: AssignmentsMessage, log: Logger) async {
-    try? await offPool {
-      do {
+  /// So that a restarted agent knows its tasks before any manager answers, after a loss of power too.
+  /// - Returns: whether they are on the disk.
+  func keep(_ assignments: AssignmentsMessage, log: Logger) async -> Bool {
+    do {
+      try await offPool {
         let bytes: [UInt8] = try WireAssignments(assignments).serializedBytes()
-        try Data(bytes).write(to: URL(fileURLWithPath: assignmentsFile), options: .atomic)
-      } catch {
-        log.error("keep assignments in \(assignmentsFile): \(error)")
+        try Files.writeAtomically(assignmentsFile, bytes)
       }
+      return true
+    } catch {
+      log.error("keep assignments in \(assignmentsFile): \(error); until that succeeds managers are not told what this host lives by")
+      return false
     }
   }
 

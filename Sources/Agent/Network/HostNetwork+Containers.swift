@@ -34,7 +34,8 @@ extension HostNetwork {
     }
     do {
       try makeNamespace(network.task)
-      try connect(network, world, socket, Self.byName(links))
+      var made: [String] = []
+      try connect(network, world, socket, Self.byName(links), &made)
       var balancings = Balancings()
       try loadRules(network, world, world.readyEndpoints(), &balancings)
     } catch {

@@ -70,29 +70,29 @@ extension HostNetwork {
       let uplinkTouched = routesTouched && world.uplinks[container.task] != nil
       guard isLost || uplinkTouched || unchecked[container.task] != nil, access(path(container.task), F_OK) == 0 else { continue }
       if container.attachments.contains(where: { successors[$0].map { $0 != container.task } ?? false }) { continue }
-      do {
-        let made = try connect(container, world, socket, links, checksRoute: uplinkTouched)
-        if unchecked[container.task] != false { count(made) }
-        // With an interface what is done to its frames is gone.
-        if made.contains("link") { memory.withLock { _ = $0.recovered.insert(container.task) } }
-      } catch {
+      var made: [String] = []
+      do { try connect(container, world, socket, links, checksRoute: uplinkTouched, &made) } catch {
         // Nobody tells of it once more.
         memory.withLock { $0.unchecked[container.task] = unchecked[container.task] ?? true }
-        problems.append(NetworkProblem("task \(container.task)", "\(error)"))
+        made.removeAll { $0 != "link" }
+        problems.append(.again("task \(container.task)", "\(error)"))
       }
+      if unchecked[container.task] != false { count(made) }
+      // With an interface what is done to its frames is gone, also when the rest of it is refused.
+      if made.contains("link") { memory.withLock { _ = $0.recovered.insert(container.task) } }
     }
     return problems
   }
 
-  /// Makes what is missing; returns its kinds.
-  @discardableResult
+  /// Makes what is missing.
+  /// - Parameter kinds: gets those of what was made; when it throws, "link" is certain and others are not.
   func connect(
-    _ network: TaskNetwork, _ world: NetworkWorld, _ socket: NetlinkSocket, _ old: [String: LinkInfo], checksRoute: Bool = false
-  ) throws -> [String] {
+    _ network: TaskNetwork, _ world: NetworkWorld, _ socket: NetlinkSocket, _ old: [String: LinkInfo], checksRoute: Bool = false,
+    _ kinds: inout [String]
+  ) throws {
     let ports = world.ports(of: network)
-    guard !ports.isEmpty else { return [] }
+    guard !ports.isEmpty else { return }
     let path = path(network.task)
-    var kinds: [String] = []
     var links = old
     func index(_ name: String) throws -> UInt32 {
       guard let index = links[name]?.index else { throw NetlinkError(operation: "find link", object: name, errno: ENODEV) }
@@ -157,6 +157,5 @@ extension HostNetwork {
     try socket.perform(messages)
     let wanted = ContainerState(ports, gateway: world.gateway(of: network), gateway6: world.gateway6(of: network))
     kinds += try thread.inside(path) { try wanted.restore() }
-    return kinds
   }
 }

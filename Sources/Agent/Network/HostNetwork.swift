@@ -59,6 +59,8 @@ final class HostNetwork: Sendable {
     /// What this host was brought to last; what differs from it since is drift.
     var reached: HostState?
     var rulesTouched = false
+    /// The kernel refused our own last change of this host's rules: what is loaded is not known, and nobody's drift.
+    var rulesUnknown = false
     /// Namespaces of containers whose rules somebody changed, by this host's id for them.
     var touchedNamespaces: Set<Int32> = []
     var allRulesTouched = false
@@ -95,9 +97,9 @@ final class HostNetwork: Sendable {
     let wanted = HostState(world)
     let present = try observe(socket, links, addresses)
     let operations = wanted.operations(from: present.state)
-    let (isKnown, rulesTouched) = memory.withLock { memory in
-      defer { memory.rulesTouched = false }
-      return (memory.reached == wanted, memory.rulesTouched)
+    let (isKnown, rulesTouched, rulesUnknown) = memory.withLock { memory in
+      defer { (memory.rulesTouched, memory.rulesUnknown) = (false, false) }
+      return (memory.reached == wanted, memory.rulesTouched, memory.rulesUnknown)
     }
     if isKnown { count(operations.map(\.kind)) }
     let linkChanges = operations.filter(\.changesLinks)
@@ -107,7 +109,7 @@ final class HostNetwork: Sendable {
       try perform(linkChanges, socket, links, &refused)
       links = try socket.links()
       let news = links.filter { isOurs($0) && !$0.up }
-      problems += attempt("IPv6 of new links") { try socket.perform(news.map { .quietIPv6($0.index, $0.name) }) }
+      problems += attempt("IPv6 of new links", .told) { try socket.perform(news.map { .quietIPv6($0.index, $0.name) }) }
     }
     // What is wrong with links that are new is nobody's doing.
     let isSettled = isKnown && linkChanges.isEmpty
@@ -128,8 +130,10 @@ final class HostNetwork: Sendable {
     problems += keep(parameters(made, byName), isDrift: isSettled)
     let successors = world.successors
     let lost = reattachments(world, byName, successors, present.ports)
-    problems += attempt("containers' interfaces") { try socket.perform(lost + succeeded(world, byName, successors)) }
-    if isSettled, !lost.isEmpty { count(["port"]) }
+    let unattached = attempt("containers' interfaces", .again) { try socket.perform(lost) }
+    if isSettled, !lost.isEmpty, unattached.isEmpty { count(["port"]) }
+    // Frames for who has the address now would go to who had it.
+    problems += unattached + attempt("interfaces of containers that ended", .unfinished) { try socket.perform(succeeded(world, byName, successors)) }
     let isSameRoom = memory.withLock { memory in
       defer { memory.uplinkMTU = world.uplinkMTU }
       return memory.uplinkMTU == world.uplinkMTU
@@ -145,25 +149,25 @@ final class HostNetwork: Sendable {
     let rules = Ruleset.host(world, ready: ready, unavailable: taken)
     let (loaded, told) = memory.withLock { ($0.host.rules, $0.host.told) }
     if rulesTouched, loaded != nil { count(["rules"]) }
-    if loaded != rules || rulesTouched {
+    let isReloaded = rulesTouched || rulesUnknown
+    if loaded != rules || isReloaded {
       let own = Set(world.ingress.map { [$0.id] } ?? [])
       let addresses = world.lingering(on: own)
       let lingering = Lingering(addresses: addresses, told: told, time: configuration.lingering)
       do {
-        let isAnew = try Nftables.load(rules, before: rulesTouched ? nil : loaded, lingering, object: "this host")
+        let isAnew = try Nftables.load(rules, before: isReloaded ? nil : loaded, lingering, object: "this host")
         memory.withLock { $0.host = Loaded(rules: rules, told: addresses) }
         if isAnew { distrustCounter(nil, IPv4Address.family) }
       } catch {
-        // What is loaded is not known.
-        memory.withLock { $0.rulesTouched = true }
+        memory.withLock { $0.rulesUnknown = true }
         problems.append(.unfinished(error.object, error.reason))
       }
     }
     do {
       try detour6(world, isNeeded: !ports6.isEmpty, socket, links)
-      problems += try forward6(world, ready, taken, links, answersPorts: !ports6.isEmpty, isTouched: rulesTouched, isDrift: isSettled)
+      problems += try forward6(world, ready, taken, links, answersPorts: !ports6.isEmpty, isTouched: isReloaded, isDrift: isSettled)
     } catch {
-      memory.withLock { $0.rulesTouched = true }
+      memory.withLock { $0.rulesUnknown = true }
       problems.append(.unfinished("IPv6 of this host", "\(error)"))
     }
     var balancings = Balancings()
@@ -185,8 +189,8 @@ final class HostNetwork: Sendable {
     }
   }
 
-  private func attempt(_ object: String, _ body: () throws -> Void) -> [NetworkProblem] {
-    do { try body() } catch { return [NetworkProblem(object, "\(error)")] }
+  private func attempt(_ object: String, _ weight: NetworkProblem.Weight, _ body: () throws -> Void) -> [NetworkProblem] {
+    do { try body() } catch { return [NetworkProblem(object, "\(error)", weight)] }
     return []
   }
 
@@ -417,7 +421,7 @@ final class HostNetwork: Sendable {
           }
           if isDrift { count(["link"]) }
         } catch {
-          problems.append(NetworkProblem("task \(container.task)", "\(error)"))
+          problems.append(.again("task \(container.task)", "\(error)"))
         }
       }
     }

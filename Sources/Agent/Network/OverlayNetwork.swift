@@ -15,21 +15,28 @@ public struct NetworkProblem: Error, Hashable, Sendable, CustomStringConvertible
   public var reason: String
   /// A port that another process of this host has.
   public var conflict: NodeDescription.PortConflict?
-  /// Rules or forwarding entries are not what was asked for: nobody may rely on them.
-  public var isUnfinished = false
-  public init(_ object: String, _ reason: String) {
+  /// What follows from it.
+  public enum Weight: Hashable, Sendable {
+    /// Another comparison changes nothing, until somebody removes the cause.
+    case told
+    /// A container of this host's lacks something. Another comparison may bring it; whom others are sent to does not hang on it, so that nobody's drain
+    /// is to wait for it.
+    case again
+    /// Rules or forwarding entries are not what was asked for: somebody may be sent to who is gone. Nobody may rely on them.
+    case unfinished
+  }
+  public var weight = Weight.told
+  public init(_ object: String, _ reason: String, _ weight: Weight = .told) {
     self.object = object
     self.reason = reason
+    self.weight = weight
   }
   init(_ conflict: NodeDescription.PortConflict) {
     self.init("port \(conflict.port)/\(conflict.protocol.rawValue)", "\(conflict.holderText) has it on this host: stop that or publish another port")
     self.conflict = conflict
   }
-  static func unfinished(_ object: String, _ reason: String) -> Self {
-    var problem = Self(object, reason)
-    problem.isUnfinished = true
-    return problem
-  }
+  static func unfinished(_ object: String, _ reason: String) -> Self { Self(object, reason, .unfinished) }
+  static func again(_ object: String, _ reason: String) -> Self { Self(object, reason, .again) }
   public var description: String { "\(object): \(reason)" }
 }
 
@@ -230,7 +237,7 @@ public actor OverlayNetwork {
     let gone = departed.isEmpty ? [] : departed.subtracting(desired.reachable)
     forget(gone)
     // Rules that lead to them make new flows.
-    if problems.contains(where: \.isUnfinished) { self.departed.formUnion(gone) }
+    if problems.contains(where: { $0.weight == .unfinished }) { self.departed.formUnion(gone) }
     release()
     done = max(done, upTo)
     return problems

@@ -27,7 +27,7 @@ struct RefusalTests {
       }
       let before = try await foreign()
       let problems = try await apply()
-      #expect(problems.map(\.object) == ["network inside"] && problems.allSatisfy(\.isUnfinished), "\(problems)")
+      #expect(problems.map(\.object) == ["network inside"] && problems.allSatisfy { $0.weight == .unfinished }, "\(problems)")
       if command.contains("veth") { #expect(try await foreign() == before) }
       let server = try await world.serve("task1", in: try await overlay.attach(cluster.network(1)).path)
       defer { world.stop([server]) }
@@ -63,10 +63,58 @@ struct RefusalTests {
       #expect(umount2(path, Int32(MNT_DETACH)) == 0)
       cluster.place(2, on: 1)
       let problems = try await apply()
-      #expect(problems.map(\.object) == ["task \(cluster.task(1))"] && problems.allSatisfy(\.isUnfinished), "\(problems)")
+      #expect(problems.map(\.object) == ["task \(cluster.task(1))"] && problems.allSatisfy { $0.weight == .unfinished }, "\(problems)")
       #expect(mount("/proc/self/fd/\(held)", path, nil, UInt(MS_BIND), nil) == 0)
       #expect(try await overlay.repair() == [])
       #expect(try await world.run(in: path, "nft", "list", "set", "ip", "orch", "alive").output.contains("10.77.0.12"))
+    }
+  }
+
+  @Test("rules of this host's own making that are refused again and again are one drift of another program's, not one each time")
+  func ownRetries() async throws {
+    try await NamespaceWorld.with(1) { world in
+      var cluster = Cluster(hosts: 1)
+      cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080)]
+      let overlay = try world.overlay(1)
+      func apply() async throws -> [NetworkProblem] {
+        try await overlay.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: cluster.endpoints)
+      }
+      #expect(try await apply() == [])
+      // Nobody else may change a table that has an owner, as long as that one lives (nft(8), "owner").
+      let table = "echo 'delete table ip orch'; echo 'add table ip orch { flags owner; }'"
+      let script = "mkfifo \(world.folder)/gate; (\(table); cat \(world.folder)/gate) | nft -i"
+      async let owner = world.run(in: world.host(1), "sh", "-c", script)
+      for _ in 1...100 where try await overlay.repair().isEmpty { try await Task.sleep(for: .milliseconds(50)) }
+      for _ in 1...5 {
+        let problems = try await overlay.repair()
+        #expect(problems.map(\.weight) == [.unfinished], "\(problems)")
+      }
+      #expect(await overlay.repairs == ["rules": 1])
+      #expect(try await world.run(in: world.host(1), "sh", "-c", "echo > \(world.folder)/gate").code == 0)
+      _ = try await owner
+      #expect(try await overlay.repair() == [])
+      #expect(try await world.run(in: world.host(1), "nft", "list", "table", "ip", "orch").output.contains("chain prerouting"))
+    }
+  }
+
+  @Test("an interface that a container refuses is tried again, whom others are sent to does not hang on it, and it is counted once it is there")
+  func interface() async throws {
+    try await NamespaceWorld.with(1) { world in
+      let cluster = Cluster(hosts: 1)
+      let overlay = try world.overlay(1)
+      #expect(try await overlay.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: cluster.endpoints) == [])
+      let path = try await overlay.attach(cluster.network(1)).path
+      #expect(try await overlay.repair() == [])
+      #expect(try await world.run(in: path, "sh", "-c", "ip link del eth0 && ip link add eth0 type bridge").code == 0)
+      for _ in 1...3 {
+        let problems = try await overlay.repair()
+        #expect(problems.map(\.object) == ["task \(cluster.task(1))"] && problems.map(\.weight) == [.again], "\(problems)")
+      }
+      #expect(await overlay.repairs["link"] == nil)
+      #expect(try await world.run(in: path, "ip", "link", "del", "eth0").code == 0)
+      #expect(try await overlay.repair() == [])
+      #expect(await overlay.repairs["link"] == 1)
+      #expect(try await world.run(in: path, "ip", "-o", "-4", "address", "show", "eth0").output.contains("inet "))
     }
   }
 }
