@@ -17,14 +17,16 @@ enum Ruleset {
     }
     guard !balancing.virtual.isEmpty || !guarding.isEmpty else { return nil }
     let networks = Set(network.attachments.map(\.network))
+    let subnets = subnets4(of: world, on: networks)
+    let callers = arrival == nil ? [] : world.ingress.map(hosts(of:)) ?? []
     var table = RuleTable(
       chains: balancing.chains + [
         chain("output", "type nat hook output priority -100; policy accept;", Balancing<IPv4Address>.lookup),
         // One chain: each that hangs on a hook costs every packet.
         chain(
           "depart", "type filter hook output priority 0; policy accept;",
-          (arrival == nil ? [] : [answering]) + refusal(IPv4Address.self)
-            + stale(IPv4Address.self, subnets4(of: world, on: networks))),
+          (arrival == nil ? [] : [answering]) + refusal(IPv4Address.self) + stale(IPv4Address.self, subnets)
+            + forgotten(IPv4Address.self, subnets, hosts: callers)),
       ], balancing: balancing)
     if let arrival {
       table.chains.append(arrival.caller)
@@ -66,12 +68,14 @@ enum Ruleset {
       return ingress.counterpart(of: attachment.address).map { unpublished(to: $0, by: "eth\(number)", ports) }
     }
     guard !subnets.isEmpty, !balancing.virtual.isEmpty || !guarding.isEmpty else { return nil }
+    let callers = arrival == nil ? [] : world.ingress.map { ingress in hosts(of: ingress).compactMap(ingress.counterpart) } ?? []
     return RuleTable(
       chains: balancing.chains + [
         chain("output", "type nat hook output priority -100; policy accept;", Balancing<IPv6Address>.lookup),
         chain(
           "depart", "type filter hook output priority 0; policy accept;",
-          (arrival == nil ? [] : [answering]) + refusal(IPv6Address.self) + stale(IPv6Address.self, subnets)),
+          (arrival == nil ? [] : [answering]) + refusal(IPv6Address.self) + stale(IPv6Address.self, subnets)
+            + forgotten(IPv6Address.self, subnets, hosts: callers)),
       ] + (arrival.map { [$0.caller] } ?? []) + arriving(guarding, arrival?.marking), balancing: balancing)
   }
   /// After conntrack has looked.
@@ -139,10 +143,10 @@ enum Ruleset {
   private static func arrival(
     _ network: TaskNetwork, in world: NetworkWorld
   ) -> (caller: RuleChain, marking: String, egress: RuleTable<IPv4Address>.Egress)? {
-    guard let ingress = world.ingress, let own = ingress.nodeAddress,
+    guard let ingress = world.ingress, ingress.nodeAddress != nil,
       let number = network.attachments.firstIndex(where: { $0.network == ingress.id })
     else { return nil }
-    let hosts = (ingress.peers.compactMap(\.address) + [own]).sorted()
+    let hosts = hosts(of: ingress)
     let marks = hosts.map { "\(mac($0)) : 0x\(hex($0.octets).joined())" }.joined(separator: ", ")
     // 16 bits: hosts of an ingress broader than /16 may share one, and then are not told apart.
     let zones = hosts.map { "\(mac($0)) : \($0.rawValue & 0xffff)" }.joined(separator: ", ")
@@ -169,6 +173,19 @@ enum Ruleset {
       return ["\(match) meta l4proto tcp reject with tcp reset", "\(match) reject with \(Address.unreachable)"]
     }
     return dead("ct state new") + dead("ct direction original \(family) daddr != @lingering")
+  }
+
+  /// A stream by virtual IP that conntrack does not remember is not translated (containers take up none in its middle, docs/network.md): to its end,
+  /// whoever that was, nothing leads, and nobody has the virtual IP. For what leaves for a network's addresses that are no living task's, after
+  /// `refusal`; hosts on ingress, as callers of published ports, are answered whatever conntrack knows.
+  private static func forgotten<Address: OverlayAddress>(_: Address.Type, _ subnets: [String], hosts: [Address]) -> [String] {
+    guard !subnets.isEmpty else { return [] }
+    let family = Address.family
+    let others = hosts.isEmpty ? "" : " \(family) daddr != \(set(hosts.map { "\($0)" }))"
+    return ["ct state invalid meta l4proto tcp \(family) daddr \(set(subnets))\(others) \(family) daddr != @lingering reject with tcp reset"]
+  }
+  private static func hosts(of ingress: NetworkAssignment) -> [IPv4Address] {
+    (ingress.peers.compactMap(\.address) + [ingress.nodeAddress].compactMap { $0 }).sorted()
   }
   private static func subnets4(of world: NetworkWorld, on networks: Set<NetworkID>) -> [String] {
     world.networks.filter { networks.contains($0.id) }.map { "\($0.subnet)" }

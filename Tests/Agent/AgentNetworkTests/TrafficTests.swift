@@ -238,18 +238,52 @@ struct TrafficTests {
     }
   }
 
+  /// A task on host 1 that calls, and one on host 2 that alone is ready, behind a virtual IP and port 8080.
+  private func callerAndServer(
+    _ world: NamespaceWorld
+  ) async throws -> (cluster: Cluster, overlays: [OverlayNetwork], caller: String, server: String) {
+    var cluster = Cluster(hosts: 2)
+    cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080)]
+    for number in 1...2 { cluster.place(number, on: number, ready: number == 2) }
+    let overlays = try (1...2).map { try world.overlay($0) }
+    for (index, overlay) in overlays.enumerated() {
+      #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
+    }
+    return (cluster, overlays, try await overlays[0].attach(cluster.network(1)).path, try await overlays[1].attach(cluster.network(2)).path)
+  }
+
+  @Test("a stream by virtual IP that conntrack has forgotten is ended by a reset, one by address goes on")
+  func forgotten() async throws {
+    try await NamespaceWorld.with(2) { world in
+      let (_, overlays, client, server) = try await callerAndServer(world)
+      let listener = try await world.open(SOCK_STREAM, in: server, port: 80)
+      defer { close(listener) }
+      let shorten = "echo 1 > /proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established"
+      #expect(try await world.run(in: client, "sh", "-c", shorten).code == 0)
+      var streams: [(Int32, Int32)] = []
+      defer { for (one, other) in streams { for descriptor in [one, other] { close(descriptor) } } }
+      for target in ["10.77.0.2", "10.77.0.12"] {
+        let stream = try await world.open(SOCK_STREAM, in: client, connectedTo: target, port: 80)
+        streams.append((stream, accept(listener, nil, nil)))
+      }
+      var bytes = [UInt8](repeating: 0, count: 8)
+      func flow(_ stream: (Int32, Int32)) -> Bool { send(stream.0, "more", 4, Int32(MSG_NOSIGNAL)) == 4 && recv(stream.1, &bytes, 8, 0) == 4 }
+      #expect(flow(streams[0]) && flow(streams[1]))
+      try await Task.sleep(for: .seconds(3))
+      #expect(flow(streams[1]), "nothing of it is translated")
+      _ = send(streams[0].0, "more", 4, Int32(MSG_NOSIGNAL))
+      let count = recv(streams[0].0, &bytes, 8, 0)
+      let error = errno
+      #expect(count < 0 && error == ECONNRESET, "\(count) \(error)")
+      for overlay in overlays { #expect(await overlay.repairs == [:]) }
+    }
+  }
+
   @Test("while no manager tells anything, an agent that begins anew disturbs no stream by virtual IP or port, nor does a task that ends")
   func alone() async throws {
     try await NamespaceWorld.with(2) { world in
-      var cluster = Cluster(hosts: 2)
-      cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080)]
-      for number in 1...2 { cluster.place(number, on: number, ready: number == 2) }
-      var overlays = try (1...2).map { try world.overlay($0) }
-      for (index, overlay) in overlays.enumerated() {
-        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-      }
-      let client = try await overlays[0].attach(cluster.network(1)).path
-      let server = try await overlays[1].attach(cluster.network(2)).path
+      let (cluster, begun, client, server) = try await callerAndServer(world)
+      var overlays = begun
       let listener = try await world.open(SOCK_STREAM, in: server, port: 80)
       defer { close(listener) }
       var streams: [(Int32, Int32)] = []
