@@ -15,7 +15,7 @@ enum Fault: String, CaseIterable {
   // Agents
   case drainNotAwaited, brokenSessionNotAwaited, drainNotInherited, containerStartedAgain, reportLost, stopForgotten, silentNodeKept,
     sessionUnconfirmed, restNotAwaited,
-    networkReused
+    networkReused, appliedBeforeKept, unhealthyServes
 
   var meaning: String {
     switch self {
@@ -63,6 +63,8 @@ enum Fault: String, CaseIterable {
     case .silentNodeKept: "a silent node is never said to be down"
     case .restNotAwaited: "an address that became free is given again at once"
     case .networkReused: "a removed network's VNI and subnet are given again at once"
+    case .appliedBeforeKept: "an agent says that it lives by assignments which its disk does not keep yet"
+    case .unhealthyServes: "hosts are told that an unhealthy task serves"
     case .sessionUnconfirmed: "whoever believes to lead tells a new session everything at once"
     }
   }

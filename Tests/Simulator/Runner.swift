@@ -34,7 +34,7 @@ struct Runner {
         print("to keep it, append to Tests/Simulator/regressions.txt (in your own words):\n\(outcome.seed) \(outcome.failure!.checker): \(what)")
       }
     }
-    let names = ["events", "entries", "elections", "crashes", "snapshots", "calls", "containers"]
+    let names = ["events", "entries", "elections", "crashes", "snapshots", "calls", "containers", "illnesses"]
     let sums = names.indices.map { place in "\(outcomes.reduce(0) { $0 + ($1.figures.count > place ? $1.figures[place] : 0) }) \(names[place])" }
     let slowest = outcomes.compactMap { $0.figures.last }.max() ?? 0
     print(

@@ -29,7 +29,7 @@ func work(_ seeds: [UInt64], _ fault: Fault?) {
       let figures = world.figures
       print(
         "good \(seed) \(world.trace) \(figures.events) \(figures.entries) \(figures.elections) \(figures.crashes) \(figures.snapshots) "
-          + "\(figures.calls) \(figures.containers) \(figures.convergedAfter / 1_000)")
+          + "\(figures.calls) \(figures.containers) \(figures.illnesses) \(figures.convergedAfter / 1_000)")
     } catch let violation as Violation {
       print("bad \(seed) \(world.trace) \(violation.checker.replacing(" ", with: "_")) \(violation.what.replacing("\n", with: "\u{1}"))")
     } catch {

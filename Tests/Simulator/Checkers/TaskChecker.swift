@@ -33,8 +33,9 @@ struct TaskChecker {
   /// Tasks that were on a node when it was said to be down: their successors did not wait for their end.
   private var lost: Set<TaskID> = []
   private(set) var count = 0
-  /// The index at which a task was wanted to stop.
+  /// The index at which a task was wanted to stop, or was found to be unhealthy.
   private(set) var stoppedAt: [TaskID: UInt64] = [:]
+  private(set) var unhealthyAt: [TaskID: UInt64] = [:]
 
   mutating func said(_ report: TaskReport, by node: NodeID) { said.insert(Said(task: report.task, node: node, status: report.status)) }
 
@@ -96,7 +97,8 @@ struct TaskChecker {
     if (old.service, old.slot, old.revision, old.createdAt) != (new.service, new.slot, new.revision, new.createdAt) {
       throw broken("one writer", "is another task now")
     }
-    if old.desiredState <= .running, new.desiredState > .running { stoppedAt[new.id] = state.index }
+    if !old.leaves, new.leaves { stoppedAt[new.id] = state.index }
+    if new.isIll, unhealthyAt[new.id] == nil { unhealthyAt[new.id] = state.index }
     guard new.status != old.status, new.status.state > .assigned, new.status.state < .remove, let node = new.node else { return }
     guard said.contains(Said(task: new.id, node: node, status: new.status)) else {
       throw broken("one writer", "\(new.status.state) is written, which its agent never said (\(new.status.message) \(new.status.error))")
@@ -179,4 +181,9 @@ struct TaskChecker {
       }
     }
   }
+}
+
+extension ClusterTask {
+  fileprivate var isIll: Bool { status.state == .running && status.health?.status == .unhealthy }
+  fileprivate var leaves: Bool { desiredState > .running || isIll }
 }

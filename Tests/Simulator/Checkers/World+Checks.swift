@@ -119,6 +119,27 @@ extension World {
     }
   }
 
+  // MARK: - Health
+
+  /// Who lives by what a leader told when it knew that a task is unhealthy sends nobody to it.
+  func checkHealth(_ agent: AgentHost) throws {
+    guard agent.isOpen, let sequence = agent.worker.sequence, let index = agent.connection?.basis[sequence] else { return }
+    for id in agent.ready.sorted() {
+      guard let since = oracle.tasks.unhealthyAt[id], since <= index else { continue }
+      throw Violation(
+        checker: "health", what: "host\(agent.number) sends to task \(id) by the state at \(index), which is unhealthy since \(since)")
+    }
+  }
+
+  // MARK: - An agent's word
+
+  /// Who starts again and has not been told anything yet does not go back behind what it said that it lives by.
+  func checkWord(_ agent: AgentHost) throws {
+    guard agent.worker.sequence == nil, !agent.isOpen, agent.knownIndex < agent.word else { return }
+    throw Violation(
+      checker: "word", what: "host\(agent.number) lives by the state at \(agent.knownIndex), and has told a leader that it does by \(agent.word)")
+  }
+
   // MARK: - Drain
 
   /// A task that serves is told to stop when nobody who could call it still does, or 2 s later, or when those that do are down. Whose connection broke
@@ -137,7 +158,7 @@ extension World {
         isExpected(agent, since: since, leader.view.state)
       else { continue }
       let networks = Set(known.attachments.map(\.network))
-      for other in agents where other.isUp && other.startedAt < since && other.ready.contains(task.id) && mayCall(other, on: networks) {
+      for other in agents where other.isUp && other.ready.contains(task.id) && mayCall(other, on: networks) {
         guard isExpected(other, since: since, isInherited ? leader.ledFrom : then.state), isExpected(other, since: since, leader.view.state) else {
           continue
         }

@@ -7,6 +7,12 @@ final class AgentHost {
     var isRunning: Bool
     var exitCode: Int32 = 0
     var startedAt: Time
+    /// nil: it is not checked.
+    var check: HealthCheck.Config?
+    /// When its probes begin to fail, and when they succeed again; `Time.max`: never.
+    var illFrom: Time = .max
+    var wellFrom: Time = 0
+    func isIll(at time: Time) -> Bool { time >= illFrom && time < wellFrom }
   }
 
   let number: Int
@@ -16,16 +22,20 @@ final class AgentHost {
 
   var life = 0
   var isUp = false
-  var startedAt: Time = 0
   var pausedUntil: Time = 0
   var wallOffset: Time = 0
 
   // What outlives the process.
   var containers: [TaskID: Container] = [:]
   var kept: AssignmentsMessage?
+  /// The index of the state that it was made from, and of what the leader of the last session was told to be lived by.
+  var keptIndex: UInt64 = 0
+  var word: UInt64 = 0
   /// Whose addresses its kernel takes them for.
   var known: [RestChecker.Place: RestChecker.Owner] = [:]
   var knownNetworks: [UInt32: NetworkID] = [:]
+  /// What names and load balancers answer: endpoints as of the last pass over the kernel, whose rules stay when the process dies.
+  var ready: Set<TaskID> = []
   /// It never comes back in phase two.
   var isDead = false
   /// When what was last asked to be kept is on its disk.
@@ -42,8 +52,10 @@ final class AgentHost {
   /// Orders to start that were given and not carried out yet.
   var starting: Set<TaskID> = []
   var isNetworkPassDue = false
-  /// What names and load balancers answer: endpoints as of the last pass.
-  var ready: Set<TaskID> = []
+  var applied = AppliedAssignments()
+  /// The index of the state that its worker was told from.
+  var knownIndex: UInt64 = 0
+  var checks: [TaskID: HealthCheck] = [:]
 
   init(number: Int, node: NodeID) {
     (self.number, self.node) = (number, node)
@@ -59,6 +71,7 @@ final class AgentHost {
     life += 1
     isUp = false
     worker = Worker()
-    (connection, isOpen, starting, isNetworkPassDue, ready, hint, failures, keptAt) = (nil, false, [], false, [], nil, 0, 0)
+    (applied, checks) = (AppliedAssignments(), [:])
+    (connection, isOpen, starting, isNetworkPassDue, hint, failures, keptAt) = (nil, false, [], false, nil, 0, 0)
   }
 }

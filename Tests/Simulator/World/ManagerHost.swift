@@ -49,6 +49,8 @@ final class ManagerHost {
   /// When its dispatcher began, and with what.
   var ledSince: Time = 0
   var ledFrom = ClusterState()
+  /// Of the state that its leader's core has.
+  var ledIndex: UInt64 = 0
   var sentTo: [RaftID: [LogIndex]] = [:]
 
   enum Waiting {

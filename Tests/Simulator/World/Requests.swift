@@ -54,4 +54,6 @@ struct UserService {
   var port: UInt16?
   var parallelism: UInt64
   var fallsBack: Bool
+  /// nil: no health check.
+  var check: HealthConfig?
 }

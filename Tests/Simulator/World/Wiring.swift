@@ -48,6 +48,8 @@ final class Connection {
   var isBroken = false
   var lastToAgent: Time = 0
   var lastToManager: Time = 0
+  /// The index of the state that the leader told from, by the number that each message results in.
+  var basis: [UInt64: UInt64] = [:]
 
   init(number: Int, agent: Int, agentLife: Int, manager: Int, managerLife: Int, openedAt: Time) {
     (self.number, self.agent, self.agentLife, self.manager, self.managerLife) = (number, agent, agentLife, manager, managerLife)

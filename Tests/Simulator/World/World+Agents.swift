@@ -10,8 +10,11 @@ enum AgentEvent {
   case exited(TaskID)
   case stopDue(TaskID)
   case containerEnds(TaskID, code: Int32, startedAt: Time)
+  case health(TaskID, HealthCheck.Input)
   case networkApplied
-  case persisted(AssignmentsBox)
+  case persisted(AssignmentsBox, AppliedAssignments.Mark, index: UInt64)
+  /// By chance, just when it has said something that its next life must keep to.
+  case falls
 }
 
 /// The shell of an agent: its session, its disk and its containers.
@@ -20,10 +23,13 @@ extension World {
     guard !agent.isUp, !agent.isDead else { return }
     agent.life += 1
     agent.isUp = true
-    agent.startedAt = now
+    agent.knownIndex = agent.keptIndex
     tell("host\(agent.number)", "agent starts, \(agent.containers.count) containers are there")
     let there = agent.containers.keys.sorted()
-      .map { RecoveredTask(id: $0, containerID: "c", pid: agent.containers[$0]!.isRunning ? 1 : nil) }
+      .map { id in
+        let container = agent.containers[id]!
+        return RecoveredTask(id: id, containerID: "c", pid: container.isRunning ? 1 : nil, isHealthChecked: container.check != nil)
+      }
     try input(.recovered(agent.kept, there), to: agent)
     after(Time(agentChance.int(1_000...100_000)), .agent(agent.number, life: agent.life, .dial))
   }
@@ -64,20 +70,30 @@ extension World {
     case .started(let id):
       guard agent.starting.remove(id) != nil else { return }
       try begin(id, on: agent)
-      try input(.started(id, containerID: "c", pid: 1), to: agent)
+      try input(.started(id, containerID: "c", pid: 1, isHealthChecked: agent.containers[id]?.check != nil), to: agent)
+      try beginCheck(id, isHealthy: false, agent)
       if agent.containers[id]?.isRunning == false { try agentEvent(agent, .exited(id)) }
     case .exited(let id):
       guard let container = agent.containers[id], !container.isRunning else { return }
       try input(.exited(id, TaskExit(code: container.exitCode, oomKilled: false, finishedAt: agent.wall(now))), to: agent)
     case .stopDue(let id): try input(.stopDue(id), to: agent)
     case .containerEnds(let id, let code, let startedAt): end(id, code, startedAt, on: agent)
+    case .health(let id, let input): try check(id, input, agent)
     case .networkApplied:
       agent.isNetworkPassDue = false
       agent.ready = Set(agent.worker.endpoints.filter(\.ready).map(\.task))
-      // What a restarted agent takes from its disk may be older than what it said before; its session mends it.
-      if agent.isOpen { agent.learnAddresses() }
+      agent.learnAddresses()
+      try checkHealth(agent)
+      try checkWord(agent)
+      _ = agent.applied.passed(agent.mark, isWhole: true, isDone: true)
       tellApplied(agent)
-    case .persisted(let box): agent.kept = box.message
+    case .persisted(let box, let mark, let index):
+      (agent.kept, agent.keptIndex) = (box.message, index)
+      _ = agent.applied.written(mark, succeeded: true)
+      tellApplied(agent)
+    case .falls:
+      crash(agent)
+      after(.milliseconds(haltChance.int(50...1_500)), .startAgent(agent.number))
     }
   }
 
@@ -119,6 +135,8 @@ extension World {
     if !agent.isOpen {
       agent.isOpen = true
       agent.failures = 0
+      agent.applied.sessionOpened()
+      agent.word = 0
       try input(.sessionOpened, to: agent)
       after(.seconds(1), .agent(agent.number, life: agent.life, .heartbeat(connection: connection.number)))
     }
@@ -127,13 +145,21 @@ extension World {
       "told \(message.complete ? "all" : "\(message.appliesTo)") -> \(message.resultsIn): \(message.updates.count) items, \(message.removals.count) gone"
     )
     try checkStops(message, agent, connection)
+    if message.complete || message.appliesTo == agent.worker.sequence { agent.knownIndex = connection.basis[message.resultsIn] ?? 0 }
     try input(.assignments(plant(on: message, agent)), to: agent)
-    if !agent.isNetworkPassDue { tellApplied(agent) }
+    if !agent.isNetworkPassDue {
+      agent.applied.unchanged(agent.mark)
+      tellApplied(agent)
+    }
   }
 
   private func tellApplied(_ agent: AgentHost) {
-    guard agent.isOpen, let connection = agent.connection, let sequence = agent.worker.sequence else { return }
+    guard agent.isOpen, let connection = agent.connection, let sequence = agent.applied.toTell() else { return }
     send(.applied(sequence), over: connection)
+    agent.word = connection.basis[sequence] ?? 0
+    if !isHealing, scenario.misfortunes.contains(.crashAgent), haltChance.chance(permille: 6) {
+      after(Time(haltChance.int(0...3_000)), .agent(agent.number, life: agent.life, .falls))
+    }
   }
 
   // MARK: - Worker
@@ -148,12 +174,16 @@ extension World {
       case .start(let id):
         agent.starting.insert(id)
         events.add(.agent(agent.number, life: agent.life, .started(id)), at: max(now + .milliseconds(agentChance.skewed(2...800)), agent.keptAt + 1))
-      case .watch(let id): after(1_000, .agent(agent.number, life: agent.life, .exited(id)))
+      case .watch(let id):
+        after(1_000, .agent(agent.number, life: agent.life, .exited(id)))
+        try beginCheck(id, isHealthy: agent.worker.task(id)?.status.state == .running, agent)
       case .stop(let id):
         if fault == .stopForgotten, chance.chance(permille: 200) { continue }
+        agent.checks[id] = nil
         stop(id, on: agent)
       case .stopLater(let id): after(Time(Worker.withdrawalMax.rawValue / 1000), .agent(agent.number, life: agent.life, .stopDue(id)))
-      case .release, .sweep: break
+      case .release(let id): agent.checks[id] = nil
+      case .sweep: break
       case .remove(let id): agent.containers[id] = nil
       case .network:
         guard !agent.isNetworkPassDue else { continue }
@@ -163,14 +193,17 @@ extension World {
         for report in reports { oracle.said(report, by: agent.node) }
         if agent.isOpen, let connection = agent.connection { send(.reports(reports), over: connection) }
       case .persist:
-        agent.keptAt = max(agent.keptAt, now) + .milliseconds(agentChance.skewed(1...50))
-        events.add(.agent(agent.number, life: agent.life, .persisted(AssignmentsBox(agent.worker.assignments))), at: agent.keptAt)
+        let isSlow = haltChance.chance(permille: 30)
+        agent.keptAt = max(agent.keptAt, now) + .milliseconds(agentChance.skewed(1...50) + (isSlow ? haltChance.int(50...500) : 0))
+        let box = AssignmentsBox(agent.worker.assignments)
+        events.add(.agent(agent.number, life: agent.life, .persisted(box, agent.mark, index: agent.knownIndex)), at: agent.keptAt)
+        if fault == .appliedBeforeKept { _ = agent.applied.written(agent.mark, succeeded: true) }
       case .resync: if let connection = agent.connection { send(.resync, over: connection) }
       }
     }
   }
 
-  private func spec(_ id: TaskID, _ agent: AgentHost) -> ServiceSpec? { agent.worker.task(id).flatMap { agent.worker.spec(of: $0) } }
+  func spec(_ id: TaskID, _ agent: AgentHost) -> ServiceSpec? { agent.worker.task(id).flatMap { agent.worker.spec(of: $0) } }
 
   // MARK: - Containers
 
@@ -179,6 +212,7 @@ extension World {
     figures.containers += 1
     tell("host\(agent.number)", "container of \(short(id)) runs")
     agent.containers[id] = AgentHost.Container(isRunning: true, startedAt: now)
+    drawHealth(id, on: agent)
     let image = spec(id, agent)?.taskTemplate.containerSpec.image ?? ""
     if !isHealing, image.hasPrefix("flaky") {
       after(.milliseconds(agentChance.int(50...6_000)), .agent(agent.number, life: agent.life, .containerEnds(id, code: 1, startedAt: now)))
@@ -197,5 +231,52 @@ extension World {
     agent.containers[id]!.isRunning = false
     agent.containers[id]!.exitCode = code
     if agent.isUp { after(.milliseconds(agentChance.skewed(1...50)), .agent(agent.number, life: agent.life, .exited(id))) }
+  }
+}
+
+// MARK: - Health
+
+extension AgentHost {
+  var mark: AppliedAssignments.Mark { applied.mark(worker.sequence) }
+}
+
+extension World {
+  /// How a container that is checked will feel: well; ill for good or for a while, from its start or later; with some images from the start more often.
+  private func drawHealth(_ id: TaskID, on agent: AgentHost) {
+    guard let spec = spec(id, agent), let check = HealthCheck.Config(spec.taskTemplate.containerSpec.healthCheck, image: nil) else { return }
+    agent.containers[id]!.check = check
+    let isSick = ["7", "8"].contains(spec.taskTemplate.containerSpec.image.last.map { "\($0)" })
+    guard !isHealing, healthChance.chance(permille: isSick ? 800 : 500) else { return }
+    agent.containers[id]!.illFrom = now + (isSick || healthChance.chance(permille: 200) ? 0 : .milliseconds(healthChance.int(50...5_000)))
+    agent.containers[id]!.wellFrom =
+      healthChance.chance(permille: 400) ? agent.containers[id]!.illFrom + .milliseconds(healthChance.int(100...3_000)) : .max
+  }
+
+  /// As `HealthRunner`, whose time never goes back.
+  private var checkTime: Timestamp { Timestamp(nanoseconds: now * 1_000) }
+
+  func beginCheck(_ id: TaskID, isHealthy: Bool, _ agent: AgentHost) throws {
+    guard let container = agent.containers[id], container.isRunning, let config = container.check, agent.checks[id] == nil else { return }
+    agent.checks[id] = HealthCheck(config, started: checkTime, isHealthy: isHealthy)
+    try check(id, .begin, agent)
+  }
+
+  func check(_ id: TaskID, _ input: HealthCheck.Input, _ agent: AgentHost) throws {
+    guard agent.checks[id] != nil, let container = agent.containers[id], container.isRunning else { return }
+    for output in agent.checks[id]?.step(input, now: checkTime) ?? [] {
+      switch output {
+      case .wait(let time): after(Time(time.rawValue / 1_000), .agent(agent.number, life: agent.life, .health(id, .due)))
+      case .probe:
+        let begun = checkTime
+        let isIll = container.isIll(at: now) && !isHealing
+        let duration = Time(healthChance.skewed(1_000...100_000))
+        let probe = TaskHealth.Probe(start: begun, end: begun + Nanoseconds(duration * 1_000), exitCode: isIll ? 1 : 0, output: isIll ? "ill" : "")
+        after(duration, .agent(agent.number, life: agent.life, .health(id, .probed(probe))))
+      case .changed(let health):
+        figures.illnesses += health.status == .unhealthy ? 1 : 0
+        tell("host\(agent.number)", "\(short(id)) is \(health.status), failing \(health.failingStreak)")
+        try self.input(.health(id, health), to: agent)
+      }
+    }
   }
 }

@@ -30,7 +30,7 @@ extension World {
     if agents.count >= 3, misfortuneChance.chance(permille: 500) {
       let agent = misfortuneChance.pick(agents)
       crash(agent)
-      agent.containers = [:]
+      (agent.containers, agent.ready) = ([:], [])
       agent.isDead = true
       tell("fate", "host\(agent.number) stays down")
     }

@@ -47,10 +47,12 @@ extension World {
     guard host.isUp, !host.news.isEmpty else { return }
     let first = host.news.removeFirst()
     switch first {
-    case .changes(let batch): try lead(host, .changes(batch.changes, batch.state))
+    case .changes(let batch):
+      host.ledIndex = batch.state.index
+      try lead(host, .changes(batch.changes, batch.state))
     // The state of the moment in which it is read; what is in it already is not told again.
     case .resync:
-      (host.ledSince, host.ledFrom) = (now, host.view.state)
+      (host.ledSince, host.ledFrom, host.ledIndex) = (now, host.view.state, host.view.state.index)
       try lead(host, .resync(host.view.state))
     }
     if case .resync = first {
@@ -67,7 +69,7 @@ extension World {
     switch host.view.leadership {
     case .leader(let term):
       tell(host.address, "leads term \(term)")
-      (host.ledSince, host.ledFrom) = (now, host.view.state)
+      (host.ledSince, host.ledFrom, host.ledIndex) = (now, host.view.state, host.view.state.index)
       try lead(host, .leads(term: term, state: host.view.state))
     case .follower(let leader): try lead(host, .follows(leader: leader?.address))
     }
@@ -89,6 +91,7 @@ extension World {
         try self.input(.propose(commands.encode(command), id), to: host)
       case .send(let session, let message):
         guard let connection = host.sessions[session] else { continue }
+        connection.basis[message.resultsIn] = host.ledIndex
         send(message, over: connection)
       case .close(let session, let reason):
         tell(host.address, "closes \(session): \(reason)")

@@ -91,7 +91,7 @@ extension World {
       events.add(.startAgent(agent.number), at: until)
     case .rebootHost:
       crash(agent)
-      agent.containers = [:]
+      (agent.containers, agent.ready) = ([:], [])
       events.add(.startAgent(agent.number), at: until + .seconds(misfortuneChance.int(0...5)))
     case .pauseAgent: agent.pausedUntil = max(agent.pausedUntil, until)
     case .partitionAgent:

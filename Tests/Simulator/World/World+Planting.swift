@@ -86,6 +86,15 @@ extension World {
 
   /// On what an agent is told.
   func plant(on message: AssignmentsMessage, _ agent: AgentHost) -> AssignmentsMessage {
+    if fault == .unhealthyServes {
+      var message = message
+      for position in message.updates.indices {
+        guard case .endpoint(var endpoint) = message.updates[position], oracle.tasks.unhealthyAt[endpoint.task] != nil else { continue }
+        endpoint.ready = true
+        message.updates[position] = .endpoint(endpoint)
+      }
+      return message
+    }
     guard fault == .containerStartedAgain else { return message }
     var message = message
     for position in message.updates.indices {

@@ -92,7 +92,19 @@ extension World {
       replicas: userChance.chance(permille: 200) ? nil : UInt64(userChance.skewed(0...(agents.count > 20 ? 40 : 6))),
       startsFirst: userChance.chance(permille: 400), networks: networks.filter { _ in userChance.chance(permille: 600) },
       publishes: userChance.chance(permille: 400), port: userChance.chance(permille: 300) ? UInt16(userChance.int(8000...8002)) : nil,
-      parallelism: UInt64(userChance.int(0...3)), fallsBack: userChance.chance(permille: 400))
+      parallelism: UInt64(userChance.int(0...3)), fallsBack: userChance.chance(permille: 400), check: aCheck())
+  }
+
+  private func aCheck() -> HealthConfig? {
+    guard healthChance.chance(permille: 500) else { return nil }
+    var check = HealthConfig()
+    check.test = ["CMD", "true"]
+    check.interval = .milliseconds(Int64(healthChance.int(200...1_500)))
+    check.timeout = .milliseconds(500)
+    check.retries = healthChance.int(1...3)
+    check.startPeriod = .milliseconds(Int64(healthChance.pick([0, 500, 3_000])))
+    check.startInterval = .milliseconds(Int64(healthChance.int(50...300)))
+    return check
   }
 
   /// A manager more, or one less: as many as the cluster began with, give or take one.
@@ -197,6 +209,7 @@ extension World {
     var spec = ServiceSpec(
       name: name, taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: service.image)),
       mode: service.replicas.map { .replicated($0) } ?? .globalMode)
+    spec.taskTemplate.containerSpec.healthCheck = service.check
     spec.taskTemplate.networks = service.networks.filter { state.network(named: $0) != nil }.map { NetworkAttachmentConfig(target: $0) }
     var config = UpdateConfig()
     config.parallelism = service.parallelism

@@ -81,6 +81,8 @@ final class World {
   var coreChance: Random
   var ambushChance: Random
   var walChance: Random
+  var healthChance: Random
+  var haltChance: Random
   var ambushes = Ambushes()
 
   var oracle: Oracle
@@ -109,6 +111,8 @@ final class World {
     // Of its own: a seed without ambushes is what it was before there were any.
     ambushChance = Random(seed: ~seed)
     walChance = Random(seed: seed &* 0xD134_2543_DE82_EF95 &+ 1)
+    healthChance = Random(seed: seed &* 0x9E6C_63D0_876A_3F6B &+ 1)
+    haltChance = Random(seed: seed &* 0xC13F_A9A9_02A6_328F &+ 1)
     oracle = Oracle()
   }
 
@@ -281,6 +285,7 @@ struct Figures {
   var calls = 0
   var tasks = 0
   var containers = 0
+  var illnesses = 0
   var misfortunes = 0
   var members = 0
   var convergedAfter: Time = 0
