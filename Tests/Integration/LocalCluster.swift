@@ -107,10 +107,36 @@ final class LocalCluster: @unchecked Sendable {
   func dev(_ arguments: [String], seconds: Double = 30) throws -> Outcome {
     try Self.run("\(Self.programs)/orch", ["dev"] + arguments, environment: ["ORCH_DEV_CLUSTER": name], seconds: seconds)
   }
+  /// - Parameter host: or `outside`.
   func on(_ host: String, _ command: String..., seconds: Double = 20) throws -> Outcome {
-    try Self.run(
+    if host == Self.outside { return try Self.run("/usr/bin/env", ["nsenter", "--net=\(try outsideNamespace())"] + command, seconds: seconds) }
+    return try Self.run(
       "\(Self.programs)/orch", ["dev", "exec", host, "--"] + command, environment: ["ORCH_DEV_CLUSTER": name], seconds: seconds)
   }
+  /// A machine on the hosts' network that is no host of the cluster: 192.168.77.100. It goes with the cluster, or by `removeOutside`.
+  static let outside = "outside"
+  private func outsideNamespace() throws -> String {
+    let space = "orch-\(name)-outside"
+    if !FileManager.default.fileExists(atPath: "/run/netns/\(space)") {
+      try must(
+        Self.run(
+          "/bin/sh",
+          [
+            "-ec",
+            """
+            ip netns add \(space)
+            ip -n \(space) link add eth0 type veth peer name outside netns orch-\(name)-switch
+            ip -n \(space) address add 192.168.77.100/24 dev eth0
+            ip -n \(space) link set lo up
+            ip -n orch-\(name)-switch link set outside master br0 up
+            ip -n \(space) link set eth0 up
+            """,
+          ]))
+    }
+    return "/run/netns/\(space)"
+  }
+  func removeOutside() { _ = try? Self.run("/usr/bin/env", ["ip", "netns", "del", "orch-\(name)-outside"]) }
+
   func docker(_ arguments: String..., on host: String = "host1") throws -> Outcome {
     try Self.run("/usr/bin/env", ["docker"] + arguments, environment: ["DOCKER_HOST": socket(host)], seconds: 60)
   }

@@ -22,36 +22,47 @@ extension MainJobTests {
       } while outcome.errors.contains("is still being removed") && ContinuousClock.now < deadline
       try cluster.must(outcome)
     }
-    private func down() { _ = try? cluster.orch("down", "roll") }
+    private func down() {
+      cluster.removeOutside()
+      _ = try? cluster.orch("down", "roll")
+    }
 
-    @Test("a task logs the address of its client, which called from any host at any host")
+    @Test("a task logs the address of its client, which called from any host, its own or another, and from outside, at any host")
     func clients() async throws {
       defer { down() }
       try deploy(
         """
           who:
             image: busybox:1
-            command: [sh, -c, "mkdir -p /w && echo hello > /w/index.html && exec httpd -f -v -p 80 -h /w"]
+            command: [sh, -c, "mkdir -p /w; for f in host1 host2 host3 outside; do for a in 1 2 3; do echo hello > /w/$$f-at-$$a; done; done; exec httpd -f -vv -p 80 -h /w"]
             ports: ["8098:80"]
             stop_grace_period: 0s
         """)
-      for from in Self.hosts {
+      let clients = Self.hosts.enumerated().map { ($1, "192.168.77.\($0 + 1)") } + [(LocalCluster.outside, "192.168.77.100")]
+      for (from, _) in clients {
         for at in 1...3 {
-          let url = "http://192.168.77.\(at):8098/index.html"
+          let url = "http://192.168.77.\(at):8098/\(from)-at-\(at)"
           try await eventually("\(from) is answered at host\(at)", seconds: 45) {
             let answer = try cluster.on(from, "timeout", "3", "busybox", "wget", "-qO-", url)
             return (answer.output == "hello\n", "\(answer)")
           }
         }
       }
-      try await eventually("nine calls are in the log, three of each host", seconds: 45) {
-        // busybox writes them to its stderr.
+      try await eventually("each call is in the log, with its client's address", seconds: 45) {
+        // busybox writes them to its stderr: "[::ffff:192.168.77.1]:51234: url:/host1-at-2".
         let shown = try cluster.orch("logs", "who")
         let log = shown.output + shown.errors
-        let counts = (1...3).map { host in
-          log.split(separator: "\n").count { $0.contains("192.168.77.\(host)]:") || $0.contains("192.168.77.\(host):") }
+        let calls = log.split(separator: "\n").filter { $0.contains("url:/") }
+        var wrong: [String] = []
+        for (from, address) in clients {
+          for at in 1...3 {
+            let lines = calls.filter { $0.hasSuffix("url:/\(from)-at-\(at)") }
+            if lines.isEmpty || !lines.allSatisfy({ $0.contains("\(address)]:") || $0.contains("\(address):") }) {
+              wrong.append("\(from) at host\(at): \(lines)")
+            }
+          }
         }
-        return (counts.allSatisfy { $0 >= 3 } && !log.contains("10.0.0."), "\(counts) \(log)")
+        return (wrong.isEmpty, "\(wrong) \(log)")
       }
     }
 
@@ -143,33 +154,35 @@ extension MainJobTests {
       return (try #require(client["ID"]), try #require(client["Node"]), try #require(virtual, "\(found)"))
     }
 
-    /// Does something under load at every host's port of `web` and at its virtual IP; returns reports of failed requests.
+    /// Does something under load at every host's port of `web`, from that host, from another and from outside, and at its virtual IP; returns reports of
+    /// failed requests.
     private func load(_ client: (task: String, host: String, virtual: String), around body: () async throws -> Void) async throws -> [String] {
       var loads: [Load] = []
       defer { for load in loads { load.stop() } }
-      for (number, host) in Self.hosts.enumerated() {
-        loads.append(try Load(cluster, on: host, "wrk", "http://192.168.77.\(number + 1):8099/"))
-      }
+      let callers = Self.hosts.enumerated().map { ($1, $0 + 1) } + [("host1", 2), ("host1", 3)] + (1...3).map { (LocalCluster.outside, $0) }
+      for (from, at) in callers { loads.append(try Load(cluster, on: from, "wrk", "http://192.168.77.\(at):8099/")) }
       loads.append(try Load(cluster, on: client.host, "nsenter --net=/run/orch/agent/netns/\(client.task) wrk", "http://\(client.virtual)/"))
       try await body()
       var failures: [String] = []
       for load in loads {
         load.stop()
         let report = try await load.report()
-        #expect(report.requests > 0, "\(report.text)")
-        if report.failed > 0 { failures.append(report.text) }
+        #expect(report.requests > 0, "\(load.name): \(report.text)")
+        if report.failed > 0 { failures.append("\(load.name): \(report.text)") }
       }
       return failures
     }
 
     /// wrk, in the background of a host, until it is stopped.
     private final class Load {
+      let name: String
       private let file: String
       private let pid: Int32
       private var stopped = false
 
       /// A request without an answer for 10 s counts as failed. It takes what processor time others leave: it would have all.
       init(_ cluster: LocalCluster, on host: String, _ program: String, _ url: String) throws {
+        name = "from \(host) at \(url)"
         file = "\(NSTemporaryDirectory())orch-wrk-\(UUID())"
         pid = try cluster.start(on: host, "nice -n 10 \(program) -t1 -c4 -d600s --timeout 10s \(url) > \(file) 2>&1 < /dev/null")
       }

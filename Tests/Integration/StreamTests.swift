@@ -84,9 +84,9 @@ extension MainJobTests {
       let inside = "nsenter --net=/run/orch/agent/netns/\(task) "
       let (virtual, own) = (try addresses("echo"), try addresses("tasks.echo"))
       #expect(virtual.count == 1 && own.count == 3, "\(virtual) \(own)")
-      var all: [Stream] = []
-      for (number, host) in hosts.enumerated() { all.append(try Stream(cluster, on: host, "", "192.168.77.\(number + 1):8094")) }
-      for address in virtual + virtual + virtual + own { all.append(try Stream(cluster, on: host, inside, "\(address):7")) }
+      var all: [Socat] = []
+      for (number, host) in hosts.enumerated() { all.append(try Socat(cluster, on: host, "", "TCP:192.168.77.\(number + 1):8094")) }
+      for address in virtual + virtual + virtual + own { all.append(try Socat(cluster, on: host, inside, "TCP:\(address):7")) }
       return Held(all: all)
     }
 
@@ -102,7 +102,7 @@ extension MainJobTests {
     }
 
     private struct Held {
-      let all: [Stream]
+      let all: [Socat]
       func goOn(_ when: String) async throws {
         let before = all.map(\.count)
         try await eventually("every stream goes on \(when)") {
@@ -111,34 +111,10 @@ extension MainJobTests {
         for stream in all { try #require(!stream.ended && stream.isWhole, "\(when): \(stream)") }
       }
     }
-
-    /// Numbers, ten a second, that come back from an echo server by one connection.
-    private final class Stream: CustomStringConvertible {
-      private let (address, file): (String, String)
-      private let pid: Int32
-
-      init(_ cluster: LocalCluster, on host: String, _ enter: String, _ address: String) throws {
-        self.address = address
-        file = "\(NSTemporaryDirectory())orch-stream-\(UUID())"
-        let numbers = "(i=0; while echo $i; do i=$((i+1)); sleep 0.1; done) 2>/dev/null < /dev/null"
-        pid = try cluster.start(on: host, "\(numbers) | \(enter)socat - TCP:\(address) > \(file) 2> \(file).errors")
-      }
-      deinit {
-        kill(pid, SIGKILL)
-        for suffix in ["", ".errors"] { try? FileManager.default.removeItem(atPath: file + suffix) }
-      }
-
-      private func read(_ suffix: String = "") -> String {
-        String(decoding: FileManager.default.contents(atPath: file + suffix) ?? Data(), as: UTF8.self)
-      }
-      private var lines: [Substring] { read().split(separator: "\n", omittingEmptySubsequences: false).dropLast() }
-      var count: Int { lines.count }
-      /// Every number once and in order; the last line may be on its way.
-      var isWhole: Bool { lines.enumerated().allSatisfy { $1 == "\($0)" } }
-      var ended: Bool { kill(pid, 0) != 0 }
-      var description: String {
-        "\(address): \(count) numbers\(isWhole ? "" : ", not all")\(ended ? ", ended" : "") \(read(".errors"))"
-      }
-    }
   }
+}
+
+extension Socat {
+  /// Every number came back once and in order.
+  fileprivate var isWhole: Bool { lines.enumerated().allSatisfy { $1 == "\($0)" } }
 }
