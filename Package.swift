@@ -189,7 +189,7 @@ let testTargets: [Target] = [
   tests("Build", "Agent", ["LinuxSystem", "CLinux", "Model", "AgentImage", "Runtime", "Cgroups", "TreeArchive", "Dockerfile", log]),
   tests("Telemetry", "Shared", ["LinuxSystem"]),
   tests("DNS", "Agent", ["Model", "LinuxSystem", log]),
-  tests("AgentNetwork", "Agent", ["Model", "Netlink", "LinuxSystem", log]),
+  tests("AgentNetwork", "Agent", ["Model", "Netlink", "LinuxSystem", "CLinux", log]),
   tests("AgentVolume", "Agent", ["LinuxSystem", "CLinux", "Model"]),
   tests("APIClient", "CLI", ["Model", "API"]),
   tests("DevCluster", "CLI"),

@@ -1,3 +1,5 @@
+import LinuxSystem
+
 /// Which device nodes processes of a group may make and open: a BPF program that the kernel asks (bpf(2), linux/bpf.h
 /// `bpf_cgroup_dev_ctx`). What no rule names is denied; of several the last decides, as v1's devices.allow and devices.deny do.
 public struct DeviceProgram: Hashable, Sendable {
@@ -29,15 +31,15 @@ public struct DeviceProgram: Hashable, Sendable {
     }
     var decidesAll: Bool { isBlock == nil && major == nil && minor == nil && access == 7 }
   }
-  /// `struct bpf_insn`, 8 bytes each.
-  public private(set) var instructions: [UInt64] = []
+  private var code = BPFCode()
+  public var instructions: [UInt64] { code.instructions }
 
   public init(_ rules: [Rule]) {
     // r2 type, r3 access, r4 major, r5 minor.
     load(2, 0)
-    add(0xbf, 3, 2)
-    add(0x57, 2, immediate: 0xffff)
-    add(0x77, 3, immediate: 16)
+    code.add(0xbf, 3, 2)
+    code.add(0x57, 2, immediate: 0xffff)
+    code.add(0x77, 3, immediate: 16)
     load(4, 4)
     load(5, 8)
     for rule in rules.reversed() {
@@ -51,33 +53,25 @@ public struct DeviceProgram: Hashable, Sendable {
   }
 
   private mutating func add(_ rule: Rule) {
-    // The tests first, then their jumps over the answer, since a jump says how far.
+    // The tests, each with a jump over the answer.
     var tests: [(register: UInt64, value: UInt32)] = []
     if let isBlock = rule.isBlock { tests.append((2, isBlock ? 1 : 2)) }
     if let major = rule.major { tests.append((4, major)) }
     if let minor = rule.minor { tests.append((5, minor)) }
-    let masked = rule.access != 7
-    var left = tests.count + (masked ? 3 : 0) + 2
-    if masked {
+    if rule.access != 7 {
       // An allowance covers all that is asked; a denial any of it.
-      add(0xbf, 6, 3)
-      add(0x57, 6, immediate: rule.allow ? ~rule.access : rule.access)
-      left -= 3
-      add(rule.allow ? 0x55 : 0x15, 6, offset: UInt64(left), immediate: 0)
+      code.add(0xbf, 6, 3)
+      code.add(0x57, 6, immediate: rule.allow ? ~rule.access : rule.access)
+      code.leave(rule.allow ? 0x55 : 0x15, 6, immediate: 0)
     }
-    for test in tests {
-      left -= 1
-      add(0x55, test.register, offset: UInt64(left), immediate: test.value)
-    }
+    for test in tests { code.leave(0x55, test.register, immediate: test.value) }
     answer(rule.allow)
+    code.land()
   }
   private mutating func answer(_ allow: Bool) {
-    add(0xb7, 0, immediate: allow ? 1 : 0)
-    add(0x95, 0)
+    code.add(0xb7, 0, immediate: allow ? 1 : 0)
+    code.add(0x95, 0)
   }
   /// r[to] = *(u32 *)(context + offset)
-  private mutating func load(_ to: UInt64, _ offset: UInt64) { add(0x61, to, 1, offset: offset) }
-  private mutating func add(_ code: UInt64, _ destination: UInt64, _ source: UInt64 = 0, offset: UInt64 = 0, immediate: UInt32 = 0) {
-    instructions.append(code | destination << 8 | source << 12 | offset << 16 | UInt64(immediate) << 32)
-  }
+  private mutating func load(_ to: UInt64, _ offset: UInt64) { code.add(0x61, to, 1, offset: offset) }
 }

@@ -72,7 +72,8 @@ struct AgentDaemon {
       volumes: try VolumeStore(directory: "\(options.stateDir)/volumes"),
       network: try OverlayNetwork(
         configuration: .init(
-          underlayAddress: underlay, runDirectory: options.runDir, uplinkSubnet: options.uplinkSubnet.flatMap { IPv4Prefix($0) }), log: log),
+          underlayAddress: underlay, runDirectory: options.runDir, uplinkSubnet: options.uplinkSubnet.flatMap { IPv4Prefix($0) },
+          bypassesBridges: !options.bridgeFrames), log: log),
       names: try NameServer(log: log), underlay: underlay, stateDirectory: options.stateDir, runDirectory: options.runDir, node: identity.node)
   }
 

@@ -30,6 +30,9 @@ struct OrchAgent: AsyncParsableCommand {
         "Addresses of containers' ways out of this host, which nobody outside sees; default: a private /20 that no route of this host has.",
         valueName: "CIDR"))
     var uplinkSubnet: String?
+    @Flag(
+      help: "Frames between containers always pass the host's bridges, more slowly, where its own rules (br_netfilter) and tcpdump see them.")
+    var bridgeFrames = false
     @Option(help: "Below this cgroup containers get theirs.") var cgroupParent = RuntimeConfiguration.firstParent
     @Option(
       help:

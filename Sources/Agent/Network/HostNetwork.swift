@@ -47,6 +47,7 @@ final class HostNetwork: Sendable {
     var uplinks: [TaskID: Uplink] = [:]
     var uplinkSubnets: Set<IPv4Prefix> = []
     var uplinkMTU: UInt32?
+    var bypass = Bypass.unknown
     var pool: UplinkPool
     /// Somebody changed host routes of uplinks.
     var uplinkRoutesTouched = false
@@ -141,6 +142,7 @@ final class HostNetwork: Sendable {
     problems += resize(world, byName, socket, isDrift: isKnown && isSameRoom)
     noteDrift(world, byName)
     problems += reconnect(world, socket, byName, successors, addresses)
+    problems += bypass(made, wanted, socket)
     memory.withLock { $0.reached = refused.isEmpty ? wanted : nil }
     let ready = world.readyEndpoints()
     let ports6 = Ruleset.publishedPorts6(world, ready: ready).map(\.port)

@@ -77,8 +77,13 @@ public actor OverlayNetwork {
     var lingering = Duration.seconds(10)
     /// Where uplinks' addresses come from; nil: a private range that this host does not use.
     public var uplinkSubnet: IPv4Prefix?
-    public init(underlayAddress: IPv4Address, runDirectory: String, hostNamespace: String? = nil, uplinkSubnet: IPv4Prefix? = nil) {
+    /// Frames between containers go around the bridges where the kernel can do it (Linux 6.6).
+    public var bypassesBridges: Bool
+    public init(
+      underlayAddress: IPv4Address, runDirectory: String, hostNamespace: String? = nil, uplinkSubnet: IPv4Prefix? = nil, bypassesBridges: Bool = true
+    ) {
       self.uplinkSubnet = uplinkSubnet
+      self.bypassesBridges = bypassesBridges
       self.underlayAddress = underlayAddress
       self.runDirectory = runDirectory
       self.hostNamespace = hostNamespace
@@ -172,7 +177,7 @@ public actor OverlayNetwork {
     }
   }
 
-  /// What others changed of ours on this host and was repaired, by kind ("link", "address", "forwarding", "port", "rules", "parameter"), since this
+  /// What others changed of ours on this host and was repaired, by kind ("link", "address", "forwarding", "port", "rules", "parameter", "bypass"), since this
   /// agent began.
   public var repairs: [String: UInt64] { host.memory.withLock { $0.repairs } }
 

@@ -173,23 +173,128 @@ ssize_t clinux_receive_fd(int socket, void *bytes, size_t count, int *fd) {
   return n;
 }
 
+// The kernel's descriptors of programs and maps are closed by exec (bpf_prog_new_fd, bpf_map_new_fd).
+static int bpf(int command, union bpf_attr *attributes) { return result(syscall(SYS_bpf, command, attributes, sizeof *attributes)); }
+static uint64_t address(const void *pointer) { return (uint64_t)(uintptr_t)pointer; }
+static int load(uint32_t type, const uint64_t *instructions, size_t count, const char *name) {
+  union bpf_attr a;
+  memset(&a, 0, sizeof a);
+  a.prog_type = type;
+  a.insns = address(instructions);
+  a.insn_cnt = (uint32_t)count;
+  a.license = address("GPL");
+  strncpy(a.prog_name, name, sizeof a.prog_name - 1);
+  return bpf(BPF_PROG_LOAD, &a);
+}
+static int attach(int command, uint32_t type, int target, int program, uint32_t flags) {
+  union bpf_attr a;
+  memset(&a, 0, sizeof a);
+  a.target_fd = (uint32_t)target;
+  a.attach_bpf_fd = (uint32_t)program;
+  a.attach_type = type;
+  a.attach_flags = flags;
+  return bpf(command, &a);
+}
 int clinux_bpf_devices(int cgroup, const uint64_t *instructions, size_t count) {
-  union bpf_attr load, attach;
-  memset(&load, 0, sizeof load);
-  load.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE;
-  load.insns = (uint64_t)(uintptr_t)instructions;
-  load.insn_cnt = (uint32_t)count;
-  load.license = (uint64_t)(uintptr_t)"GPL";
-  int program = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &load, sizeof load);
-  if (program < 0) return -errno;
-  memset(&attach, 0, sizeof attach);
-  attach.target_fd = (uint32_t)cgroup;
-  attach.attach_bpf_fd = (uint32_t)program;
-  attach.attach_type = BPF_CGROUP_DEVICE;
-  attach.attach_flags = BPF_F_ALLOW_MULTI;
-  int r = syscall(SYS_bpf, BPF_PROG_ATTACH, &attach, sizeof attach) < 0 ? -errno : 0;
+  int program = load(BPF_PROG_TYPE_CGROUP_DEVICE, instructions, count, "");
+  if (program < 0) return program;
+  int r = attach(BPF_PROG_ATTACH, BPF_CGROUP_DEVICE, cgroup, program, BPF_F_ALLOW_MULTI);
   close(program);
   return r;
+}
+// BPF_TCX_INGRESS, which Debian 12's headers lack.
+enum { TCX_INGRESS = 46 };
+int clinux_bpf_frames(const uint64_t *instructions, size_t count, const char *name) {
+  return load(BPF_PROG_TYPE_SCHED_CLS, instructions, count, name);
+}
+int clinux_bpf_enter(uint32_t link, int program) { return attach(BPF_PROG_ATTACH, TCX_INGRESS, (int)link, program, 0); }
+int clinux_bpf_leave(uint32_t link, int program) { return attach(BPF_PROG_DETACH, TCX_INGRESS, (int)link, program, 0); }
+int clinux_bpf_entered(uint32_t link, uint32_t *programs, uint32_t count) {
+  union bpf_attr a;
+  memset(&a, 0, sizeof a);
+  a.query.target_fd = link;
+  a.query.attach_type = TCX_INGRESS;
+  a.query.prog_ids = address(programs);
+  a.query.prog_cnt = count;
+  int r = bpf(BPF_PROG_QUERY, &a);
+  return r == -ENOENT ? 0 : r < 0 ? r : (int)a.query.prog_cnt;
+}
+int clinux_bpf_open(int is_map, uint32_t id) {
+  union bpf_attr a;
+  memset(&a, 0, sizeof a);
+  a.prog_id = id;
+  return bpf(is_map ? BPF_MAP_GET_FD_BY_ID : BPF_PROG_GET_FD_BY_ID, &a);
+}
+int clinux_bpf_program(int program, char name[16], uint32_t *id, uint32_t *map) {
+  struct bpf_prog_info info;
+  union bpf_attr a;
+  memset(&info, 0, sizeof info);
+  memset(&a, 0, sizeof a);
+  *map = 0;
+  info.map_ids = address(map);
+  info.nr_map_ids = 1;
+  a.info.bpf_fd = (uint32_t)program;
+  a.info.info_len = sizeof info;
+  a.info.info = address(&info);
+  int r = bpf(BPF_OBJ_GET_INFO_BY_FD, &a);
+  memcpy(name, info.name, 16);
+  *id = info.id;
+  return r;
+}
+int clinux_bpf_map(uint32_t most, const char *name) {
+  union bpf_attr a;
+  memset(&a, 0, sizeof a);
+  a.map_type = BPF_MAP_TYPE_HASH;
+  a.key_size = a.value_size = sizeof(uint64_t);
+  a.max_entries = most;
+  a.map_flags = BPF_F_NO_PREALLOC;
+  strncpy(a.map_name, name, sizeof a.map_name - 1);
+  return bpf(BPF_MAP_CREATE, &a);
+}
+int clinux_bpf_map_id(int map, uint32_t *id) {
+  struct bpf_map_info info;
+  union bpf_attr a;
+  memset(&info, 0, sizeof info);
+  memset(&a, 0, sizeof a);
+  a.info.bpf_fd = (uint32_t)map;
+  a.info.info_len = sizeof info;
+  a.info.info = address(&info);
+  int r = bpf(BPF_OBJ_GET_INFO_BY_FD, &a);
+  *id = info.id;
+  return r;
+}
+int clinux_bpf_set(int map, uint64_t key, uint64_t value) {
+  union bpf_attr a;
+  memset(&a, 0, sizeof a);
+  a.map_fd = (uint32_t)map;
+  a.key = address(&key);
+  a.value = address(&value);
+  return bpf(BPF_MAP_UPDATE_ELEM, &a);
+}
+int clinux_bpf_remove(int map, uint64_t key) {
+  union bpf_attr a;
+  memset(&a, 0, sizeof a);
+  a.map_fd = (uint32_t)map;
+  a.key = address(&key);
+  int r = bpf(BPF_MAP_DELETE_ELEM, &a);
+  return r == -ENOENT ? 0 : r;
+}
+int clinux_bpf_read(int map, uint64_t *keys, uint64_t *values, uint32_t most) {
+  union bpf_attr a;
+  uint32_t position = 0, count = 0;
+  for (;;) {
+    memset(&a, 0, sizeof a);
+    a.batch.map_fd = (uint32_t)map;
+    a.batch.in_batch = count ? address(&position) : 0;
+    a.batch.out_batch = address(&position);
+    a.batch.keys = address(keys + count);
+    a.batch.values = address(values + count);
+    a.batch.count = most - count;
+    int r = bpf(BPF_MAP_LOOKUP_BATCH, &a);
+    if (r < 0 && r != -ENOENT) return r;
+    count += a.batch.count;
+    if (r == -ENOENT || count == most) return (int)count;
+  }
 }
 int clinux_ioctl_raw_terminal(int fd, int raw) {
   static struct termios before;

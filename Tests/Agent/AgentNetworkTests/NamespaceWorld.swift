@@ -90,9 +90,10 @@ final class NamespaceWorld: Sendable {
   }
   func underlay(_ number: Int, _ family: IPFamily) -> String { family == .v6 ? "fd00:192::\(number)" : "192.168.77.\(number)" }
 
-  func overlay(_ number: Int, lingering: Duration = .seconds(10)) throws -> OverlayNetwork {
+  func overlay(_ number: Int, lingering: Duration = .seconds(10), bypassesBridges: Bool = true) throws -> OverlayNetwork {
     var configuration = OverlayNetwork.Configuration(
-      underlayAddress: address("192.168.77.\(number)"), runDirectory: "\(folder)/run\(number)", hostNamespace: host(number))
+      underlayAddress: address("192.168.77.\(number)"), runDirectory: "\(folder)/run\(number)", hostNamespace: host(number),
+      bypassesBridges: bypassesBridges)
     configuration.lingering = lingering
     return try OverlayNetwork(configuration: configuration, log: Logger(label: "test"))
   }

@@ -859,7 +859,8 @@ struct OverlayNetworkTests {
       #expect(try await reaches())
       for link in ["orvx4096", "orbr4096"] {
         #expect(try await world.run(in: world.host(1), "ip", "link", "del", link).code == 0)
-        #expect(try await reaches() == false)
+        // What goes around the bridge does not need it (BypassState).
+        if link != "orbr4096" { #expect(try await reaches() == false) }
         try await overlays[0].repair()
         #expect(try await reaches(), "after \(link) was removed")
       }

@@ -59,6 +59,21 @@ ssize_t clinux_receive_fd(int socket, void *bytes, size_t count, int *fd);
 
 // Loads a BPF_PROG_TYPE_CGROUP_DEVICE program (struct bpf_insn, 8 bytes each) and attaches it to a v2 cgroup.
 int clinux_bpf_devices(int cgroup, const uint64_t *instructions, size_t count);
+// Programs that see the frames which come in by a link (BPF_PROG_TYPE_SCHED_CLS at tcx's ingress, Linux 6.6), in the calling thread's network
+// namespace. `frames` loads one, `enter` and `leave` hang it on a link, `entered` tells the ids of those that hang there (-EINVAL: an older kernel),
+// `open` makes a descriptor of an id, `program` tells name, id and first map (0: none). A program lives as long as a link or a descriptor has it, a map as its programs.
+int clinux_bpf_frames(const uint64_t *instructions, size_t count, const char *name);
+int clinux_bpf_enter(uint32_t link, int program);
+int clinux_bpf_leave(uint32_t link, int program);
+int clinux_bpf_entered(uint32_t link, uint32_t *programs, uint32_t count);
+int clinux_bpf_open(int is_map, uint32_t id);
+int clinux_bpf_program(int program, char name[16], uint32_t *id, uint32_t *map);
+// Hash maps of 8 bytes to 8 bytes. `read` fills at most `most` pairs and returns how many.
+int clinux_bpf_map(uint32_t most, const char *name);
+int clinux_bpf_map_id(int map, uint32_t *id);
+int clinux_bpf_set(int map, uint64_t key, uint64_t value);
+int clinux_bpf_remove(int map, uint64_t key);
+int clinux_bpf_read(int map, uint64_t *keys, uint64_t *values, uint32_t most);
 int clinux_ioctl_raw_terminal(int fd, int raw);  // 1: raw, and what it was is kept; 0: as it was
 int clinux_copy_winsize(int from, int to);
 

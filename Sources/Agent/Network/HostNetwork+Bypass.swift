@@ -1,0 +1,232 @@
+import CLinux
+import Glibc
+import LinuxSystem
+import Model
+import Netlink
+
+// The way around the bridges (BypassState) in the kernel. Programs hang at links and hold the map, so that frames go on while no agent runs, and the next
+// agent finds both there. Whatever of it fails, frames take the bridges.
+extension HostNetwork {
+  enum Bypass: Sendable {
+    /// Nothing was asked yet.
+    case unknown
+    /// The kernel is too old, or refuses.
+    case unavailable
+    case held(Held)
+    struct Held: Sendable {
+      var map: SharedDescriptor
+      var mapID: UInt32
+      /// By VNI.
+      var programs: [UInt32: (id: UInt32, descriptor: SharedDescriptor)] = [:]
+      /// What the kernel was brought to last; what differs from it since is drift.
+      var reached: BypassState?
+    }
+  }
+
+  func bypass(_ world: NetworkWorld, _ state: HostState, _ socket: NetlinkSocket) -> [NetworkProblem] {
+    if case .unavailable = memory.withLock({ $0.bypass }) { return [] }
+    do {
+      let links = try socket.links()
+      let doors = links.filter { ($0.kind == "vxlan" && isOurs($0)) || ($0.kind == "veth" && $0.name.hasPrefix(InterfaceName.vethPrefix)) }
+      let numbers = Dictionary(doors.lazy.map { ($0.name, $0.index) }, uniquingKeysWith: { a, _ in a })
+      let wanted = configuration.bypassesBridges ? BypassState(world, state) { numbers[$0] } : BypassState()
+      guard var held = try hold(doors.map(\.index), isWanted: !wanted.doors.isEmpty) else { return [] }
+      do {
+        let operations = wanted.operations(from: try observe(doors.map(\.index), &held))
+        if held.reached == wanted { count(operations.map { _ in "bypass" }) }
+        try perform(operations, &held)
+        let used = Set(wanted.doors.values)
+        held.programs = held.programs.filter { used.contains($0.key) }
+        held.reached = wanted
+      } catch {
+        held.reached = nil
+        let left = end(doors.map(\.index))
+        memory.withLock { $0.bypass = .held(held) }
+        return [left ?? NetworkProblem("way around the bridges", "\(error); frames pass them")]
+      }
+      memory.withLock { $0.bypass = .held(held) }
+      return []
+    } catch let error as NetlinkError where [EINVAL, ENOSYS, EPERM, EOPNOTSUPP].contains(error.errno) {
+      // Linux before 6.6, or without BPF: as ever.
+      memory.withLock { $0.bypass = .unavailable }
+      return []
+    } catch {
+      return [NetworkProblem("way around the bridges", "\(error); frames pass them")]
+    }
+  }
+
+  /// A container that is new, until the next comparison.
+  func bypass(_ container: TaskNetwork, in world: NetworkWorld) {
+    change { state in
+      state.add(container, world, world.successors) { name in
+        let index = if_nametoindex(name)
+        return index == 0 ? nil : index
+      }
+    }
+  }
+  /// Of a container that goes.
+  func endBypass(_ links: Set<UInt32>) { change { $0.remove(links) } }
+
+  /// From what was reached last. When it fails the next comparison does it.
+  private func change(_ body: (inout BypassState) -> Void) {
+    guard configuration.bypassesBridges, case .held(var held) = memory.withLock({ $0.bypass }), let old = held.reached else { return }
+    var wanted = old
+    body(&wanted)
+    var present = BypassPresent(targets: old.targets)
+    for (link, vni) in old.doors { present.programs[link] = [.init(id: held.programs[vni]?.id ?? 0, vni: vni)] }
+    do {
+      try perform(wanted.operations(from: present), &held)
+      held.reached = wanted
+    } catch {
+      held.reached = nil
+    }
+    memory.withLock { $0.bypass = .held(held) }
+  }
+
+  // MARK: The kernel
+
+  /// The map: this agent's, the one of an agent before, or a new one. nil: there is none, and nobody needs one.
+  private func hold(_ links: [UInt32], isWanted: Bool) throws -> Bypass.Held? {
+    if case .held(let held) = memory.withLock({ $0.bypass }) { return held }
+    var found: [UInt32] = []
+    for link in links {
+      for id in try entered(link) {
+        found.append(id)
+        guard let program = program(id), BypassProgram.vni(name: program.name) != nil, program.map != 0 else { continue }
+        let map = clinux_bpf_open(1, program.map)
+        if map >= 0 { return Bypass.Held(map: SharedDescriptor(owning: map), mapID: program.map) }
+      }
+    }
+    guard isWanted || !found.isEmpty else { return nil }
+    let map = SharedDescriptor(owning: try check(clinux_bpf_map(UInt32(BypassState.most), "orch"), "make a map", "BPF"))
+    var id: UInt32 = 0
+    try check(clinux_bpf_map_id(map.rawValue, &id), "read a map", "BPF")
+    return Bypass.Held(map: map, mapID: id)
+  }
+
+  private func observe(_ links: [UInt32], _ held: inout Bypass.Held) throws -> BypassPresent {
+    var present = BypassPresent(targets: try targets(held.map))
+    var known = Dictionary(held.programs.map { ($0.value.id, BypassPresent.Program(id: $0.value.id, vni: $0.key)) }, uniquingKeysWith: { a, _ in a })
+    for link in links {
+      for id in try entered(link) {
+        if let program = known[id] {
+          present.programs[link, default: []].append(program)
+          continue
+        }
+        guard let program = program(id), BypassProgram.isOurs(program.name) else { continue }
+        let vni = program.map == held.mapID ? BypassProgram.vni(name: program.name) : nil
+        known[id] = .init(id: id, vni: vni)
+        if let vni, held.programs[vni] == nil { held.programs[vni] = (id, program.descriptor) }
+        present.programs[link, default: []].append(.init(id: id, vni: vni))
+      }
+    }
+    return present
+  }
+
+  private func perform(_ operations: [BypassOperation], _ held: inout Bypass.Held) throws {
+    for operation in operations {
+      switch operation {
+      case .remove(let place): try check(clinux_bpf_remove(held.map.rawValue, place.bits), "forget", "\(place)")
+      case .set(let place, let target): try check(clinux_bpf_set(held.map.rawValue, place.bits, target.bits), "set", "\(place)")
+      case .enter(let link, let vni):
+        let program = try load(vni, &held)
+        // It went meanwhile, with its namespace.
+        let code = clinux_bpf_enter(link, program.rawValue)
+        if code != -ENODEV, code != -EEXIST { try check(code, "hang a program at link", "\(link)") }
+      case .leave(let link, let id): try leave(link, id)
+      }
+    }
+  }
+
+  private func load(_ vni: UInt32, _ held: inout Bypass.Held) throws -> SharedDescriptor {
+    if let program = held.programs[vni] { return program.descriptor }
+    let code = BypassProgram.code(vni: vni, map: held.map.rawValue).instructions
+    let name = BypassProgram.name(vni: vni)
+    let descriptor = SharedDescriptor(owning: try check(clinux_bpf_frames(code, code.count, name), "load program", name))
+    held.programs[vni] = (try describe(descriptor, name).id, descriptor)
+    return descriptor
+  }
+
+  /// None of ours is at these links afterwards; else what is wrong.
+  private func end(_ links: [UInt32]) -> NetworkProblem? {
+    do {
+      for link in links {
+        for id in try entered(link) { if let program = program(id), BypassProgram.isOurs(program.name) { try leave(link, id) } }
+      }
+      return nil
+    } catch {
+      return .unfinished("way around the bridges", "\(error)")
+    }
+  }
+
+  private func leave(_ link: UInt32, _ id: UInt32) throws {
+    guard let program = program(id) else { return }
+    let code = clinux_bpf_leave(link, program.descriptor.rawValue)
+    if code != -ENODEV, code != -ENOENT { try check(code, "take a program from link", "\(link)") }
+  }
+
+  private func entered(_ link: UInt32) throws -> [UInt32] {
+    // The kernel has room for 64 at a link (bpf_mprog.h).
+    var ids = [UInt32](repeating: 0, count: 64)
+    let count = clinux_bpf_entered(link, &ids, 64)
+    if count == -ENODEV { return [] }
+    return Array(ids[..<Int(try check(count, "list programs of link", "\(link)"))])
+  }
+
+  private struct Program {
+    var name: String
+    var map: UInt32
+    var descriptor: SharedDescriptor
+  }
+  /// nil: it is gone.
+  private func program(_ id: UInt32) -> Program? {
+    let raw = clinux_bpf_open(0, id)
+    guard raw >= 0 else { return nil }
+    let descriptor = SharedDescriptor(owning: raw)
+    guard let facts = try? describe(descriptor, "\(id)") else { return nil }
+    return Program(name: facts.name, map: facts.map, descriptor: descriptor)
+  }
+  private func describe(_ descriptor: SharedDescriptor, _ name: String) throws -> (name: String, id: UInt32, map: UInt32) {
+    var bytes = [CChar](repeating: 0, count: 16)
+    var id: UInt32 = 0
+    var map: UInt32 = 0
+    try check(clinux_bpf_program(descriptor.rawValue, &bytes, &id, &map), "read program", name)
+    return (String(decoding: bytes.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self), id, map)
+  }
+
+  private func targets(_ map: SharedDescriptor) throws -> [BypassState.Place: BypassState.Target] {
+    var keys = [UInt64](repeating: 0, count: BypassState.most)
+    var values = keys
+    let count = Int(try check(clinux_bpf_read(map.rawValue, &keys, &values, UInt32(keys.count)), "read a map", "BPF"))
+    return Dictionary(
+      (0..<count).map { (BypassState.Place(bits: keys[$0]), BypassState.Target(bits: values[$0])) }, uniquingKeysWith: { a, _ in a })
+  }
+
+  @discardableResult
+  private func check(_ code: Int32, _ operation: String, _ object: String) throws -> Int32 {
+    if code < 0 { throw NetlinkError(operation: operation, object: object, errno: -code) }
+    return code
+  }
+}
+
+// As BypassProgram reads them: two numbers of 32 bits, one after the other in memory.
+extension BypassState.Place {
+  /// The address in network order.
+  var bits: UInt64 { unsafeBitCast((vni, address.rawValue.bigEndian), to: UInt64.self) }
+  init(bits: UInt64) {
+    let (vni, address) = unsafeBitCast(bits, to: (UInt32, UInt32).self)
+    self.init(vni: vni, address: IPv4Address(UInt32(bigEndian: address)))
+  }
+}
+extension BypassState.Target {
+  var bits: UInt64 {
+    switch self {
+    case .tunnel(let link): unsafeBitCast((link, UInt32(0)), to: UInt64.self)
+    case .container(let link): unsafeBitCast((link, UInt32(1)), to: UInt64.self)
+    }
+  }
+  init(bits: UInt64) {
+    let (link, kind) = unsafeBitCast(bits, to: (UInt32, UInt32).self)
+    self = kind == 0 ? .tunnel(link) : .container(link)
+  }
+}
