@@ -50,6 +50,8 @@ extension ImageStore {
     guard let record = try resolve(reference) else { throw missing("tag", reference) }
     try await onOwnThread("orch-image") { [self] in
       try change { state in
+        // Removed since it was looked up: the name would lead to nothing.
+        guard state.images[record.digest] != nil else { throw missing("tag", reference) }
         let entry = state.entries(of: record.digest).values.first
         state.name(target.description, .init(manifest: record.digest.description, requested: nil, pulled: nil, used: entry?.used))
         // It has a name now.

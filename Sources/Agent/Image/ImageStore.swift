@@ -94,7 +94,7 @@ public final class ImageStore: Sendable {
 
   func find(_ reference: String) throws(ReferenceError) -> ImageRecord? {
     let state = state.withLock { $0 }
-    if let digest = Digest(reference) { return find(digest, state).map { record($0, reference, state) } }
+    if let digest = Digest(reference) { return find(digest, state).flatMap { record($0, reference, state) } }
     let name = try ImageReference(reference)
     if let digest = lookUp(name, state) { return record(digest, name.description, state) }
     if reference.utf8.count >= 12, let match = state.images.first(where: { $0.value.id.hex.hasPrefix(reference) }) {
@@ -116,8 +116,8 @@ public final class ImageStore: Sendable {
     state.images[digest] != nil ? digest : state.images.first { $0.value.id == digest }?.key
   }
 
-  func record(_ digest: Digest, _ reference: String, _ state: State) -> ImageRecord {
-    let known = state.images[digest]!
+  func record(_ digest: Digest, _ reference: String, _ state: State) -> ImageRecord? {
+    guard let known = state.images[digest] else { return nil }
     return ImageRecord(
       reference: reference, digest: digest, id: known.id, config: known.config, architecture: known.architecture,
       layerPaths: known.layers.map(content.layerPath), size: known.size,

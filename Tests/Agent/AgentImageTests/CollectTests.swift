@@ -51,6 +51,28 @@ import Testing
     }
   }
 
+  @Test("an image that is removed while it gets a second name has none afterwards")
+  func taggedMeanwhile() async throws {
+    let store = try open()
+    try await image("x", in: store)
+    let tagging = Mutex<Task<Bool, Never>?>(nil)
+    store.beforeWriting.withLock {
+      $0 = {
+        store.beforeWriting.withLock { $0 = nil }
+        tagging.withLock { $0 = Task { (try? await store.tag("x", as: "y")) != nil } }
+        // Long enough to look the image up, and to wait for the removal.
+        usleep(200_000)
+      }
+    }
+    try await store.remove("x")
+    let isTagged = await tagging.withLock { $0! }.value
+    #expect(!isTagged)
+    #expect(try store.resolve("y") == nil && store.list().isEmpty)
+    try await image("x", in: store)
+    try await store.tag("x", as: "y")
+    #expect(store.list().count == 2)
+  }
+
   @Test("a container keeps its image over a start that finds no index, or the image's configuration broken", arguments: ["index.json", "config"])
   func lost(_ what: String) async throws {
     var store = try open()
