@@ -211,6 +211,33 @@ import Testing
     #expect(Set(store.content.pushed(layer)?.repositories ?? []) == Set(names))
   }
 
+  @Test(
+    "an address and the same with its scheme's port are one origin: the registry's own, which gets its credentials",
+    arguments: [
+      ("https://reg.example:443/v2/a/blobs/uploads/1", "https://reg.example"), ("HTTPS://Reg.Example:443?x", "https://reg.example"),
+      ("https://reg.example:80/", "https://reg.example:80"), ("https://reg.example:8443/", "https://reg.example:8443"),
+      ("http://reg.example:80/x", "http://reg.example"), ("http://reg.example:443/x", "http://reg.example:443"),
+      ("https://[fe80::443]/x", "https://[fe80::443]"), ("https://[::1]:443/x", "https://[::1]"), ("https://user@reg.example:443/x", ""),
+    ])
+  func origins(url: String, origin: String) { #expect(RegistryHost.origin(of: url) == origin) }
+
+  @Test("a registry's own origin is one, whichever way its name and its Location say the port")
+  func defaultPorts() throws {
+    var configuration = ImageStoreConfiguration()
+    configuration.certificateFolders = []
+    configuration.insecureRegistries = ["plain.example:80"]
+    for (name, location) in [
+      ("reg.example/web", "https://reg.example:443/v2/web/blobs/uploads/1"), ("reg.example:443/web", "https://reg.example/v2/web/blobs/uploads/1"),
+      ("reg.example:443/web", "https://reg.example:443/v2/web/blobs/uploads/1"),
+      ("plain.example:80/web", "http://plain.example/v2/web/blobs/uploads/1"),
+    ] {
+      let host = try RegistryHost.candidates(ImageReference(name), configuration)[0]
+      let next = try host.follow(location, from: host.base + "/v2/web/blobs/uploads/", name)
+      #expect(RegistryHost.origin(of: next) == host.base, "\(name) \(location)")
+      #expect(try host.follow("2", from: next, name).hasSuffix("/v2/web/blobs/uploads/2"), "\(next)")
+    }
+  }
+
   @Test("a registry with its own authority is believed when certs.d has it, and not otherwise")
   func ownAuthority() async throws {
     let certificate = try Certificate()

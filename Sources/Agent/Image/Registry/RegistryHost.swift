@@ -28,7 +28,7 @@ struct RegistryHost: Sendable {
   }
 
   private init(authority: String, plain: Bool, isMirror: Bool, showsClient: Bool = true, _ folders: [String]) throws {
-    base = "\(plain ? "http" : "https")://\(authority.lowercased())"
+    base = Self.origin(of: "\(plain ? "http" : "https")://\(authority)")
     self.plain = plain
     self.isMirror = isMirror
     tls = plain ? nil : try Self.certificates(authority, folders).map { try Self.configuration($0, showsClient: showsClient) }
@@ -37,7 +37,7 @@ struct RegistryHost: Sendable {
   /// Of any URL: its scheme says how it is spoken to. The folder's authorities are believed; its client's certificate is for a registry, and not
   /// for whoever has a URL fetched.
   init(server url: String, _ configuration: ImageStoreConfiguration) throws {
-    let origin = Self.origin(of: url)
+    let origin = Self.written(url)
     let plain = origin.hasPrefix("http://")
     let authority = origin.dropFirst(plain ? 7 : 8)
     // It names a folder of certificates.
@@ -102,8 +102,18 @@ struct RegistryHost: Sendable {
 
   // MARK: - URLs
 
-  /// `https://host:port` of a URL in lower case; empty for anything else, such as one that names a user.
+  /// `https://host` or `https://host:port` of a URL in lower case, without the port that the scheme means anyway (RFC 6454 4: with it, it is the same
+  /// origin; distribution's client compares so, too); empty for anything else, such as one that names a user.
   static func origin(of url: String) -> String {
+    let origin = written(url)
+    for (scheme, port) in [("https://", ":443"), ("http://", ":80")] where origin.hasPrefix(scheme) && origin.hasSuffix(port) {
+      return String(origin.dropLast(port.count))
+    }
+    return origin
+  }
+
+  /// The same with the port as it stands.
+  private static func written(_ url: String) -> String {
     guard let scheme = url.firstRange(of: "://") else { return "" }
     let end = url[scheme.upperBound...].firstIndex { "/?#\\".contains($0) } ?? url.endIndex
     let origin = url[..<end].lowercased()
@@ -121,7 +131,7 @@ struct RegistryHost: Sendable {
       target = location
     } else {
       // Relative to the folder of the path, the root where there is none (RFC 3986 5.2.3).
-      let origin = Self.origin(of: url)
+      let origin = Self.written(url)
       let path = url.prefix { $0 != "?" && $0 != "#" }.dropFirst(origin.count)
       target = origin + (path.lastIndex(of: "/").map { String(path[...$0]) } ?? "/") + location
     }
