@@ -29,7 +29,7 @@ extension ImageStore {
 
   func credentials(_ given: RegistryCredentials?, for name: ImageReference) async throws -> RegistryCredentials? {
     guard given == nil, let file = configuration.credentialsFile else { return given }
-    return try await onOwnThread("orch-image") { try CredentialsFile.credentials(for: name.registry, in: file) }
+    return try await onOwnThread("orch-image") { try CredentialsFile.credentials(for: name.registry, path: name.path, in: file) }
   }
 
   /// Each mirror, then the registry: what one does not have, refuses, or has wrong, is asked of the next.

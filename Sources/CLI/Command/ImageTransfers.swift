@@ -128,7 +128,7 @@ extension ImageCommand {
     _ hosts: [String?], _ reference: ImageReference, _ client: APIClient, quiet: Bool,
     _ request: @escaping @Sendable (String?) -> (path: String, query: APIClient.Query)
   ) async throws {
-    let header = try RegistryAuth.header(for: reference.registry).map { [(name: "X-Registry-Auth", value: $0)] } ?? []
+    let header = try RegistryAuth.header(for: reference).map { [(name: "X-Registry-Auth", value: $0)] } ?? []
     let display = TransferDisplay(quiet: quiet, isTerminal: Terminal.isInteractive)
     let failures = await withTaskGroup(of: String?.self) { group in
       for host in hosts {

@@ -2,12 +2,12 @@ import ArgumentParser
 import Model
 import RegistryLogin
 
-/// What this machine's config.json has for a registry (`docker login`), as docker's X-Registry-Auth header.
+/// What this machine's config.json has for an image's registry (`docker login`), as docker's X-Registry-Auth header.
 enum RegistryAuth {
   /// nil: nothing. Blocks while a credential helper runs.
-  static func header(for registry: String) throws -> String? {
+  static func header(for image: ImageReference) throws -> String? {
     guard let file = CredentialsFile.path(environment: Terminal.environment) else { return nil }
-    return try CredentialsFile.credentials(for: registry, in: file)?.header(for: registry)
+    return try CredentialsFile.credentials(for: image.registry, path: image.path, in: file)?.header(for: image.registry)
   }
 }
 
@@ -18,6 +18,6 @@ struct RegistryAuthOption: ParsableArguments {
   /// Of the image's registry; without any, docker's word for nobody, which takes away what the service had.
   func header(for image: String) throws -> String? {
     guard withRegistryAuth else { return nil }
-    return try RegistryAuth.header(for: ImageReference(image).registry) ?? "e30="
+    return try RegistryAuth.header(for: ImageReference(image)) ?? "e30="
   }
 }

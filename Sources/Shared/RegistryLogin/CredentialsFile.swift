@@ -28,7 +28,9 @@ public enum CredentialsFile {
   }
 
   /// What the file, or a helper it names, has for the registry ("docker.io", "host:port"); nil: nothing, or there is no such file.
-  public static func credentials(for registry: String, in file: String) throws -> RegistryCredentials? {
+  /// - Parameter path: of the repository ("team/web"): podman's file may have an entry for it or for what is above it
+  ///   (containers-auth.json(5)), and the longest one counts. Empty: the registry itself is meant.
+  public static func credentials(for registry: String, path: String = "", in file: String) throws -> RegistryCredentials? {
     guard Files.exists(file) else { return nil }
     let document: Document
     do { document = try JSONDecoder().decode(Document.self, from: Data(try Files.read(file, limit: 4 << 20))) } catch let error as SystemError {
@@ -44,17 +46,28 @@ public enum CredentialsFile {
     if let helper = document.credsStore, !helper.isEmpty {
       for key in keys { if let found = try ask(helper, key, file) { return found } }
     }
-    for (name, entry) in document.auths ?? [:] where keys.contains(name) || keys.contains(host(name)) {
+    let auths = document.auths ?? [:]
+    for name in namespaces(registry, path) + keys {
+      if let found = auths[name].flatMap(credentials) { return found }
+    }
+    // One file gives one answer, whatever order a dictionary has.
+    for (name, entry) in auths.sorted(by: { $0.key < $1.key }) where host(name).map(keys.contains) ?? false {
       if let found = credentials(entry) { return found }
     }
     return nil
   }
 
-  /// "host:port" of "https://host:port/v1/".
-  static func host(_ name: String) -> String {
-    var rest = name[...]
-    for scheme in ["https://", "http://"] where rest.hasPrefix(scheme) { rest = rest.dropFirst(scheme.count) }
-    return String(rest.prefix { $0 != "/" })
+  /// "host/a/b" and "host/a" of the repository "a/b", the longest first.
+  private static func namespaces(_ registry: String, _ path: String) -> [String] {
+    let parts = path.split(separator: "/")
+    return parts.indices.reversed().map { "\(registry)/\(parts[...$0].joined(separator: "/"))" }
+  }
+
+  /// "host:port" of "https://host:port/v1/", as docker wrote registries; nil for "host/namespace", which is not all of the registry.
+  static func host(_ name: String) -> String? {
+    for scheme in ["https://", "http://"] where name.hasPrefix(scheme) { return String(name.dropFirst(scheme.count).prefix { $0 != "/" }) }
+    let host = name.prefix { $0 != "/" }
+    return ["", "/", "/v1", "/v1/", "/v2", "/v2/"].contains(name[host.endIndex...]) ? String(host) : nil
   }
 
   private static func credentials(_ entry: Document.Entry) -> RegistryCredentials? {

@@ -31,6 +31,25 @@ import Testing
     }
   }
 
+  static let namespaced: [(String, String?)] = [
+    ("b/x", "b"), ("a/x", "a"), ("b/x/y", "deep"), ("b/xy", "b"), ("bb/x", "all"), ("", "all"),
+  ]
+  @Test("podman's entries for a part of a registry count for that part alone, the longest first", arguments: namespaced)
+  func namespaces(_ path: String, _ user: String?) throws {
+    func entry(_ user: String) -> String { #"{"username":"\#(user)","password":"p"}"# }
+    try inFolder { folder in
+      let entries = ["q.example/a": "a", "q.example/b": "b", "q.example/b/x/y": "deep", "q.example": "all", "https://other.example/v2/": "other"]
+      func write(_ entries: [String: String]) throws {
+        try Files.writeAtomically(
+          folder + "/auth.json", #"{"auths":{"# + entries.map { "\"\($0)\":\(entry($1))" }.joined(separator: ",") + "}}")
+      }
+      try write(entries)
+      #expect(try CredentialsFile.credentials(for: "q.example", path: path, in: folder + "/auth.json")?.username == user)
+      try write(entries.filter { $0.key != "q.example" })
+      #expect(try CredentialsFile.credentials(for: "q.example", path: path, in: folder + "/auth.json")?.username == (user == "all" ? nil : user))
+    }
+  }
+
   @Test("a credential helper is asked; a missing one, a failing one and one that has nothing are told apart")
   func helper() throws {
     try inFolder { folder in
