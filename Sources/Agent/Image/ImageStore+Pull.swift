@@ -41,11 +41,7 @@ extension ImageStore {
     for host in hosts.dropLast() {
       var hasty = configuration
       hasty.attempts = min(2, configuration.attempts)
-      do { return try await fetch(RegistryClient(name, nil, host, hasty), platform, progress) } catch let error as ImageError
-        where error.kind != .hostile
-      {
-        continue
-      }
+      do { return try await fetch(RegistryClient(name, nil, host, hasty), platform, progress) } catch is ImageError { continue }
     }
     try await fetch(RegistryClient(name, credentials, hosts[hosts.count - 1], configuration), platform, progress)
   }

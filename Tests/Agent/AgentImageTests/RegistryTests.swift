@@ -277,6 +277,14 @@ import Testing
       #expect(mirror.seen.withLock { $0.allSatisfy { $0.header("authorization") == nil } })
     }
     #expect(origin.seen.withLock { !$0.isEmpty })
+    // Beyond a bound: a manifest of 5 MB.
+    let hostile = try HTTPListener { _, client in
+      let type = "application/vnd.oci.image.manifest.v1+json"
+      guard HTTPListener.send(client, Array("HTTP/1.1 200 OK\r\nContent-Type: \(type)\r\nContent-Length: 5000000\r\n\r\n".utf8)) else { return }
+      HTTPListener.send(client, [UInt8](repeating: 32, count: 5_000_000))
+    }
+    let misled = { @Sendable (configuration: inout ImageStoreConfiguration) in configuration.mirrors = [host: ["http://127.0.0.1:\(hostile.port)"]] }
+    #expect(try await open("6", misled).pull("\(host)/web:1", credentials: user).config.cmd == ["x"])
     // A push goes to the registry itself.
     let store = try open("1", mirrored)
     mirror.fault(nil)
