@@ -56,7 +56,9 @@ actor TaskController {
       // Its secrets with it.
       self.prepared = nil
     } catch {
-      await agent.input(.startFailed(id, "\(error)"))
+      var code: Int32?
+      if let error = error as? RuntimeError, case .command(let exit) = error.kind { code = exit }
+      await agent.input(.startFailed(id, "\(error)", exitCode: code))
     }
   }
 

@@ -108,8 +108,8 @@ public struct Worker: Sendable {
     case .health(let id, let health): judge(id, health, now, &outputs)
     case .stopDue(let id) where entries[id]?.phase == .running && entries[id]?.isUnhealthy == true: stop(id, &outputs)
     case .stopDue: break
-    case .startFailed(let id, let reason):
-      end(id, TaskStatus(state: .failed, timestamp: now, message: "starting", error: reason), &outputs)
+    case .startFailed(let id, let reason, let code):
+      end(id, TaskStatus(state: .failed, timestamp: now, message: "starting", error: reason, exitCode: code), &outputs)
     case .exited(let id, let exit): ended(id, exit, now, &outputs)
     case .removed(let id): entries[id] = nil
     }
@@ -377,7 +377,8 @@ public enum WorkerInput: Sendable {
   case health(TaskID, TaskHealth)
   /// After `stopLater`.
   case stopDue(TaskID)
-  case startFailed(TaskID, String)
+  /// `exitCode`: as a shell's, when it is the command that is not there (127) or cannot be executed (126).
+  case startFailed(TaskID, String, exitCode: Int32? = nil)
   case exited(TaskID, TaskExit)
   case removed(TaskID)
 }

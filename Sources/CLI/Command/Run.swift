@@ -86,6 +86,9 @@ struct Run: AsyncParsableCommand {
     } catch let error as ClientError {
       if remove || !stopping.hasTask { await stopping.discard() }
       Terminal.fail(error.description, code: 125)
+    } catch let error as OneOff.Unstarted {
+      if remove { await stopping.discard() }
+      Terminal.fail(error.reason, code: error.code)
     }
   }
 
@@ -166,6 +169,18 @@ struct Run: AsyncParsableCommand {
 
 /// The one task of a service that runs once.
 private final class OneOff: Sendable {
+  /// The command is not there, or cannot be executed: nothing has run.
+  struct Unstarted: Error {
+    var code: Int32
+    var reason: String
+    init?(_ status: TaskInspect.Status) {
+      guard status.state == "failed", let container = status.containerStatus, container.containerID == nil, let code = container.exitCode else {
+        return nil
+      }
+      (self.code, reason) = (code, status.err ?? status.message)
+    }
+  }
+
   let client: APIClient
   let service: String
   private struct State {
@@ -217,8 +232,9 @@ private final class OneOff: Sendable {
       }
       switch task.status.state {
       case "rejected",
-        "failed" where task.status.containerStatus?.exitCode == nil:
-        state.withLock { $0.hasTask = true }
+        "failed" where task.status.containerStatus?.containerID == nil:
+        state.withLock { $0.task = task.id }
+        if let unstarted = Unstarted(task.status) { throw unstarted }
         throw ClientError.broken(task.status.err ?? task.status.message)
       case "starting", "running", "complete", "failed", "shutdown":
         let starts = task.status.state == "starting"
@@ -280,6 +296,7 @@ private final class OneOff: Sendable {
       let now: TaskInspect
       do { now = try await client.get("/tasks/\(task.id)") } catch let error as ClientError where error.isTransient { continue }
       guard ["complete", "failed", "shutdown", "rejected", "orphaned"].contains(now.status.state) else { continue }
+      if let unstarted = Unstarted(now.status) { throw unstarted }
       if let code = now.status.containerStatus?.exitCode { return code }
       throw ClientError.broken(now.status.err ?? now.status.message)
     }

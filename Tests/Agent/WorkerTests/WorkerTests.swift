@@ -241,6 +241,17 @@ struct WorkerTests {
     let outputs = world.worker.step(.prepareFailed(world.task.id, "No such image: web:1"), now: world.now)
     #expect(states(outputs) == [.rejected])
     #expect(world.worker.entries[world.task.id]?.status.error == "No such image: web:1")
+
+    // The command's own code, where it is the command that is to blame; no container is told of.
+    for code in [127, nil] as [Int32?] {
+      world = World()
+      _ = world.complete([.revision(world.revision), .task(world.task)])
+      _ = world.worker.step(.prepared(world.task.id), now: world.now)
+      let started = world.worker.step(.startFailed(world.task.id, "start: no such file", exitCode: code), now: world.now)
+      #expect(states(started) == [.failed])
+      let status = world.worker.entries[world.task.id]?.status
+      #expect(status?.exitCode == code && status?.containerID == nil && status?.error == "start: no such file")
+    }
   }
 
   private func probe(_ code: Int32) -> TaskHealth.Probe { .init(start: .zero, end: .zero, exitCode: code, output: "no answer\nat all") }
