@@ -179,6 +179,8 @@ struct BuildRun {
     let step = try done.stage.step(instruction)
     if step.fingerprint.isEmpty { return try await tell(.finished(ContinuousClock.now - begin)) }
     var decides = "\(done.key.hex) \(step.fingerprint)"
+    // The build's own word for it, where the step says nothing; as BuildKit, whose key has the mode of each step.
+    if case .run(let run) = step.action, run.network == .standard, request.network == .none { decides += " without a network" }
     var copying: [Copying] = []
     for copy in step.copies {
       let found = try await sources(copy, instruction, in: number)

@@ -295,6 +295,53 @@ struct BuildTests {
     #expect(child.output == "triggered\nown\n" && child.image.config.onbuild == [])
   }
 
+  @Test("a heredoc that names its interpreter is run by it, in its user's name; one in ONBUILD is carried out by who builds on top")
+  func heredocs() async throws {
+    let world = try await World()
+    let file = """
+      FROM base:1
+      RUN <<EOF
+      #!/bin/cat
+      shown by cat
+      EOF
+      USER app
+      RUN <<-script.sh
+      \t#!/bin/sh -u
+      \techo $0 $(id -u)
+      \tls /dev/pipes
+      \techo 1 >> $0 || echo refused
+      \tscript.sh
+      USER 0
+      ONBUILD RUN <<ONE cat - > /tmp/one
+      first
+      ONE
+      ONBUILD RUN <<TWO
+      #!/bin/sh
+      cat /tmp/one; echo second
+      TWO
+      """
+    let first = try await world.build(["Dockerfile": file]) { $0.names = ["made:1"] }
+    #expect(first.output.contains("#!/bin/cat\nshown by cat\n/dev/pipes/script.sh 1000\nscript.sh\n"), "\(first.output)")
+    #expect(first.output.contains("\nrefused\n"), "\(first.output)")
+    #expect(try await world.build(["Dockerfile": "FROM made:1"]).output == "first\nsecond\n")
+    // The script is all that differs.
+    let changed = try await world.build(["Dockerfile": file.replacing("shown by cat", with: "changed")])
+    #expect(changed.output.hasPrefix("#!/bin/cat\nchanged\n"), "\(changed.output)")
+    #expect(try await world.run(first.image, "ls -a /dev | sort; find / -name pipes -o -name 'script*' | sort").contains("pipes") == false)
+  }
+
+  @Test("a build without a network shares no RUN with one that has it, but everything else")
+  func networks() async throws {
+    let world = try await World()
+    let files = ["Dockerfile": "FROM base:1\nCOPY a /a\nRUN cat /proc/net/dev | wc -l > /n", "a": "a"]
+    let open = try await world.build(files)
+    let closed = try await world.build(files) { $0.network = .none }
+    #expect(closed.steps.map { $0.hasSuffix("(cached)") } == [false, true, false])
+    #expect(try await world.run(closed.image, "cat /n") == "3\n")
+    #expect(try await world.build(files) { $0.network = .none }.image.id == closed.image.id)
+    #expect(try await world.build(files).image.id == open.image.id)
+  }
+
   @Test("a failing step tells its code and line and leaves nothing; its finished steps stay in the cache")
   func failures() async throws {
     let world = try await World()
