@@ -283,6 +283,12 @@ struct BuildRun {
     let mounted = try await mount(run, copies, layers: layers, place: place, line: instruction.line)
     defer { unmount(mounted) }
     config.mounts += mounted.mounts
+    if let script = run.script {
+      let folder = "\(place)/script"
+      try Files.makeDirectories(folder, mode: 0o755)
+      try Files.writeAtomically("\(folder)/\(script.name)", Array(script.content.utf8), mode: 0o755, durable: false)
+      config.mounts.append(.bind(folder, BuildStage.RunAction.scriptFolder, readOnly: true))
+    }
     config.files = mounted.files
     config.env += mounted.env
     let runtime = builder.runtime

@@ -28,6 +28,9 @@ public struct BuildStage: Sendable {
     public var user: String
     public var network: Instruction.Run.Network
     public var mounts: [RunMount]
+    /// A heredoc that names its own interpreter: it is to be `scriptFolder` + its name, executable.
+    public var script: CopyAction.File?
+    public static let scriptFolder = "/dev/pipes"
   }
   public struct CopyAction: Hashable, Sendable {
     /// As written: names and patterns, and of ADD `urls`, too.
@@ -156,15 +159,19 @@ public struct BuildStage: Sendable {
 
   private func runStep(_ run: Instruction.Run) throws(Words.Problem) -> Step {
     var arguments: [String]
+    var ownScript: CopyAction.File?
     switch run.command {
     case .exec(let words): arguments = words
     case .shell(let line):
       var script = line
       if let first = run.heredocs.first, run.heredocs.count == 1, LogicalLines.markers(line).count == 1, Words.isMarkerAlone(line) {
-        if first.content.hasPrefix("#!") {
-          throw .init(message: "a heredoc that begins with #! is not supported: name its interpreter, RUN python3 <<\(first.name)")
-        }
         script = first.content
+        if script.hasPrefix("#!") {
+          // As BuildKit: a file at this very place, run by the shell and so by whom it names.
+          guard first.name != ".", first.name != ".." else { throw .init(message: "the heredoc '\(first.name)' cannot name a file") }
+          ownScript = .init(name: first.name, content: script)
+          script = "\(RunAction.scriptFolder)/\(first.name)"
+        }
       } else {
         for heredoc in run.heredocs { script += "\n\(heredoc.content)\(heredoc.name)" }
         if !run.heredocs.isEmpty { script += "\n" }
@@ -184,13 +191,16 @@ public struct BuildStage: Sendable {
       mounts[index].id = try expand(mounts[index].id)
       if mounts[index].kind == .cache, mounts[index].id.isEmpty { mounts[index].id = mounts[index].target }
     }
-    let action = RunAction(
+    var action = RunAction(
       arguments: arguments, env: settings.env + own + proxies.map { "\($0.key)=\($0.value)" }.sorted(),
       workingDir: settings.workingDir.isEmpty ? "/" : settings.workingDir, user: settings.user, network: run.network,
       mounts: mounts)
+    action.script = ownScript
     let decisive = own.filter { entry in !BuildArguments.predefined.contains(String(entry.prefix { $0 != "=" })) }
     let mounted = mounts.isEmpty ? [] : ["mounts"] + mounts.flatMap(\.fingerprint)
-    return Step(action: .run(action), fingerprint: fingerprint("RUN", [run.network.rawValue, "\(decisive.count)"] + decisive + arguments + mounted))
+    let scripted = ownScript.map { ["script", $0.content] } ?? []
+    return Step(
+      action: .run(action), fingerprint: fingerprint("RUN", [run.network.rawValue, "\(decisive.count)"] + decisive + arguments + scripted + mounted))
   }
 
   private func copyStep(_ copy: Instruction.Copy) throws(Words.Problem) -> Step {

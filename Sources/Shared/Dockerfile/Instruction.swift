@@ -298,9 +298,10 @@ private struct InstructionReader {
   private func onbuild() throws(DockerfileError) -> String {
     let keyword = line.rest.prefix { !$0.isWhitespace }.uppercased()
     if ["ONBUILD", "FROM", "MAINTAINER"].contains(keyword) { throw fail("ONBUILD may not hold \(keyword)") }
-    if !line.heredocs.isEmpty { throw fail("ONBUILD may not hold a heredoc") }
+    // Its heredocs follow it, as they did here; BuildKit's images have it so.
+    let text = line.heredocs.reduce(line.rest) { "\($0)\n\($1.content)\($1.name)" }
     // Read once, so that a mistake is told here and not by who builds on top.
-    _ = try Instruction(onbuild: line.rest, line: line.number)
-    return line.rest
+    _ = try Instruction(onbuild: text, line: line.number)
+    return text
   }
 }

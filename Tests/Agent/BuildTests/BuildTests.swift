@@ -59,7 +59,7 @@ final class World: Sendable {
   }
 
   /// Builds from these files; a name that ends with a slash is a folder.
-  func build(_ files: [String: String], _ change: (inout BuildRequest) -> Void = { _ in }) async throws -> Result {
+  func build(_ files: [String: String], bytes: [String: [UInt8]] = [:], _ change: (inout BuildRequest) -> Void = { _ in }) async throws -> Result {
     let context = "\(folder)/context-\(UInt32.random(in: 0 ... .max))"
     try Files.makeDirectories(context, mode: 0o755)
     defer { try? Files.removeTree(context) }
@@ -76,6 +76,7 @@ final class World: Sendable {
         try Files.writeAtomically(path, text, mode: 0o644, durable: false)
       }
     }
+    for (name, content) in bytes { try Files.writeAtomically("\(context)/\(name)", content, mode: 0o644, durable: false) }
     var request = BuildRequest()
     change(&request)
     let told = Mutex<[BuildEvent]>([])

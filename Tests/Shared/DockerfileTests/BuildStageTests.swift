@@ -86,7 +86,27 @@ struct BuildStageTests {
     #expect(runs[2].arguments == ["/bin/sh", "-c", "three\n"])
     #expect(runs[3].arguments == ["/bin/sh", "-c", "cat <<EOF\nfour\nEOF\n"])
     #expect(result.stage.arguments.unused == ["unused"])
-    #expect(throws: DockerfileError.self) { try build("FROM a\nRUN <<EOF\n#!/usr/bin/python3\nEOF") }
+    #expect(runs[2].script == nil)
+  }
+
+  @Test("a heredoc with #! is a file that the shell runs; its content decides the step, and ONBUILD keeps heredocs as they stand")
+  func scripts() throws {
+    func first(_ text: String) throws -> BuildStage.Step { try #require(try build("FROM a\n" + text).steps.first) }
+    let step = try first("RUN <<EOF\n#!/usr/bin/python3\nprint(1)\nEOF")
+    #expect(run(step)?.arguments == ["/bin/sh", "-c", "/dev/pipes/EOF"])
+    #expect(run(step)?.script == .init(name: "EOF", content: "#!/usr/bin/python3\nprint(1)\n"))
+    #expect(try step.fingerprint != first("RUN <<EOF\n#!/usr/bin/python3\nprint(2)\nEOF").fingerprint)
+    #expect(throws: DockerfileError(2, "RUN: the heredoc '..' cannot name a file")) { try first("RUN <<..\n#!/bin/sh\n..") }
+    #expect(run(try first("RUN python3 <<EOF\n#!x\nEOF"))?.script == nil)
+    let triggers = try build("FROM a\nONBUILD RUN <<A cat <<-B\n1\nA\n\t2\n\tB\nONBUILD COPY <<X /x\ny\nX").stage.settings.onbuild
+    #expect(triggers == ["RUN <<A cat <<-B\n1\nA\n2\nB", "COPY <<X /x\ny\nX"])
+    let again = try triggers.map { try Instruction(onbuild: $0, line: 1) }
+    guard case .run(let command) = again[0].kind, case .copy(let copy) = again[1].kind else {
+      Issue.record("\(again)")
+      return
+    }
+    #expect(command.heredocs.map(\.content) == ["1\n", "2\n"] && copy.heredocs.map(\.content) == ["y\n"])
+    #expect(throws: DockerfileError.self) { try build("FROM a\nONBUILD COPY <<X\ny\nX") }
   }
 
   @Test("COPY resolves its target, expands its words and holds its heredocs")
