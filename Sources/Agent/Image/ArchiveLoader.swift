@@ -86,8 +86,9 @@ struct ArchiveLoader {
     let names = try (image.RepoTags ?? []).map { try ImageReference($0) }
     guard let config = try archive.document(image.Config) else { throw missing(image.Config) }
     let diffIDs = try (decode(config, image.Config) as ConfigDocument).diffIDs(image.Config)
-    guard diffIDs.count == image.Layers.count else { throw layerCount(image.Layers.count, diffIDs.count) }
-    let layers = try zip(image.Layers, diffIDs).map { name, diffID in
+    let packed = image.Layers ?? []
+    guard diffIDs.count == packed.count else { throw layerCount(packed.count, diffIDs.count) }
+    let layers = try zip(packed, diffIDs).map { name, diffID in
       guard let source = try archive.source(name) else { throw missing(name) }
       return LayerJob(source: source, diffID: diffID, transferred: nil)
     }

@@ -127,7 +127,8 @@ struct ConfigDocument: Codable {
   }
   struct Root: Codable {
     var type: String
-    var diff_ids: [String]
+    /// Go leaves an empty one out, or writes a null.
+    var diff_ids: [String]?
   }
   var architecture: String?
   var os: String?
@@ -204,7 +205,7 @@ struct ConfigDocument: Codable {
       let asked = wanted == hostArchitecture ? "this host is \(wanted)" : "\(wanted) was asked for"
       throw ImageError(.unsupported, "read", object, "it is for \(architecture), \(asked)")
     }
-    return try rootfs.diff_ids.map { text in
+    return try (rootfs.diff_ids ?? []).map { text in
       guard let digest = Digest(text) else {
         throw ImageError(.unsupported, "read", object, "the diff id '\(text.prefix(80))' is not a sha256 digest")
       }
@@ -217,7 +218,8 @@ struct ConfigDocument: Codable {
 struct SavedImage: Codable {
   var Config: String
   var RepoTags: [String]?
-  var Layers: [String]
+  /// nil, a null of docker's: the image has none.
+  var Layers: [String]?
 }
 
 /// `index.json` of the store itself.

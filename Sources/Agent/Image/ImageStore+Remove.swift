@@ -47,7 +47,7 @@ extension ImageStore {
   /// A second name for an image; it is taken from another image that had it.
   public func tag(_ reference: String, as name: String) async throws {
     let target = try nameToGive(name)
-    guard let record = try resolve(reference) else { throw missing("tag", reference) }
+    guard let record = try resolve(reference, digits: 1) else { throw missing("tag", reference) }
     try await onOwnThread("orch-image") { [self] in
       try change { state in
         // Removed since it was looked up: the name would lead to nothing.
@@ -64,7 +64,7 @@ extension ImageStore {
   /// is one, or with `force`. An image that a container uses keeps its layers: `force` takes its names, otherwise it is refused.
   @discardableResult
   public func remove(_ reference: String, force: Bool = false) async throws -> ImageRemoval {
-    guard let record = try find(reference) else { throw missing("remove", reference) }
+    guard let record = try find(reference, digits: 1) else { throw missing("remove", reference) }
     return try await onOwnThread("orch-image") { [self] in
       var result = ImageRemoval()
       try change { state in

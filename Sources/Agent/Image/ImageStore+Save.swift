@@ -20,7 +20,7 @@ extension ImageStore {
     try await operation { [self] in
       var images: [(names: [ImageReference], record: ImageRecord)] = []
       for reference in references {
-        guard let record = try resolve(reference) else { throw missing("save", reference) }
+        guard let record = try resolve(reference, digits: 1) else { throw missing("save", reference) }
         // By digest or id: what is saved has no name.
         let name =
           Digest(reference) == nil
@@ -58,7 +58,7 @@ public struct ImageDescription: Sendable {
 
 extension ImageStore {
   public func inspect(_ reference: String) async throws -> ImageDescription {
-    guard let record = try resolve(reference) else { throw missing("inspect", reference) }
+    guard let record = try resolve(reference, digits: 1) else { throw missing("inspect", reference) }
     let (names, inUse, layers) = state.withLock { state in
       (
         state.names(of: record.digest).compactMap { (try? ImageReference($0))?.familiar }.sorted(),

@@ -83,24 +83,27 @@ public final class ImageStore: Sendable {
 
   // MARK: - Questions
 
-  /// The image of that name (`web:1`, `web@sha256:...`, an image id or the first 12 digits of one), or nil when it is not here whole.
+  /// The image of that name (`web:1`, `web@sha256:...`, an image id or the first digits of one), or nil when it is not here whole.
   /// Looks into memory only. Operations under way may rely on what it finds.
-  public func resolve(_ reference: String) throws(ReferenceError) -> ImageRecord? {
-    let record = try find(reference)
+  /// - Parameter digits: of an id, at least. What is typed at a prompt may have any number, as docker's; in a manifest or FROM a name such as `cafe` is
+  ///   a name.
+  public func resolve(_ reference: String, digits: Int = 12) throws(ReferenceError) -> ImageRecord? {
+    let record = try find(reference, digits: digits)
     if let record { content.pins.pin(layers: layers(of: record), blobs: [record.digest, record.id]) }
     // Taken in between, it is not pinned in time.
     return record.flatMap { record in state.withLock { $0.images[record.digest] != nil } ? record : nil }
   }
 
-  func find(_ reference: String) throws(ReferenceError) -> ImageRecord? {
+  func find(_ reference: String, digits: Int = 12) throws(ReferenceError) -> ImageRecord? {
     let state = state.withLock { $0 }
     if let digest = Digest(reference) { return find(digest, state).flatMap { record($0, reference, state) } }
     let name = try ImageReference(reference)
     if let digest = lookUp(name, state) { return record(digest, name.description, state) }
-    if reference.utf8.count >= 12, let match = state.images.first(where: { $0.value.id.hex.hasPrefix(reference) }) {
-      return record(match.key, reference, state)
-    }
-    return nil
+    guard reference.utf8.count >= digits else { return nil }
+    let matches = state.images.filter { $0.value.id.hex.hasPrefix(reference) }
+    // One image may be here by several manifests.
+    if Set(matches.values.map(\.id)).count > 1 { throw ReferenceError(text: reference, reason: "several images' ids begin so: give more digits") }
+    return matches.keys.min { $0.hex < $1.hex }.flatMap { record($0, reference, state) }
   }
 
   private func lookUp(_ name: ImageReference, _ state: State) -> Digest? {

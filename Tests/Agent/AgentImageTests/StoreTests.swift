@@ -1,5 +1,6 @@
 import Glibc
 import LinuxSystem
+import Model
 import Testing
 
 @testable import AgentImage
@@ -149,6 +150,62 @@ import Testing
     }
     #expect(store.list().count == 1)
     #expect(ingest.isEmpty)
+  }
+
+  @Test("archives in xz and bzip2 are loaded and imported; the layer is the tar inside", .enabled(if: installed("xz") && installed("bzip2")))
+  func archives() async throws {
+    let store = try open()
+    for (command, ending) in [("xz", "xz"), ("bzip2", "bz2")] {
+      try folder.write("root-\(ending).tar", Self.layer([("a", ending)]))
+      try folder.write("image-\(ending).tar", savedImage(layers: [Self.layer([("b", ending)])], name: "loaded:\(ending)"))
+      for name in ["root", "image"] { #expect(run([command, "\(folder.path)/\(name)-\(ending).tar"]).code == 0) }
+      let imported = try await store.import("\(folder.path)/root-\(ending).tar.\(ending)", name: "imported:\(ending)")
+      #expect(try Files.text(imported.layerPaths[0] + "/a") == ending)
+      #expect(imported.layerPaths[0].contains(Digest(of: Self.layer([("a", ending)])).hex))
+      _ = try await store.load("\(folder.path)/image-\(ending).tar.\(ending)")
+      #expect(try Files.text(#require(try store.resolve("loaded:\(ending)")).layerPaths[0] + "/b") == ending)
+    }
+    #expect(ingest.isEmpty)
+  }
+
+  @Test("an image without layers is loaded, with null for them as Go writes none, and with none at all")
+  func noLayers() async throws {
+    let store = try open()
+    for (name, layers, root) in [("null", "null", "{\"type\":\"layers\",\"diff_ids\":null}"), ("none", "[]", "{\"type\":\"layers\"}")] {
+      var tar = TarWriter()
+      tar.add("config.json", "{\"architecture\":\"\(hostArchitecture)\",\"os\":\"linux\",\"config\":{\"Cmd\":[\"\(name)\"]},\"rootfs\":\(root)}")
+      tar.add("manifest.json", "[{\"Config\":\"config.json\",\"RepoTags\":[\"\(name):1\"],\"Layers\":\(layers)}]")
+      let record = try #require(try await store.load(folder.write("\(name).tar", tar.finished())).first)
+      #expect(record.layerPaths.isEmpty && record.config.cmd == [name])
+    }
+    let again = try open()
+    #expect(again.list().map(\.name) == ["none:1", "null:1"])
+  }
+
+  @Test("an id is known by as many digits as tell it from others, where a person types it; in FROM and manifests short ones are names")
+  func shortIDs() async throws {
+    let store = try open()
+    var images: [ImageRecord] = []
+    // Of 17 images two begin alike.
+    for index in 0..<17 {
+      let path = try folder.write("x.tar", savedImage(layers: [], name: "x:\(index)", config: "{\"Cmd\":[\"\(index)\"]}"))
+      images += try await store.load(path)
+    }
+    func alike(_ one: ImageRecord, _ other: ImageRecord) -> Int { zip(one.id.hex, other.id.hex).prefix { $0 == $1 }.count }
+    let (image, digits) = images.map { image in (image, images.filter { $0.id != image.id }.map { alike(image, $0) }.max()!) }.max { $0.1 < $1.1 }!
+    let (common, own) = (String(image.id.hex.prefix(digits)), String(image.id.hex.prefix(digits + 1)))
+    #expect(digits > 0)
+    let error = await #expect(throws: ReferenceError.self) { try await store.inspect(common) }
+    #expect(error?.description.contains("give more digits") == true)
+    await #expect(throws: ReferenceError.self) { try await store.remove(common) }
+    #expect(try await store.inspect(own).record.id == image.id)
+    #expect(try store.resolve(own) == nil)
+    try await store.tag(own, as: "\(own):1")
+    // A name is looked for first.
+    try await store.tag(images.first { $0.id != image.id }!.id.description, as: "\(own):latest")
+    #expect(try await store.inspect(own).record.id != image.id)
+    #expect(try await store.remove(own).untagged == ["\(own):latest"])
+    #expect(try await store.remove(own, force: true).deleted == [image.id])
   }
 
   @Test("an OCI archive and layout made by skopeo are loaded", .enabled(if: installed("skopeo")))
