@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 SCRATCH := $(if $(ORCH_SCRATCH),$(ORCH_SCRATCH),.build)
 FLAGS := --scratch-path $(SCRATCH) -Xswiftc -use-ld=lld --explicit-target-dependency-import-check error
-DEBIAN := libsqlite3-dev libseccomp-dev libcap-dev zlib1g-dev libzstd-dev libnftables-dev nftables iproute2 busybox-static gcc pkg-config
+DEBIAN := libsqlite3-dev libseccomp-dev libcap-dev zlib1g-dev libzstd-dev liblzma-dev libbz2-dev libnftables-dev nftables iproute2 busybox-static gcc pkg-config
 # Counterparts of some tests, which are skipped where they are not installed.
 TEST_DEBIAN := docker-registry skopeo umoci buildah podman runc wrk bind9-dnsutils tshark socat
 PROGRAMS := orch orch-manager orch-agent orch-init orch-runtime

@@ -38,7 +38,7 @@ func tests(_ room: String, _ side: String, _ deps: [Target.Dependency] = [], exc
     exclude: exclude, swiftSettings: strict)
 }
 
-func systemLibrary(_ name: String, _ package: String, _ debian: String) -> Target {
+func systemLibrary(_ name: String, _ package: String?, _ debian: String) -> Target {
   .systemLibrary(name: name, path: "Sources/Shared/System/\(name)", pkgConfig: package, providers: [.apt([debian])])
 }
 
@@ -48,6 +48,9 @@ let shared: [Target] = [
   systemLibrary("CCap", "libcap", "libcap-dev"),
   systemLibrary("CZlib", "zlib", "zlib1g-dev"),
   systemLibrary("CZstd", "libzstd", "libzstd-dev"),
+  systemLibrary("CLzma", "liblzma", "liblzma-dev"),
+  // Without a pkg-config file in Debian.
+  systemLibrary("CBzip2", nil, "libbz2-dev"),
   systemLibrary("CNFTables", "libnftables", "libnftables-dev"),
   .target(name: "CLinux", path: "Sources/Shared/CLinux"),
   room("Model", "Shared/Model", [trees]),
@@ -99,7 +102,10 @@ let agent: [Target] = [
   room("Bundle", "Agent/Bundle", ["OCI", "LinuxSystem", "CLinux", "Launch", "Seccomp", "Cgroups"]),
   room(
     "AgentImage", "Agent/Image",
-    ["Model", "Surroundings", "LinuxSystem", "RegistryLogin", "TreeArchive", "CLinux", "CZlib", "CZstd", crypto, httpClient, log, nioSSL] + nio),
+    [
+      "Model", "Surroundings", "LinuxSystem", "RegistryLogin", "TreeArchive", "CLinux", "CZlib", "CZstd", "CLzma", "CBzip2", crypto, httpClient, log,
+      nioSSL,
+    ] + nio),
   room("Build", "Agent/Build", ["Model", "Surroundings", "Dockerfile", "AgentImage", "Runtime", "TreeArchive", "LinuxSystem", "CLinux", log]),
   room("DNS", "Agent/DNS", ["Model", "LinuxSystem", "CLinux", log]),
   room("AgentNetwork", "Agent/Network", ["Model", "LinuxSystem", "CLinux", "Netlink", "CNFTables", log]),

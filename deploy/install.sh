@@ -11,7 +11,7 @@ for program in orch orch-manager orch-agent orch-init orch-runtime; do
 done
 if [ -z "$dest" ]; then
   [ "$(id -u)" = 0 ] || { echo "installing needs root: sudo $0 $*" >&2; exit 1; }
-  missing=$(for p in libsqlite3-0 libseccomp2 libcap2 libzstd1 libnftables1 nftables iproute2; do dpkg -s $p >/dev/null 2>&1 || echo $p; done)
+  missing=$(for p in libsqlite3-0 libseccomp2 libcap2 libzstd1 liblzma5 libbz2-1.0 libnftables1 nftables iproute2; do dpkg -s $p >/dev/null 2>&1 || echo $p; done)
   [ -z "$missing" ] || { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $missing; }
 fi
 install -d "$dest/usr/bin" "$dest/lib/systemd/system" "$dest/usr/share/bash-completion/completions" "$dest/usr/share/zsh/vendor-completions"

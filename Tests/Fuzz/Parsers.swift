@@ -101,7 +101,7 @@
       try Files.writeAtomically(secret, "secret", durable: false)
     } catch { fatalError("\(error)") }
     defer { try? Files.removeTree(folder) }
-    if let source = try? InflatingSource(Bytes(bytes)),
+    if let source = try? InflatingSource(Bytes(bytes), isLayer: false),
       let unpacker = try? LayerUnpacker(folder: folder + "/layer", maximumBytes: 1 << 20, maximumEntries: 200)
     {
       try? unpacker.unpack(TarReader(source))

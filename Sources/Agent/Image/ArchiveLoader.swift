@@ -17,7 +17,7 @@ struct ArchiveLoader {
     try check(stat(path, &status), "open the archive", path)
     if status.st_mode & S_IFMT == S_IFDIR { return try load(FolderArchive(path: path), name) }
     if status.st_size == 0 { throw noArchive("it is empty") }
-    guard try isPacked(path) else { return try load(TarArchive(path), name) }
+    if try compression(of: path) == .none { return try load(TarArchive(path), name) }
     let plain = content.temporary()
     defer { unlink(plain) }
     try inflate(path, plain)
@@ -163,15 +163,15 @@ struct ArchiveLoader {
 
   // MARK: - Compression
 
-  private func isPacked(_ path: String) throws -> Bool {
-    var magic = [UInt8](repeating: 0, count: 4)
+  func compression(of path: String) throws -> Compression {
+    var magic = [UInt8](repeating: 0, count: 6)
     let source = try FileSource(path)
     let count = try magic.withUnsafeMutableBytes { try source.read(into: $0) }
-    return try Compression(magic[..<count]) != .none
+    return Compression(magic[..<count])
   }
 
-  private func inflate(_ path: String, _ target: String) throws {
-    let source = try InflatingSource(FileSource(path))
+  func inflate(_ path: String, _ target: String) throws {
+    let source = try InflatingSource(FileSource(path), isLayer: false)
     let file = try OwnedDescriptor.open(target, O_WRONLY | O_CREAT | O_EXCL)
     var chunk = [UInt8](repeating: 0, count: 1 << 20)
     var total: Int64 = 0

@@ -2,12 +2,13 @@ import CZlib
 import CZstd
 import LinuxSystem
 
-/// How the bytes of a layer travel; told by how they begin, never by what a manifest says.
+/// How the bytes of a layer or archive travel; told by how they begin, never by what a manifest says.
 enum Compression: Equatable {
   case none, gzip, zstd
+  /// Of archives alone: no media type of a layer means them.
+  case xz, bzip2
 
-  /// xz and bzip2 are refused by name.
-  init(_ start: ArraySlice<UInt8>) throws {
+  init(_ start: ArraySlice<UInt8>) {
     if start.starts(with: [0x1f, 0x8b]) {
       self = .gzip
     } else if start.starts(with: [0x28, 0xb5, 0x2f, 0xfd])
@@ -15,25 +16,29 @@ enum Compression: Equatable {
     {
       // A frame, or a skippable one (RFC 8878 3.1): zstd:chunked layers have those.
       self = .zstd
+    } else if start.starts(with: [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0]) {
+      self = .xz
+    } else if start.starts(with: Array("BZh".utf8)) {
+      self = .bzip2
     } else {
-      let others: [([UInt8], String)] = [([0xfd, 0x37, 0x7a, 0x58], "xz"), ([0x42, 0x5a, 0x68], "bzip2")]
-      for (magic, format) in others where start.starts(with: magic) {
-        throw ImageError(.unsupported, "unpack", "a layer", "it is compressed with \(format); gzip, zstd and plain layers are supported")
-      }
       self = .none
     }
   }
 
+  /// Whether a registry may have it as a layer.
+  var isOfLayers: Bool { self != .xz && self != .bzip2 }
+
   var mediaType: String {
     switch self {
-    case .none: MediaType.ociLayer
+    case .none, .xz, .bzip2: MediaType.ociLayer
     case .gzip: MediaType.ociLayer + "+gzip"
     case .zstd: MediaType.ociLayer + "+zstd"
     }
   }
 }
 
-/// Unpacks gzip (RFC 1952) and zstd (RFC 8878), several members or frames in a row included; passes anything else on as it is.
+/// Unpacks gzip (RFC 1952) and zstd (RFC 8878), of archives xz and bzip2 as well, several members or frames in a row included; passes anything else on
+/// as it is.
 final class InflatingSource: ByteSource {
   private let source: any ByteSource
   private var input = [UInt8](repeating: 0, count: 128 << 10)
@@ -42,10 +47,14 @@ final class InflatingSource: ByteSource {
   private var stream = z_stream()
   private var zstd: OpaquePointer?
   private var ended = false
+  /// xz and bzip2.
+  private var archived: (any Decompressor)?
+  private var sourceEnded = false
   /// A zstd frame is under way; its output filled the last buffer, so that there may be more without more input.
   private var (inFrame, pending) = (false, false)
 
-  init(_ source: any ByteSource) throws {
+  /// - Parameter isLayer: xz and bzip2 are refused by name.
+  init(_ source: any ByteSource, isLayer: Bool = true) throws {
     self.source = source
     var (bytes, filled) = (input, 0)
     while filled < 6 {
@@ -53,10 +62,15 @@ final class InflatingSource: ByteSource {
       if count == 0 { break }
       filled += count
     }
-    compression = try Compression(bytes[..<filled])
+    compression = Compression(bytes[..<filled])
     (input, end) = (bytes, filled)
+    if isLayer, !compression.isOfLayers {
+      throw ImageError(.unsupported, "unpack", "a layer", "it is compressed with \(compression); gzip, zstd and plain layers are supported")
+    }
     switch compression {
     case .none: break
+    case .xz: archived = try XZDecompressor()
+    case .bzip2: archived = try BZip2Decompressor()
     case .gzip:
       // 15 bits of window, +16: a gzip header.
       guard inflateInit2_(&stream, 31, ZLIB_VERSION, Int32(MemoryLayout<z_stream>.size)) == Z_OK else {
@@ -85,6 +99,7 @@ final class InflatingSource: ByteSource {
       return count
     case .gzip: return try inflate(into: buffer)
     case .zstd: return try decompress(into: buffer)
+    case .xz, .bzip2: return try decompress(buffer, archived!)
     }
   }
 
@@ -157,6 +172,28 @@ final class InflatingSource: ByteSource {
       // 0: a frame is complete and flushed.
       if consumed > 0 || produced > 0 { inFrame = code != 0 }
       if produced > 0 { return produced }
+    }
+  }
+
+  // MARK: - xz and bzip2
+
+  private func decompress(_ buffer: UnsafeMutableRawBufferPointer, _ decompressor: any Decompressor) throws -> Int {
+    while true {
+      if start == end, !sourceEnded {
+        try refill()
+        sourceEnded = end == 0
+      }
+      let step = try input.withUnsafeBytes {
+        try decompressor.step(UnsafeRawBufferPointer(rebasing: $0[start..<end]), buffer, isLast: sourceEnded)
+      }
+      start += step.consumed
+      if step.ended {
+        ended = true
+        _ = try drain()
+        return step.produced
+      }
+      if step.produced > 0 { return step.produced }
+      if sourceEnded, step.consumed == 0 { throw ImageError(.corrupt, "unpack", "an archive", "its \(compression) stream ends too early") }
     }
   }
 }

@@ -53,22 +53,19 @@ extension ImageStore {
     try LayerUnpacker(folder: "/proc/self/fd/\(folder)", isLayer: false).unpack(TarReader(TreeSource(tree)))
   }
 
-  /// The same of a tar file, gzip, zstd or plain. Blocking.
+  /// The same of a tar file, plain, gzip, zstd, xz or bzip2. Blocking.
   public static func unpack(file path: String, into folder: Int32, maximumBytes: Int64 = .max, maximumEntries: Int = .max) throws {
     let unpacker = try LayerUnpacker(
       folder: "/proc/self/fd/\(folder)", maximumBytes: maximumBytes, maximumEntries: maximumEntries, isLayer: false)
-    try unpacker.unpack(TarReader(InflatingSource(FileSource(path))))
+    try unpacker.unpack(TarReader(InflatingSource(FileSource(path), isLayer: false)))
   }
 
-  /// Whether ADD unpacks it: a tar, gzip, zstd or plain. Throws for a compression that is not read. Blocking.
+  /// Whether ADD unpacks it: it begins as a tar does, plain, gzip, zstd, xz or bzip2. What is merely packed, or damaged, is a file like any other, as
+  /// BuildKit has it. Blocking.
   public static func isArchive(_ path: String) throws -> Bool {
-    let file = try FileSource(path)
-    if file.isEmpty { return false }
-    var block = [UInt8](repeating: 0, count: 512)
     do {
-      guard try InflatingSource(file).fill(&block) == block.count else { return false }
-    } catch let error as ImageError where error.kind == .corrupt { return false }
-    return Array(block[257..<262]) == Array("ustar".utf8)
+      return try TarReader(InflatingSource(FileSource(path), isLayer: false)).next() != nil
+    } catch let error as ImageError where [.corrupt, .unsupported].contains(error.kind) { return false }
   }
 }
 

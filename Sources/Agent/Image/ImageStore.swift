@@ -139,14 +139,18 @@ public final class ImageStore: Sendable {
 
   // MARK: - Changes
 
-  /// `docker import`: a root file system's tar (gzip or plain) becomes a one-layer image.
+  /// `docker import`: a root file system's tar (plain, gzip, zstd, xz or bzip2) becomes a one-layer image.
   public func `import`(_ path: String, name: String, config: ImageConfig = .init()) async throws -> ImageRecord {
     let reference = try nameToGive(name)
     return try await adding { [self] in
       try await onOwnThread("orch-image") { [self] in
-        let source = try FileSource(path)
-        if source.isEmpty { throw noArchive("it is empty") }
-        let (diffID, packing) = try content.addLayer(source, diffID: nil)
+        if try FileSource(path).isEmpty { throw noArchive("it is empty") }
+        // Of the others the layer is the tar inside.
+        let loader = ArchiveLoader(content: content)
+        let plain = try loader.compression(of: path).isOfLayers ? nil : content.temporary()
+        defer { if let plain { unlink(plain) } }
+        if let plain { try loader.inflate(path, plain) }
+        let (diffID, packing) = try content.addLayer(FileSource(plain ?? path), diffID: nil)
         let manifest = try content.addImage(config: encode(ConfigDocument(config, diffIDs: [diffID])), layers: [packing.descriptor])
         try add(manifest, names: [reference.description])
         return try added(reference.description)
@@ -154,7 +158,7 @@ public final class ImageStore: Sendable {
     }
   }
 
-  /// A `docker save` archive, an OCI archive (each gzip or plain) or an OCI layout's folder; all its images.
+  /// A `docker save` archive, an OCI archive (each plain, gzip, zstd, xz or bzip2) or an OCI layout's folder; all its images.
   /// `name`: for an archive whose one image has no name, or should have another. All images are named, or none.
   public func load(_ path: String, name: String? = nil) async throws -> [ImageRecord] {
     let given = try name.map { try nameToGive($0) }

@@ -1,3 +1,4 @@
+import LinuxSystem
 import Testing
 
 @testable import AgentImage
@@ -112,11 +113,59 @@ import Testing
     #expect(throws: ImageError.self) { while try chunk.withUnsafeMutableBytes({ try cut.read(into: $0) }) > 0 {} }
   }
 
-  @Test("xz and bzip2 are refused by name, a damaged zstd stream is told")
+  @Test(
+    "xz and bzip2 archives, in whatever pieces, of several streams too; damaged and cut ones are told",
+    .enabled(if: installed("xz") && installed("bzip2")), arguments: ["xz -9", "bzip2"])
+  func archives(_ command: String) throws {
+    let folder = Folder()
+    let content = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 &* 7 / 13) }
+    try folder.write("plain", content)
+    func pack(_ script: String) throws -> [UInt8] {
+      let made = run(["sh", "-c", "cd \(folder.path) && (\(script)) > packed"])
+      try #require(made.code == 0, "\(made.output)")
+      return try Files.read(folder.path + "/packed")
+    }
+    func unpacked(_ bytes: [UInt8], piece: Int = .max) throws -> [UInt8] {
+      let source = try InflatingSource(MemorySource(bytes, piece: piece), isLayer: false)
+      var result: [UInt8] = []
+      var chunk = [UInt8](repeating: 0, count: 3000)
+      while true {
+        let count = try chunk.withUnsafeMutableBytes { try source.read(into: $0) }
+        if count == 0 { return result }
+        result += chunk[..<count]
+      }
+    }
+    let one = try pack("\(command) -c plain")
+    for piece in [1, 1000, .max] { #expect(try unpacked(one, piece: piece) == content, "\(piece)") }
+    #expect(try unpacked(pack("\(command) -c plain; \(command) -c plain"), piece: 999) == content + content)
+    #expect(try unpacked(pack("\(command) -c /dev/null")).isEmpty)
+    var damaged = one
+    damaged[one.count / 2] ^= 0xff
+    for bytes in [damaged, Array(one.dropLast(20)), Array(one.prefix(8))] {
+      #expect(throws: ImageError.self) { try unpacked(bytes) }
+    }
+    // As a layer it is refused by name.
+    let layer = #expect(throws: ImageError.self) { try InflatingSource(MemorySource(one)) }
+    #expect(layer?.cause.contains("compressed with \(command.prefix { $0 != " " })") == true)
+  }
+
+  @Test("an xz stream that wants more memory than is given is refused by name", .enabled(if: installed("xz")))
+  func memory() throws {
+    let folder = Folder()
+    let made = run(["sh", "-c", "cd \(folder.path) && echo x | xz --lzma2=dict=512MiB -c > packed"])
+    try #require(made.code == 0, "\(made.output)")
+    let source = try InflatingSource(FileSource(folder.path + "/packed"), isLayer: false)
+    var chunk = [UInt8](repeating: 0, count: 100)
+    let error = #expect(throws: ImageError.self) { try source.fill(&chunk) }
+    #expect(error?.kind == .hostile && error?.cause.contains("256 MiB") == true, "\(String(describing: error))")
+  }
+
+  @Test("layers in xz and bzip2 are refused by name, a damaged zstd stream is told")
   func formats() {
     let xz = #expect(throws: ImageError.self) { try InflatingSource(MemorySource([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0])) }
     #expect(xz?.cause.contains("xz") == true)
-    #expect(throws: ImageError.self) { try InflatingSource(MemorySource(Array("BZh9xx".utf8))) }
+    let bzip2 = #expect(throws: ImageError.self) { try InflatingSource(MemorySource(Array("BZh9xx".utf8))) }
+    #expect(bzip2?.cause.contains("bzip2") == true)
     var bytes = zstd(Array("hello hello hello hello".utf8))
     bytes[5] ^= 0xff
     #expect(throws: ImageError.self) {

@@ -157,6 +157,44 @@ struct AddTests {
       "\(String(describing: error))")
   }
 
+  @Test(
+    "ADD unpacks tars in xz, bzip2 and of the seventh edition; what is packed and no tar, or damaged, it copies",
+    .enabled(if: ["xz", "bzip2", "tar"].allSatisfy { access("/usr/bin/" + $0, X_OK) == 0 || access("/bin/" + $0, X_OK) == 0 }))
+  func archives() async throws {
+    let world = try await World()
+    func made(_ script: String) throws -> [UInt8] {
+      try #require(system("mkdir -p \(world.folder)/pack && cd \(world.folder)/pack && echo hello > member && (\(script)) > ../packed") == 0)
+      return try Files.read(world.folder + "/packed")
+    }
+    let files = [
+      "a.tar.xz": try made("tar -c member | xz"), "b.tar.bz2": try made("tar -c member | bzip2"), "c": try made("tar --format=v7 -c member"),
+      "d.tar.gz": try made("tar --format=v7 -c member | gzip"), "dump.xz": try made("xz -c member"), "dump.bz2": try made("bzip2 -c member"),
+      "text": Array("BZh is how this text begins".utf8), "cut.tar.xz": Array(try made("tar -c member | xz").prefix(40)),
+      "zeros": [UInt8](repeating: 0, count: 4096),
+    ]
+    let lines = files.keys.sorted().map { "ADD \($0) /t/\($0)/" }.joined(separator: "\n")
+    let result = try await world.build(["Dockerfile": "FROM base:1\n" + lines], bytes: files)
+    #expect(
+      try await world.run(result.image, "cd /t; find . -type f | sort") == """
+        ./a.tar.xz/member
+        ./b.tar.bz2/member
+        ./c/member
+        ./cut.tar.xz/cut.tar.xz
+        ./d.tar.gz/member
+        ./dump.bz2/dump.bz2
+        ./dump.xz/dump.xz
+        ./text/text
+        ./zeros/zeros
+
+        """)
+    // How bases of distributions are made.
+    try #require(system("cd \(world.folder)/base && tar -cJf ../rootfs.tar.xz .") == 0)
+    let base = try await world.build(
+      ["Dockerfile": "FROM scratch\nADD rootfs.tar.xz /\nENV PATH=/bin\nRUN id -u"],
+      bytes: ["rootfs.tar.xz": try Files.read(world.folder + "/rootfs.tar.xz")])
+    #expect(base.output == "0\n")
+  }
+
   @Test("COPY --parents keeps the folders above, from a pivot on; --exclude leaves out, files and below folders; both decide the cache")
   func flags() async throws {
     let world = try await World()
