@@ -324,6 +324,21 @@ extension MainJobTests {
       let missing = try cluster.orch("run", "--rm", "--entrypoint", "/nowhere", "made-app")
       #expect(missing.code == 127, "\(missing)")
       #expect(missing.errors.contains("/nowhere"), "\(missing)")
+      let folder = try cluster.orch("run", "-d", "--rm", "--entrypoint", "/bin", "made-app")
+      #expect(folder.code == 126 && folder.errors.contains("/bin"), "\(folder)")
+      let bare = try cluster.orch("run", "--rm", "--entrypoint", "", "made-app", "echo", "bare")
+      #expect(bare.code == 0 && bare.output == "bare\n", "\(bare)")
+      let nothing = try cluster.orch("run", "--rm", "--entrypoint", "", "made-app")
+      #expect(nothing.code != 0 && nothing.errors.contains("COMMAND"), "\(nothing)")
+      // The managers carry --rm out where nobody waits.
+      try cluster.must(cluster.orch("run", "-d", "--rm", "--name", "run-brief", "made-app", "busybox", "sleep", "1"))
+      try cluster.must(cluster.orch("run", "-d", "--name", "ranged", "-p", "8098-8099:8000-8001/tcp", "made-app", "busybox", "sleep", "100"))
+      let ranged = try cluster.must(cluster.orch("services")).output
+      #expect(ranged.contains("8098") && ranged.contains("8099"), "\(ranged)")
+      try cluster.must(cluster.orch("rm", "ranged"))
+      let uneven = try cluster.orch("run", "-d", "-p", "8098-8099:80", "made-app", "true")
+      #expect(uneven.code != 0 && uneven.errors.contains("2 ports are published for 1"), "\(uneven)")
+      try await signals()
       try await conversations()
       // Nothing of a run with --rm is left.
       try await eventually("no run is left") {

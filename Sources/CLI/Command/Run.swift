@@ -32,14 +32,17 @@ struct Run: AsyncParsableCommand {
   @Flag(name: .customLong("rm"), help: "Remove it when it has ended.") var remove = false
   @Flag(name: .shortAndLong, help: "Print its name and return once it runs.") var detach = false
   @Option(help: "Its name; a new one otherwise.") var name: String?
-  @Option(name: .shortAndLong, help: ArgumentHelp("Publish a port on every host; repeatable.", valueName: "[address:]published:target[/proto]"))
+  @Option(
+    name: .shortAndLong,
+    help: ArgumentHelp(
+      "Publish a port, or as many on either side as 8000-8009, on every host; repeatable.", valueName: "[address:]published:target[/proto]"))
   var publish: [String] = []
   @Option(name: .shortAndLong, help: ArgumentHelp("Mount a volume or a folder of the host; repeatable.", valueName: "source:target[:ro]")) var volume:
     [String] = []
   @Option(name: .shortAndLong, help: ArgumentHelp("Set a variable; NAME alone takes it from here; repeatable.", valueName: "name=value")) var env:
     [String] = []
   @Option(help: ArgumentHelp("A network, such as a stack's; host; repeatable.", valueName: "network")) var network: [String] = []
-  @Option(help: ArgumentHelp("In place of the image's entrypoint.", valueName: "command")) var entrypoint: String?
+  @Option(help: ArgumentHelp("In place of the image's entrypoint; empty: none.", valueName: "command")) var entrypoint: String?
   @Option(name: .shortAndLong, help: "As this user: name, uid, or uid:gid.") var user: String?
   @Option(name: .shortAndLong, help: "In this folder.") var workdir: String?
   @Option(help: ArgumentHelp("On this host.", valueName: "host")) var node: String?
@@ -51,7 +54,9 @@ struct Run: AsyncParsableCommand {
     if words.first == "--help" || words.first == "-h" { throw CleanExit.helpRequest(self) }
     if words.first?.first == "-" { throw ValidationError("Unknown option '\(words[0])'") }
     if words.isEmpty { throw ValidationError("Name an image: orch run busybox:1 echo hello") }
-    if detach, remove { throw ValidationError("-d returns before the end, so --rm has nobody to carry it out: use orch rm NAME later") }
+    if entrypoint == "", words.count == 1 {
+      throw ValidationError("Without an entrypoint the command stands behind the image: orch run --entrypoint '' \(words[0]) COMMAND")
+    }
   }
 
   func run() async throws {
@@ -106,8 +111,7 @@ struct Run: AsyncParsableCommand {
 
   private func spec(on node: String?) throws -> ServiceSpec {
     var container = ContainerSpec(image: words[0])
-    container.command = entrypoint.map { [$0] }
-    container.args = words.count > 1 ? Array(words.dropFirst()) : entrypoint == nil ? nil : []
+    (container.command, container.args) = Self.command(entrypoint, Array(words.dropFirst()))
     let here = Terminal.allEnvironment
     container.env = env.isEmpty ? nil : env.compactMap { entry in entry.contains("=") ? entry : here[entry].map { "\(entry)=\($0)" } }
     container.user = user
@@ -135,8 +139,17 @@ struct Run: AsyncParsableCommand {
     if !network.isEmpty { task.networks = network.map { NetworkAttachmentConfig(target: $0) } }
     let name = name ?? "run-" + String(UInt32.random(in: 0 ... .max), radix: 36)
     var spec = ServiceSpec(name: name, labels: ["orch.run": attaches ? "attach" : "1"], taskTemplate: task, mode: .replicated(1))
-    if !publish.isEmpty { spec.endpointSpec = EndpointSpec(mode: .vip, ports: try publish.map(Self.port)) }
+    // Here nobody waits for its end: the managers do.
+    if detach, remove { spec.labels?[ServiceSpec.removedWhenOver] = "1" }
+    if !publish.isEmpty { spec.endpointSpec = EndpointSpec(mode: .vip, ports: try publish.flatMap(Self.ports)) }
     return spec
+  }
+
+  /// In place of the image's entrypoint and its command; nil: the image's own. As docker has it, an empty entrypoint is none, and one that is given leaves
+  /// the image's command out.
+  static func command(_ entrypoint: String?, _ words: [String]) -> (command: [String]?, args: [String]?) {
+    guard let entrypoint else { return (nil, words.isEmpty ? nil : words) }
+    return entrypoint.isEmpty ? (words, []) : ([entrypoint], words)
   }
 
   static func mount(_ text: String) throws -> Mount {
@@ -150,20 +163,35 @@ struct Run: AsyncParsableCommand {
     return Mount(type: source.hasPrefix("/") ? .bind : .volume, source: source, target: parts[1], readOnly: parts.last == "ro" && parts.count == 3)
   }
 
-  static func port(_ text: String) throws -> PortConfig {
+  /// One, or as many as a range has: `8000-8002:80-82` are three.
+  static func ports(_ text: String) throws -> [PortConfig] {
     let halves = text.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
     let written = PortText(halves[0][...])
     let address = written?.address.flatMap { IPAddress($0) }
     if let given = written?.address, address == nil {
       throw ValidationError("-p '\(text)': '\(given)' before PUBLISHED:TARGET is no address of a host, such as 127.0.0.1:8080:80 or [::1]:8080:80")
     }
-    let numbers = written?.ports.map { UInt16($0) } ?? []
-    guard halves.count <= 2, let proto = PortConfig.PortProtocol(rawValue: halves.count == 2 ? halves[1] : "tcp"), (1...2).contains(numbers.count),
-      let target = numbers.last ?? nil, target > 0, numbers.allSatisfy({ $0 != nil })
-    else { throw ValidationError("-p '\(text)': write PUBLISHED:TARGET, such as 8080:80 or 53:53/udp") }
-    var port = PortConfig(targetPort: target, publishedPort: numbers.count == 2 ? numbers[0] : nil, protocol: proto)
-    port.hostIP = address
-    return port
+    let parts = written?.ports ?? []
+    let ranges = parts.compactMap(range)
+    guard halves.count <= 2, let proto = PortConfig.PortProtocol(rawValue: halves.count == 2 ? halves[1] : "tcp"), (1...2).contains(parts.count),
+      ranges.count == parts.count, let targets = ranges.last, targets.lowerBound > 0
+    else { throw ValidationError("-p '\(text)': write PUBLISHED:TARGET, such as 8080:80, 53:53/udp or 8000-8002:80-82") }
+    guard ranges[0].count == targets.count else {
+      throw ValidationError("-p '\(text)': \(ranges[0].count) ports are published for \(targets.count) of the container: give as many of both")
+    }
+    return targets.enumerated().map { index, target in
+      var port = PortConfig(targetPort: target, publishedPort: ranges.count == 2 ? ranges[0].lowerBound + UInt16(index) : nil, protocol: proto)
+      port.hostIP = address
+      return port
+    }
+  }
+
+  /// "80" or "80-82".
+  private static func range(_ text: Substring) -> ClosedRange<UInt16>? {
+    let bounds = text.split(separator: "-", omittingEmptySubsequences: false).map { UInt16($0) }
+    guard (1...2).contains(bounds.count), let first = bounds[0], let last = bounds[bounds.count - 1], first <= last else { return nil }
+    // Zero, which is any, has no neighbours.
+    return first == 0 && last > 0 ? nil : first...last
   }
 }
 

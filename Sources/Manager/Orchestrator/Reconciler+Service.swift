@@ -8,8 +8,15 @@ extension Reconciler {
     sweep(id, &plan, now)
     guard let service = plan.world.services[id], !service.pendingDelete else { return dissolve(id, &plan) }
     guard let revision = plan.world.revision(id, service.current) else { return }
-    allocateEndpoint(service, revision.spec, &plan)
     var context = Context(service: service, spec: revision.spec, template: revision.template, now: now)
+    if isSpent(context, plan) {
+      var service = service
+      service.pendingDelete = true
+      plan.conditions.append(.serviceVersion(service.id, service.version))
+      emit(.putService(service), &plan)
+      return dissolve(id, &plan)
+    }
+    allocateEndpoint(service, revision.spec, &plan)
     restart(&context, &plan, &generator)
     if context.spec.isGlobal { cover(&context, &plan, &generator) } else { scale(&context, &plan, &generator) }
     update(&context, &plan, &generator)
@@ -51,6 +58,13 @@ extension Reconciler {
   }
 
   // MARK: - Rows that are done with
+
+  /// `orch run -d --rm`: nobody waits for its end, and nothing of it is to stay.
+  private func isSpent(_ context: Context, _ plan: Plan) -> Bool {
+    guard context.spec.labels?[ServiceSpec.removedWhenOver] == "1", context.policy?.condition == RestartPolicy.Condition.none else { return false }
+    let tasks = Array(plan.world.tasks(of: context.service.id))
+    return !tasks.isEmpty && tasks.allSatisfy(\.status.state.isTerminal)
+  }
 
   /// Removes rows that nobody needs and gives up those whose node has left.
   private mutating func sweep(_ id: ServiceID, _ plan: inout Plan, _ now: Timestamp) {

@@ -31,6 +31,11 @@ public struct ServiceSpec: Codable, Hashable, Sendable {
   }
 }
 
+extension ServiceSpec {
+  /// A service's label (`orch run -d --rm`): with "1", and no restarts, the managers remove the service when all its tasks have ended.
+  public static let removedWhenOver = "orch.run.rm"
+}
+
 public struct ServiceMode: Codable, Hashable, Sendable {
   public var replicated: Replicated?
   public var global: Global?

@@ -42,6 +42,35 @@ import Testing
     #expect(world.violations == [])
   }
 
+  @Test("a run that is to leave nothing is gone with its end, however it ended; any other stays, and so does one that is started again")
+  func spent() throws {
+    var world = World(nodes: 1)
+    world.broken = ["broken:1"]
+    world.refused = ["refused:1"]
+    func run(_ name: String, _ image: String, _ label: String?, _ condition: RestartPolicy.Condition = .none) throws -> ServiceID {
+      try world.create(name) {
+        $0.taskTemplate.containerSpec.image = image
+        $0.taskTemplate.restartPolicy = RestartPolicy()
+        $0.taskTemplate.restartPolicy?.condition = condition
+        $0.labels = label.map { [ServiceSpec.removedWhenOver: $0] }
+      }
+    }
+    let going = try run("going", "app:1", "1")
+    let failed = try run("failed", "broken:1", "1")
+    let refused = try run("refused", "refused:1", "1")
+    let kept = try run("kept", "broken:1", nil)
+    let denied = try run("denied", "broken:1", "0")
+    let again = try run("again", "broken:1", "1", .any)
+    world.settle()
+    #expect(Set(world.state.services.keys) == [going, kept, denied, again])
+    #expect(world.state.taskIDs(of: failed).isEmpty && world.state.taskIDs(of: refused).isEmpty)
+    #expect(world.running(going).count == 1)
+    world.fail(world.running(going)[0])
+    world.settle()
+    #expect(Set(world.state.services.keys) == [kept, denied, again])
+    #expect(world.violations == [])
+  }
+
   @Test("a killed task is replaced at once, then with growing delay, and the count starts anew after a healthy stretch")
   func backoff() throws {
     var world = World(nodes: 1)
