@@ -288,6 +288,35 @@ extension MainJobTests {
           == "Total reclaimed space: 0B\n")
     }
 
+    /// The program's own answer to a signal is the run's; whoever does not listen is left at the third.
+    private func signals() async throws {
+      func signalled(_ program: String, _ signals: String, flags: String = "--rm") throws -> Outcome {
+        let command = "trap '' INT; \(program)".replacing("'", with: "'\\''")
+        return try LocalCluster.run(
+          "/bin/sh",
+          [
+            "-c",
+            """
+            out=$(mktemp); \(LocalCluster.programs)/orch run \(flags) made-app sh -c '\(command)' >$out & run=$!
+            for i in $(seq 300); do grep -q up $out && break; sleep 0.1; done
+            for s in \(signals); do kill -$s $run; sleep 0.5; done
+            wait $run; code=$?; cat $out; rm $out; exit $code
+            """,
+          ], environment: ["ORCH_HOST": cluster.socket()], seconds: 90)
+      }
+      let loop = "echo up; while :; do busybox sleep 0.1; done"
+      let ended = try signalled("trap 'echo bye; exit 0' TERM; \(loop)", "TERM")
+      #expect(ended.code == 0 && ended.output == "up\nbye\n", "\(ended)")
+      let told = try signalled("trap 'echo one' USR1; trap 'echo two; exit 9' QUIT; \(loop)", "USR1 INT QUIT")
+      #expect(told.code == 9 && told.output == "up\none\ntwo\n", "\(told)")
+      let deaf = try signalled("trap '' TERM; \(loop)", "INT TERM INT")
+      #expect(deaf.code == 1 && deaf.output == "up\n" && deaf.errors.contains("is taken away"), "\(deaf)")
+      let left = try signalled("trap '' TERM; \(loop)", "TERM TERM TERM", flags: "--name deaf-run")
+      #expect(left.code == 1 && left.errors.contains("deaf-run goes on"), "\(left)")
+      #expect(try cluster.running("deaf-run").count == 1)
+      try cluster.must(cluster.orch("rm", "deaf-run"))
+    }
+
     private func run() async throws {
       // A volume of one host is there for the next run, and a published port answers on another host.
       func on1(_ words: String...) throws -> Outcome {

@@ -32,6 +32,8 @@ struct HostAPI: Sendable {
         // As docker's; of our steps nobody knows the ids.
         try await stream.send(data: Data("{\"CachesDeleted\":[],\"StepsDeleted\":\(pruned.steps),\"SpaceReclaimed\":\(pruned.bytes)}\n".utf8))
       case ("GET", ["stats"]): try await stats(request, stream)
+      case ("POST", let path) where path.count == 3 && path[0] == "tasks" && path[2] == "kill":
+        try await kill(path[1], request.query.first { $0.name == "signal" }?.value ?? "KILL", stream)
       default: try await stream.answer(404, "this host does not serve \(head.method) /\(request.path.joined(separator: "/")): upgrade its agent")
       }
     } catch let error as Refusal {
@@ -43,6 +45,19 @@ struct HostAPI: Sendable {
   private struct Refusal: Error {
     var status: Int
     var message: String
+  }
+
+  /// `POST /tasks/ID/kill?signal=INT`: the container's first process gets the signal, as of docker's `/containers/{id}/kill`.
+  private func kill(_ task: String, _ signal: String, _ stream: TransportStream) async throws {
+    guard let id = TaskID(task) else { throw Refusal(status: 400, message: "'\(task)' is no task's id") }
+    do { try await rooms.runtime.signal(id.description, named: signal) } catch {
+      switch error.kind {
+      case .noSuchContainer, .notRunning: throw Refusal(status: 409, message: "task \(task) is not running")
+      case .invalid: throw Refusal(status: 400, message: "\(error)")
+      default: throw Refusal(status: 500, message: "\(error)")
+      }
+    }
+    try await stream.answer(204, type: "application/json")
   }
 
   // MARK: - Build

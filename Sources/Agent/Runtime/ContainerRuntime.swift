@@ -276,6 +276,12 @@ public final class ContainerRuntime: Sendable {
   /// Waits for the end; returns at once when it has ended.
   public func wait(_ id: String) async throws(RuntimeError) -> ContainerExit { await (try record(id)).wait() }
 
+  /// The same of "TERM", "SIGTERM", "RTMIN+1" or "15".
+  public func signal(_ id: String, named name: String) async throws(RuntimeError) {
+    guard let number = SignalName.number(name) else { throw RuntimeError(.invalid, "signal container", id, "'\(name)' is no signal") }
+    try await signal(id, number)
+  }
+
   /// Sends a signal to the container's first process.
   public func signal(_ id: String, _ signal: Int32) async throws(RuntimeError) {
     let record = try record(id)

@@ -17,9 +17,9 @@ struct Run: AsyncParsableCommand {
     discussion: """
       It is a service of one task that is never started again: orch ps shows it, orch logs keeps its output until orch rm, or --rm.
       Without --node it runs on a host that has the image, if any has, and on any host otherwise.
-      Without --network it has its loopback alone. Ctrl-C and SIGTERM stop it, but with -it Ctrl-C goes to the command; the detach keys leave
-      it running, and orch attach comes back to it.
-      An exit code of its own: 125 when it could not be started.
+      Without --network it has its loopback alone. Signals go to the command, which may do with them as it likes: Ctrl-C, too. The third Ctrl-C
+      or SIGTERM ends orch itself. With -it the detach keys leave the command running, and orch attach comes back to it.
+      Exit codes of its own: 125 when it could not be started, 126 when the command cannot be executed, 127 when it is not there.
 
       Example: orch run --rm busybox:1 echo hello
       Example: orch run --rm -it busybox:1 sh
@@ -70,8 +70,8 @@ struct Run: AsyncParsableCommand {
     }
     let login = try auth.header(for: words[0]).map { [(name: "X-Registry-Auth", value: $0)] } ?? []
     let id = try await client.post("/services/create", [], spec, headers: login, as: ServiceCreateResponse.self).id
-    let stopping = OneOff(client: client, service: id)
-    let signals = detach ? [] : stopping.watchSignals()
+    let stopping = OneOff(client: client, service: id, name: spec.name, isRemoved: remove)
+    let signals = detach ? [] : stopping.watchSignals(tty: tty)
     defer { for signal in signals { signal.cancel() } }
     do {
       let task = try await stopping.begin(until: detach ? .running : attaches ? .attachable : .logged)
@@ -211,30 +211,90 @@ private final class OneOff: Sendable {
 
   let client: APIClient
   let service: String
+  let name: String
+  let isRemoved: Bool
   private struct State {
+    /// It took the run away before there was a container to have it.
     var signal: Int32 = 0
-    var hasTask = false
+    var terminations = 0
+    var task: String?
   }
   private let state = Mutex(State())
-  var hasTask: Bool { state.withLock { $0.hasTask } }
+  private let terminal = RawTerminal.current
+  var hasTask: Bool { state.withLock { $0.task != nil } }
 
-  init(client: APIClient, service: String) { (self.client, self.service) = (client, service) }
+  init(client: APIClient, service: String, name: String, isRemoved: Bool) {
+    (self.client, self.service, self.name, self.isRemoved) = (client, service, name, isRemoved)
+  }
 
-  /// The first removes the service, which stops the container as any other; the second ends the watching.
-  func watchSignals() -> [any DispatchSourceSignal] {
-    [SIGINT, SIGTERM, SIGHUP].map { number in
+  // MARK: - Signals
+
+  /// All that can be caught but those of the process's own making (faults, CHLD, PIPE, URG), and those by which a shell stops and continues it.
+  private static func passed(tty: Bool) -> [Int32] {
+    // A terminal's size travels by itself.
+    [SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGTERM, SIGVTALRM, SIGIO, SIGPWR] + (tty ? [] : [SIGWINCH]) + Array(Self.realtime)
+  }
+  private static let realtime = __libc_current_sigrtmin()...__libc_current_sigrtmax()
+  private static let ending: Set<Int32> = [SIGINT, SIGTERM, SIGHUP, SIGQUIT]
+
+  /// Passes signals on to the container, as docker's --sig-proxy. Before there is one, those that end a process end the run; the third of
+  /// SIGINT and SIGTERM ends this process, whatever the container does.
+  func watchSignals(tty: Bool) -> [any DispatchSourceSignal] {
+    Self.passed(tty: tty).map { number in
       signal(number, SIG_IGN)
       let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-      source.setEventHandler { [self] in
-        let first = state.withLock { state in
-          defer { state.signal = number }
-          return state.signal == 0
-        }
-        guard first else { Terminal.exit(128 + number) }
-        Task { await self.discard() }
-      }
+      source.setEventHandler { [self] in take(number) }
       source.resume()
       return source
+    }
+  }
+
+  private func take(_ number: Int32) {
+    let (task, terminations, isFirst) = state.withLock { state in
+      if number == SIGINT || number == SIGTERM { state.terminations += 1 }
+      let isFirst = state.signal == 0
+      if state.task == nil, Self.ending.contains(number) { state.signal = number }
+      return (state.task, state.terminations, isFirst)
+    }
+    if terminations >= 3 { return leave() }
+    if let task {
+      Task { await pass(number, to: task) }
+    } else if Self.ending.contains(number) {
+      guard isFirst else { Terminal.exit(128 + number) }
+      Task { await discard() }
+    }
+  }
+
+  private func pass(_ number: Int32, to task: String) async {
+    // A container that is just being made has it once it runs; one that has ended needs it no more.
+    for _ in 0..<50 {
+      do {
+        _ = try await client.call("POST", "/orch/v1/tasks/\(task)/kill", [("signal", "\(number)")])
+        return
+      } catch let error as ClientError
+        where error.status == 409 && Self.ending.contains(number)
+      {
+        guard let now: TaskInspect = try? await client.get("/tasks/\(task)"),
+          ["preparing", "ready", "starting", "running"].contains(now.status.state)
+        else { return }
+        try? await Task.sleep(for: .milliseconds(100))
+      } catch let error as ClientError where error.status == 409 || error.status == 404 { return } catch {
+        return Terminal.warn("orch: pass signal \(number) on: \(error)")
+      }
+    }
+  }
+
+  /// Docker's exit code for it. What --rm promised is still done.
+  private func leave() {
+    if let terminal { RawTerminal.restore(terminal) }
+    guard isRemoved else {
+      Terminal.warn("\norch: \(name) goes on: orch rm \(name) ends it")
+      Terminal.exit(1)
+    }
+    Terminal.warn("\norch: \(name) is taken away")
+    Task {
+      await discard()
+      Terminal.exit(1)
     }
   }
 
@@ -267,7 +327,7 @@ private final class OneOff: Sendable {
       case "starting", "running", "complete", "failed", "shutdown":
         let starts = task.status.state == "starting"
         if starts, wanted == .running || (wanted == .attachable && task.status.containerStatus?.health == nil) { continue }
-        state.withLock { $0.hasTask = true }
+        state.withLock { $0.task = task.id }
         return task
       case "pending":
         let why = task.status.err ?? ""

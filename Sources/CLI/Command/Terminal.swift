@@ -164,8 +164,15 @@ struct RawTerminal: @unchecked Sendable {
     cfmakeraw(&raw)
     guard tcsetattr(0, TCSANOW, &raw) == 0 else { return nil }
   }
-  func restore() {
-    var saved = saved
-    tcsetattr(0, TCSANOW, &saved)
+  func restore() { Self.restore(saved) }
+
+  /// How the terminal is set; nil: there is none.
+  static var current: termios? {
+    var settings = termios()
+    return isatty(0) == 1 && tcgetattr(0, &settings) == 0 ? settings : nil
+  }
+  static func restore(_ settings: termios) {
+    var settings = settings
+    tcsetattr(0, TCSANOW, &settings)
   }
 }

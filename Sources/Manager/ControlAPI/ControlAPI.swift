@@ -172,6 +172,7 @@ public struct ControlAPI: Sendable {
     case ("POST", "restore", 1): return try await restore(target, request)
     case ("POST", "certificates", 1): return try await issueCertificate(request)
     case ("POST", "tasks", 3) where path[2] == "exec": return try await exec(path[1], request)
+    case ("POST", "tasks", 3) where path[2] == "kill": return try await signalTask(path[1], target)
     case ("GET", "stats", 1): return try await stats(target)
     case ("GET", "images", 1): return try await listImages()
     case ("POST", "images", 2) where path[1] == "load": return try await loadImage(.archive, request, target)

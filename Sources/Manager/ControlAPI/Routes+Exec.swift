@@ -3,6 +3,21 @@ import Model
 import NIOCore
 
 extension ControlAPI {
+  /// `POST /orch/v1/tasks/{id}/kill?signal=INT`: its container's first process gets the signal; SIGKILL without one. 409: it has no container now.
+  func signalTask(_ name: String, _ target: Target) async throws -> APIResponse {
+    let state = try await backend.state()
+    let task = try state.lookUpTask(name)
+    guard let node = task.node, task.status.state == .running || task.status.state == .starting else {
+      throw APIError(409, "task \(state.title(of: task)) is not running: it is \(task.status.state)")
+    }
+    let signal = target["signal"].flatMap { $0.isEmpty ? nil : $0 } ?? "KILL"
+    guard signal.utf8.allSatisfy({ (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) || $0 == 43 || $0 == 45 }) else {
+      throw APIError(400, "'\(signal)' is no signal")
+    }
+    return try await backend.ask(
+      APIRequest(method: "POST", uri: "/tasks/\(task.id)/kill?signal=\(signal.replacing("+", with: "%2B"))"), on: node)
+  }
+
   /// Full duplex on one request: the body brings frames (start, stdin, resize, endOfInput, detach), the answer carries frames (stdout,
   /// stderr, exit) while the body is still open. The client closes its body after the exit frame; a body that ends before means
   /// that the client is gone.
