@@ -102,7 +102,7 @@ final class HostNetwork: Sendable {
       defer { (memory.rulesTouched, memory.rulesUnknown) = (false, false) }
       return (memory.reached == wanted, memory.rulesTouched, memory.rulesUnknown)
     }
-    if isKnown { count(operations.map(\.kind)) }
+    if isKnown { count(operations.compactMap(\.kind)) }
     let linkChanges = operations.filter(\.changesLinks)
     // What stands in the way of one network (another program's link has its name, or its VNI) stops no other, and no rules.
     var refused: [UInt32: NetlinkError] = [:]
@@ -313,14 +313,15 @@ final class HostNetwork: Sendable {
     for link in links where isOurs(link) {
       if link.kind == "bridge", let vni = InterfaceName.vni(link.name, prefix: InterfaceName.bridgePrefix) {
         let own = (addresses[link.index] ?? []).map { HostState.Address(address: IPAddress(octets: $0.address), length: $0.length) }
-        state.bridges[vni] = .init(mac: link.mac, mtu: link.mtu, up: link.up, addresses: Set(own))
+        state.bridges[vni] = .init(mac: link.mac, mtu: link.mtu, up: link.up, isPlain: link.isPlainBridge, addresses: Set(own))
       } else if let vni = InterfaceName.vni(link.name, prefix: InterfaceName.tunnelPrefix), let vxlan = link.vxlan, vxlan.local.count == 4 {
         let known = (neighbours[link.index] ?? []).map { HostState.Neighbour(IPAddress(octets: $0.address), mac: $0.mac) }
         let entries = (entries[link.index] ?? []).map { HostState.Forwarding(mac: $0.mac, host: IPv4Address(octets: $0.destination)) }
         let bridge = links.first { $0.index == link.master }?.name
         state.tunnels[vni] = .init(
           local: IPv4Address(octets: vxlan.local), port: vxlan.port, mtu: link.mtu, up: link.up, bridged: bridge == InterfaceName.bridge(vni),
-          learning: link.bridgePort?.learning ?? false, proxy: vxlan.proxy, forwarding: Set(entries), neighbours: Set(known))
+          bridgePort: link.bridgePort ?? .init(hairpin: false, learning: true, flood: true), isPlain: vxlan.isPlain, proxy: vxlan.proxy,
+          forwarding: Set(entries), neighbours: Set(known))
       }
     }
     return (state, Set(forwarding.bridges))
@@ -339,7 +340,11 @@ final class HostNetwork: Sendable {
     case .setBridge(let vni, let mac, let mtu): return .setLink(bridge(vni), InterfaceName.bridge(vni), up: true, mtu: mtu, mac: mac)
     case .setTunnel(let vni, let mtu): return .setLink(tunnel(vni), InterfaceName.tunnel(vni), up: true, mtu: mtu)
     case .bridgeTunnel(let vni): return .setLink(tunnel(vni), InterfaceName.tunnel(vni), master: bridge(vni))
+    case .plainBridge(let vni): return .setPlainBridge(bridge(vni), InterfaceName.bridge(vni))
+    case .endVLANs(let vni): return .endVLANs(bridge(vni), InterfaceName.bridge(vni))
+    case .plainTunnel(let vni): return .setPlainTunnel(tunnel(vni), InterfaceName.tunnel(vni))
     case .setPort(let vni): return .setBridgePort(tunnel(vni), InterfaceName.tunnel(vni), hairpin: false, learning: false, flood: true)
+    case .openPort(let vni): return .openBridgePort(tunnel(vni), InterfaceName.tunnel(vni))
     case .addNeighbour(let vni, let neighbour): return .addNeighbour(neighbour.address.octets, neighbour.mac, on: tunnel(vni))
     case .deleteNeighbour(let vni, let neighbour): return .deleteNeighbour(neighbour.address.octets, on: tunnel(vni))
     case .addAddress(let vni, let address): return .addAddress(address.address.octets, length: address.length, on: bridge(vni))
@@ -390,9 +395,10 @@ final class HostNetwork: Sendable {
   static func port(_ index: UInt32, _ name: String, _ attachment: NetworkAttachment) -> [NetlinkMessage] {
     [
       .addBridgeForwarding(attachment.address.mac, port: index), .setBridgePort(index, name, hairpin: true, learning: false, flood: false),
+      .openBridgePort(index, name),
     ]
   }
-  static func isContainers(_ port: LinkInfo.BridgePort) -> Bool { port.hairpin && !port.learning && !port.flood }
+  static func isContainers(_ port: LinkInfo.BridgePort) -> Bool { port == .init(hairpin: true, learning: false, flood: false) }
 
   /// A namespace outlives its task by some seconds: whose address another task has by now gets no frames any more.
   private func succeeded(

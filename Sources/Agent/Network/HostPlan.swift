@@ -1,4 +1,5 @@
 import Model
+import Netlink
 
 /// Links, addresses, forwarding entries and neighbours of the overlays on one host: as they should be, or as they are.
 struct HostState: Equatable, Sendable {
@@ -6,6 +7,8 @@ struct HostState: Equatable, Sendable {
     var mac: [UInt8]
     var mtu: UInt32
     var up = true
+    /// Nobody made it filter VLANs, or the like.
+    var isPlain = true
     var addresses: Set<Address>
   }
   struct Address: Hashable, Sendable {
@@ -21,8 +24,10 @@ struct HostState: Equatable, Sendable {
     var up = true
     /// Is a port of the network's bridge.
     var bridged = true
-    /// The bridge takes no sender's word for where it is.
-    var learning = false
+    /// As a port of the bridge: that takes no sender's word for where it is, and reaches by it whom it does not know.
+    var bridgePort = LinkInfo.BridgePort(hairpin: false, learning: false, flood: true)
+    /// Nobody made it learn, or the like.
+    var isPlain = true
     /// Answers ARP, and neighbour solicitations of IPv6, for the neighbours.
     var proxy = true
     var forwarding: Set<Forwarding>
@@ -81,10 +86,16 @@ enum HostOperation: Equatable, Sendable {
   case addTunnel(UInt32, local: IPv4Address, port: UInt16, mtu: UInt32)
   // From here on the links exist.
   case setBridge(UInt32, mac: [UInt8], mtu: UInt32)
+  /// What else of them somebody changed.
+  case plainBridge(UInt32)
+  case endVLANs(UInt32)
+  case plainTunnel(UInt32)
   case setTunnel(UInt32, mtu: UInt32)
   case bridgeTunnel(UInt32)
   /// As a port of its bridge.
   case setPort(UInt32)
+  /// That frames pass, after all else of it.
+  case openPort(UInt32)
   case addAddress(UInt32, HostState.Address)
   case deleteAddress(UInt32, HostState.Address)
   case addForwarding(UInt32, HostState.Forwarding)
@@ -94,7 +105,9 @@ enum HostOperation: Equatable, Sendable {
 
   var vni: UInt32 {
     switch self {
-    case .deleteBridge(let vni), .deleteTunnel(let vni), .bridgeTunnel(let vni), .setPort(let vni): vni
+    case .deleteBridge(let vni), .deleteTunnel(let vni), .bridgeTunnel(let vni), .setPort(let vni), .openPort(let vni), .plainBridge(let vni),
+      .endVLANs(let vni), .plainTunnel(let vni):
+      vni
     case .addBridge(let vni, _, _), .addTunnel(let vni, _, _, _), .setBridge(let vni, _, _), .setTunnel(let vni, _): vni
     case .addAddress(let vni, _), .deleteAddress(let vni, _): vni
     case .addForwarding(let vni, _), .deleteForwarding(let vni, _): vni
@@ -102,13 +115,14 @@ enum HostOperation: Equatable, Sendable {
     }
   }
 
-  /// As drift is counted.
-  var kind: String {
+  /// As drift is counted; nil: with another.
+  var kind: String? {
     switch self {
     case .addForwarding, .deleteForwarding: "forwarding"
     case .addNeighbour, .deleteNeighbour: "neighbour"
     case .addAddress, .deleteAddress: "address"
     case .setPort: "port"
+    case .openPort, .endVLANs: nil
     default: "link"
     }
   }
@@ -133,6 +147,7 @@ extension HostState {
       let old = present.bridges[vni]
       if old == nil { links.append(.addBridge(vni, mac: bridge.mac, mtu: bridge.mtu)) }
       if old?.mac != bridge.mac || old?.mtu != bridge.mtu || old?.up != true { rest.append(.setBridge(vni, mac: bridge.mac, mtu: bridge.mtu)) }
+      if old?.isPlain == false { rest += [.plainBridge(vni), .endVLANs(vni)] }
       let addresses = old?.addresses ?? []
       for address in addresses.subtracting(bridge.addresses).sorted() { rest.append(.deleteAddress(vni, address)) }
       for address in bridge.addresses.subtracting(addresses).sorted() { rest.append(.addAddress(vni, address)) }
@@ -147,7 +162,8 @@ extension HostState {
       // A new bridge has lost the port of the old one.
       let isNewPort = old?.bridged != true || present.bridges[vni] == nil
       if isNewPort { rest.append(.bridgeTunnel(vni)) }
-      if isNewPort || old?.learning != tunnel.learning { rest.append(.setPort(vni)) }
+      if isNewPort || old?.bridgePort != tunnel.bridgePort { rest += [.setPort(vni), .openPort(vni)] }
+      if old?.isPlain == false { rest.append(.plainTunnel(vni)) }
       if old?.mtu != tunnel.mtu || old?.up != true { rest.append(.setTunnel(vni, mtu: tunnel.mtu)) }
       let entries = old?.forwarding ?? []
       // Removals first: an address that moved to another host has the same MAC.

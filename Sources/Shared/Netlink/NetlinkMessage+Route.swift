@@ -84,6 +84,45 @@ extension NetlinkMessage {
     return message
   }
 
+  /// Of a bridge (linux/if_link.h, IFLA_BR_…): STP_STATE, VLAN_FILTERING, GROUP_FWD_MASK, MCAST_SNOOPING (every multicast frame goes everywhere).
+  static let plainBridge: [UInt16: [UInt8]] = [5: [0, 0, 0, 0], 7: [0], 9: [0, 0], 23: [0]]
+  /// Of a VXLAN device (IFLA_VXLAN_…): TTL, TOS, LEARNING, DF.
+  static let plainTunnel: [UInt16: [UInt8]] = [5: [0], 6: [0], 7: [0], 29: [0]]
+  /// Of a bridge's port (IFLA_BRPORT_…): GUARD, PROTECT, PROXYARP, PROXYARP_WIFI, MCAST_FLOOD, MCAST_TO_UCAST, VLAN_TUNNEL, BCAST_FLOOD,
+  /// GROUP_FWD_MASK, NEIGH_SUPPRESS, ISOLATED, LOCKED.
+  static let plainPort: [UInt16: [UInt8]] = [
+    5: [0], 6: [0], 10: [0], 12: [0], 27: [1], 28: [0], 29: [0], 30: [1], 31: [0, 0], 32: [0], 33: [0], 39: [0],
+  ]
+
+  /// A VXLAN device that somebody changed is as `addLink` makes it, in what can be changed.
+  public static func setPlainTunnel(_ index: UInt32, _ name: String) -> Self { setPlain(index, name, "vxlan", plainTunnel) }
+  /// A bridge too. What this kernel was made without (VLANs) it refuses to be told, and then has not: in a message of its own.
+  public static func setPlainBridge(_ index: UInt32, _ name: String) -> Self { setPlain(index, name, "bridge", plainBridge.filter { $0.key != 7 }) }
+  public static func endVLANs(_ index: UInt32, _ name: String) -> Self {
+    var message = setPlain(index, name, "bridge", plainBridge.filter { $0.key == 7 })
+    message.tolerated = [EOPNOTSUPP]
+    return message
+  }
+
+  private static func setPlain(_ index: UInt32, _ name: String, _ kind: String, _ attributes: [UInt16: [UInt8]]) -> Self {
+    var message = link(16, 0, index: index, up: nil, "set link", name)
+    message.nested(18) {
+      $0.attribute(1, kind)
+      $0.nested(2) { for (number, value) in attributes { $0.attribute(number, value) } }
+    }
+    return message
+  }
+
+  /// Frames pass it (BR_STATE_FORWARDING). The kernel refuses that, and does it itself, where the link has no carrier yet.
+  public static func openBridgePort(_ index: UInt32, _ name: String) -> Self {
+    var message = Self(type: 19, flags: 0, operation: "open bridge port", object: name)
+    message.append([UInt8(AF_BRIDGE), 0] + nativeBytes(UInt16(0)) + nativeBytes(index) + nativeBytes(UInt32(0)) + nativeBytes(UInt32(0)))
+    message.nested(0x8000 | 12) { $0.attribute(1, UInt8(3)) }
+    message.tolerated = [ENODEV, ENETDOWN]
+    return message
+  }
+
+  /// All else of it becomes as it was when it was made a port.
   /// - Parameters:
   ///   - hairpin: it may get frames back that it sent: with bridge-nf-call-iptables a bridge itself forwards what was translated.
   ///   - flood: it gets frames whose receiver the bridge does not know.
@@ -95,6 +134,7 @@ extension NetlinkMessage {
       $0.attribute(4, UInt8(hairpin ? 1 : 0))
       $0.attribute(8, UInt8(learning ? 1 : 0))
       $0.attribute(9, UInt8(flood ? 1 : 0))
+      for (number, value) in plainPort { $0.attribute(number, value) }
     }
     message.tolerated = [ENODEV]
     return message

@@ -17,13 +17,21 @@ public struct LinkInfo: Hashable, Sendable {
     public var port: UInt16
     /// Answers ARP from its neighbours.
     public var proxy: Bool
+    /// Learns from nobody, and its packets' headers are the kernel's choice.
+    public var isPlain = true
+    public init(id: UInt32, local: [UInt8], port: UInt16, proxy: Bool) { (self.id, self.local, self.port, self.proxy) = (id, local, port, proxy) }
   }
+  /// Of a bridge: no VLANs, no spanning tree, every multicast frame goes everywhere; true for other kinds.
+  public var isPlainBridge = true
   /// nil: no port of a bridge.
   public var bridgePort: BridgePort?
   public struct BridgePort: Hashable, Sendable {
     public var hairpin: Bool
     public var learning: Bool
     public var flood: Bool
+    /// All else is as it was when the link became a port, which is what `setBridgePort` makes of it; while the link runs, frames pass.
+    public var isPlain = true
+    public init(hairpin: Bool, learning: Bool, flood: Bool) { (self.hairpin, self.learning, self.flood) = (hairpin, learning, flood) }
   }
   /// The id that this namespace has for the one of the link's other end; nil when that is this one.
   public var peerNamespace: Int32?
@@ -49,14 +57,24 @@ public struct LinkInfo: Hashable, Sendable {
       vxlan = VXLAN(
         id: (data[1] ?? []).read(UInt32.self, at: 0), local: data[4] ?? [], port: UInt16(bigEndian: (data[15] ?? []).read(UInt16.self, at: 0)),
         proxy: data[11]?.first == 1)
+      vxlan!.isPlain = Self.isAsMade(data, NetlinkMessage.plainTunnel)
     }
+    if kind == "bridge" { isPlainBridge = Self.isAsMade(splitAttributes((info[2] ?? [])[...]), NetlinkMessage.plainBridge) }
     if text(info[4]) == "bridge" {
       let data = splitAttributes((info[5] ?? [])[...])
       bridgePort = BridgePort(hairpin: data[4]?.first == 1, learning: data[8]?.first == 1, flood: data[9]?.first == 1)
+      // IFF_RUNNING; IFLA_BRPORT_STATE, BR_STATE_FORWARDING. One without carrier is disabled by the kernel.
+      let isRunning = reply.payload.read(UInt32.self, at: 8) & 0x40 != 0
+      bridgePort!.isPlain = Self.isAsMade(data, NetlinkMessage.plainPort) && (!isRunning || data[1]?.first == 3)
     }
     let statistics = attributes[23] ?? []
     dropped = statistics.count >= 64 ? statistics.read(UInt64.self, at: 56) : 0
     peerNamespace = attributes[37].map { Int32(bitPattern: $0.read(UInt32.self, at: 0)) }
+  }
+
+  /// What a kernel does not know is not told.
+  private static func isAsMade(_ data: [UInt16: [UInt8]], _ made: [UInt16: [UInt8]]) -> Bool {
+    made.allSatisfy { number, value in data[number].map { $0 == value } ?? true }
   }
 }
 

@@ -63,7 +63,10 @@ struct HostPlanTests {
     broken.bridges[4096]!.addresses = [.init(address: address("10.9.9.9"), length: 24)]
     broken.tunnels[4096]!.bridged = false
     broken.tunnels[4097]!.port = 8472
-    broken.tunnels[4098]!.learning = true
+    broken.tunnels[4098]!.bridgePort.learning = true
+    broken.tunnels[4097]!.bridgePort.isPlain = false
+    broken.tunnels[4096]!.isPlain = false
+    broken.bridges[4098]!.isPlain = false
     broken.bridges[4097]!.addresses = []
     broken.tunnels[4096]!.neighbours = [.init(.v4(address("10.77.0.12")), mac: [2, 0, 0, 0, 0, 1]), .init(address("10.77.0.9"))]
     broken.bridges[9999] = broken.bridges[4096]
@@ -76,7 +79,7 @@ struct HostPlanTests {
     #expect(
       operations.firstIndex(of: .deleteTunnel(4097))! < operations.firstIndex(
         of: .addTunnel(4097, local: address("192.168.77.1"), port: 4789, mtu: 1450))!)
-    #expect(operations.contains(.bridgeTunnel(4097)))
+    #expect(operations.contains(.bridgeTunnel(4097)) && operations.contains(.plainTunnel(4096)) && operations.contains(.plainBridge(4098)))
     #expect(
       operations.filter {
         switch $0 {

@@ -282,6 +282,9 @@ struct OverlayNetworkTests {
         return try await world.run(
           in: host, "sh", "-c",
           """
+          for l in orbr4096 orvx4096 $(bridge link | grep -o 'ov[^ @]*' | grep -v orvx); do
+            ip -d -o link show $l | grep -Eo '(vlan_filtering|stp_state|learning|nolearning|ttl|isolated|guard|(mcast_|bcast_)?flood|hairpin) [^ ]*|bridge_slave state [a-z]*'
+          done
           ip -o link show type bridge | cut -d' ' -f2-; bridge fdb show | grep dst | sort; ip -o -4 address | cut -d' ' -f2- | sort
           ip route; ip -o link show \(uplink) | grep -o 'state [A-Z]*'
           bridge link | grep -c ' ov.*master orbr'; nft -s list table ip orch | sed 's/# handle.*//'
@@ -305,7 +308,13 @@ struct OverlayNetworkTests {
         ("port", "ip link set $(bridge link | grep -o 'ov[^ @]*' | grep -v orvx | head -1) nomaster"), ("rules", "nft flush chain ip orch forward"),
         ("neighbour", "ip neigh del 10.77.0.12 dev orvx4096"), ("neighbour", "ip neigh replace 10.77.0.12 lladdr 02:00:00:00:00:01 dev orvx4096"),
         ("neighbour", "ip neigh add 10.77.0.99 lladdr 02:00:00:00:00:01 dev orvx4096"),
-        ("port", "bridge link set dev orvx4096 learning on"),
+        ("port", "bridge link set dev orvx4096 learning on"), ("port", "bridge link set dev orvx4096 flood off"),
+        ("port", "bridge link set dev orvx4096 state 0"), ("port", "bridge link set dev orvx4096 isolated on"),
+        ("port", "bridge link set dev orvx4096 guard on mcast_flood off"), ("link", "ip link set orvx4096 type vxlan learning"),
+        ("link", "ip link set orvx4096 type vxlan ttl 1"), ("link", "ip link set orbr4096 type bridge group_fwd_mask 8"),
+        ("link", "ip link set orbr4096 type bridge stp_state 1"),
+        ("port", "bridge link set dev $(bridge link | grep -o 'ov[^ @]*' | grep -v orvx | head -1) isolated on"),
+        ("port", "bridge link set dev $(bridge link | grep -o 'ov[^ @]*' | grep -v orvx | head -1) state 0"),
         ("port", "bridge link set dev $(bridge link | grep -o 'ov[^ @]*' | grep -v orvx | head -1) flood on"),
         ("port", "bridge fdb del 02:42:0a:4d:00:0b dev $(bridge fdb show | grep 02:42:0a:4d:00:0b | grep -o 'ov[^ ]*' | head -1) master"),
         ("link", "ip link set $(bridge link | grep -o 'ov[^ @]*' | grep -v orvx | head -1) mtu 1200"),

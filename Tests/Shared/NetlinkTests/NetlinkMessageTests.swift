@@ -118,6 +118,15 @@ struct NetlinkSocketTests {
       #expect(neighbours.map(\.address) == [[10, 9, 0, 7]] && neighbours.map(\.mac) == [[2, 0, 0, 0, 0, 8]])
       let port = try socket.links().first { $0.name == "orvx9" }
       #expect(port?.master == bridge.index && port?.bridgePort == .init(hairpin: true, learning: false, flood: false))
+      // One with attributes that others set is not as it was made, and is made so again.
+      let links = try socket.links()
+      #expect(port?.vxlan?.isPlain == true && links.first { $0.name == "orbr9" }?.isPlainBridge == true)
+      try socket.perform([
+        .setPlainTunnel(tunnel.index, "orvx9"), .setPlainBridge(bridge.index, "orbr9"), .endVLANs(bridge.index, "orbr9"),
+      ])
+      try socket.perform([.openBridgePort(tunnel.index, "orvx9")])
+      let again = try socket.links().first { $0.name == "orvx9" }
+      #expect(again == port)
       try socket.perform([.deleteLink(tunnel.index, "orvx9"), .deleteLink(tunnel.index, "orvx9")])
       let names = try socket.links().map(\.name)
       #expect(!names.contains("orvx9"))
