@@ -32,7 +32,7 @@ final class DriftWatch: Sendable {
   private let stop: Int32
 
   /// To be made on a thread that is in the host's namespace. nil: this kernel does not tell.
-  /// - Parameter changed: on a thread of the watch's own; once for all that came until nothing came for 100 ms.
+  /// - Parameter changed: on a thread of the watch's own; once for all that came within 100 ms, or longer where changes do not end (`Pace`).
   init?(changed: @escaping @Sendable (Set<Change>) -> Void) {
     // RTMGRP_LINK, RTMGRP_NEIGH, RTMGRP_IPV4_IFADDR, RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_IFADDR, RTMGRP_IPV6_ROUTE; NFNLGRP_NFTABLES is the seventh.
     guard let routes = Self.open(0, groups: 0x555) else { return nil }
@@ -66,13 +66,16 @@ final class DriftWatch: Sendable {
       var buffer = [UInt8](repeating: 0, count: 65_536)
       var events: [Int32?: RuleEvents] = [:]
       var seen: Set<Change> = []
+      var pace = Pace()
       while true {
         var polled = [end, routes, rules, inside].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
-        let count = poll(&polled, 4, seen.isEmpty ? -1 : 100)
-        if count == 0 {
+        let count = poll(&polled, 4, pace.wait(at: Self.now()))
+        // What concerns nobody may come without end.
+        if pace.isDue(at: Self.now()) {
           changed(seen)
           seen = []
         }
+        defer { if !seen.isEmpty { pace.began(at: Self.now()) } }
         guard count > 0 else { continue }
         if polled[0].revents != 0 { return }
         if polled[1].revents != 0 {
@@ -99,6 +102,36 @@ final class DriftWatch: Sendable {
   deinit {
     eventfd_write(stop, 1)
     close(stop)
+  }
+
+  /// When what was seen is told: 100 ms after the first of it, since what one program does comes together. Where it goes on without a second's pause,
+  /// a comparison costs more than it brings: twice as long each time, up to a second. In milliseconds of a clock that never goes back.
+  struct Pace {
+    static let (first, most, calm) = (Int64(100), Int64(1000), Int64(1000))
+    private var due: Int64?
+    private var told: (at: Int64, after: Int64)?
+
+    /// Something is to be told.
+    mutating func began(at now: Int64) {
+      guard due == nil else { return }
+      let isCalm = told.map { now - $0.at >= Self.calm } ?? true
+      let pause = isCalm ? Self.first : min(told!.after * 2, Self.most)
+      told = (now, pause)
+      due = now + pause
+    }
+    /// True once for what began.
+    mutating func isDue(at now: Int64) -> Bool {
+      guard let due, now >= due else { return false }
+      (self.due, told!.at) = (nil, now)
+      return true
+    }
+    /// As poll(2) takes it.
+    func wait(at now: Int64) -> Int32 { due.map { Int32(max(0, $0 - now)) } ?? -1 }
+  }
+  private static func now() -> Int64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
   }
 
   /// A neighbour that was learned or aged is not of our making: only entries that somebody set, of bridges and VXLAN devices, and neighbours on
@@ -164,7 +197,8 @@ final class DriftWatch: Sendable {
   private static func read(_ descriptor: Int32, _ buffer: inout [UInt8]) -> [(message: NetlinkReply, namespace: Int32?)]? {
     var messages: [(NetlinkReply, Int32?)] = []
     var control = [UInt8](repeating: 0, count: 64)
-    while true {
+    // The other sockets wait, and there may be more without end.
+    for _ in 0..<256 {
       var given = 0
       let count = buffer.withUnsafeMutableBytes { bytes in
         control.withUnsafeMutableBytes { control in
@@ -189,5 +223,6 @@ final class DriftWatch: Sendable {
       }
       messages += some.map { ($0, namespace) }
     }
+    return messages
   }
 }
