@@ -30,6 +30,10 @@ final class DriftWatch: Sendable {
     func contains(_ index: UInt32) -> Bool { indexes.withLock { $0.contains(index) } }
   }
   private let stop: Int32
+  /// Generations of rule sets that were heard of, by namespace.
+  private let heard: Heard
+  private final class Heard: Sendable { let generations = Mutex<[Int32?: UInt32]>([:]) }
+  func generation(of namespace: Int32?) -> UInt32? { heard.generations.withLock { $0[namespace] } }
 
   /// To be made on a thread that is in the host's namespace. nil: this kernel does not tell.
   /// - Parameter changed: on a thread of the watch's own; once for all that came within 100 ms, or longer where changes do not end (`Pace`).
@@ -61,6 +65,8 @@ final class DriftWatch: Sendable {
     let end = dup(stop)
     let (tunnels, uplinks) = (Links(), Links())
     (self.tunnels, self.uplinks) = (tunnels, uplinks)
+    let heard = Heard()
+    self.heard = heard
     startThread("orch-drift") {
       defer { for descriptor in [routes, rules, inside, end] { close(descriptor) } }
       var buffer = [UInt8](repeating: 0, count: 65_536)
@@ -96,6 +102,7 @@ final class DriftWatch: Sendable {
         for (message, namespace) in messages where events[namespace, default: RuleEvents()].foreign(message) {
           seen.insert(namespace.map { .containerRules($0) } ?? .rules)
         }
+        heard.generations.withLock { known in for namespace in Set(messages.map(\.namespace)) { known[namespace] = events[namespace]?.generation } }
       }
     }
   }
@@ -159,8 +166,10 @@ final class DriftWatch: Sendable {
   /// The rule set's events come object by object; the last of a transaction, NFT_MSG_NEWGEN, says who made it.
   struct RuleEvents {
     private var isOurs = false
-    /// Of the thread that loads rules.
-    static let loader = "orch-network"
+    /// Of the thread that loads rules: drawn, since another agent's and whoever calls itself so are not this one. 15 bytes, as the kernel keeps.
+    static let loader = "orch-nft-" + String((0..<6).map { _ in "abcdefghijklmnopqrstuvwxyz0123456789".randomElement()! })
+    /// The rule set's generation after the last transaction that was heard of (NFTA_GEN_ID).
+    private(set) var generation: UInt32?
 
     mutating func foreign(_ message: NetlinkReply) -> Bool {
       guard message.type >> 8 == 10 else { return false }
@@ -168,6 +177,7 @@ final class DriftWatch: Sendable {
       let attributes = message.attributes(after: 4)
       if message.type & 0xff == 15 {
         defer { isOurs = false }
+        if let id = attributes[1], id.count == 4 { generation = UInt32(bigEndian: id.withUnsafeBytes { $0.loadUnaligned(as: UInt32.self) }) }
         // NFTA_GEN_PROC_NAME
         return isOurs && text(attributes[3]) != Self.loader
       }

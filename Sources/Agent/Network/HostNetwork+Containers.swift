@@ -110,6 +110,7 @@ extension HostNetwork {
     let isRecovered = memory.withLock { $0.recovered.contains(network.task) }
     var loaded = memory.withLock { $0.containerRules[network.task] ?? ContainerRules() }
     if rules == loaded.v4.rules, rules6 == loaded.v6.rules, !isRecovered { return }
+    var generation: UInt32?
     try thread.inside(path(network.task)) {
       // An agent of before may not have done it, and connections of then are there.
       if isRecovered { trackLoosely() }
@@ -119,9 +120,11 @@ extension HostNetwork {
       if rules6 != nil || loaded.v6.rules != nil || (isRecovered && Self.hasIPv6) {
         try load(rules6, world.lingering6(on: networks), &loaded.v6, network.task, isRecovered: isRecovered)
       }
+      generation = Nftables.generation()
     }
     memory.withLock { memory in
       memory.containerRules[network.task] = loaded
+      memory.generations[network.task] = generation.map { Generation(loaded: $0) }
       memory.recovered.remove(network.task)
     }
   }
@@ -170,6 +173,7 @@ extension HostNetwork {
     unbind(path(network.task))
     memory.withLock { memory in
       memory.containerRules[network.task] = nil
+      memory.generations[network.task] = nil
       memory.recovered.remove(network.task)
       memory.unchecked[network.task] = nil
       memory.uplinks[network.task] = nil

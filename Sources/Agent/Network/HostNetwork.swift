@@ -29,6 +29,23 @@ final class HostNetwork: Sendable {
     var family: String
   }
 
+  struct Generation {
+    var loaded: UInt32
+    var looked: UInt32?
+
+    /// Somebody changed rules here of whom nobody told.
+    /// - Parameters:
+    ///   - now: the kernel's.
+    ///   - heard: the last that the watch heard of; nil: of none.
+    mutating func isUntold(now: UInt32, heard: UInt32?) -> Bool {
+      if now == loaded { return false }
+      guard let heard else { return true }
+      // What was there at the last comparison has been told by now, if at all. The number begins anew after its greatest.
+      defer { looked = now }
+      return looked.map { Int32(bitPattern: heard &- $0) < 0 } ?? false
+    }
+  }
+
   struct Memory {
     /// Where datagrams may have been translated that the table's counter does not tell of: it was made anew, or another agent's, while conntrack kept
     /// the flows. How often that was.
@@ -68,6 +85,11 @@ final class HostNetwork: Sendable {
     /// The same of interfaces, addresses and routes.
     var touchedLinks: Set<Int32> = []
     var allLinksTouched = false
+    /// It is time to look at what nobody may have told of.
+    var comparesAll = false
+    /// Of rule sets, after the last of ours was loaded there (nil: this host's), and at the last comparison of all.
+    var generations: [TaskID?: Generation] = [:]
+    var isUnheardTold = false
     /// What was found changed by others, and repaired, since this agent began.
     var repairs: [String: UInt64] = [:]
     init(_ uplinks: IPv4Prefix?) { pool = UplinkPool(uplinks) }
@@ -90,11 +112,12 @@ final class HostNetwork: Sendable {
   func reconcile(_ bare: NetworkWorld) throws -> [NetworkProblem] {
     let socket = try NetlinkSocket()
     var links = try socket.links()
-    watchDrift()
+    let unheard = watchDrift()
+    compareRules()
     let addresses = try socket.addresses()
     let (able, lacking) = Self.withoutLacking6(bare)
     var (world, problems) = withUplinks(able, links, addresses)
-    problems += lacking
+    problems += lacking + unheard
     let wanted = HostState(world)
     let present = try observe(socket, links, addresses)
     let operations = wanted.operations(from: present.state)
@@ -149,7 +172,7 @@ final class HostNetwork: Sendable {
     let (taken, conflicts) = reserve(Ruleset.publishedPorts(world, ready: ready).map(\.port) + ports6)
     problems += conflicts.map { NetworkProblem($0) }
     let rules = Ruleset.host(world, ready: ready, unavailable: taken)
-    let (loaded, told) = memory.withLock { ($0.host.rules, $0.host.told) }
+    let (loaded, told, loaded6) = memory.withLock { ($0.host.rules, $0.host.told, $0.host6.rules) }
     if rulesTouched, loaded != nil { count(["rules"]) }
     let isReloaded = rulesTouched || rulesUnknown
     if loaded != rules || isReloaded {
@@ -171,6 +194,10 @@ final class HostNetwork: Sendable {
     } catch {
       memory.withLock { $0.rulesUnknown = true }
       problems.append(.unfinished("IPv6 of this host", "\(error)"))
+    }
+    if loaded != rules || rulesTouched || memory.withLock({ $0.host6.rules != loaded6 }) {
+      let generation = Nftables.generation()
+      memory.withLock { $0.generations[nil] = generation.map { Generation(loaded: $0) } }
     }
     var balancings = Balancings()
     for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
@@ -196,9 +223,10 @@ final class HostNetwork: Sendable {
     return []
   }
 
-  private func watchDrift() {
-    guard memory.withLock({ $0.drift == nil }) else { return }
-    let watch = DriftWatch { [weak self] changes in
+  /// What the kernel does not tell is told to people, once.
+  private func watchDrift() -> [NetworkProblem] {
+    guard memory.withLock({ $0.drift == nil }) else { return [] }
+    let changed: @Sendable (Set<DriftWatch.Change>) -> Void = { [weak self] changes in
       guard let self else { return }
       self.memory.withLock { memory in
         for change in changes {
@@ -215,7 +243,41 @@ final class HostNetwork: Sendable {
       }
       self.drifted.withLock { $0 }?()
     }
-    memory.withLock { $0.drift = watch }
+    let watch = configuration.hearsChanges ? DriftWatch(changed: changed) : nil
+    return memory.withLock { memory in
+      memory.drift = watch
+      defer { memory.isUnheardTold = watch == nil }
+      guard watch == nil, !memory.isUnheardTold else { return [] }
+      return [NetworkProblem("changes by others", "this kernel tells of none (netlink refused to listen): they are found within 15 s only")]
+    }
+  }
+
+  /// Rules that were changed although nobody told of it are loaded anew; at the comparison that comes by time.
+  private func compareRules() {
+    let (isTime, drift, loaded) = memory.withLock { memory in
+      defer { memory.comparesAll = false }
+      if memory.comparesAll, memory.drift == nil { (memory.allLinksTouched, memory.uplinkRoutesTouched) = (true, true) }
+      return (memory.comparesAll, memory.drift, memory.generations)
+    }
+    guard isTime else { return }
+    let links = drift == nil ? [:] : (try? NetlinkSocket().links()).map(Self.byName) ?? [:]
+    for (task, known) in loaded {
+      let read = if let task { try? thread.inside(path(task)) { Nftables.generation() } } else { Nftables.generation() }
+      guard let now = read else { continue }
+      let namespace = task.flatMap { links[InterfaceName.veth($0, 0)]?.peerNamespace }
+      var known = known
+      let isUntold = known.isUntold(now: now, heard: task != nil && namespace == nil ? nil : drift?.generation(of: namespace))
+      memory.withLock { memory in
+        memory.generations[task] = known
+        guard isUntold else { return }
+        guard let task else {
+          memory.rulesTouched = true
+          return
+        }
+        memory.recovered.insert(task)
+        memory.repairs["container rules", default: 0] += 1
+      }
+    }
   }
 
   /// Tells the watch which links are tunnels, and whose rules are to be loaded anew.

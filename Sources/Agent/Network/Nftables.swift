@@ -1,5 +1,6 @@
 import CNFTables
 import Model
+import Netlink
 import Synchronization
 
 /// Runs nftables text in the calling thread's network namespace, as one transaction, through libnftables.
@@ -92,6 +93,9 @@ enum Nftables {
     guard let index = words.firstIndex(of: "packets"), index + 1 < words.count else { return nil }
     return UInt64(words[index + 1])
   }
+
+  /// Of the namespace's rule set, raised by every transaction; nil: this kernel does not say.
+  static func generation() -> UInt32? { try? NetlinkSocket.ruleGeneration() }
 
   private static func list(_ what: String) -> String? {
     one.withLock { _ in

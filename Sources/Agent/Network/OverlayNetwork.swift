@@ -75,6 +75,8 @@ public actor OverlayNetwork {
     public var hostNamespace: String?
     /// How long what a task said last may take to arrive, retransmissions included, before connections to it are reset.
     var lingering = Duration.seconds(10)
+    /// false: as on a kernel that tells of no change.
+    var hearsChanges = true
     /// Where uplinks' addresses come from; nil: a private range that this host does not use.
     public var uplinkSubnet: IPv4Prefix?
     /// Frames between containers go around the bridges where the kernel can do it (Linux 6.6).
@@ -106,7 +108,7 @@ public actor OverlayNetwork {
 
   /// Changes nothing yet.
   public init(configuration: Configuration, log: Logger) throws {
-    thread = try NetworkThread(name: "orch-network", home: configuration.hostNamespace)
+    thread = try NetworkThread(name: DriftWatch.RuleEvents.loader, home: configuration.hostNamespace)
     let flows = try NetworkThread(name: "orch-flows", home: configuration.hostNamespace)
     host = HostNetwork(configuration: configuration, thread: thread, flows: flows)
     desired.underlay = configuration.underlayAddress
@@ -170,10 +172,12 @@ public actor OverlayNetwork {
   public func whenDrifted(_ drifted: @escaping @Sendable () -> Void) { host.drifted.withLock { $0 = drifted } }
 
   /// Calls `drifted` in regular intervals too, once there is something to compare with, until its task is cancelled: most parameters of the
-  /// kernel (sysctl) change without an event.
+  /// kernel (sysctl) change without an event. Rules are compared then by the generation of their namespace's rule set, which every transaction raises.
   public func compareRegularly(every interval: Duration = .seconds(15), clock: some Clock<Duration> = ContinuousClock()) async {
     while (try? await clock.sleep(for: interval)) != nil {
-      if done > 0 { host.drifted.withLock { $0 }?() }
+      guard done > 0 else { continue }
+      host.memory.withLock { $0.comparesAll = true }
+      host.drifted.withLock { $0 }?()
     }
   }
 

@@ -90,11 +90,14 @@ final class NamespaceWorld: Sendable {
   }
   func underlay(_ number: Int, _ family: IPFamily) -> String { family == .v6 ? "fd00:192::\(number)" : "192.168.77.\(number)" }
 
-  func overlay(_ number: Int, lingering: Duration = .seconds(10), bypassesBridges: Bool = true) throws -> OverlayNetwork {
+  func overlay(
+    _ number: Int, lingering: Duration = .seconds(10), bypassesBridges: Bool = true, hearsChanges: Bool = true
+  ) throws -> OverlayNetwork {
     var configuration = OverlayNetwork.Configuration(
       underlayAddress: address("192.168.77.\(number)"), runDirectory: "\(folder)/run\(number)", hostNamespace: host(number),
       bypassesBridges: bypassesBridges)
     configuration.lingering = lingering
+    configuration.hearsChanges = hearsChanges
     return try OverlayNetwork(configuration: configuration, log: Logger(label: "test"))
   }
 
