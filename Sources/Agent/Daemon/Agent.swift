@@ -16,6 +16,8 @@ actor Agent {
   let rooms: Rooms
   private let log: Logger
   private weak var session: Session?
+  /// The number of the one that is open, or was last.
+  private var sessionNumber = 0
   private var networkPass: Task<Void, Never>?
   private var networkDirty = false
   private var applied = AppliedAssignments()
@@ -69,6 +71,12 @@ actor Agent {
   /// What the agent before left is taken over when the manager has told what this host is assigned; its first message is all of it.
   func recoverLater(_ recovery: @escaping @Sendable (AssignmentsMessage) async -> Void) { self.recovery = recovery }
 
+  /// - Parameter number: no other session's.
+  func sessionOpened(_ number: Int) {
+    sessionNumber = number
+    input(.sessionOpened)
+  }
+
   /// From the session, one after the other.
   func assigned(_ message: AssignmentsMessage) async {
     if let recovery {
@@ -82,7 +90,7 @@ actor Agent {
 
   private func tellApplied() {
     guard let session, let sequence = applied.toTell() else { return }
-    Task { await session.applied(sequence) }
+    Task { [sessionNumber] in await session.applied(sequence, of: sessionNumber) }
   }
 
   /// What the running containers of tasks use, by their names; only of these tasks unless that is empty.

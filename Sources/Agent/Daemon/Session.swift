@@ -16,6 +16,8 @@ actor Session {
   private let agent: Agent
   let log: Logger
   private var stream: TransportStream?
+  /// Of the stream, counted.
+  private var number = 0
   private var outbox: [TaskReport] = []
   private var flushing = false
   /// What happened since the last heartbeat, and since memory was last given back.
@@ -108,8 +110,9 @@ actor Session {
         opened = true
         log.info("session with the leader at \(address)")
         self.stream = stream
+        number += 1
         outbox = []
-        await agent.input(.sessionOpened)
+        await agent.sessionOpened(number)
         // What was learned on the way here was told to nobody.
         if await agent.description != description { await agent.tellDescription() }
       }
@@ -151,7 +154,9 @@ actor Session {
   }
 
   /// What the leader waits for before it lets a task stop that others were sent to.
-  func applied(_ sequence: UInt64) async {
+  /// - Parameter number: of the session that the sequence is of: this may be another by now.
+  func applied(_ sequence: UInt64, of number: Int) async {
+    guard number == self.number else { return }
     var message = WireAgentMessage()
     message.applied = sequence
     try? await stream?.send(message)

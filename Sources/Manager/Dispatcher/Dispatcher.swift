@@ -157,7 +157,9 @@ public struct Dispatcher: Sendable {
     case .report(let id, let reports): accept(reports, from: id, now, &outputs)
     case .resync(let id): sendAll(id, &outputs)
     case .applied(let id, let sequence):
-      sessions[id]?.applied = sequence
+      // More than it was sent is another session's; less than it has said was overtaken on its way.
+      guard let session = sessions[id], sequence <= session.sequence, sequence >= session.applied else { break }
+      sessions[id]!.applied = sequence
       dropped(id, sequence)
       release(now, &outputs)
     }

@@ -430,6 +430,18 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     #expect(dispatcher.drains.isEmpty)
   }
 
+  @Test("a session's word for more than it was sent is not believed, and one that was overtaken changes nothing")
+  mutating func strange() {
+    _ = leave()
+    for number in 1...3 { _ = dispatcher.step(.applied(SessionID(UInt64(number)), 50), state: state, now: at(1)) }
+    #expect(told(dispatcher.step(.tick, state: state, now: at(1.2))) == nil && dispatcher.sessions[SessionID(1)]?.applied == 1)
+    for sequence in [UInt64(2), 1] {
+      for number in 1...3 { _ = dispatcher.step(.applied(SessionID(UInt64(number)), sequence), state: state, now: at(1.2)) }
+      #expect((1...3).allSatisfy { dispatcher.sessions[SessionID($0)]?.applied == 2 })
+    }
+    #expect(told(dispatcher.step(.tick, state: state, now: at(1.4))) == .shutdown)
+  }
+
   @Test("an agent that does not answer does not keep a task from stopping")
   mutating func silent() {
     #expect(leave().contains(.wakeAt(at(3))) || dispatcher.wake == at(3))
@@ -508,7 +520,9 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
     _ = dispatcher.step(.disconnected(SessionID(1)), state: state, now: at(0.5))
     #expect(notReady(leave()) == [2, 3])
     #expect(told(come(1, 1, 1.1)) == .running)
-    for number in 1...3 { #expect(told(dispatcher.step(.applied(SessionID(UInt64(number)), 2), state: state, now: at(1.2))) == nil) }
+    for (number, sequence) in [(UInt64(1), UInt64(1)), (2, 2), (3, 2)] {
+      #expect(told(dispatcher.step(.applied(SessionID(number), sequence), state: state, now: at(1.2))) == nil)
+    }
     #expect(told(dispatcher.step(.tick, state: state, now: at(1.3))) == .shutdown)
     #expect(dispatcher.drains.isEmpty && dispatcher.view.draining.isEmpty)
   }
