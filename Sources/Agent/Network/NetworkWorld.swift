@@ -30,6 +30,9 @@ struct NetworkWorld: Sendable {
   /// Of tasks whose hosts are not down.
   var reachable: Set<NetworkAttachment> { Set(endpoints.lazy.filter { !$0.lost }.map(\.attachment)) }
 
+  /// Of tasks that new connections may go to.
+  var readyAttachments: Set<NetworkAttachment> { Set(endpoints.lazy.filter(\.ready).map(\.attachment)) }
+
   /// Who has an address now, of those that any task has.
   var successors: [NetworkAttachment: TaskID] {
     Dictionary(endpoints.lazy.map { ($0.attachment, $0.task) }, uniquingKeysWith: { _, b in b })

@@ -97,7 +97,7 @@ public actor OverlayNetwork {
   private let log: Logger
   private var desired = NetworkWorld()
   private var containers: [TaskID: TaskNetwork] = [:]
-  /// Of tasks that are gone or lost, while rules still lead to them; then, while conntrack remembers flows to them.
+  /// Of tasks that leave, are gone or lost, while rules still lead to them; then, while conntrack remembers flows to them.
   private var departed: Set<NetworkAttachment> = []
   private var remembered: Set<NetworkAttachment> = []
   private var rememberedUplinks: Set<IPv4Address> = []
@@ -122,16 +122,21 @@ public actor OverlayNetwork {
   public func apply(networks: [NetworkAssignment], services: [ServiceRecord], endpoints: [EndpointRecord]) async throws -> [NetworkProblem] {
     desired.networks = networks
     desired.services = services
-    let before = desired.reachable
+    let (before, ready) = (desired.reachable, desired.readyAttachments)
     desired.endpoints = endpoints
-    let there = desired.reachable
+    let (there, readyNow) = (desired.reachable, desired.readyAttachments)
+    departed.subtract(readyNow)
     depart(before.subtracting(there), back: there)
+    // Those that leave: datagrams that never pause would follow them to the end. Where nobody is left to go to, they stay while it is there.
+    let served = Set(endpoints.lazy.filter(\.ready).map { NetworkWorld.ServiceOnNetwork($0.service, $0.network) })
+    for endpoint in endpoints where !endpoint.ready && !endpoint.lost && ready.contains(endpoint.attachment) {
+      if served.contains(.init(endpoint.service, endpoint.network)) { departed.insert(endpoint.attachment) }
+    }
     return try await reconcile()
   }
 
   private func depart(_ gone: Set<NetworkAttachment>, back: Set<NetworkAttachment>) {
     desired.lingering.subtract(back)
-    departed.subtract(back)
     guard !gone.isEmpty else { return }
     departed.formUnion(gone)
     desired.lingering.formUnion(gone)
@@ -243,7 +248,7 @@ public actor OverlayNetwork {
       throw error
     }
     // Some may have come back meanwhile.
-    let gone = departed.isEmpty ? [] : departed.subtracting(desired.reachable)
+    let gone = departed.isEmpty ? [] : departed.subtracting(desired.readyAttachments)
     forget(gone)
     // Rules that lead to them make new flows.
     if problems.contains(where: { $0.weight == .unfinished }) { self.departed.formUnion(gone) }

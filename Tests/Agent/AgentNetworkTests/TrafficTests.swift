@@ -152,6 +152,49 @@ struct TrafficTests {
     }
   }
 
+  @Test("datagrams of a flow leave a task that is told to stop while it still hears them; where no other is ready they stay")
+  func leavingFlows() async throws {
+    try await NamespaceWorld.with(2) { world in
+      var cluster = Cluster(hosts: 2)
+      cluster.ports = [PortConfig(targetPort: 53, publishedPort: 5300, protocol: .udp)]
+      for number in 1...2 { cluster.place(number, on: number, ready: number == 1) }
+      let overlays = try (1...2).map { try world.overlay($0) }
+      func apply() async throws {
+        for (index, overlay) in overlays.enumerated() {
+          #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
+          await overlay.flowsForgotten()
+        }
+      }
+      try await apply()
+      var servers: [Int32] = []
+      for number in 1...2 {
+        servers.append(try await world.open(SOCK_DGRAM, in: try await overlays[number - 1].attach(cluster.network(number)).path, port: 53))
+      }
+      let caller = try await overlays[1].attach(cluster.network(9)).path
+      let flows = [
+        try await world.open(SOCK_DGRAM, in: world.outside, connectedTo: "192.168.77.2", port: 5300),
+        try await world.open(SOCK_DGRAM, in: caller, connectedTo: "10.77.0.2", port: 53),
+      ]
+      defer { for socket in servers + flows { close(socket) } }
+      func heard(_ task: Int, _ what: String) {
+        for flow in flows {
+          send(flow, "ask", 3, 0)
+          #expect(world.echo(servers[task - 1]) != nil, "\(what)")
+        }
+      }
+      heard(1, "the first")
+      cluster.place(1, on: 1, ready: false)
+      try await apply()
+      heard(1, "nobody else is ready")
+      cluster.place(1, on: 1)
+      try await apply()
+      cluster.place(2, on: 2)
+      cluster.place(1, on: 1, ready: false)
+      try await apply()
+      heard(2, "the first leaves")
+    }
+  }
+
   @Test("flows of datagrams leave a task that is gone also after somebody flushed the rules that had translated them", arguments: [false, true])
   func flushedFlows(isNewAgent: Bool) async throws {
     try await NamespaceWorld.with(2) { world in
