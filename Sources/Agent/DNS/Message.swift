@@ -1,4 +1,4 @@
-// Room: DNS. Answers names inside containers, at 127.0.0.11:53 of each: services, tasks and aliases of the networks that the asking
+// Room: DNS. Answers names inside containers, asked at 127.0.0.11:53 of each: services, tasks and aliases of the networks that the asking
 // container is attached to; all other names go to the host's own resolvers.
 // Invariants: no bytes from outside trap; an answer is a function of the zone, the client and the question. Refuses to know how names
 // came to be (the manager's records say) and how packets travel.

@@ -5,11 +5,12 @@ import Logging
 import Model
 import Synchronization
 
-/// Answers DNS inside containers: a UDP and a TCP socket at 127.0.0.11:53 in each container's namespace, all served by one thread.
+/// Answers DNS inside containers: a UDP and a TCP socket at `EmbeddedDNS` in each container's namespace, where the network's rules lead questions to
+/// 127.0.0.11:53; all served by one thread.
 /// Bounds: 64 TCP connections per container, 512 questions under way to other resolvers and 64 by TCP, of one container 128 and 32; beyond, connections are
 /// closed and questions are answered SERVFAIL.
 public final class NameServer: Sendable {
-  public static let address = IPv4Address("127.0.0.11")!
+  public static let address = EmbeddedDNS.address
   private let loop: NameServerLoop
 
   /// `upstreams`: nil means the host's /etc/resolv.conf, read again when it is older than 5 s.
@@ -66,10 +67,10 @@ public final class NameServer: Sendable {
       var room: Int32 = 1 << 20
       if kind == SOCK_DGRAM { setsockopt(descriptor, SOL_SOCKET, SO_RCVBUFFORCE, &room, 4) }
       if kind == SOCK_STREAM { setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, 4) }
-      guard withSocketAddress(address, 53, { bind(descriptor, $0, $1) }) == 0, kind == SOCK_DGRAM || listen(descriptor, 64) == 0 else {
+      guard withSocketAddress(address, EmbeddedDNS.port, { bind(descriptor, $0, $1) }) == 0, kind == SOCK_DGRAM || listen(descriptor, 64) == 0 else {
         let error = errno
         close(descriptor)
-        throw SystemError("bind", "\(address):53", Errno(error))
+        throw SystemError("bind", "\(address):\(EmbeddedDNS.port)", Errno(error))
       }
       return descriptor
     }

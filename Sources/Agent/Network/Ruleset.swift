@@ -4,7 +4,7 @@ import Model
 /// were established keep their translation (conntrack).
 enum Ruleset {
   /// In a container: its connections to virtual IPs go to a random ready endpoint, and the endpoint sees the container's own address.
-  /// nil when there is nothing to say.
+  /// nil without networks, where nobody answers names.
   /// - Parameters:
   ///   - balancing: of the container's networks.
   ///   - published: what its service publishes through ingress.
@@ -15,12 +15,14 @@ enum Ruleset {
     let guarding = network.attachments.enumerated().filter { $0.element.network == world.ingress?.id }.map {
       Self.unpublished(to: $0.element.address, by: "eth\($0.offset)", published + network.hostPorts)
     }
-    guard !balancing.virtual.isEmpty || !guarding.isEmpty else { return nil }
+    if network.attachments.isEmpty { return nil }
+    guard !balancing.virtual.isEmpty || !guarding.isEmpty else { return RuleTable(chains: [names]) }
     let networks = Set(network.attachments.map(\.network))
     let subnets = subnets4(of: world, on: networks)
     let callers = arrival == nil ? [] : world.ingress.map(hosts(of:)) ?? []
     var table = RuleTable(
       chains: balancing.chains + [
+        names,
         chain("output", "type nat hook output priority -100; policy accept;", Balancing<IPv4Address>.lookup),
         // One chain: each that hangs on a hook costs every packet.
         chain(
@@ -54,6 +56,21 @@ enum Ruleset {
       ports[endpoint.task] = services[endpoint.service]?.ports.filter { ($0.publishMode ?? .ingress) == .ingress }
     }
     return ports
+  }
+
+  /// Questions to 127.0.0.11:53 go where the resolver listens, and its answers come from there. Packet by packet, before conntrack and without it: the
+  /// entries of 10,000 questions a second would fill its table, which all containers share (moby translates, libnetwork/resolver_unix.go). What the
+  /// kernel says of an unreachable port names the other one, so while no agent runs, datagrams are not refused but wait for the asker's patience.
+  private static var names: RuleChain {
+    let (address, port) = (EmbeddedDNS.address, EmbeddedDNS.port)
+    return chain(
+      "names", "type filter hook output priority -300; policy accept;",
+      ["udp", "tcp"].flatMap { kind in
+        [
+          "ip daddr \(address) \(kind) dport 53 \(kind) dport set \(port) notrack",
+          "ip saddr \(address) \(kind) sport \(port) \(kind) sport set 53 notrack",
+        ]
+      })
   }
 
   /// The same over IPv6. What it answers leaves by the rule for frames of the other table, which looks at marks alone.

@@ -815,9 +815,49 @@ struct OverlayNetworkTests {
       try await apply(all.filter { !$0.ingress })
       #expect(try await tables() == "table ip orch\n")
       try await apply([])
-      #expect(try await tables() == "")
+      // Names alone.
+      #expect(try await tables() == "table ip orch\n")
+      #expect(try await world.run(in: path, "sh", "-c", "nft list chains ip | grep -c hook").output == "1\n")
       try await apply(all)
       #expect(try await tables() == "table ip orch\ntable netdev orch\n")
+    }
+  }
+
+  @Test(
+    "names are asked at port 53 of 127.0.0.11 and answered at another, which conntrack does not see; port 53 of other addresses is the container's")
+  func names() async throws {
+    try await NamespaceWorld.with(1) { world in
+      let cluster = Cluster(hosts: 1)
+      let overlay = try world.overlay(1)
+      try await overlay.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: [])
+      for (number, networks) in [[cluster.inside], [cluster.web], [cluster.ingress, cluster.web]].enumerated() {
+        let path = try await overlay.attach(cluster.network(1 + number, networks)).path
+        // The resolver's part, and a server of names that has all addresses.
+        var servers: [Int32] = []
+        defer { for server in servers { close(server) } }
+        for kind in [SOCK_DGRAM, SOCK_STREAM] {
+          servers.append(try await world.open(kind, in: path, port: EmbeddedDNS.port, any: "\(EmbeddedDNS.address)"))
+          servers.append(try await world.open(kind, in: path, port: 53))
+        }
+        for (target, index) in [("127.0.0.11", 0), ("127.0.0.1", 1)] {
+          let client = try await world.open(SOCK_DGRAM, in: path, connectedTo: target, port: 53)
+          defer { close(client) }
+          for _ in 1...3 {
+            send(client, "ask", 3, 0)
+            #expect(world.echo(servers[index]) != nil)
+            #expect(world.hear(client) == "ask of \(target):53")
+          }
+          let stream = try await world.open(SOCK_STREAM, in: path, connectedTo: target, port: 53)
+          let accepted = accept(servers[2 + index], nil, nil)
+          defer { for socket in [stream, accepted] { close(socket) } }
+          var bytes = [UInt8](repeating: 0, count: 64_000)
+          for (from, to) in [(stream, accepted), (accepted, stream)] {
+            #expect(send(from, bytes, 2000, 0) == 2000 && recv(to, &bytes, 2000, Int32(MSG_WAITALL)) == 2000)
+          }
+        }
+        let flows = try await world.run(in: path, "sh", "-c", "grep -c 'dst=127.0.0.11' /proc/thread-self/net/nf_conntrack").output
+        #expect(flows == "0\n" || flows == "", "\(flows)")
+      }
     }
   }
 

@@ -45,7 +45,8 @@ struct DigTests {
     try await server.serve(TaskID(value: 1), namespace: path, client: DNSClient(networks: [network], forwards: false))
     func dig(_ arguments: String) async -> String {
       await withCheckedContinuation { continuation in
-        startThread("test-dig") { continuation.resume(returning: Self.text("nsenter --net=\(path) dig @127.0.0.11 +tries=2 +time=5 \(arguments)")) }
+        let command = "nsenter --net=\(path) dig @127.0.0.11 -p \(EmbeddedDNS.port) +tries=2 +time=5 \(arguments)"
+        startThread("test-dig") { continuation.resume(returning: Self.text(command)) }
       }
     }
     // The second time the answer was prepared.

@@ -122,7 +122,7 @@ struct NameServerTests {
     query.recursionDesired = true
     query.questions = [.init(name: Name(name)!, type: type)]
     let bytes = query.encoded()
-    let server = Upstream(address: .v4(NameServer.address))
+    let server = Upstream(address: .v4(NameServer.address), port: EmbeddedDNS.port)
     let answer: [UInt8]? = try await withNetworkNamespace(path) {
       if tcp { return server.askByTCP(bytes, milliseconds: 2000) }
       let descriptor = server.connect(SOCK_DGRAM, waiting: 2000)
@@ -387,6 +387,32 @@ struct NameServerTests {
     }
   }
 
+  @Test("a program of the container may have port 53 of every address, before the resolver comes and after")
+  func ownServer() async throws {
+    try await withNamespace { path in
+      let server = try NameServer(upstreams: ResolvConf(), log: Logger(label: "test"))
+      server.update(records(["10.0.0.1"]))
+      let client = DNSClient(networks: [network], forwards: false)
+      for isFirst in [true, false] {
+        if !isFirst { try await server.serve(TaskID(value: 7), namespace: path, client: client) }
+        let own = try await withNetworkNamespace(path) {
+          [SOCK_DGRAM, SOCK_STREAM].map { kind in
+            let descriptor = socket(AF_INET, Int32(kind.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+            let isBound = withSocketAddress(address("0.0.0.0"), 53) { bind(descriptor, $0, $1) == 0 }
+            if isBound, kind == SOCK_DGRAM || listen(descriptor, 8) == 0 { return descriptor }
+            close(descriptor)
+            return -1
+          }
+        }
+        #expect(own.allSatisfy { $0 >= 0 }, "\(isFirst ? "before" : "after")")
+        if isFirst { try await server.serve(TaskID(value: 7), namespace: path, client: client) }
+        for tcp in [false, true] { #expect(try await ask("web", in: path, tcp: tcp)?.answers.map(\.data) == [[10, 0, 0, 1]]) }
+        for descriptor in own where descriptor >= 0 { close(descriptor) }
+        server.stop(TaskID(value: 7))
+      }
+    }
+  }
+
   @Test("a container that asks without end takes no room from the others")
   func greedy() async throws {
     try await withNamespace { path in
@@ -394,7 +420,9 @@ struct NameServerTests {
         let resolver = FakeResolver()
         let server = try await server([resolver], in: path, milliseconds: 4000)
         try await server.serve(TaskID(value: 2), namespace: other, client: DNSClient(networks: [], forwards: true))
-        let flood = try await withNetworkNamespace(path) { Upstream(address: .v4(NameServer.address)).connect(SOCK_DGRAM, waiting: 2000) }
+        let flood = try await withNetworkNamespace(path) {
+          Upstream(address: .v4(NameServer.address), port: EmbeddedDNS.port).connect(SOCK_DGRAM, waiting: 2000)
+        }
         defer { close(flood) }
         for number in 0..<600 {
           var query = Message(id: UInt16(number))
