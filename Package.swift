@@ -83,7 +83,7 @@ let manager: [Target] = [
   room("Consensus", "Manager/Consensus", ["Model", "Raft", "Replica", "Store", "Wire", "Transport", "LinuxSystem", protobuf, log, deque]),
   room(
     "ControlAPI", "Manager/ControlAPI",
-    ["Model", "Surroundings", "RegistryLogin", "API", "Orchestrator", hummingbird, hummingbirdCore, hummingbirdTLS, nioSSL, log] + nio),
+    ["Model", "Surroundings", "RegistryLogin", "API", "Orchestrator", "Scheduler", hummingbird, hummingbirdCore, hummingbirdTLS, nioSSL, log] + nio),
   .executableTarget(
     name: "orch-manager",
     dependencies: [

@@ -27,6 +27,8 @@ actor Agent {
   private var persistDirty = false
   private var withdrawals: [TaskID: CheckedContinuation<Void, Never>] = [:]
   private var portConflicts: [NodeDescription.PortConflict] = []
+  /// Of ports in host mode that tasks wanted here and processes have: the scheduler sends the next elsewhere.
+  private var hostConflicts: [NodeDescription.PortConflict] = []
   private var descriptionPass: Task<Void, Never>?
   private var descriptionDirty = false
   private var networkRepairs: [String: UInt64] = [:]
@@ -46,7 +48,8 @@ actor Agent {
   /// What this host says of itself now.
   var description: NodeDescription {
     var description = HostFacts.description()
-    if !portConflicts.isEmpty { description.portConflicts = Array(portConflicts.prefix(Self.conflictsMax)) }
+    let conflicts = portConflicts + hostConflicts.filter { !portConflicts.contains($0) }
+    if !conflicts.isEmpty { description.portConflicts = Array(conflicts.prefix(Self.conflictsMax)) }
     if !networkRepairs.isEmpty { description.networkRepairs = networkRepairs }
     if !underlayFacts.routes.isEmpty { description.routes = underlayFacts.routes }
     description.underlayMTU = underlayFacts.mtu
@@ -265,6 +268,7 @@ actor Agent {
           isDone = !problems.contains { $0.weight != .told }
           for problem in problems { log.warning("network: \(problem)") }
           tellConflicts(problems.compactMap(\.conflict))
+          await checkHostConflicts()
           noteRepairs(await rooms.network.repairs)
           await readUnderlay()
         } catch {
@@ -302,6 +306,22 @@ actor Agent {
   private func tellConflicts(_ conflicts: [NodeDescription.PortConflict]) {
     guard conflicts != portConflicts else { return }
     portConflicts = conflicts
+    tellDescription()
+  }
+
+  func noteHostConflict(_ conflict: NodeDescription.PortConflict) {
+    guard !hostConflicts.contains(conflict) else { return }
+    hostConflicts.removeAll { $0.port == conflict.port && $0.protocol == conflict.protocol }
+    hostConflicts.append(conflict)
+    tellDescription()
+  }
+
+  /// With each pass, hence every 15 s: whether processes still have them.
+  private func checkHostConflicts() async {
+    guard !hostConflicts.isEmpty else { return }
+    let ports = hostConflicts.map { PortConfig(targetPort: $0.port, publishedPort: $0.port, protocol: $0.protocol, publishMode: .host) }
+    guard let left = try? await rooms.network.conflicts(on: ports), left != hostConflicts else { return }
+    hostConflicts = left
     tellDescription()
   }
 

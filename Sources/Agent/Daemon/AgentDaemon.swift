@@ -110,7 +110,7 @@ struct AgentDaemon {
         found.append(
           RecoveredTask(id: id, containerID: container.id, pid: running.pid, isHealthChecked: rooms.keptHealth(of: id) != nil))
         guard let task = tasks[id], !task.attachments.isEmpty else { continue }
-        let ports = specs[ServiceRevision.Key(task.service, task.revision)]?.ports.filter { $0.publishMode == .host } ?? []
+        let ports = specs[ServiceRevision.Key(task.service, task.revision)]?.hostPorts(of: id) ?? []
         networks.append(TaskNetwork(task: id, attachments: task.attachments, hostPorts: ports))
       case .exited: found.append(RecoveredTask(id: id, containerID: container.id, pid: nil))
       case .incomplete: try? await rooms.runtime.delete(container.id)

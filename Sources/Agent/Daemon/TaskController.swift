@@ -209,8 +209,14 @@ actor TaskController {
       network = .host(hosts: text("/etc/hosts"), resolv: text("/etc/resolv.conf"))
     } else if !order.task.attachments.isEmpty {
       await agent.networkApplied()
-      let hostPorts = order.spec.ports.filter { $0.publishMode == .host }
-      let namespace = try await rooms.network.attach(TaskNetwork(task: id, attachments: order.task.attachments, hostPorts: hostPorts))
+      let hostPorts = order.spec.hostPorts(of: id)
+      let namespace: AttachedNamespace
+      do {
+        namespace = try await rooms.network.attach(TaskNetwork(task: id, attachments: order.task.attachments, hostPorts: hostPorts))
+      } catch let problem as NetworkProblem {
+        if let conflict = problem.conflict { await agent.noteHostConflict(conflict) }
+        throw problem
+      }
       config.networkNamespacePath = namespace.path
       network = .overlay(order.task.attachments.map { .v4($0.address) } + namespace.addresses6.map { .v6($0) })
       try await rooms.names.serve(id, namespace: namespace.path, client: DNSClient(order.task, order.container, hostname, namespace))

@@ -67,7 +67,9 @@ struct Filters: Sendable {
     if !constraints.isEmpty, !constraints.allSatisfy({ $0.admits(scheduler.nodes[place]) }) { return .failure(Refused(.constraints)) }
     if !platforms.isEmpty, !runs(on: scheduler.nodes[place]) { return .failure(Refused(.platform)) }
     if !demand.ports.isEmpty {
-      if demand.ports.contains(where: { scheduler.hostPorts[place][$0] != nil }) { return .failure(Refused(.hostPort)) }
+      if demand.ports.contains(where: { scheduler.hostPorts[place][$0] != nil || scheduler.takenPorts[place].contains($0) }) {
+        return .failure(Refused(.hostPort))
+      }
       room = 1
     }
     if maxReplicas > 0 {

@@ -39,6 +39,7 @@ extension Scheduler {
       nodes.append(node)
       loads.append(Load(usable: usable, cpuFree: cpu, memoryFree: memory))
       hostPorts.append([:])
+      takenPorts.append(Self.taken(node))
       freed = true
       return
     }
@@ -46,8 +47,13 @@ extension Scheduler {
     loads[place].cpuFree += cpu - (old.description?.resources.nanoCPUs ?? 0)
     loads[place].memoryFree += memory - (old.description?.resources.memoryBytes ?? 0)
     loads[place].usable = usable
+    if old.description?.portConflicts != node.description?.portConflicts { takenPorts[place] = Self.taken(node) }
     nodes[place] = node
     if old.spec != node.spec || old.description != node.description || old.status != node.status { freed = true }
+  }
+
+  private static func taken(_ node: Node) -> Set<UInt32> {
+    Set((node.description?.portConflicts ?? []).map { Demand.code($0.port, $0.protocol) })
   }
 
   /// The place stays empty until the next `reset`: nodes are removed rarely.
@@ -113,8 +119,10 @@ extension Scheduler.Demand {
     cpu = spec.taskTemplate.resources?.reservations?.nanoCPUs ?? 0
     memory = spec.taskTemplate.resources?.reservations?.memoryBytes ?? 0
     for port in spec.ports where port.publishMode == .host && (port.publishedPort ?? 0) != 0 {
-      let kind: UInt32 = port.protocol == .udp ? 1 : port.protocol == .sctp ? 2 : 0
-      ports.append(kind << 16 | UInt32(port.publishedPort!))
+      ports.append(Self.code(port.publishedPort!, port.protocol ?? .tcp))
     }
+  }
+  static func code(_ port: UInt16, _ kind: PortConfig.PortProtocol) -> UInt32 {
+    (kind == .udp ? 1 : kind == .sctp ? 2 : 0) << 16 | UInt32(port)
   }
 }

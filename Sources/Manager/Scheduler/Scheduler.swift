@@ -42,6 +42,8 @@ public struct Scheduler: Sendable {
   var nodes: [Node] = []
   var places: [NodeID: Int] = [:]
   var hostPorts: [[UInt32: Int]] = []
+  /// Those that processes of the node have, as far as its agent knows.
+  var takenPorts: [Set<UInt32>] = []
   var shares: [TaskID: Share] = [:]
   var serviceTasks: [ServiceID: [Int: Int32]] = [:]
   var failures: [ServiceID: [Int: [Timestamp]]] = [:]

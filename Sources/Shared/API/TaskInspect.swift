@@ -68,7 +68,7 @@ public struct TaskInspect: Codable, Hashable, Sendable {
     slot = task.slot == 0 ? nil : task.slot
     nodeID = task.node?.description
     let old = task.status
-    let hostPorts = spec.ports.filter { $0.publishMode == .host }
+    let hostPorts = spec.hostPorts(of: task.id)
     status = Status(
       timestamp: old.timestamp, state: old.state.description, message: old.message, err: old.error.isEmpty ? nil : old.error,
       containerStatus: old.containerID == nil && old.exitCode == nil

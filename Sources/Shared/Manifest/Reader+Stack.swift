@@ -201,19 +201,22 @@ extension Reader {
       var port: UInt16
       var `protocol`: PortConfig.PortProtocol
     }
-    var owners: [Key: String] = [:]
+    // Host-mode ports of two services may live side by side on different nodes.
+    var owners: [Key: (service: String, isHost: Bool)] = [:]
     for spec in services {
       guard let key = serviceKeys[spec.name], let entry = entries.first(where: { $0.key == key }) else { continue }
       for port in spec.ports {
         guard let published = port.publishedPort else { continue }
+        let isHost = port.publishMode == .host
         let port = Key(port: published, protocol: port.protocol ?? .tcp)
-        if let owner = owners[port], owner != entry.key {
+        if let owner = owners[port], isHost, owner.isHost { continue }
+        if let owner = owners[port], owner.service != entry.key {
           let position = portPositions[spec.name] ?? entry.position
           error(
-            position, "services.\(entry.key).ports", "port \(published)/\(port.protocol.rawValue) is already published by services.\(owner)",
+            position, "services.\(entry.key).ports", "port \(published)/\(port.protocol.rawValue) is already published by services.\(owner.service)",
             "publish another port")
         } else {
-          owners[port] = entry.key
+          owners[port] = (entry.key, isHost)
         }
       }
     }

@@ -418,6 +418,23 @@ extension ServiceSpec {
     networks.first { $0.target == Network.hostName || $0.target == Network.noneName }?.target
   }
   public var endpointMode: EndpointSpec.Mode { endpointSpec?.mode ?? .vip }
+  /// Its ports in host mode as one task of it has them. One without a number has any of its host, as Swarm's: drawn with the task's id, so that all
+  /// who know the task know it, and none is told twice; where something else has it, the next task has another.
+  public func hostPorts(of task: TaskID) -> [PortConfig] {
+    // Linux' own for sockets that name none (ip_local_port_range), from which moby takes its.
+    let (first, count) = (UInt64(32_768), UInt64(28_232))
+    let chosen = Set(ports.lazy.filter { $0.publishMode == .host }.compactMap(\.publishedPort))
+    var next = UInt64(truncatingIfNeeded: task.value) % count
+    return ports.filter { $0.publishMode == .host }.map { port in
+      guard (port.publishedPort ?? 0) == 0 else { return port }
+      var port = port
+      repeat {
+        port.publishedPort = UInt16(first + next)
+        next = (next + 1) % count
+      } while chosen.contains(port.publishedPort!)
+      return port
+    }
+  }
   public var publishesThroughIngress: Bool { ports.contains { ($0.publishMode ?? .ingress) == .ingress } }
 }
 

@@ -88,6 +88,22 @@ private func scheduler(_ nodes: [Node]) -> Scheduler {
     #expect(placement.shortfall == "no suitable node (\(reason[what]!) on 2 nodes)")
   }
 
+  @Test("a node where a process has a port takes no task that wants it in host mode, until its agent says that it is free")
+  func takenPorts() {
+    let wanted = spec { $0.endpointSpec = EndpointSpec(ports: [PortConfig(targetPort: 80, publishedPort: 80, publishMode: .host)]) }
+    let free = node(1)
+    var taken = free
+    taken.description?.portConflicts = [.init(port: 80, protocol: .tcp, holder: nil)]
+    var other = node(2)
+    other.description?.portConflicts = [.init(port: 80, protocol: .udp, holder: nil)]
+    var scheduler = scheduler([taken, other])
+    #expect(scheduler.place(web, spec: wanted, count: 2, now: start).nodes == [other.id])
+    #expect(scheduler.place(web, spec: spec(), count: 2, now: start).nodes.count == 2)
+    scheduler.clearFreed()
+    scheduler.observe(.node(old: taken, new: free), state: ClusterState())
+    #expect(scheduler.freed && scheduler.place(web, spec: wanted, count: 2, now: start).nodes.count == 2)
+  }
+
   @Test("fewest tasks of the service first, then fewest tasks at all; failing nodes last")
   func spread() {
     var state = ClusterState()

@@ -207,6 +207,10 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
       "services: {a: {image: a, ports: ['80:1']}, b: {image: b, ports: ['80:2']}}",
       "1:65 services.b.ports: port 80/tcp is already published by services.a; publish another port"
     ),
+    (
+      "services: {a: {image: a, ports: [{target: 1, published: 80, mode: host}]}, b: {image: b, ports: ['80:2']}}",
+      "1:97 services.b.ports: port 80/tcp is already published by services.a; publish another port"
+    ),
     ("services: {a: {image: a}}\n---\nb: 1", "2:1 not valid YAML: found a second document; correct the YAML here"),
     (
       "services: {a: {image: a}, 'b c': {image: b}}",
@@ -245,6 +249,12 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
 }
 
 @Suite struct Readings {
+  @Test("two services may have one number in host mode: their tasks are on different nodes")
+  func hostPorts() throws {
+    let port = "ports: [{target: 1, published: 80, mode: host}]"
+    #expect(try parse("services: {a: {image: a, \(port)}, b: {image: b, \(port)}}").services.map { $0.ports.map(\.publishedPort) } == [[80], [80]])
+  }
+
   @Test("a service gets Docker's names and labels, and the stack's own network")
   func names() throws {
     let stack = try parse("name: shop\nservices:\n  web: {image: 'web:1', labels: {a: b}, deploy: {labels: [c=d]}}\n")

@@ -23,6 +23,21 @@ func nodeSpecKeepsStatus() throws {
   else { Issue.record("a stale version was accepted"); return }
 }
 
+@Test("a port in host mode without a number has one of its own for each task, which all who know the task know")
+func hostPortsOfTasks() {
+  var spec = ServiceSpec(name: "web", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "i")))
+  func port(_ target: UInt16, _ published: UInt16?, _ mode: PortConfig.PublishMode = .host) -> PortConfig {
+    PortConfig(targetPort: target, publishedPort: published, publishMode: mode)
+  }
+  spec.endpointSpec = EndpointSpec(ports: [port(80, nil), port(81, 0), port(82, 8082), port(83, nil, .ingress), port(84, 32_770)])
+  // The next two numbers of this one are 32769 and 32770, of which the second is another port's.
+  #expect(spec.hostPorts(of: TaskID(value: 28_232 + 1)).map(\.publishedPort) == [32_769, 32_771, 8082, 32_770])
+  #expect(spec.hostPorts(of: TaskID(value: 28_231)).map(\.publishedPort) == [60_999, 32_768, 8082, 32_770])
+  var generator = SystemRandomNumberGenerator()
+  let many = Set((0..<200).map { _ in spec.hostPorts(of: .random(using: &generator))[0].publishedPort! })
+  #expect(many.count > 150 && many.allSatisfy { (32_768...60_999).contains($0) })
+}
+
 @Suite struct StoredFileTests {
   @Test("names are one kind's own; what a service uses is not removed, what it used before is")
   func rules() throws {

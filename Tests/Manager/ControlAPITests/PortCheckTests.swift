@@ -1,0 +1,43 @@
+import API
+import APIClient
+import ControlAPI
+import Model
+import Testing
+
+@Suite("Ports that processes of hosts have") struct PortCheckTests {
+  let caller = Caller()
+
+  private func create(_ mode: String, global: Bool = false, constraints: String = "") async throws -> (status: Int, text: String) {
+    let placement = constraints.isEmpty ? "" : #","Placement":{"Constraints":["\#(constraints)"]}"#
+    let body = #"""
+      {"Name":"web","Mode":{\#(global ? #""Global":{}"# : #""Replicated":{"Replicas":1}"#)},"TaskTemplate":{"ContainerSpec":{"Image":"i"}\#(placement)},
+      "EndpointSpec":{"Ports":[{"TargetPort":80,"PublishedPort":8080,"PublishMode":"\#(mode)"}]}}
+      """#
+    let answer = try await caller.send("POST", "/services/create", body)
+    if answer.status == 201 { #expect(try await caller.send("DELETE", "/services/web").status == 200) }
+    return (answer.status, answer.text)
+  }
+  private func take(_ hosts: [Int]) {
+    let conflict = NodeDescription.PortConflict(port: 8080, protocol: .tcp, holder: .init(command: "nginx", pid: 7))
+    caller.backend.world.withLock { world in world.taken = Dictionary(uniqueKeysWithValues: hosts.map { (caller.backend.nodes[$0 - 1], [conflict]) })
+    }
+  }
+
+  @Test("one through ingress is refused when any host's is taken; one in host mode when no host is left for it, or a global service lacks one")
+  func modes() async throws {
+    take([2])
+    let refused = try await create("ingress")
+    #expect(refused.status == 409 && refused.text.contains("8080/tcp by nginx") && refused.text.contains("on h2"), "\(refused.text)")
+    #expect(try await create("host").status == 201)
+    let global = try await create("host", global: true)
+    #expect(global.status == 409 && global.text.contains("on h2"), "\(global.text)")
+    #expect(try await create("host", global: true, constraints: "node.hostname != h2").status == 201)
+    let only = try await create("host", constraints: "node.hostname == h2")
+    #expect(only.status == 409 && only.text.contains("8080/tcp by nginx") && !only.text.contains("h1"), "\(only.text)")
+    take([1, 2, 3])
+    let all = try await create("host")
+    #expect(all.status == 409 && all.text.contains("on h1") && all.text.contains("on h3"), "\(all.text)")
+    take([])
+    for mode in ["ingress", "host"] { #expect(try await create(mode, global: true).status == 201) }
+  }
+}
