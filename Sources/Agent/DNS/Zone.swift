@@ -97,7 +97,7 @@ public struct Zone: Sendable, Equatable {
     for claim in after.subtracting(before) { add(claim) }
     // Names of tasks have their service's in them.
     let (gone, come) = (old.map(Self.networks) ?? [], new.map(Self.networks) ?? [])
-    let isRenamed = old?.name != new?.name
+    let isRenamed = old?.name != new?.name || old?.names != new?.names
     for (network, group) in groups[id] ?? [:] {
       for task in group.tasks {
         guard let endpoint = endpoints[Place(task: task, network: network)] else { continue }
@@ -174,8 +174,11 @@ public struct Zone: Sendable, Equatable {
   }
   private static func claims(_ endpoint: EndpointRecord, _ service: ServiceRecord) -> [Claim] {
     let full = name(of: endpoint, service)
-    let names = [full, "\(service.name).\(slot(of: endpoint))", "\(endpoint.task)"].compactMap(key)
-    return names.map { Claim(network: endpoint.network, value: .name($0, .task(endpoint.task, endpoint.address))) }
+    // The short id, which is a container's hostname where its spec names none, as moby's (daemon/container_operations.go, buildEndpointDNSNames);
+    // with the slot the service's name in its stack too.
+    var names = [full, "\(service.name).\(slot(of: endpoint))", "\(endpoint.task)", "\(endpoint.task.short)"]
+    for name in service.names[endpoint.network] ?? [] where service.name.hasSuffix("_\(name)") { names.append("\(name).\(slot(of: endpoint))") }
+    return names.compactMap(key).map { Claim(network: endpoint.network, value: .name($0, .task(endpoint.task, endpoint.address))) }
       + [Claim(network: endpoint.network, value: .reverse(endpoint.address, full))]
   }
   private static func slot(of endpoint: EndpointRecord) -> String { endpoint.slot == 0 ? "\(endpoint.node)" : "\(endpoint.slot)" }

@@ -27,7 +27,7 @@ struct Rooms: Sendable {
   func taskDirectory(_ id: TaskID) -> String { "\(runDirectory)/tasks/\(id)" }
 
   /// Of a container whose task gives it none.
-  static func hostname(unnamed id: TaskID) -> String { String(id.description.prefix(12)) }
+  static func hostname(unnamed id: TaskID) -> String { id.short }
   /// Of a container that is there.
   func hostname(of id: TaskID) -> String {
     let kept = try? String(contentsOfFile: "\(taskDirectory(id))/hostname", encoding: .utf8).trimmingCharacters(in: .whitespacesAndNewlines)

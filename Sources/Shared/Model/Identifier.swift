@@ -68,6 +68,11 @@ public struct Identifier<Tag>: Hashable, Comparable, Sendable, LosslessStringCon
   public static func < (a: Self, b: Self) -> Bool { (a.high, a.low) < (b.high, b.low) }
 }
 
+extension Identifier {
+  /// Its first 12 digits, as people are shown it.
+  public var short: String { String(description.prefix(12)) }
+}
+
 extension Identifier: TextCodable {
   public static var kindOfText: String { "an id of 25 base-36 digits" }
 }

@@ -165,6 +165,34 @@ struct ZoneTests {
     #expect(ask(small, "tasks.dual", 28) == [] && ask(small, "dual", 28) == [] && ask(small, "dual", 1) == ["10.0.3.2"])
   }
 
+  @Test("a task is found by its short id, which is its hostname by default, and by its service's short name with the slot, until that is another")
+  func shortNames() {
+    let (one, two) = (TaskID(value: 0x1234_5678_9abc_def0 << 64), TaskID(value: 0x2345_6789_abcd_ef01 << 64))
+    func record(_ task: TaskID, _ slot: Int) -> EndpointRecord {
+      var record = endpoint(1, 1, front, "10.0.1.\(10 + slot)", slot: slot)
+      record.task = task
+      return record
+    }
+    var service = ServiceRecord(
+      id: ServiceID(value: 1), name: "shop_web", names: [front: ["shop_web", "web", "alias"]], mode: .dnsrr, virtualIPs: [], ports: [])
+    var zone = Zone(services: [service], endpoints: [record(one, 1), record(two, 2)])
+    func ask(_ name: String) -> [[UInt8]] {
+      var query = Message(id: 9)
+      query.questions = [.init(name: Name(name)!, type: RecordType.a)]
+      guard case .answer(let message) = zone.resolve(query, from: DNSClient(networks: [front], ownNames: [:], forwards: false), turn: 0) else {
+        return []
+      }
+      return message.answers.map(\.data)
+    }
+    for name in ["\(one.short)", "web.1", "shop_web.1"] { #expect(ask(name) == [[10, 0, 1, 11]], "\(name)") }
+    for name in ["\(two.short)", "WEB.2"] { #expect(ask(name) == [[10, 0, 1, 12]], "\(name)") }
+    #expect(one.short.utf8.count == 12 && ask("alias.1") == [] && ask("web.3") == [])
+    service.names = [front: ["shop_web"]]
+    zone.update(.service(service))
+    #expect(
+      ask("web.1") == [] && ask("shop_web.1") == [[10, 0, 1, 11]] && zone == Zone(services: [service], endpoints: [record(one, 1), record(two, 2)]))
+  }
+
   @Test("a published port's SRV names the ready tasks and the port that they have it on")
   func ports() {
     var query = Message(id: 9)
