@@ -15,7 +15,8 @@ final class NameServerLoop: @unchecked Sendable {
     /// The zone has its first records.
     case filled
     /// An answer that was fetched over TCP, from servers of a task's own or the host's; nil: nobody answered. `task` asked first.
-    case fetched(TaskID, own: TaskID?, [Asker], query: [UInt8], answer: [UInt8]?)
+    /// `serving`: of the task's sockets at that time.
+    case fetched(TaskID, serving: UInt64?, own: TaskID?, [Asker], query: [UInt8], answer: [UInt8]?)
     case finish
   }
   private enum Source {
@@ -39,6 +40,8 @@ final class NameServerLoop: @unchecked Sendable {
     var query: [UInt8]
   }
   private struct Served {
+    /// No other's.
+    var number: UInt64
     var sockets: NameServer.Sockets
     var client: DNSClient
     /// Of its own servers.
@@ -113,12 +116,15 @@ final class NameServerLoop: @unchecked Sendable {
   /// Tasks whose sockets are being made anew, with the number of that attempt.
   private var renewals: [TaskID: UInt64] = [:]
   private var renewalNumber: UInt64 = 0
+  private var servings: UInt64 = 0
   private var turn = 0
   private var connectionNumber: UInt64 = 0
   private var upstreams: ResolvConf
   /// nil: not yet.
   private var upstreamsReadAt: Int64?
   private var forwarded = AnswerCache()
+  /// Given up for a moment when no descriptor is left.
+  private var spare = open("/dev/null", O_RDONLY | O_CLOEXEC)
   /// Threads that fetch by TCP.
   private var fetching = 0
   private var buffer = [UInt8](repeating: 0, count: 65_536)
@@ -174,8 +180,7 @@ final class NameServerLoop: @unchecked Sendable {
     for served in served.values {
       if isFilled { if served.sockets.namespace >= 0 { close(served.sockets.namespace) } } else { served.sockets.close() }
     }
-    close(home)
-    close(epoll)
+    for descriptor in [home, epoll, spare] where descriptor >= 0 { close(descriptor) }
   }
 
   private func watch(_ descriptor: Int32, _ source: Source) {
@@ -222,7 +227,7 @@ final class NameServerLoop: @unchecked Sendable {
       switch command {
       case .add(let task, let sockets, let client):
         remove(task)
-        served[task] = Served(sockets: sockets, client: client)
+        serve(task, sockets, client)
         if isFilled { watch(task) }
       case .remove(let task): remove(task)
       case .renewed(let task, let number, let sockets, let client):
@@ -232,14 +237,15 @@ final class NameServerLoop: @unchecked Sendable {
         }
         remove(task)
         guard let sockets else { continue }
-        served[task] = Served(sockets: sockets, client: client)
+        serve(task, sockets, client)
         watch(task)
       case .filled:
         isFilled = true
         for task in served.keys { watch(task) }
-      case .fetched(let task, let own, let askers, let query, let answer):
+      case .fetched(let task, let serving, let own, let askers, let query, let answer):
         fetching -= 1
-        served[task]?.fetching -= 1
+        // One that is served anew meanwhile has asked nothing yet.
+        if let serving, served[task]?.number == serving { served[task]!.fetching -= 1 }
         if let answer { keep(answer, to: query, of: own) }
         for asker in askers {
           switch asker {
@@ -256,6 +262,11 @@ final class NameServerLoop: @unchecked Sendable {
       }
     }
     return true
+  }
+
+  private func serve(_ task: TaskID, _ sockets: NameServer.Sockets, _ client: DNSClient) {
+    servings += 1
+    served[task] = Served(number: servings, sockets: sockets, client: client)
   }
 
   private func watch(_ task: TaskID) {
@@ -520,6 +531,14 @@ final class NameServerLoop: @unchecked Sendable {
       let descriptor = Glibc.accept(listener, nil, nil)
       guard descriptor >= 0 else {
         if errno == EINVAL { renew(task) }
+        // Who waits would be told of for ever, and the one thread with it: it is closed, by a descriptor that is kept for that.
+        if errno == EMFILE || errno == ENFILE, spare >= 0 {
+          close(spare)
+          let refused = Glibc.accept(listener, nil, nil)
+          if refused >= 0 { close(refused) }
+          spare = open("/dev/null", O_RDONLY | O_CLOEXEC)
+          if refused >= 0 { continue }
+        }
         return
       }
       _ = fcntl(descriptor, F_SETFL, O_NONBLOCK)
@@ -576,7 +595,8 @@ final class NameServerLoop: @unchecked Sendable {
     served[task]?.fetching += 1
     guard fetching <= 64, let sockets = served[task]?.sockets, served[task]!.fetching <= Self.fetchingMax,
       let sent = UpstreamQuestion(query, isSpelt: false)
-    else { return push(.fetched(task, own: own, askers, query: query, answer: nil)) }
+    else { return push(.fetched(task, serving: served[task]?.number, own: own, askers, query: query, answer: nil)) }
+    let serving = served[task]!.number
     let servers = conf.order(turn: nextTurn())
     // Its own: the task may stop meanwhile.
     let namespace = own == nil ? -1 : fcntl(sockets.namespace, F_DUPFD_CLOEXEC, 0)
@@ -591,7 +611,7 @@ final class NameServerLoop: @unchecked Sendable {
           if !UpstreamQuestion.isFailure(said) { break asking }
         }
       }
-      self?.push(.fetched(task, own: own, askers, query: query, answer: answer))
+      self?.push(.fetched(task, serving: serving, own: own, askers, query: query, answer: answer))
     }
   }
 

@@ -79,7 +79,9 @@ extension HostNetwork {
     // While it binds only, so that a connection that lingers from before (TIME_WAIT) is not taken for a process.
     var reuse: Int32 = port.protocol == .udp ? 0 : 1
     setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, 4)
-    // One that this host does not have cannot be taken on it either.
+    // An address that this host does not have may come later (ip(7), IP_FREEBIND; IPV6_FREEBIND is 78): the port is held before it does.
+    var free: Int32 = 1
+    setsockopt(descriptor, Int32(isV6 ? IPPROTO_IPV6 : IPPROTO_IP), isV6 ? 78 : 15, &free, 4)
     let bound = isV6 ? bindOnly6(descriptor, port) : bind4(descriptor, port)
     guard bound == 0 || errno != EADDRINUSE else {
       close(descriptor)

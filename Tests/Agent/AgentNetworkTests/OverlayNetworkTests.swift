@@ -143,6 +143,24 @@ struct OverlayNetworkTests {
     }
   }
 
+  @Test("a port of an address that the host gets later is nobody else's then")
+  func laterAddress() async throws {
+    try await NamespaceWorld.with(1) { world in
+      var cluster = Cluster(hosts: 1)
+      cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080)]
+      cluster.ports[0].hostIP = address("192.168.77.200")
+      cluster.place(1, on: 1)
+      let overlay = try world.overlay(1)
+      #expect(try await overlay.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: cluster.endpoints) == [])
+      let servers = [try await world.serve("task1", in: try await overlay.attach(cluster.network(1)).path)]
+      defer { world.stop(servers) }
+      #expect(try await world.run(in: world.host(1), "ip", "address", "add", "192.168.77.200/24", "dev", "eth0").code == 0)
+      let other = try await world.run(in: world.host(1), "timeout", "1", "busybox", "nc", "-l", "-s", "192.168.77.200", "-p", "8080")
+      #expect(other.code == 1, "address in use, and not ended by timeout (124 or 143): \(other)")
+      #expect(try await world.ask("192.168.77.200:8080", from: world.outside)?.name == "task1")
+    }
+  }
+
   @Test("a datagram to a published port of any host arrives with its client's address, and is answered from the port it was sent to")
   func datagrams() async throws {
     try await NamespaceWorld.with(3) { world in
