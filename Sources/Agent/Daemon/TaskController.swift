@@ -57,7 +57,7 @@ actor TaskController {
       self.prepared = nil
     } catch {
       var code: Int32?
-      if let error = error as? RuntimeError, case .command(let exit) = error.kind { code = exit }
+      if case .command(let exit) = error.kind { code = exit }
       await agent.input(.startFailed(id, "\(error)", exitCode: code))
     }
   }
