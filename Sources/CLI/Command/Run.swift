@@ -75,7 +75,10 @@ struct Run: AsyncParsableCommand {
     defer { for signal in signals { signal.cancel() } }
     do {
       let task = try await stopping.begin(until: detach ? .running : attaches ? .attachable : .logged)
-      if detach { return Terminal.print(spec.name) }
+      if detach {
+        if remove { try await stopping.leaveToManagers() }
+        return Terminal.print(spec.name)
+      }
       if let task, !attaches {
         try await stopping.output(of: task)
       } else if let task {
@@ -139,8 +142,6 @@ struct Run: AsyncParsableCommand {
     if !network.isEmpty { task.networks = network.map { NetworkAttachmentConfig(target: $0) } }
     let name = name ?? "run-" + String(UInt32.random(in: 0 ... .max), radix: 36)
     var spec = ServiceSpec(name: name, labels: ["orch.run": attaches ? "attach" : "1"], taskTemplate: task, mode: .replicated(1))
-    // Here nobody waits for its end: the managers do.
-    if detach, remove { spec.labels?[ServiceSpec.removedWhenOver] = "1" }
     if !publish.isEmpty { spec.endpointSpec = EndpointSpec(mode: .vip, ports: try publish.flatMap(Self.ports)) }
     return spec
   }
@@ -389,6 +390,20 @@ private final class OneOff: Sendable {
       throw ClientError.broken(now.status.err ?? now.status.message)
     }
     throw ClientError.broken("it was removed while it ran")
+  }
+
+  /// Here nobody waits for its end: they do. Not from its beginning on: why it did not start would be gone with it.
+  func leaveToManagers() async throws {
+    var attempts = 3
+    while true {
+      let old = try await client.get("/services/\(service)", as: ServiceInspect.self)
+      var spec = old.spec
+      spec.labels = (spec.labels ?? [:]).merging([ServiceSpec.removedWhenOver: "1"]) { $1 }
+      do {
+        try await client.call("POST", "/services/\(service)/update", [("version", String(old.version.index))], JSONText.encode(spec))
+        return
+      } catch let error as ClientError where error.description.contains("out of sequence") && attempts > 1 { attempts -= 1 }
+    }
   }
 
   func discard() async {
