@@ -148,7 +148,7 @@ struct OverlayNetworkTests {
     try await NamespaceWorld.with(1) { world in
       var cluster = Cluster(hosts: 1)
       cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080)]
-      cluster.ports[0].hostIP = address("192.168.77.200")
+      cluster.ports[0].hostIP = .v4(address("192.168.77.200"))
       cluster.place(1, on: 1)
       let overlay = try world.overlay(1)
       #expect(try await overlay.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: cluster.endpoints) == [])
