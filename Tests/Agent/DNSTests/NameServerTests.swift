@@ -25,14 +25,18 @@ final class FakeResolver: Sendable {
 
   init(_ manner: Manner = .answering, at place: IPAddress = .v4(address("127.0.0.1")), answer first: String = "192.0.2.1") {
     let family = if case .v4 = place { AF_INET } else { AF_INET6 }
-    datagrams = socket(family, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-    listener = socket(family, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
-    var port: UInt16 = 0
+    var made: (first: Int32, second: Int32, port: UInt16)
     while true {
-      port = .random(in: 20_000...60_000)
-      let (first, second) = (datagrams, listener)
-      if withSocketAddress(place, port, nil, { bind(first, $0, $1) == 0 && bind(second, $0, $1) == 0 }) { break }
+      // New ones each time: who has a port takes no other, and would ask for ever when the second is refused.
+      let first = socket(family, Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+      let second = socket(family, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+      made = (first, second, .random(in: 20_000...60_000))
+      if withSocketAddress(place, made.port, nil, { bind(first, $0, $1) == 0 && bind(second, $0, $1) == 0 }) { break }
+      close(first)
+      close(second)
     }
+    (datagrams, listener) = (made.first, made.second)
+    let port = made.port
     listen(listener, 8)
     upstream = Upstream(address: place, port: port)
     // They end when the sockets are shut down.
