@@ -58,7 +58,7 @@ actor Session {
       } catch let error as StreamError where error.code == .permissionDenied {
         // The leader knows this node no more. Only a leader that was replaced without knowing could be wrong: so this is not for good.
         refusals += 1
-        let pause = min(60, 1 << min(refusals, 6))
+        let pause = min(60, 4 << min(refusals, 4))
         log.error("the cluster refuses this node: \(error); its state folder is \(membership.folder); asking again in \(pause) s")
         try? await Task.sleep(for: .seconds(pause))
       } catch {

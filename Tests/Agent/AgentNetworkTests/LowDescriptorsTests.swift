@@ -7,7 +7,12 @@ import Testing
 
 @Suite(.enabled(if: geteuid() == 0, "namespaces need root")) struct LowDescriptorsTests {
   @Test("rules are loaded and read by a process with more than a thousand open descriptors")
-  func many() async throws {
+  func many() async {
+    // A process of its own: in this one the other tests would find no low number.
+    await #expect(processExitsWith: .success) { try await Self.load() }
+  }
+
+  private static func load() async throws {
     LowDescriptors.hold()
     var limit = rlimit()
     getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
@@ -28,6 +33,6 @@ import Testing
       }
       return Nftables.packets("c99")
     }
-    #expect(packets == 99)
+    try #require(packets == 99)
   }
 }
