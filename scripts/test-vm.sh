@@ -54,7 +54,7 @@ mkdir -p "$disk"/{bin,modules,proc,host,memory,root}
 cp "$(command -v busybox)" "$disk/bin/busybox"
 cp "$work/apparmor_parser" "$disk/bin/apparmor_parser"
 for module in virtio_pci 9pnet_virtio 9p overlay virtio_rng veth bridge br_netfilter vxlan dummy tun nf_tables nft_chain_nat nft_ct nft_masq nft_nat \
-  nft_redir nft_fib_inet nft_numgen nft_reject_inet nft_reject_ipv4 nft_reject_ipv6 nft_objref nf_conntrack_netlink udp_diag tcp_diag sctp; do
+  nft_redir nft_fib_inet nft_numgen nft_reject_inet nft_reject_ipv4 nft_reject_ipv6 nft_objref nf_conntrack_netlink udp_diag tcp_diag sctp sch_ingress cls_bpf; do
   modprobe -d "$kernel" -S "$release" --show-depends $module
 done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' >"$disk/list"
 while read -r file; do cp "$file" "$disk/modules/" && basename "$file"; done <"$disk/list" >"$disk/modules/order"

@@ -21,7 +21,7 @@
       }
       if let entry = ForwardingInfo(reply) { promise(entry.destination.count == 4, "a host of \(entry.destination.count) bytes") }
       if let neighbour = NeighbourInfo(reply) { promise([4, 16].contains(neighbour.address.count), "a neighbour of no family") }
-      _ = BridgeForwardingInfo(reply)
+      _ = (BridgeForwardingInfo(reply), CounterInfo(reply), FilterInfo(reply))
       if let flow = FlowInfo(reply) {
         let message = NetlinkMessage.deleteFlow(flow)
         let again = NetlinkReply.split(message.bytes)
@@ -34,7 +34,6 @@
     for route in KernelRoute.read(text) { promise(route.destination.length <= 32, "a route of \(route.destination.length) bits") }
     for route in KernelRoute6.read(text) { promise(route.destination.length <= 128, "a route of \(route.destination.length) bits") }
     promise(Nftables.chainNames(text)?.isEmpty != true, "a table without chains is none")
-    _ = Nftables.packets(in: text)
     for line in text.split(separator: "\n") { _ = (PortHolder.entry(line, .tcp), PortHolder.entry(line, .udp), PortHolder.endpoint(line)) }
   }
 #endif

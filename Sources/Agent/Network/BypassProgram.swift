@@ -61,7 +61,7 @@ enum BypassProgram {
     code.add(0x85, 0, immediate: 23)  // bpf_redirect
     code.add(0x95, 0)
     code.land()
-    code.add(0xb4, 0, immediate: UInt32(bitPattern: -1))  // TCX_NEXT
+    code.add(0xb4, 0, immediate: UInt32(bitPattern: -1))  // TC_ACT_UNSPEC: the next filter, if there is one
     code.add(0x95, 0)
     return code
   }

@@ -30,15 +30,19 @@ struct BypassState: Equatable, Sendable {
   init(_ world: NetworkWorld, _ state: HostState, link: (String) -> UInt32?) {
     let successors = world.successors
     for container in world.containers.values { add(container, world, successors, link: link) }
+    var others: [Place: Target] = [:]
     for network in world.networks {
       guard let tunnel = state.tunnels[network.vni], let index = link(InterfaceName.tunnel(network.vni)) else { continue }
       doors[index] = network.vni
-      for entry in tunnel.forwarding where targets.count < Self.most {
+      for entry in tunnel.forwarding {
         guard let address = Self.address(entry.mac) else { continue }
-        let place = Place(vni: network.vni, address: address)
-        if targets[place] == nil { targets[place] = .tunnel(index) }
+        others[Place(vni: network.vni, address: address)] = .tunnel(index)
       }
     }
+    let room = Self.most - targets.count
+    // The same ones each time.
+    let fitting = others.count <= room ? others.map { $0 } : Array(others.sorted { $0.key < $1.key }.prefix(max(0, room)))
+    targets.merge(fitting) { own, _ in own }
   }
 
   mutating func add(
@@ -50,7 +54,8 @@ struct BypassState: Equatable, Sendable {
         let index = link(InterfaceName.veth(container.task, number))
       else { continue }
       doors[index] = network.vni
-      targets[Place(vni: network.vni, address: attachment.address)] = .container(index)
+      let place = Place(vni: network.vni, address: attachment.address)
+      if targets[place] != nil || targets.count < Self.most { targets[place] = .container(index) }
     }
   }
 
@@ -76,8 +81,8 @@ struct BypassPresent: Equatable, Sendable {
     /// nil: another agent's, or with another map.
     var vni: UInt32?
   }
-  /// Ours, by links' numbers.
-  var programs: [UInt32: [Program]] = [:]
+  /// At our place of a link, by links' numbers.
+  var programs: [UInt32: Program] = [:]
   var targets: [BypassState.Place: BypassState.Target] = [:]
 }
 
@@ -85,23 +90,18 @@ enum BypassOperation: Equatable, Sendable {
   case remove(BypassState.Place)
   case set(BypassState.Place, BypassState.Target)
   case enter(UInt32, vni: UInt32)
-  case leave(UInt32, program: UInt32)
+  case leave(UInt32)
 }
 
 extension BypassState {
-  /// What leads from `present` to this state; empty when they are equal. A program comes before the one whose place it takes goes.
+  /// What leads from `present` to this state; empty when they are equal. A program takes the place of the one before between two frames.
   func operations(from present: BypassPresent) -> [BypassOperation] {
     let removed = present.targets.keys.filter { targets[$0] == nil }
     let changed = targets.filter { present.targets[$0.key] != $0.value }
-    var entering: [BypassOperation] = []
-    var leaving: [BypassOperation] = []
-    for (link, vni) in doors.sorted(by: { $0.key < $1.key }) where !(present.programs[link] ?? []).contains(where: { $0.vni == vni }) {
-      entering.append(.enter(link, vni: vni))
-    }
-    for (link, programs) in present.programs.sorted(by: { $0.key < $1.key }) {
-      for program in programs where program.vni == nil || program.vni != doors[link] { leaving.append(.leave(link, program: program.id)) }
-    }
-    return removed.sorted().map { .remove($0) } + changed.sorted { $0.key < $1.key }.map { .set($0.key, $0.value) } + entering + leaving
+    let entering = doors.filter { present.programs[$0.key]?.vni != $0.value }.sorted { $0.key < $1.key }
+    let leaving = present.programs.keys.filter { doors[$0] == nil }.sorted()
+    return removed.sorted().map { .remove($0) } + changed.sorted { $0.key < $1.key }.map { .set($0.key, $0.value) }
+      + entering.map { .enter($0.key, vni: $0.value) } + leaving.map { .leave($0) }
   }
 }
 

@@ -23,41 +23,50 @@ extension HostNetwork {
     }
   }
 
-  func bypass(_ world: NetworkWorld, _ state: HostState, _ socket: NetlinkSocket) -> [NetworkProblem] {
-    if case .unavailable = memory.withLock({ $0.bypass }) { return [] }
+  /// Of the filter at a link's ingress ("or"): whoever does not say another comes first.
+  static let priority: UInt16 = 0x6f72
+  private static let refusals = [EINVAL, ENOSYS, EPERM, EOPNOTSUPP, ENOENT]
+
+  /// - Parameter isTime: it is time to look at what the kernel tells nobody of.
+  func bypass(_ world: NetworkWorld, _ state: HostState, _ links: [LinkInfo], _ socket: NetlinkSocket, isTime: Bool) -> [NetworkProblem] {
+    let before = memory.withLock { $0.bypass }
+    if case .unavailable = before { return [] }
+    let doors = links.filter { ($0.kind == "vxlan" && isOurs($0)) || ($0.kind == "veth" && $0.name.hasPrefix(InterfaceName.vethPrefix)) }
+    let numbers = Dictionary(doors.lazy.map { ($0.name, $0.index) }, uniquingKeysWith: { a, _ in a })
+    let wanted = configuration.bypassesBridges ? BypassState(world, state) { numbers[$0] } : BypassState()
     do {
-      let links = try socket.links()
-      let doors = links.filter { ($0.kind == "vxlan" && isOurs($0)) || ($0.kind == "veth" && $0.name.hasPrefix(InterfaceName.vethPrefix)) }
-      let numbers = Dictionary(doors.lazy.map { ($0.name, $0.index) }, uniquingKeysWith: { a, _ in a })
-      let wanted = configuration.bypassesBridges ? BypassState(world, state) { numbers[$0] } : BypassState()
-      guard var held = try hold(doors.map(\.index), isWanted: !wanted.doors.isEmpty) else { return [] }
-      do {
-        let operations = wanted.operations(from: try observe(doors.map(\.index), &held))
-        if held.reached == wanted { count(operations.map { _ in "bypass" }) }
-        try perform(operations, &held)
-        let used = Set(wanted.doors.values)
-        held.programs = held.programs.filter { used.contains($0.key) }
-        held.reached = wanted
-      } catch {
-        held.reached = nil
-        let left = end(doors.map(\.index))
-        memory.withLock { $0.bypass = .held(held) }
-        return [left ?? NetworkProblem("way around the bridges", "\(error); frames pass them")]
+      guard var held = try hold(doors.map(\.index), socket, isWanted: !wanted.doors.isEmpty) else { return [] }
+      let present: BypassPresent
+      if !isTime, let reached = held.reached {
+        present = self.present(reached, held)
+      } else {
+        present = try observe(doors.map(\.index), &held, socket)
       }
+      let operations = wanted.operations(from: present)
+      if held.reached == wanted { count(operations.map { _ in "bypass" }) }
+      try perform(operations, &held, socket)
+      let used = Set(wanted.doors.values)
+      held.programs = held.programs.filter { used.contains($0.key) }
+      held.reached = wanted
       memory.withLock { $0.bypass = .held(held) }
       return []
-    } catch let error as NetlinkError where [EINVAL, ENOSYS, EPERM, EOPNOTSUPP].contains(error.errno) {
-      // Linux before 6.6, or without BPF: as ever.
-      memory.withLock { $0.bypass = .unavailable }
-      return []
     } catch {
+      // An agent before this one may have left programs, too, which go by what it knew.
+      let left = end(doors.map(\.index), socket)
+      memory.withLock { $0.bypass = .unknown }
+      if let left { return [left] }
+      if case .unknown = before, let error = error as? NetlinkError, Self.refusals.contains(error.errno) {
+        // Without BPF, or without its classifier: as ever.
+        memory.withLock { $0.bypass = .unavailable }
+        return []
+      }
       return [NetworkProblem("way around the bridges", "\(error); frames pass them")]
     }
   }
 
   /// A container that is new, until the next comparison.
-  func bypass(_ container: TaskNetwork, in world: NetworkWorld) {
-    change { state in
+  func bypass(_ container: TaskNetwork, in world: NetworkWorld, _ socket: NetlinkSocket) {
+    change(socket) { state in
       state.add(container, world, world.successors) { name in
         let index = if_nametoindex(name)
         return index == 0 ? nil : index
@@ -65,17 +74,15 @@ extension HostNetwork {
     }
   }
   /// Of a container that goes.
-  func endBypass(_ links: Set<UInt32>) { change { $0.remove(links) } }
+  func endBypass(_ links: Set<UInt32>, _ socket: NetlinkSocket) { change(socket) { $0.remove(links) } }
 
   /// From what was reached last. When it fails the next comparison does it.
-  private func change(_ body: (inout BypassState) -> Void) {
+  private func change(_ socket: NetlinkSocket, _ body: (inout BypassState) -> Void) {
     guard configuration.bypassesBridges, case .held(var held) = memory.withLock({ $0.bypass }), let old = held.reached else { return }
     var wanted = old
     body(&wanted)
-    var present = BypassPresent(targets: old.targets)
-    for (link, vni) in old.doors { present.programs[link] = [.init(id: held.programs[vni]?.id ?? 0, vni: vni)] }
     do {
-      try perform(wanted.operations(from: present), &held)
+      try perform(wanted.operations(from: present(old, held)), &held, socket)
       held.reached = wanted
     } catch {
       held.reached = nil
@@ -83,57 +90,64 @@ extension HostNetwork {
     memory.withLock { $0.bypass = .held(held) }
   }
 
+  /// What is there unless somebody else changed it.
+  private func present(_ reached: BypassState, _ held: Bypass.Held) -> BypassPresent {
+    BypassPresent(programs: reached.doors.mapValues { .init(id: held.programs[$0]?.id ?? 0, vni: $0) }, targets: reached.targets)
+  }
+
   // MARK: The kernel
 
   /// The map: this agent's, the one of an agent before, or a new one. nil: there is none, and nobody needs one.
-  private func hold(_ links: [UInt32], isWanted: Bool) throws -> Bypass.Held? {
+  private func hold(_ links: [UInt32], _ socket: NetlinkSocket, isWanted: Bool) throws -> Bypass.Held? {
     if case .held(let held) = memory.withLock({ $0.bypass }) { return held }
-    var found: [UInt32] = []
+    var isLeft = false
     for link in links {
-      for id in try entered(link) {
-        found.append(id)
-        guard let program = program(id), BypassProgram.vni(name: program.name) != nil, program.map != 0 else { continue }
-        let map = clinux_bpf_open(1, program.map)
-        if map >= 0 { return Bypass.Held(map: SharedDescriptor(owning: map), mapID: program.map) }
-      }
+      guard let id = try entered(link, socket), let program = try program(id), BypassProgram.isOurs(program.name) else { continue }
+      isLeft = true
+      guard BypassProgram.vni(name: program.name) != nil, program.map != 0 else { continue }
+      let map = clinux_bpf_open(1, program.map)
+      if map >= 0 { return Bypass.Held(map: SharedDescriptor(owning: map), mapID: program.map) }
     }
-    guard isWanted || !found.isEmpty else { return nil }
+    guard isWanted || isLeft else { return nil }
     let map = SharedDescriptor(owning: try check(clinux_bpf_map(UInt32(BypassState.most), "orch"), "make a map", "BPF"))
     var id: UInt32 = 0
     try check(clinux_bpf_map_id(map.rawValue, &id), "read a map", "BPF")
     return Bypass.Held(map: map, mapID: id)
   }
 
-  private func observe(_ links: [UInt32], _ held: inout Bypass.Held) throws -> BypassPresent {
+  private func observe(_ links: [UInt32], _ held: inout Bypass.Held, _ socket: NetlinkSocket) throws -> BypassPresent {
     var present = BypassPresent(targets: try targets(held.map))
-    var known = Dictionary(held.programs.map { ($0.value.id, BypassPresent.Program(id: $0.value.id, vni: $0.key)) }, uniquingKeysWith: { a, _ in a })
+    var known = Dictionary(held.programs.map { ($0.value.id, $0.key as UInt32?) }, uniquingKeysWith: { a, _ in a })
     for link in links {
-      for id in try entered(link) {
-        if let program = known[id] {
-          present.programs[link, default: []].append(program)
-          continue
-        }
-        guard let program = program(id), BypassProgram.isOurs(program.name) else { continue }
+      guard let id = try entered(link, socket) else { continue }
+      if known[id] == nil {
+        guard let program = try program(id) else { continue }
         let vni = program.map == held.mapID ? BypassProgram.vni(name: program.name) : nil
-        known[id] = .init(id: id, vni: vni)
+        known[id] = .some(vni)
         if let vni, held.programs[vni] == nil { held.programs[vni] = (id, program.descriptor) }
-        present.programs[link, default: []].append(.init(id: id, vni: vni))
       }
+      present.programs[link] = .init(id: id, vni: known[id] ?? nil)
     }
     return present
   }
 
-  private func perform(_ operations: [BypassOperation], _ held: inout Bypass.Held) throws {
+  private func perform(_ operations: [BypassOperation], _ held: inout Bypass.Held, _ socket: NetlinkSocket) throws {
     for operation in operations {
       switch operation {
       case .remove(let place): try check(clinux_bpf_remove(held.map.rawValue, place.bits), "forget", "\(place)")
       case .set(let place, let target): try check(clinux_bpf_set(held.map.rawValue, place.bits, target.bits), "set", "\(place)")
       case .enter(let link, let vni):
         let program = try load(vni, &held)
-        // It went meanwhile, with its namespace.
-        let code = clinux_bpf_enter(link, program.rawValue)
-        if code != -ENODEV, code != -EEXIST { try check(code, "hang a program at link", "\(link)") }
-      case .leave(let link, let id): try leave(link, id)
+        do {
+          try socket.perform([
+            .addFilterPlace(link),
+            .setIngressFilter(link, priority: Self.priority, program: program.rawValue, name: BypassProgram.name(vni: vni)),
+          ])
+        } catch {
+          // It went meanwhile, with its namespace.
+          if error.errno != ENODEV { throw error }
+        }
+      case .leave(let link): try socket.perform([.deleteIngressFilter(link, priority: Self.priority)])
       }
     }
   }
@@ -148,29 +162,18 @@ extension HostNetwork {
   }
 
   /// None of ours is at these links afterwards; else what is wrong.
-  private func end(_ links: [UInt32]) -> NetworkProblem? {
+  private func end(_ links: [UInt32], _ socket: NetlinkSocket) -> NetworkProblem? {
     do {
-      for link in links {
-        for id in try entered(link) { if let program = program(id), BypassProgram.isOurs(program.name) { try leave(link, id) } }
-      }
+      for link in links where try entered(link, socket) != nil { try socket.perform([.deleteIngressFilter(link, priority: Self.priority)]) }
       return nil
     } catch {
       return .unfinished("way around the bridges", "\(error)")
     }
   }
 
-  private func leave(_ link: UInt32, _ id: UInt32) throws {
-    guard let program = program(id) else { return }
-    let code = clinux_bpf_leave(link, program.descriptor.rawValue)
-    if code != -ENODEV, code != -ENOENT { try check(code, "take a program from link", "\(link)") }
-  }
-
-  private func entered(_ link: UInt32) throws -> [UInt32] {
-    // The kernel has room for 64 at a link (bpf_mprog.h).
-    var ids = [UInt32](repeating: 0, count: 64)
-    let count = clinux_bpf_entered(link, &ids, 64)
-    if count == -ENODEV { return [] }
-    return Array(ids[..<Int(try check(count, "list programs of link", "\(link)"))])
+  /// The program at our place of a link.
+  private func entered(_ link: UInt32, _ socket: NetlinkSocket) throws -> UInt32? {
+    try socket.ingressFilters(link).first { $0.priority == Self.priority }?.program
   }
 
   private struct Program {
@@ -179,11 +182,11 @@ extension HostNetwork {
     var descriptor: SharedDescriptor
   }
   /// nil: it is gone.
-  private func program(_ id: UInt32) -> Program? {
+  private func program(_ id: UInt32) throws -> Program? {
     let raw = clinux_bpf_open(0, id)
-    guard raw >= 0 else { return nil }
-    let descriptor = SharedDescriptor(owning: raw)
-    guard let facts = try? describe(descriptor, "\(id)") else { return nil }
+    if raw == -ENOENT { return nil }
+    let descriptor = SharedDescriptor(owning: try check(raw, "open program", "\(id)"))
+    let facts = try describe(descriptor, "\(id)")
     return Program(name: facts.name, map: facts.map, descriptor: descriptor)
   }
   private func describe(_ descriptor: SharedDescriptor, _ name: String) throws -> (name: String, id: UInt32, map: UInt32) {

@@ -42,7 +42,7 @@ extension HostNetwork {
       detach(network)
       throw error
     }
-    bypass(network, in: world)
+    bypass(network, in: world, socket)
     return describe(network, in: world)
   }
 
@@ -163,7 +163,7 @@ extension HostNetwork {
     // Its addresses may be given to a task elsewhere before the kernel has reaped the namespace.
     if !network.attachments.isEmpty, let socket = try? NetlinkSocket(), let links = try? socket.links() {
       let own = Set(network.attachments.indices.map { InterfaceName.veth(network.task, $0) })
-      endBypass(Set(links.lazy.filter { own.contains($0.name) }.map(\.index)))
+      endBypass(Set(links.lazy.filter { own.contains($0.name) }.map(\.index)), socket)
       for (number, attachment) in network.attachments.enumerated() {
         if let veth = links.first(where: { $0.name == InterfaceName.veth(network.task, number) }) {
           try? socket.perform([.deleteBridgeForwarding(attachment.address.mac, port: veth.index)])

@@ -113,7 +113,7 @@ final class HostNetwork: Sendable {
     let socket = try NetlinkSocket()
     var links = try socket.links()
     let unheard = watchDrift()
-    compareRules()
+    let isTime = compareRules(links)
     let addresses = try socket.addresses()
     let (able, lacking) = Self.withoutLacking6(bare)
     var (world, problems) = withUplinks(able, links, addresses)
@@ -165,7 +165,8 @@ final class HostNetwork: Sendable {
     problems += resize(world, byName, socket, isDrift: isKnown && isSameRoom)
     noteDrift(world, byName)
     problems += reconnect(world, socket, byName, successors, addresses)
-    problems += bypass(made, wanted, socket)
+    // Interfaces may have been made anew.
+    problems += bypass(made, wanted, try socket.links(), socket, isTime: isTime)
     memory.withLock { $0.reached = refused.isEmpty ? wanted : nil }
     let ready = world.readyEndpoints()
     let ports6 = Ruleset.publishedPorts6(world, ready: ready).map(\.port)
@@ -253,14 +254,15 @@ final class HostNetwork: Sendable {
   }
 
   /// Rules that were changed although nobody told of it are loaded anew; at the comparison that comes by time.
-  private func compareRules() {
+  /// - Returns: whether it is that one.
+  private func compareRules(_ links: [LinkInfo]) -> Bool {
     let (isTime, drift, loaded) = memory.withLock { memory in
       defer { memory.comparesAll = false }
       if memory.comparesAll, memory.drift == nil { (memory.allLinksTouched, memory.uplinkRoutesTouched) = (true, true) }
       return (memory.comparesAll, memory.drift, memory.generations)
     }
-    guard isTime else { return }
-    let links = drift == nil ? [:] : (try? NetlinkSocket().links()).map(Self.byName) ?? [:]
+    guard isTime else { return false }
+    let links = drift == nil ? [:] : Self.byName(links)
     for (task, known) in loaded {
       let read = if let task { try? thread.inside(path(task)) { Nftables.generation() } } else { Nftables.generation() }
       guard let now = read else { continue }
@@ -278,6 +280,7 @@ final class HostNetwork: Sendable {
         memory.repairs["container rules", default: 0] += 1
       }
     }
+    return true
   }
 
   /// Tells the watch which links are tunnels, and whose rules are to be loaded anew.

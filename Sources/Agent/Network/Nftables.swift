@@ -1,4 +1,5 @@
 import CNFTables
+import Glibc
 import Model
 import Netlink
 import Synchronization
@@ -8,25 +9,28 @@ enum Nftables {
   /// libnftables keeps global state: one caller at a time in the process.
   private static let one = Mutex<Void>(())
 
-  /// Contexts whose commands are done. Freeing one closes its socket, which waits until the kernel has let go of what it replaced: a grace period of
-  /// RCU, 10 to 20 ms, though the rules hold since the command returned. So they are freed together, when every namespace has its rules.
-  private struct Done: @unchecked Sendable { var contexts: [OpaquePointer] = [] }
+  /// Contexts whose commands are done, and sockets that were asked. Freeing one closes its socket, which waits for the kernel
+  /// (NetlinkSocket.netfilter), though the rules hold since the command returned. So they are freed together, when every namespace has its rules.
+  private struct Done: @unchecked Sendable {
+    var contexts: [OpaquePointer] = []
+    var sockets: [NetlinkSocket] = []
+  }
   private static let done = Mutex(Done())
   private static let doneMax = 64
 
   /// Frees what is done; waits for the kernel.
   static func release() {
-    let contexts = done.withLock { done in
-      defer { done.contexts = [] }
+    let freed = done.withLock { done in
+      defer { done = Done() }
       return done
     }
-    one.withLock { _ in for context in contexts.contexts { nft_ctx_free(context) } }
+    one.withLock { _ in for context in freed.contexts { nft_ctx_free(context) } }
   }
 
-  private static func finish(_ context: OpaquePointer) {
+  private static func finish(_ add: (inout Done) -> Void) {
     let isFull = done.withLock { done in
-      done.contexts.append(context)
-      return done.contexts.count > doneMax
+      add(&done)
+      return done.contexts.count + done.sockets.count > doneMax
     }
     if isFull { release() }
   }
@@ -85,17 +89,18 @@ enum Nftables {
 
   /// What a counter of the table `orch` counted; nil: there is none.
   static func packets(_ counter: String, _ family: String = IPv4Address.family) -> UInt64? {
-    list("counter \(family) orch \(counter)").flatMap(packets(in:))
-  }
-  static func packets(in listing: String) -> UInt64? {
-    // "		packets 0 bytes 0"
-    let words = listing.split(whereSeparator: \.isWhitespace)
-    guard let index = words.firstIndex(of: "packets"), index + 1 < words.count else { return nil }
-    return UInt64(words[index + 1])
+    let number = family == IPv4Address.family ? AF_INET : AF_INET6
+    return try? ask { socket throws(NetlinkError) in try socket.counter(counter, table: "orch", family: number).packets }
   }
 
   /// Of the namespace's rule set, raised by every transaction; nil: this kernel does not say.
-  static func generation() -> UInt32? { try? NetlinkSocket.ruleGeneration() }
+  static func generation() -> UInt32? { try? ask { socket throws(NetlinkError) in try socket.ruleGeneration() } }
+
+  private static func ask<T>(_ question: (NetlinkSocket) throws(NetlinkError) -> T) throws(NetlinkError) -> T {
+    let socket = try NetlinkSocket.netfilter()
+    defer { finish { $0.sockets.append(socket) } }
+    return try question(socket)
+  }
 
   private static func list(_ what: String) -> String? {
     one.withLock { _ in
@@ -121,7 +126,7 @@ enum Nftables {
       }
       return (nft_ctx_get_error_buffer(context).map { String(cString: $0) } ?? "refused", Context(pointer: context))
     }
-    if let context = context.pointer { finish(context) }
+    if let context = context.pointer { finish { $0.contexts.append(context) } }
     if let message { throw NetworkProblem("nftables rules of \(object)", message.split(separator: "\n").first.map(String.init) ?? message) }
   }
 }

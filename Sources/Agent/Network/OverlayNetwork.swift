@@ -79,7 +79,7 @@ public actor OverlayNetwork {
     var hearsChanges = true
     /// Where uplinks' addresses come from; nil: a private range that this host does not use.
     public var uplinkSubnet: IPv4Prefix?
-    /// Frames between containers go around the bridges where the kernel can do it (Linux 6.6).
+    /// Frames between containers go around the bridges where the kernel can do it (Linux 5.10, with BPF's classifier).
     public var bypassesBridges: Bool
     public init(
       underlayAddress: IPv4Address, runDirectory: String, hostNamespace: String? = nil, uplinkSubnet: IPv4Prefix? = nil, bypassesBridges: Bool = true

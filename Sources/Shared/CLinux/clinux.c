@@ -202,22 +202,8 @@ int clinux_bpf_devices(int cgroup, const uint64_t *instructions, size_t count) {
   close(program);
   return r;
 }
-// BPF_TCX_INGRESS, which Debian 12's headers lack.
-enum { TCX_INGRESS = 46 };
 int clinux_bpf_frames(const uint64_t *instructions, size_t count, const char *name) {
   return load(BPF_PROG_TYPE_SCHED_CLS, instructions, count, name);
-}
-int clinux_bpf_enter(uint32_t link, int program) { return attach(BPF_PROG_ATTACH, TCX_INGRESS, (int)link, program, 0); }
-int clinux_bpf_leave(uint32_t link, int program) { return attach(BPF_PROG_DETACH, TCX_INGRESS, (int)link, program, 0); }
-int clinux_bpf_entered(uint32_t link, uint32_t *programs, uint32_t count) {
-  union bpf_attr a;
-  memset(&a, 0, sizeof a);
-  a.query.target_fd = link;
-  a.query.attach_type = TCX_INGRESS;
-  a.query.prog_ids = address(programs);
-  a.query.prog_cnt = count;
-  int r = bpf(BPF_PROG_QUERY, &a);
-  return r == -ENOENT ? 0 : r < 0 ? r : (int)a.query.prog_cnt;
 }
 int clinux_bpf_open(int is_map, uint32_t id) {
   union bpf_attr a;

@@ -54,7 +54,7 @@ extension NetlinkSocket {
   /// - Returns: whether flows that are translated, of these families, are left.
   @discardableResult
   public static func forgetDatagrams(answeredBy addresses: Set<[UInt8]>) throws(NetlinkError) -> Bool {
-    let socket = try NetlinkSocket(family: 12)  // NETLINK_NETFILTER
+    let socket = try NetlinkSocket.netfilter()
     var flows: [FlowInfo] = []
     for (family, length) in [(AF_INET, 4), (AF_INET6, 16)] where addresses.contains(where: { $0.count == length }) {
       flows += try socket.dump(.dumpFlows(family)).compactMap(FlowInfo.init)

@@ -14,12 +14,13 @@ struct KernelAnswersTests {
     let links = DriftWatch.Links([1, 2, 3])
     for reply in NetlinkReply.split(bytes) ?? [] {
       _ = (LinkInfo(reply), AddressInfo(reply), ForwardingInfo(reply), BridgeForwardingInfo(reply), NeighbourInfo(reply))
+      _ = (CounterInfo(reply), FilterInfo(reply))
       _ = FlowInfo(reply).map { NetlinkMessage.deleteFlow($0) }
       _ = (DriftWatch.concerns(reply, links), DriftWatch.isRoute(reply, of: links), events.foreign(reply))
       _ = NetlinkSocket.refusal(reply, of: .dumpLinks())
     }
     let text = String(decoding: bytes, as: UTF8.self)
-    _ = (KernelRoute.read(text), KernelRoute6.read(text), Nftables.chainNames(text), Nftables.packets(in: text))
+    _ = (KernelRoute.read(text), KernelRoute6.read(text), Nftables.chainNames(text))
     for line in text.split(separator: "\n") { _ = (PortHolder.entry(line, .tcp), PortHolder.entry(line, .udp), PortHolder.endpoint(line)) }
   }
 
@@ -57,13 +58,13 @@ struct KernelAnswersTests {
           ("links", NetlinkMessage.dumpLinks()), ("addresses", .dumpAddresses()), ("forwarding", .dumpForwarding()),
           ("neighbours", .dumpNeighbours()),
         ] { files[name] = Self.datagram(try socket.dump(request)) }
+        files["filters"] = Self.datagram(try socket.dump(.dumpIngressFilters(if_nametoindex("orvx4096"))))
+        files["counter"] = Self.datagram(try NetlinkSocket(family: 12).dump(.getCounter("datagrams", table: "orch", family: AF_INET)))
         files["flows"] = Self.datagram(try NetlinkSocket(family: 12).dump(.dumpFlows(AF_INET)))
         for name in ["route", "ipv6_route", "tcp"] { files[name] = Array(UnderlayFacts.contents("/proc/thread-self/net/\(name)").utf8) }
         return files
       }
-      for (name, listing) in [("chains", "chains ip"), ("counter", "counter ip orch datagrams")] {
-        files[name] = Array(try await world.run(in: world.host(1), "sh", "-c", "nft list \(listing)").output.utf8)
-      }
+      files["chains"] = Array(try await world.run(in: world.host(1), "nft", "list", "chains", "ip").output.utf8)
       for (name, descriptor) in zip(["events-links", "events-rules"], events) { files[name] = Self.received(descriptor) }
       let found = files
       func replies(_ name: String) -> [NetlinkReply] { NetlinkReply.split(found[name] ?? []) ?? [] }
@@ -81,7 +82,8 @@ struct KernelAnswersTests {
       #expect(KernelRoute6.read(text("ipv6_route")).contains { $0.device == InterfaceName.uplink(cluster.task(3)) })
       #expect(text("tcp").split(separator: "\n").contains { PortHolder.entry($0, .tcp)?.0.number == 7777 })
       #expect(Nftables.chainNames(text("chains"))?.contains("forward") == true)
-      #expect(Nftables.packets(in: text("counter")) == 1)
+      #expect(replies("filters").compactMap(FilterInfo.init).map(\.priority) == [HostNetwork.priority])
+      #expect(replies("counter").compactMap(CounterInfo.init).map(\.packets) == [1])
       let (tunnels, uplinks) = (
         DriftWatch.Links(Set(links.filter { $0.kind == "vxlan" }.map(\.index))),
         DriftWatch.Links(Set(links.filter { InterfaceName.isUplink($0.name) }.map(\.index)))

@@ -789,8 +789,7 @@ struct OverlayNetworkTests {
         """
       #expect(try await world.run(in: world.host(1), "nft", watch).code == 0)
       func seen(_ counter: String) async throws -> UInt64 {
-        let text = try await world.run(in: world.host(1), "nft", "list", "counter", "inet", "seen", counter).output
-        return try #require(Nftables.packets(in: text))
+        try await world.thread.run(in: world.host(1)) { try NetlinkSocket.netfilter().counter(counter, table: "seen", family: 1).packets }
       }
       func call(from path: String, as source: String?, _ target: String) async throws {
         let (own, option) = source.map { ("ip address add \($0)/\($0.contains(":") ? 128 : 32) dev lo nodad;", "-I \($0)") } ?? ("", "")

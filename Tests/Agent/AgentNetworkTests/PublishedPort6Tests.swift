@@ -370,7 +370,7 @@ struct PublishedPort6Tests {
       let detour = LoopbackDetour.address(of: cluster.world(1))
       #expect(try await ping("\(detour)") == 0)
       // The kernel of the task's namespace writes an address that is another's.
-      let forged = "ip -6 address add fd00:192::77/128 dev lo; ip -6 route add fd00:255::fb/128 dev eth0 src fd00:192::77"
+      let forged = "ip -6 address add fd00:192::77/128 dev lo nodad; ip -6 route add fd00:255::fb/128 dev eth0 src fd00:192::77"
       #expect(try await ping("fd00:255::fb", forged) == 0)
       #expect(try await world.ask("[fd00:78::c]", from: world.host(1)) == nil)
       // Of ingress's own addresses the published port alone is reached, by hosts and by who is there, too.

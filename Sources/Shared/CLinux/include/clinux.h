@@ -59,13 +59,9 @@ ssize_t clinux_receive_fd(int socket, void *bytes, size_t count, int *fd);
 
 // Loads a BPF_PROG_TYPE_CGROUP_DEVICE program (struct bpf_insn, 8 bytes each) and attaches it to a v2 cgroup.
 int clinux_bpf_devices(int cgroup, const uint64_t *instructions, size_t count);
-// Programs that see the frames which come in by a link (BPF_PROG_TYPE_SCHED_CLS at tcx's ingress, Linux 6.6), in the calling thread's network
-// namespace. `frames` loads one, `enter` and `leave` hang it on a link, `entered` tells the ids of those that hang there (-EINVAL: an older kernel),
-// `open` makes a descriptor of an id, `program` tells name, id and first map (0: none). A program lives as long as a link or a descriptor has it, a map as its programs.
+// Programs that see frames (BPF_PROG_TYPE_SCHED_CLS). `frames` loads one, `open` makes a descriptor of an id, `program` tells name, id and first map
+// (0: none). A program lives as long as a filter or a descriptor has it, a map as its programs.
 int clinux_bpf_frames(const uint64_t *instructions, size_t count, const char *name);
-int clinux_bpf_enter(uint32_t link, int program);
-int clinux_bpf_leave(uint32_t link, int program);
-int clinux_bpf_entered(uint32_t link, uint32_t *programs, uint32_t count);
 int clinux_bpf_open(int is_map, uint32_t id);
 int clinux_bpf_program(int program, char name[16], uint32_t *id, uint32_t *map);
 // Hash maps of 8 bytes to 8 bytes. `read` fills at most `most` pairs and returns how many.
