@@ -16,8 +16,6 @@ actor Agent {
   let rooms: Rooms
   private let log: Logger
   private weak var session: Session?
-  /// The number of the one that is open, or was last.
-  private var sessionNumber = 0
   private var networkPass: Task<Void, Never>?
   private var networkDirty = false
   private var applied = AppliedAssignments()
@@ -27,8 +25,8 @@ actor Agent {
   private var persistDirty = false
   private var withdrawals: [TaskID: CheckedContinuation<Void, Never>] = [:]
   private var portConflicts: [NodeDescription.PortConflict] = []
-  /// Of ports in host mode that tasks wanted here and processes have: the scheduler sends the next elsewhere.
-  private var hostConflicts: [NodeDescription.PortConflict] = []
+  /// Of ports in host mode that tasks wanted here, each as it was wanted, and processes have: the scheduler sends the next elsewhere.
+  private var hostConflicts: [PortConfig: NodeDescription.PortConflict] = [:]
   private var descriptionPass: Task<Void, Never>?
   private var descriptionDirty = false
   private var networkRepairs: [String: UInt64] = [:]
@@ -48,7 +46,7 @@ actor Agent {
   /// What this host says of itself now.
   var description: NodeDescription {
     var description = HostFacts.description()
-    let conflicts = portConflicts + hostConflicts.filter { !portConflicts.contains($0) }
+    let conflicts = portConflicts + Set(hostConflicts.values).subtracting(portConflicts).sorted()
     if !conflicts.isEmpty { description.portConflicts = Array(conflicts.prefix(Self.conflictsMax)) }
     if !networkRepairs.isEmpty { description.networkRepairs = networkRepairs }
     if !underlayFacts.routes.isEmpty { description.routes = underlayFacts.routes }
@@ -59,11 +57,7 @@ actor Agent {
   func task(_ id: TaskID) -> ClusterTask? { worker.task(id) }
 
   func input(_ input: WorkerInput) {
-    switch input {
-    case .sessionOpened: applied.sessionOpened()
-    case .recovered: isRecovered = true
-    default: break
-    }
+    if case .recovered = input { isRecovered = true }
     for output in worker.step(input, now: .now) { carryOut(output) }
     if case .assignments = input, networkPass == nil {
       applied.unchanged(mark)
@@ -76,7 +70,7 @@ actor Agent {
 
   /// - Parameter number: no other session's.
   func sessionOpened(_ number: Int) {
-    sessionNumber = number
+    applied.sessionOpened(number)
     input(.sessionOpened)
   }
 
@@ -93,7 +87,7 @@ actor Agent {
 
   private func tellApplied() {
     guard let session, let sequence = applied.toTell() else { return }
-    Task { [sessionNumber] in await session.applied(sequence, of: sessionNumber) }
+    Task { [number = applied.session] in await session.applied(sequence, of: number) }
   }
 
   /// What the running containers of tasks use, by their names; only of these tasks unless that is empty.
@@ -182,15 +176,11 @@ actor Agent {
 
   /// Volumes that services name and containers which have not ended mount.
   var volumesInUse: Set<String> {
-    var names: Set<String> = []
-    for task in worker.liveTasks {
-      guard let order = order(task.id) else { continue }
-      let named = (order.container.mounts ?? []).filter { $0.volumeName != nil }
-      guard !named.isEmpty else { continue }
-      let placeholders = order.placeholders(on: rooms.node)
-      names.formUnion(named.compactMap { placeholders.expand($0).volumeName })
+    let host = HostFacts.description()
+    return worker.liveTasks.reduce(into: []) { names, task in
+      guard let spec = worker.spec(of: task) else { return }
+      names.formUnion(task.volumeNames(spec, node: rooms.node, hostname: host.hostname, platform: host.platform))
     }
-    return names
   }
 
   /// Whose own volumes, those without a name, are mounted.
@@ -309,20 +299,22 @@ actor Agent {
     tellDescription()
   }
 
-  func noteHostConflict(_ conflict: NodeDescription.PortConflict) {
-    guard !hostConflicts.contains(conflict) else { return }
-    hostConflicts.removeAll { $0.port == conflict.port && $0.protocol == conflict.protocol }
-    hostConflicts.append(conflict)
-    tellDescription()
+  /// - Parameter ports: what a task wanted.
+  func noteHostConflict(_ conflict: NodeDescription.PortConflict, of ports: [PortConfig]) {
+    let before = hostConflicts
+    for port in ports where port.publishedPort == conflict.port && (port.protocol ?? .tcp) == conflict.protocol { hostConflicts[port] = conflict }
+    if hostConflicts != before { tellDescription() }
   }
 
   /// With each pass, hence every 15 s: whether processes still have them.
   private func checkHostConflicts() async {
-    guard !hostConflicts.isEmpty else { return }
-    let ports = hostConflicts.map { PortConfig(targetPort: $0.port, publishedPort: $0.port, protocol: $0.protocol, publishMode: .host) }
-    guard let left = try? await rooms.network.conflicts(on: ports), left != hostConflicts else { return }
-    hostConflicts = left
-    tellDescription()
+    let before = hostConflicts
+    for (port, conflict) in before {
+      guard let now = try? await rooms.network.conflicts(on: [port]) else { continue }
+      // Not if it was noted anew meanwhile.
+      if hostConflicts[port] == conflict { hostConflicts[port] = now.first }
+    }
+    if hostConflicts != before { tellDescription() }
   }
 
   /// What this host says of itself, to the leader: one message after the other, so that the newest is the last.

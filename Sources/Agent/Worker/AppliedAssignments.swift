@@ -7,7 +7,8 @@ public struct AppliedAssignments: Sendable {
     fileprivate var session: Int
     fileprivate var sequence: UInt64?
   }
-  private var session = 0
+  /// The number of the session, and of its stream.
+  public private(set) var session = 0
   private var networks: UInt64?
   private var kept: UInt64?
   private var told: UInt64?
@@ -22,8 +23,9 @@ public struct AppliedAssignments: Sendable {
   /// - Parameter sequence: the worker's; nil before a session's first assignments.
   public func mark(_ sequence: UInt64?) -> Mark { Mark(session: session, sequence: sequence) }
 
-  public mutating func sessionOpened() {
-    session += 1
+  /// - Parameter number: higher than that of any session before.
+  public mutating func sessionOpened(_ number: Int) {
+    session = number
     (networks, kept, told) = (nil, nil, nil)
   }
 

@@ -109,6 +109,7 @@ public struct LeaderCore: Sendable {
     term = nil
     reports = []
     reporting = nil
+    isReportingInTrouble = false
     flight = .none
     (reconcilerWake, dispatcherWake, reportWake, askedFor) = (nil, nil, nil, nil)
     outputs.append(.closeAll(reason: "this manager does not lead any more"))

@@ -42,6 +42,14 @@ public struct Placeholders: Sendable {
 extension ClusterTask {
   /// Docker's: service.slot.task, or service.node.task for a global one.
   public func containerName(_ spec: ServiceSpec) -> String { "\(spec.name).\(slot > 0 ? "\(slot)" : node?.description ?? "").\(id)" }
+
+  /// The volumes that its service names for it, its placeholders filled in. Parameters: as those of `Placeholders`.
+  public func volumeNames(_ spec: ServiceSpec, node: NodeID, hostname: String, platform: Platform?) -> [String] {
+    let named = (spec.taskTemplate.containerSpec.mounts ?? []).filter { $0.volumeName != nil }
+    if named.isEmpty { return [] }
+    let placeholders = Placeholders(self, spec, node: node, hostname: hostname, platform: platform)
+    return named.compactMap { placeholders.expand($0).volumeName }
+  }
 }
 
 extension Mount {

@@ -24,7 +24,7 @@ struct AppliedAssignmentsTests {
   @Test("told is what the kernel has and the disk keeps, whichever comes last, and once")
   func both() {
     var applied = AppliedAssignments()
-    applied.sessionOpened()
+    applied.sessionOpened(1)
     #expect(applied.passed(applied.mark(1), isWhole: true, isDone: true) == nil && applied.toTell() == nil, "a crash now would forget it")
     #expect(applied.written(applied.mark(1), succeeded: true) == nil && applied.toTell() == 1 && applied.toTell() == nil)
     #expect(applied.written(applied.mark(2), succeeded: true) == nil && applied.toTell() == nil)
@@ -40,7 +40,7 @@ struct AppliedAssignmentsTests {
   @Test("rules that were refused are not told; what else of a container was is tried again, and told")
   func refused() {
     var applied = AppliedAssignments()
-    applied.sessionOpened()
+    applied.sessionOpened(1)
     _ = applied.written(applied.mark(9), succeeded: true)
     #expect(applied.passed(applied.mark(1), isWhole: false, isDone: false) == .milliseconds(250) && applied.toTell() == nil)
     applied.unchanged(applied.mark(2))
@@ -52,10 +52,10 @@ struct AppliedAssignmentsTests {
   @Test("numbers of an earlier session say nothing in the next")
   func sessions() {
     var applied = AppliedAssignments()
-    applied.sessionOpened()
+    applied.sessionOpened(1)
     let before = applied.mark(7)
     _ = applied.passed(before, isWhole: true, isDone: true)
-    applied.sessionOpened()
+    applied.sessionOpened(2)
     _ = applied.written(before, succeeded: true)
     _ = applied.passed(before, isWhole: true, isDone: true)
     applied.unchanged(before)

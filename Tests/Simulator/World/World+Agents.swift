@@ -135,7 +135,7 @@ extension World {
     if !agent.isOpen {
       agent.isOpen = true
       agent.failures = 0
-      agent.applied.sessionOpened()
+      agent.applied.sessionOpened(agent.applied.session + 1)
       agent.word = 0
       try input(.sessionOpened, to: agent)
       after(.seconds(1), .agent(agent.number, life: agent.life, .heartbeat(connection: connection.number)))
