@@ -80,7 +80,8 @@ extension ControlAPI {
       response.removed += owned.sorted().map { "volume \($0)" }
       let gone = await waitUntilGone(services, changes, limit: .seconds(120))
       if gone {
-        response.warnings = await removeData(of: owned, in: before)
+        let left = await removeData(of: owned, in: before)
+        response.warnings = (left.refused + left.away).sorted()
       } else {
         response.warnings = [
           "tasks of stack \(name) still run after 120 s: the data of its volumes (\(owned.joined(separator: ", "))) was not deleted"

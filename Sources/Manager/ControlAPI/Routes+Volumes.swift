@@ -34,22 +34,23 @@ extension ControlAPI {
     guard state.volumes[name] != nil else { throw APIError(404, "get \(name): no such volume") }
     let users = state.users(ofVolume: name)
     if !users.isEmpty { throw APIError(409, "remove \(name): volume is in use by \(users.joined(separator: ", ")): remove that first") }
-    _ = try await backend.propose(Command(actions: [.removeVolume(name)]))
+    // A container may use it whose service is gone: only its host knows. What could not be forgotten there is listed here.
     let left = await removeData(of: [name], in: state)
-    if !left.isEmpty { throw APIError(500, "volume \(name) is gone from the cluster, but its data is not: \(left.joined(separator: "; "))") }
+    if !left.refused.isEmpty { throw APIError(409, "remove \(name): \(left.refused.joined(separator: "; "))") }
+    _ = try await backend.propose(Command(actions: [.removeVolume(name)]))
+    if !left.away.isEmpty {
+      throw APIError(500, "volume \(name) is gone from the cluster, but its data is not: \(left.away.joined(separator: "; "))")
+    }
     return .noContent
   }
 
-  /// Deletes the volumes' data on every host; a sentence for each host where that failed.
-  func removeData(of volumes: [String], in state: ClusterState) async -> [String] {
-    guard !volumes.isEmpty else { return [] }
-    return await withTaskGroup(of: [String].self) { group in
-      for node in state.nodes.values {
+  /// Deletes the volumes' data on every host.
+  /// - Returns: a sentence for each host that refused or failed, and for each that cannot be asked.
+  func removeData(of volumes: [String], in state: ClusterState) async -> (refused: [String], away: [String]) {
+    let ready = state.nodes.values.filter { $0.status.state == .ready }
+    let refused = await withTaskGroup(of: [String].self) { group in
+      for node in ready {
         group.addTask {
-          guard node.status.state == .ready else {
-            return node.description == nil
-              ? [] : ["host \(node.hostname) is \(node.status.state) and keeps what it has of \(volumes.joined(separator: ", "))"]
-          }
           var failures: [String] = []
           for volume in volumes {
             do { try await backend.removeVolume(volume, on: node.id) } catch { failures.append("\(volume) on host \(node.hostname): \(error)") }
@@ -57,8 +58,11 @@ extension ControlAPI {
           return failures
         }
       }
-      return await group.reduce(into: [String]()) { $0 += $1 }.sorted()
+      return await group.reduce(into: []) { $0 += $1 }
     }
+    let away = state.nodes.values.filter { $0.status.state != .ready && $0.description != nil }
+      .map { "host \($0.hostname) is \($0.status.state) and keeps what it has of \(volumes.joined(separator: ", "))" }
+    return (refused.sorted(), away.sorted())
   }
 
   func volume(_ spec: VolumeSpec) throws -> Volume {
@@ -90,9 +94,6 @@ extension ClusterState {
   private func mounts(_ task: ClusterTask, _ name: String) -> Bool {
     guard !task.status.state.isTerminal, let node = task.node.flatMap({ nodes[$0] }), let spec = spec(of: task) else { return false }
     if name.hasPrefix("\(task.id)-") { return true }
-    let named = (spec.taskTemplate.containerSpec.mounts ?? []).filter { $0.volumeName != nil }
-    if named.isEmpty { return false }
-    let placeholders = Placeholders(task, spec, node: node.id, hostname: node.hostname, platform: node.description?.platform)
-    return named.contains { placeholders.expand($0).volumeName == name }
+    return task.volumeNames(spec, node: node.id, hostname: node.hostname, platform: node.description?.platform).contains(name)
   }
 }

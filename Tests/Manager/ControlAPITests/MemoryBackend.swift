@@ -19,6 +19,8 @@ final class MemoryBackend: ControlBackend {
     var logins: [RegistryCredentials?] = []
     var imageHosts: [NodeID] = []
     var removedVolumes: [String] = []
+    /// As NAME@HOST: a host refuses to remove them.
+    var heldVolumes: Set<String> = []
     var removedManagers: [NodeID] = []
     var members: [(number: Int, votes: Bool)] = [(1, true)]
     var leader = 1
@@ -234,7 +236,11 @@ final class MemoryBackend: ControlBackend {
     }
   }
   func images(on node: NodeID) async throws -> [ImageRecord] { [ImageRecord(name: "web:1", id: "sha256:0123456789abcdef", sizeBytes: 1_240_000)] }
-  func removeVolume(_ name: String, on node: NodeID) async throws { world.withLock { $0.removedVolumes.append("\(name)@\(node.value)") } }
+  func removeVolume(_ name: String, on node: NodeID) async throws {
+    let place = "\(name)@\(node.value)"
+    if world.withLock({ $0.heldVolumes.contains(place) }) { throw APIError(409, "a container uses it") }
+    world.withLock { $0.removedVolumes.append(place) }
+  }
   func managers() async -> [ManagerRecord] {
     world.withLock { world in
       world.members.map { number, votes in

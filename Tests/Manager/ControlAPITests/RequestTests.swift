@@ -263,6 +263,12 @@ struct Caller {
     #expect(dangling.volumes.map(\.name) == ["data-2-\(host)", "other"])
     #expect(try await caller.send("DELETE", "/volumes/data-2-\(host)").status == 204)
     #expect(caller.backend.world.withLock { Set($0.removedVolumes.map { $0.split(separator: "@")[0] }) } == ["data-2-\(host)"])
+    caller.backend.world.withLock { $0.heldVolumes = ["other@2"] }
+    let held = try await caller.send("DELETE", "/volumes/other")
+    #expect(held.status == 409 && held.text.contains("other on host h2: a container uses it"), "\(held)")
+    #expect(try await caller.send("GET", "/volumes/other").status == 200, "what a host keeps is listed")
+    caller.backend.world.withLock { $0.heldVolumes = [] }
+    #expect(try await caller.send("DELETE", "/volumes/other").status == 204)
   }
 
   @Test("what a volume or a container would not get is refused by name; what it has anyway is taken")
