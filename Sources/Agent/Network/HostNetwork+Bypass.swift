@@ -24,10 +24,17 @@ extension HostNetwork {
   }
 
   func bypass(_ world: NetworkWorld, _ state: HostState, _ socket: NetlinkSocket) -> [NetworkProblem] {
-    if case .unavailable = memory.withLock({ $0.bypass }) { return [] }
+    switch memory.withLock({ $0.bypass }) {
+    case .unavailable: return []
+    case .unknown where !Self.isAble:
+      memory.withLock { $0.bypass = .unavailable }
+      return []
+    case .unknown, .held: break
+    }
+    var doors: [LinkInfo] = []
     do {
       let links = try socket.links()
-      let doors = links.filter { ($0.kind == "vxlan" && isOurs($0)) || ($0.kind == "veth" && $0.name.hasPrefix(InterfaceName.vethPrefix)) }
+      doors = links.filter { ($0.kind == "vxlan" && isOurs($0)) || ($0.kind == "veth" && $0.name.hasPrefix(InterfaceName.vethPrefix)) }
       let numbers = Dictionary(doors.lazy.map { ($0.name, $0.index) }, uniquingKeysWith: { a, _ in a })
       let wanted = configuration.bypassesBridges ? BypassState(world, state) { numbers[$0] } : BypassState()
       guard var held = try hold(doors.map(\.index), isWanted: !wanted.doors.isEmpty) else { return [] }
@@ -46,14 +53,24 @@ extension HostNetwork {
       }
       memory.withLock { $0.bypass = .held(held) }
       return []
-    } catch let error as NetlinkError where [EINVAL, ENOSYS, EPERM, EOPNOTSUPP].contains(error.errno) {
-      // Linux before 6.6, or without BPF: as ever.
-      memory.withLock { $0.bypass = .unavailable }
-      return []
     } catch {
+      // An agent before this one may have left programs, which go by what it knew.
+      if let left = end(doors.map(\.index)) { return [left] }
+      if let error = error as? NetlinkError, Self.refusals.contains(error.errno) {
+        memory.withLock { $0.bypass = .unavailable }
+        return []
+      }
       return [NetworkProblem("way around the bridges", "\(error); frames pass them")]
     }
   }
+
+  /// Linux before 6.6, or without BPF, or an agent that may not ask: there is no way around, and who cannot ask takes none away.
+  private static var isAble: Bool {
+    var program: UInt32 = 0
+    // Of lo.
+    return !refusals.contains(-clinux_bpf_entered(1, &program, 1))
+  }
+  private static let refusals = [EINVAL, ENOSYS, EPERM, EOPNOTSUPP]
 
   /// A container that is new, until the next comparison.
   func bypass(_ container: TaskNetwork, in world: NetworkWorld) {
@@ -92,7 +109,7 @@ extension HostNetwork {
     for link in links {
       for id in try entered(link) {
         found.append(id)
-        guard let program = program(id), BypassProgram.vni(name: program.name) != nil, program.map != 0 else { continue }
+        guard let program = try program(id), BypassProgram.vni(name: program.name) != nil, program.map != 0 else { continue }
         let map = clinux_bpf_open(1, program.map)
         if map >= 0 { return Bypass.Held(map: SharedDescriptor(owning: map), mapID: program.map) }
       }
@@ -113,7 +130,7 @@ extension HostNetwork {
           present.programs[link, default: []].append(program)
           continue
         }
-        guard let program = program(id), BypassProgram.isOurs(program.name) else { continue }
+        guard let program = try program(id), BypassProgram.isOurs(program.name) else { continue }
         let vni = program.map == held.mapID ? BypassProgram.vni(name: program.name) : nil
         known[id] = .init(id: id, vni: vni)
         if let vni, held.programs[vni] == nil { held.programs[vni] = (id, program.descriptor) }
@@ -151,7 +168,7 @@ extension HostNetwork {
   private func end(_ links: [UInt32]) -> NetworkProblem? {
     do {
       for link in links {
-        for id in try entered(link) { if let program = program(id), BypassProgram.isOurs(program.name) { try leave(link, id) } }
+        for id in try entered(link) { if let program = try program(id), BypassProgram.isOurs(program.name) { try leave(link, id) } }
       }
       return nil
     } catch {
@@ -160,7 +177,7 @@ extension HostNetwork {
   }
 
   private func leave(_ link: UInt32, _ id: UInt32) throws {
-    guard let program = program(id) else { return }
+    guard let program = try program(id) else { return }
     let code = clinux_bpf_leave(link, program.descriptor.rawValue)
     if code != -ENODEV, code != -ENOENT { try check(code, "take a program from link", "\(link)") }
   }
@@ -179,11 +196,11 @@ extension HostNetwork {
     var descriptor: SharedDescriptor
   }
   /// nil: it is gone.
-  private func program(_ id: UInt32) -> Program? {
+  private func program(_ id: UInt32) throws -> Program? {
     let raw = clinux_bpf_open(0, id)
-    guard raw >= 0 else { return nil }
-    let descriptor = SharedDescriptor(owning: raw)
-    guard let facts = try? describe(descriptor, "\(id)") else { return nil }
+    if raw == -ENOENT { return nil }
+    let descriptor = SharedDescriptor(owning: try check(raw, "open program", "\(id)"))
+    let facts = try describe(descriptor, "\(id)")
     return Program(name: facts.name, map: facts.map, descriptor: descriptor)
   }
   private func describe(_ descriptor: SharedDescriptor, _ name: String) throws -> (name: String, id: UInt32, map: UInt32) {

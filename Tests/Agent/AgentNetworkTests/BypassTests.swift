@@ -244,6 +244,44 @@ struct BypassTests {
     }
   }
 
+  /// Whether the calling thread may open programs that are not its own (CAP_SYS_ADMIN, CAP_BPF); it keeps what it may take up again.
+  private static func mayOpen(_ may: Bool) {
+    typealias Call = @convention(c) (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Int32
+    func call(_ name: String) -> Call { unsafeBitCast(dlsym(nil, name)!, to: Call.self) }
+    // capset(2): version 3, this thread; twice effective, permitted and inheritable ones.
+    var header: [UInt32] = [0x2008_0522, 0]
+    var sets = [UInt32](repeating: 0, count: 6)
+    precondition(call("capget")(&header, &sets) == 0)
+    for (index, bit) in [(0, UInt32(1) << 21), (3, UInt32(1) << 7)] { sets[index] = may ? sets[index] | bit : sets[index] & ~bit }
+    precondition(call("capset")(&header, &sets) == 0)
+  }
+
+  @Test("an agent that cannot take away an earlier agent's programs says so until it can, whether it wants some of its own or not", arguments: [true, false])
+  func leftBehind(isBypassing: Bool) async throws {
+    try await NamespaceWorld.with(1) { world in
+      var cluster = Cluster(hosts: 1)
+      cluster.place(1, on: 1)
+      let (networks, endpoints) = (cluster.networks(of: 1), cluster.endpoints)
+      let before = try world.overlay(1)
+      try await before.apply(networks: networks, services: [], endpoints: endpoints)
+      _ = try await before.attach(cluster.network(1))
+      let (door, tunnel) = (InterfaceName.veth(cluster.task(1), 1), "orvx4096")
+      let program = try #require(try await programs(world, 1, door).first)
+      let overlay = try world.overlay(1, bypassesBridges: isBypassing)
+      try await overlay.host.thread.run { Self.mayOpen(false) }
+      for _ in 1...2 {
+        let problems = try await overlay.apply(networks: networks, services: [], endpoints: endpoints)
+        #expect(problems.map(\.object) == ["way around the bridges"] && problems.first?.weight == .unfinished, "\(problems)")
+      }
+      #expect(try await programs(world, 1, door) == [program])
+      try await overlay.host.thread.run { Self.mayOpen(true) }
+      #expect(try await overlay.repair() == [])
+      // The task is none of this agent's.
+      #expect(try await programs(world, 1, door) == [])
+      #expect(try await programs(world, 1, tunnel) == (isBypassing ? [program] : []))
+    }
+  }
+
   @Test("what others take away is put back and counted; others' programs stay; a new agent takes over, one that shall not takes all away")
   func drift() async throws {
     try await NamespaceWorld.with(1) { world in
