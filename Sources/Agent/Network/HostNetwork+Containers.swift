@@ -22,16 +22,7 @@ extension HostNetwork {
     let (world, problems) = try withUplinks(Self.withoutLacking6(bare).world, links, socket.addresses())
     if world.needsUplink(network), world.uplinks[network.task] == nil { throw problems.first ?? NetworkProblem("uplink", "none is free") }
     let hostPorts = Self.hostPorts(network, hasIPv6: world.hostPortAddress6(network) != nil)
-    let before = memory.withLock { Set($0.ports.keys.map(\.inFamily)) }
-    for port in hostPorts {
-      // One that we hold is another task's or service's; the rule set gives it to the first.
-      if before.contains(port.inFamily) { throw NetworkProblem("host port \(port)", "already published on this host by another task or service") }
-      if port.protocol == .sctp, PortHolder.taken(of: [port]).isEmpty { continue }
-      guard port.protocol != .sctp, let descriptor = Self.hold(port) else {
-        throw NetworkProblem(.init(port: port.number, protocol: port.protocol, holder: PortHolder.find([port.anywhere])[port.anywhere]))
-      }
-      memory.withLock { $0.ports[port] = descriptor }
-    }
+    try hold(all: hostPorts)
     do {
       try makeNamespace(network.task)
       var made: [String] = []
@@ -44,6 +35,27 @@ extension HostNetwork {
     }
     bypass(network, in: world)
     return describe(network, in: world)
+  }
+
+  /// A task's ports in host mode, or none of them.
+  private func hold(all ports: [PublishedPort]) throws {
+    let before = memory.withLock { Set($0.ports.keys.map(\.inFamily)) }
+    var held: [PublishedPort: Int32] = [:]
+    do {
+      for port in ports {
+        // One that we hold is another task's or service's; the rule set gives it to the first.
+        if before.contains(port.inFamily) { throw NetworkProblem("host port \(port)", "already published on this host by another task or service") }
+        if port.protocol == .sctp, PortHolder.taken(of: [port]).isEmpty { continue }
+        guard port.protocol != .sctp, let descriptor = Self.hold(port) else {
+          throw NetworkProblem(.init(port: port.number, protocol: port.protocol, holder: PortHolder.find([port.anywhere])[port.anywhere]))
+        }
+        held[port] = descriptor
+      }
+    } catch {
+      for descriptor in held.values { close(descriptor) }
+      throw error
+    }
+    memory.withLock { memory in memory.ports.merge(held) { own, _ in own } }
   }
 
   /// In one namespace an address has one meaning.
@@ -87,10 +99,11 @@ extension HostNetwork {
   /// What is the same for all containers, or for those on the same networks.
   struct Balancings {
     private var published: [TaskID: [PortConfig]]?
-    mutating func published(by task: TaskID, _ world: NetworkWorld) -> [PortConfig] {
+    /// nil: the task is none, or none of a service, that others are told of.
+    mutating func published(by task: TaskID, _ world: NetworkWorld) -> [PortConfig]? {
       let all = published ?? Ruleset.publishedByTask(world)
       published = all
-      return all[task] ?? []
+      return all[task]
     }
     private var made: [Set<NetworkID>: (Balancing<IPv4Address>, Balancing<IPv6Address>)] = [:]
     mutating func of(_ networks: Set<NetworkID>, _ world: NetworkWorld, _ ready: Ruleset.Ready) -> (Balancing<IPv4Address>, Balancing<IPv6Address>) {
@@ -104,11 +117,11 @@ extension HostNetwork {
   func loadRules(_ network: TaskNetwork, _ world: NetworkWorld, _ ready: Ruleset.Ready, _ balancings: inout Balancings) throws {
     let networks = Set(network.attachments.map(\.network))
     let (balancing, balancing6) = balancings.of(networks, world, ready)
-    let published = balancings.published(by: network.task, world)
+    var loaded = memory.withLock { $0.containerRules[network.task] ?? ContainerRules() }
+    let published = balancings.published(by: network.task, world) ?? loaded.published
     let rules = Ruleset.container(network, in: world, balancing, published: published)
     let rules6 = Ruleset.container6(network, in: world, balancing6, published: published)
     let isRecovered = memory.withLock { $0.recovered.contains(network.task) }
-    var loaded = memory.withLock { $0.containerRules[network.task] ?? ContainerRules() }
     if rules == loaded.v4.rules, rules6 == loaded.v6.rules, !isRecovered { return }
     var generation: UInt32?
     try thread.inside(path(network.task)) {
@@ -122,6 +135,7 @@ extension HostNetwork {
       }
       generation = Nftables.generation()
     }
+    loaded.published = published
     memory.withLock { memory in
       memory.containerRules[network.task] = loaded
       memory.generations[network.task] = generation.map { Generation(loaded: $0) }

@@ -60,12 +60,14 @@ extension HostNetwork {
   }
 
   func detour6(_ world: NetworkWorld, isNeeded: Bool, _ socket: NetlinkSocket, _ links: [LinkInfo]) throws {
-    let had = memory.withLock { memory in
-      defer { memory.hasDetour = isNeeded }
-      return memory.hasDetour
+    guard isNeeded else {
+      memory.withLock { $0.hasDetour = false }
+      return try LoopbackDetour.remove(socket, links)
     }
-    if !isNeeded { return try LoopbackDetour.remove(socket, links) }
-    if try LoopbackDetour.keep(LoopbackDetour.address(of: world), socket, links), had { count(["link"]) }
+    let isMade = try LoopbackDetour.keep(LoopbackDetour.address(of: world), socket, links)
+    // One that was refused until now is nobody's drift.
+    if isMade, memory.withLock({ $0.hasDetour }) { count(["link"]) }
+    memory.withLock { $0.hasDetour = true }
   }
 
   var forwarding6: Forwarding6 { Forwarding6(folder: configuration.runDirectory) }

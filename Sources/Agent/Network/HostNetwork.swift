@@ -21,6 +21,8 @@ final class HostNetwork: Sendable {
   struct ContainerRules {
     var v4 = Loaded<IPv4Address>()
     var v6 = Loaded<IPv6Address>()
+    /// What hosts may send it through ingress; of a task that ended as it was, so that who calls it still is refused by its namespace's kernel.
+    var published: [PortConfig] = []
   }
 
   /// A table `orch`: of a task's namespace, or of this host's (nil).
@@ -188,14 +190,15 @@ final class HostNetwork: Sendable {
         problems.append(.unfinished(error.object, error.reason))
       }
     }
+    // Rules of all of the host's IPv6 do not wait for it.
+    problems += attempt("way back of calls by ::1", .again) { try detour6(world, isNeeded: !ports6.isEmpty, socket, links) }
     do {
-      try detour6(world, isNeeded: !ports6.isEmpty, socket, links)
       problems += try forward6(world, ready, taken, links, answersPorts: !ports6.isEmpty, isTouched: isReloaded, isDrift: isSettled)
     } catch {
       memory.withLock { $0.rulesUnknown = true }
       problems.append(.unfinished("IPv6 of this host", "\(error)"))
     }
-    if loaded != rules || rulesTouched || memory.withLock({ $0.host6.rules != loaded6 }) {
+    if loaded != rules || isReloaded || memory.withLock({ $0.host6.rules != loaded6 }) {
       let generation = Nftables.generation()
       memory.withLock { $0.generations[nil] = generation.map { Generation(loaded: $0) } }
     }
@@ -246,6 +249,8 @@ final class HostNetwork: Sendable {
     let watch = configuration.hearsChanges ? DriftWatch(changed: changed) : nil
     return memory.withLock { memory in
       memory.drift = watch
+      // What was changed while nobody listened is told by nobody.
+      if watch != nil, memory.isUnheardTold { (memory.comparesAll, memory.allLinksTouched, memory.uplinkRoutesTouched) = (true, true, true) }
       defer { memory.isUnheardTold = watch == nil }
       guard watch == nil, !memory.isUnheardTold else { return [] }
       return [NetworkProblem("changes by others", "this kernel tells of none (netlink refused to listen): they are found within 15 s only")]

@@ -19,7 +19,7 @@ public struct NetworkProblem: Error, Hashable, Sendable, CustomStringConvertible
   public enum Weight: Hashable, Sendable {
     /// Another comparison changes nothing, until somebody removes the cause.
     case told
-    /// A container of this host's lacks something. Another comparison may bring it; whom others are sent to does not hang on it, so that nobody's drain
+    /// A container of this host's lacks something, or callers by ::1 do. Another comparison may bring it; whom others are sent to does not hang on it, so that nobody's drain
     /// is to wait for it.
     case again
     /// Rules or forwarding entries are not what was asked for: somebody may be sent to who is gone. Nobody may rely on them.

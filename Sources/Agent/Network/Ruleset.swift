@@ -43,11 +43,12 @@ enum Ruleset {
   /// know, from before its rules, goes on: it is invalid, and not new (docs/network.md).
   static func unpublished<Address: OverlayAddress>(to address: Address, by device: String, _ ports: [PortConfig]) -> String {
     let new = "iifname \"\(device)\" ct state new,untracked meta l4proto != \(Address.icmp)"
-    let targets = Set(ports.map { "\(address) . \(($0.protocol ?? .tcp).rawValue) . \($0.targetPort)" })
+    let targets = Set(ports.filter { $0.families.contains(Address.addresses) }.map { "\(address) . \(($0.protocol ?? .tcp).rawValue) . \($0.targetPort)" })
     return targets.isEmpty ? "\(new) drop" : "\(new) \(Address.family) daddr . meta l4proto . th dport != \(set(Array(targets))) drop"
   }
 
-  /// What tasks of this host publish through ingress, as all are told: hosts may send them that.
+  /// What tasks of this host publish through ingress, as all are told: hosts may send them that. Of a task that ended, or whose service is gone, nobody is
+  /// told: it is not among these, where one that publishes nothing is.
   static func publishedByTask(_ world: NetworkWorld) -> [TaskID: [PortConfig]] {
     guard let ingress = world.ingress else { return [:] }
     let services = Dictionary(world.services.map { ($0.id, $0) }, uniquingKeysWith: { a, _ in a })
@@ -79,7 +80,7 @@ enum Ruleset {
   ) -> RuleTable<IPv6Address>? {
     let subnets = subnets6(of: world, on: Set(network.attachments.map(\.network)))
     let arrival = world.door6 == nil ? nil : arrival(network, in: world)
-    let ports = (published + network.hostPorts).filter { $0.families.contains(.v6) }
+    let ports = published + network.hostPorts
     let guarding = network.attachments.enumerated().compactMap { number, attachment -> String? in
       guard let ingress = world.ingress, attachment.network == ingress.id else { return nil }
       return ingress.counterpart(of: attachment.address).map { unpublished(to: $0, by: "eth\(number)", ports) }
