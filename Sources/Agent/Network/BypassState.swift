@@ -33,12 +33,16 @@ struct BypassState: Equatable, Sendable {
     for network in world.networks {
       guard let tunnel = state.tunnels[network.vni], let index = link(InterfaceName.tunnel(network.vni)) else { continue }
       doors[index] = network.vni
-      for entry in tunnel.forwarding where targets.count < Self.most {
+      for entry in tunnel.forwarding {
         guard let address = Self.address(entry.mac) else { continue }
         let place = Place(vni: network.vni, address: address)
         if targets[place] == nil { targets[place] = .tunnel(index) }
       }
     }
+    guard targets.count > Self.most else { return }
+    // The same ones each time, whatever a set's order.
+    let elsewhere = targets.filter { if case .tunnel = $0.value { true } else { false } }.keys.sorted()
+    for place in elsewhere.suffix(targets.count - Self.most) { targets[place] = nil }
   }
 
   mutating func add(
@@ -50,7 +54,9 @@ struct BypassState: Equatable, Sendable {
         let index = link(InterfaceName.veth(container.task, number))
       else { continue }
       doors[index] = network.vni
-      targets[Place(vni: network.vni, address: attachment.address)] = .container(index)
+      let place = Place(vni: network.vni, address: attachment.address)
+      // The kernel refuses what is beyond.
+      if targets.count < Self.most || targets[place] != nil { targets[place] = .container(index) }
     }
   }
 

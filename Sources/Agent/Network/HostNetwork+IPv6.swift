@@ -17,16 +17,27 @@ extension HostNetwork {
     world.hasIPv6 = isAble
     for (index, network) in world.networks.enumerated() where network.subnet6 != nil && (!isAble || network.mtu < smallestMTU) {
       world.networks[index].subnet6 = nil
-      // Nobody asked for it.
-      if network.ingress { continue }
+      var effect = "tasks\(isAble ? "" : " here") have IPv4 alone"
+      if network.ingress {
+        // Nobody asked for it, but who publishes there alone.
+        let ports = addresses6(ofPortsIn: world)
+        if ports.isEmpty { continue }
+        effect = "nobody answers at \(ports.joined(separator: ", "))"
+      }
       problems.append(
         NetworkProblem(
           "IPv6 of network \(network.name)",
           isAble
-            ? "its packets hold \(network.mtu) bytes, IPv6 needs \(smallestMTU): tasks have IPv4 alone; raise the MTU of the smallest host's link"
-            : "this host's kernel has no IPv6: tasks here have IPv4 alone; boot it without ipv6.disable=1"))
+            ? "its packets hold \(network.mtu) bytes, IPv6 needs \(smallestMTU): \(effect); raise the MTU of the smallest host's link"
+            : "this host's kernel has no IPv6: \(effect); boot it without ipv6.disable=1"))
     }
     return (world, problems)
+  }
+
+  /// Of ports in ingress mode that answer at addresses of IPv6 and no other.
+  private static func addresses6(ofPortsIn world: NetworkWorld) -> [String] {
+    let ports = world.services.flatMap(\.ports).filter { ($0.publishMode ?? .ingress) == .ingress && !$0.families.contains(.v4) }
+    return Set(ports.compactMap { port in port.hostIP.map { "[\($0)]:\(port.publishedPort ?? 0)" } }).sorted()
   }
 
   /// Hosts speak no IPv6 on bridges but ingress's, nor on uplinks that lead to tasks without: what a task sends to their link addresses ends there, whatever

@@ -79,6 +79,28 @@ struct BypassStateTests {
     #expect(wanted.targets.count == 3 && !wanted.targets.values.contains { if case .container = $0 { true } else { false } })
   }
 
+  @Test("of more receivers than the map has room for the same ones are in it, whatever their order, those here among them; who comes later is not")
+  func full() {
+    var world = cluster.world(1)
+    world.containers[cluster.task(1)] = cluster.network(1)
+    let entries = (1...UInt32(BypassState.most + 100)).map {
+      HostState.Forwarding(mac: IPv4Address(0x0a00_0000 + $0).mac, host: cluster.underlay(2))
+    }
+    func state(_ forwarding: Set<HostState.Forwarding>) -> BypassState {
+      var state = HostState(world)
+      state.tunnels[4096]!.forwarding = forwarding
+      return BypassState(world, state) { ["orvx4096": 10, InterfaceName.veth(cluster.task(1), 1): 21][$0] }
+    }
+    var other = Set<HostState.Forwarding>(minimumCapacity: 1 << 18)
+    for entry in entries.reversed() { other.insert(entry) }
+    var full = state(Set(entries))
+    #expect(full == state(other))
+    #expect(full.targets.count == BypassState.most)
+    #expect(full.targets[.init(vni: 4096, address: address("10.77.0.11"))] == .container(21))
+    full.add(cluster.network(2), world, world.successors) { $0 == InterfaceName.veth(cluster.task(2), 1) ? 22 : nil }
+    #expect(full.doors == [10: 4096, 21: 4096, 22: 4096] && full.targets.count == BypassState.most)
+  }
+
   @Test("entries are what they were, and a program's name says its network and that it is this one")
   func names() {
     let place = BypassState.Place(vni: 16_777_215, address: address("10.77.0.12"))
