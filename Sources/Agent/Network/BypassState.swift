@@ -27,8 +27,7 @@ struct BypassState: Equatable, Sendable {
   /// - Parameters:
   ///   - state: of the tunnels, which it follows.
   ///   - link: the number of a link by its name; nil: there is none, or it is somebody else's.
-  init(_ world: NetworkWorld, _ state: HostState, link: (String) -> UInt32?) {
-    let successors = world.successors
+  init(_ world: NetworkWorld, _ state: HostState, _ successors: [NetworkAttachment: TaskID], link: (String) -> UInt32?) {
     for container in world.containers.values { add(container, world, successors, link: link) }
     for network in world.networks {
       guard let tunnel = state.tunnels[network.vni], let index = link(InterfaceName.tunnel(network.vni)) else { continue }

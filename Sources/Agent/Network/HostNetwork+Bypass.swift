@@ -23,7 +23,12 @@ extension HostNetwork {
     }
   }
 
-  func bypass(_ world: NetworkWorld, _ state: HostState, _ socket: NetlinkSocket) -> [NetworkProblem] {
+  /// - Parameters:
+  ///   - links: of this host, as they are now.
+  ///   - compares: with the kernel, which tells nobody of changes; otherwise what it was brought to is there.
+  func bypass(
+    _ world: NetworkWorld, _ state: HostState, _ links: [LinkInfo], _ successors: [NetworkAttachment: TaskID], compares: Bool
+  ) -> [NetworkProblem] {
     switch memory.withLock({ $0.bypass }) {
     case .unavailable: return []
     case .unknown where !Self.isAble:
@@ -31,15 +36,14 @@ extension HostNetwork {
       return []
     case .unknown, .held: break
     }
-    var doors: [LinkInfo] = []
+    let doors = links.filter { ($0.kind == "vxlan" && isOurs($0)) || ($0.kind == "veth" && $0.name.hasPrefix(InterfaceName.vethPrefix)) }
     do {
-      let links = try socket.links()
-      doors = links.filter { ($0.kind == "vxlan" && isOurs($0)) || ($0.kind == "veth" && $0.name.hasPrefix(InterfaceName.vethPrefix)) }
       let numbers = Dictionary(doors.lazy.map { ($0.name, $0.index) }, uniquingKeysWith: { a, _ in a })
-      let wanted = configuration.bypassesBridges ? BypassState(world, state) { numbers[$0] } : BypassState()
+      let wanted = configuration.bypassesBridges ? BypassState(world, state, successors) { numbers[$0] } : BypassState()
       guard var held = try hold(doors.map(\.index), isWanted: !wanted.doors.isEmpty) else { return [] }
       do {
-        let operations = wanted.operations(from: try observe(doors.map(\.index), &held))
+        let present = if !compares, let reached = held.reached { reached.present(held) } else { try observe(doors.map(\.index), &held) }
+        let operations = wanted.operations(from: present)
         if held.reached == wanted { count(operations.map { _ in "bypass" }) }
         try perform(operations, &held)
         let used = Set(wanted.doors.values)
@@ -75,7 +79,7 @@ extension HostNetwork {
   /// A container that is new, until the next comparison.
   func bypass(_ container: TaskNetwork, in world: NetworkWorld) {
     change { state in
-      state.add(container, world, world.successors) { name in
+      state.add(container, world, world.successors(of: container)) { name in
         let index = if_nametoindex(name)
         return index == 0 ? nil : index
       }
@@ -89,10 +93,8 @@ extension HostNetwork {
     guard configuration.bypassesBridges, case .held(var held) = memory.withLock({ $0.bypass }), let old = held.reached else { return }
     var wanted = old
     body(&wanted)
-    var present = BypassPresent(targets: old.targets)
-    for (link, vni) in old.doors { present.programs[link] = [.init(id: held.programs[vni]?.id ?? 0, vni: vni)] }
     do {
-      try perform(wanted.operations(from: present), &held)
+      try perform(wanted.operations(from: old.present(held)), &held)
       held.reached = wanted
     } catch {
       held.reached = nil
@@ -223,6 +225,13 @@ extension HostNetwork {
   private func check(_ code: Int32, _ operation: String, _ object: String) throws -> Int32 {
     if code < 0 { throw NetlinkError(operation: operation, object: object, errno: -code) }
     return code
+  }
+}
+
+extension BypassState {
+  /// What the kernel has when it was brought to this.
+  fileprivate func present(_ held: HostNetwork.Bypass.Held) -> BypassPresent {
+    BypassPresent(programs: doors.mapValues { vni in [.init(id: held.programs[vni]?.id ?? 0, vni: vni)] }, targets: targets)
   }
 }
 

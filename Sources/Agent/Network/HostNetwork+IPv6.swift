@@ -70,12 +70,12 @@ extension HostNetwork {
     return tunnels + (world.door6.map { door in Self.ownParameters6.map { KernelParameter("ipv6/conf/\(door.bridge)/\($0)", $1) } } ?? [])
   }
 
-  func detour6(_ world: NetworkWorld, isNeeded: Bool, _ socket: NetlinkSocket, _ links: [LinkInfo]) throws {
+  func detour6(_ world: NetworkWorld, isNeeded: Bool, _ socket: NetlinkSocket, _ links: [LinkInfo], _ neighbours: [NeighbourInfo]) throws {
     guard isNeeded else {
       memory.withLock { $0.hasDetour = false }
       return try LoopbackDetour.remove(socket, links)
     }
-    let isMade = try LoopbackDetour.keep(LoopbackDetour.address(of: world), socket, links)
+    let isMade = try LoopbackDetour.keep(LoopbackDetour.address(of: world), socket, links, neighbours)
     // One that was refused until now is nobody's drift.
     if isMade, memory.withLock({ $0.hasDetour }) { count(["link"]) }
     memory.withLock { $0.hasDetour = true }

@@ -115,7 +115,7 @@ final class HostNetwork: Sendable {
     let socket = try NetlinkSocket()
     var links = try socket.links()
     let unheard = watchDrift()
-    compareRules()
+    let comparesAll = compareRules(links)
     let addresses = try socket.addresses()
     let (able, lacking) = Self.withoutLacking6(bare)
     var (world, problems) = withUplinks(able, links, addresses)
@@ -166,8 +166,11 @@ final class HostNetwork: Sendable {
     }
     problems += resize(world, byName, socket, isDrift: isKnown && isSameRoom)
     noteDrift(world, byName)
-    problems += reconnect(world, socket, byName, successors, addresses)
-    problems += bypass(made, wanted, socket)
+    let reconnected = reconnect(world, socket, byName, successors, addresses)
+    problems += reconnected.problems
+    // Links that are there since the last look have other numbers.
+    if reconnected.madeLinks { links = (try? socket.links()) ?? links }
+    problems += bypass(made, wanted, links, successors, compares: comparesAll)
     memory.withLock { $0.reached = refused.isEmpty ? wanted : nil }
     let ready = world.readyEndpoints()
     let ports6 = Ruleset.publishedPorts6(world, ready: ready).map(\.port)
@@ -191,7 +194,7 @@ final class HostNetwork: Sendable {
       }
     }
     // Rules of all of the host's IPv6 do not wait for it.
-    problems += attempt("way back of calls by ::1", .again) { try detour6(world, isNeeded: !ports6.isEmpty, socket, links) }
+    problems += attempt("way back of calls by ::1", .again) { try detour6(world, isNeeded: !ports6.isEmpty, socket, links, present.neighbours) }
     do {
       problems += try forward6(world, ready, taken, links, answersPorts: !ports6.isEmpty, isTouched: isReloaded, isDrift: isSettled)
     } catch {
@@ -258,14 +261,15 @@ final class HostNetwork: Sendable {
   }
 
   /// Rules that were changed although nobody told of it are loaded anew; at the comparison that comes by time.
-  private func compareRules() {
+  /// - Returns: whether it is that one.
+  private func compareRules(_ links: [LinkInfo]) -> Bool {
     let (isTime, drift, loaded) = memory.withLock { memory in
       defer { memory.comparesAll = false }
       if memory.comparesAll, memory.drift == nil { (memory.allLinksTouched, memory.uplinkRoutesTouched) = (true, true) }
       return (memory.comparesAll, memory.drift, memory.generations)
     }
-    guard isTime else { return }
-    let links = drift == nil ? [:] : (try? NetlinkSocket().links()).map(Self.byName) ?? [:]
+    guard isTime else { return false }
+    let links = drift == nil ? [:] : Self.byName(links)
     for (task, known) in loaded {
       let read = if let task { try? thread.inside(path(task)) { Nftables.generation() } } else { Nftables.generation() }
       guard let now = read else { continue }
@@ -283,6 +287,7 @@ final class HostNetwork: Sendable {
         memory.repairs["container rules", default: 0] += 1
       }
     }
+    return true
   }
 
   /// Tells the watch which links are tunnels, and whose rules are to be loaded anew.
@@ -370,12 +375,13 @@ final class HostNetwork: Sendable {
 
   /// The kernel's present state, as far as it is ours.
   private func observe(_ socket: NetlinkSocket, _ links: [LinkInfo], _ addresses: [AddressInfo]) throws -> (
-    state: HostState, ports: Set<BridgeForwardingInfo>
+    state: HostState, ports: Set<BridgeForwardingInfo>, neighbours: [NeighbourInfo]
   ) {
     var state = HostState()
     let forwarding = try socket.forwarding()
     let entries = Dictionary(grouping: forwarding.tunnels, by: \.index)
-    let neighbours = Dictionary(grouping: try socket.neighbours(), by: \.index)
+    let all = try socket.neighbours()
+    let neighbours = Dictionary(grouping: all, by: \.index)
     let addresses = Dictionary(grouping: addresses, by: \.index)
     for link in links where isOurs(link) {
       if link.kind == "bridge", let vni = InterfaceName.vni(link.name, prefix: InterfaceName.bridgePrefix) {
@@ -391,7 +397,7 @@ final class HostNetwork: Sendable {
           forwarding: Set(entries), neighbours: Set(known))
       }
     }
-    return (state, Set(forwarding.bridges))
+    return (state, Set(forwarding.bridges), all)
   }
 
   private func message(_ operation: HostOperation, _ links: [LinkInfo]) -> NetlinkMessage {
