@@ -27,8 +27,8 @@ extension HostNetwork {
       try makeNamespace(network.task)
       var made: [String] = []
       try connect(network, world, socket, Self.byName(links), &made)
-      var balancings = Balancings()
-      try loadRules(network, world, world.readyEndpoints(), &balancings)
+      var common = CommonRules(world, ready: world.readyEndpoints())
+      try loadRules(network, &common)
     } catch {
       detach(network)
       throw error
@@ -96,31 +96,51 @@ extension HostNetwork {
     }
   }
 
-  /// What is the same for all containers, or for those on the same networks.
-  struct Balancings {
-    private var published: [TaskID: [PortConfig]]?
-    /// nil: the task is none, or none of a service, that others are told of.
-    mutating func published(by task: TaskID, _ world: NetworkWorld) -> [PortConfig]? {
-      let all = published ?? Ruleset.publishedByTask(world)
-      published = all
-      return all[task]
+  /// What rules have in common: of all containers, or of those on the same networks. Made once for a world, when first asked for.
+  struct CommonRules {
+    let world: NetworkWorld
+    let ready: Ruleset.Ready
+    let counterpart: Ruleset.Counterpart
+    private lazy var published = Ruleset.publishedByTask(world)
+    private var balancings: [Set<NetworkID>: (Balancing<IPv4Address>, Balancing<IPv6Address>)] = [:]
+    /// By the number of the container's interface on ingress.
+    private var arrivals: [Int: Ruleset.Arrival] = [:]
+
+    init(_ world: NetworkWorld, ready: Ruleset.Ready) {
+      (self.world, self.ready) = (world, ready)
+      counterpart = Ruleset.counterparts(in: world)
     }
-    private var made: [Set<NetworkID>: (Balancing<IPv4Address>, Balancing<IPv6Address>)] = [:]
-    mutating func of(_ networks: Set<NetworkID>, _ world: NetworkWorld, _ ready: Ruleset.Ready) -> (Balancing<IPv4Address>, Balancing<IPv6Address>) {
-      if let made = made[networks] { return made }
-      let new = (Ruleset.balancing(in: world, on: networks, ready: ready), Ruleset.balancing6(in: world, on: networks, ready: ready))
-      made[networks] = new
+
+    /// nil: the task is none, or none of a service, that others are told of.
+    mutating func published(by task: TaskID) -> [PortConfig]? { published[task] }
+
+    mutating func balancing(on networks: Set<NetworkID>) -> (Balancing<IPv4Address>, Balancing<IPv6Address>) {
+      if let made = balancings[networks] { return made }
+      let new = (
+        Ruleset.balancing(in: world, on: networks, ready: ready), Ruleset.balancing6(in: world, on: networks, ready: ready, counterpart)
+      )
+      balancings[networks] = new
+      return new
+    }
+
+    mutating func arrival(_ network: TaskNetwork) -> Ruleset.Arrival? {
+      guard let (ingress, number) = Ruleset.entrance(network, in: world) else { return nil }
+      if let made = arrivals[number] { return made }
+      let new = Ruleset.Arrival(by: number, ingress)
+      arrivals[number] = new
       return new
     }
   }
 
-  func loadRules(_ network: TaskNetwork, _ world: NetworkWorld, _ ready: Ruleset.Ready, _ balancings: inout Balancings) throws {
+  func loadRules(_ network: TaskNetwork, _ common: inout CommonRules) throws {
+    let world = common.world
     let networks = Set(network.attachments.map(\.network))
-    let (balancing, balancing6) = balancings.of(networks, world, ready)
+    let (balancing, balancing6) = common.balancing(on: networks)
     var loaded = memory.withLock { $0.containerRules[network.task] ?? ContainerRules() }
-    let published = balancings.published(by: network.task, world) ?? loaded.published
-    let rules = Ruleset.container(network, in: world, balancing, published: published)
-    let rules6 = Ruleset.container6(network, in: world, balancing6, published: published)
+    let published = common.published(by: network.task) ?? loaded.published
+    let arrival = common.arrival(network)
+    let rules = Ruleset.container(network, in: world, balancing, published: published, arrival)
+    let rules6 = Ruleset.container6(network, in: world, balancing6, published: published, arrival)
     let isRecovered = memory.withLock { $0.recovered.contains(network.task) }
     if rules == loaded.v4.rules, rules6 == loaded.v6.rules, !isRecovered { return }
     var generation: UInt32?

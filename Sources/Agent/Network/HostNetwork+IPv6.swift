@@ -84,19 +84,20 @@ extension HostNetwork {
   var forwarding6: Forwarding6 { Forwarding6(folder: configuration.runDirectory) }
 
   /// The host forwards IPv6 while a network needs it; never without the rules that say for whom.
-  /// - Parameter answersPorts: over IPv6.
   func forward6(
-    _ world: NetworkWorld, _ ready: Ruleset.Ready, _ unavailable: Set<PublishedPort>, _ links: [LinkInfo], answersPorts: Bool, isTouched: Bool,
+    _ common: CommonRules, _ published: [Ruleset.Published<IPv6Address>], unavailable: Set<PublishedPort>, _ links: [LinkInfo], isTouched: Bool,
     isDrift: Bool
   ) throws -> [NetworkProblem] {
+    let world = common.world
     // Every host is on ingress: that alone is no reason.
     let isNeeded =
-      answersPorts || world.networks.contains { $0.subnet6 != nil && !$0.internalOnly && !$0.ingress }
+      !published.isEmpty || world.networks.contains { $0.subnet6 != nil && !$0.internalOnly && !$0.ingress }
       || world.containers.values.contains(where: world.leadsOutside6)
     let problem = isNeeded ? nil : forwarding6.turnOff()
     let isRouter = isNeeded && forwarding6.isOursToTurnOn
     let others = isRouter ? links.filter { $0.kind == "bridge" && !isOurs($0) }.map(\.index) : []
-    let rules = Ruleset.host6(world, ready: ready, unavailable: unavailable, isRouter: isRouter, bridges: others)
+    let rules = Ruleset.host6(
+      world, published, ready: common.ready, common.counterpart, unavailable: unavailable, isRouter: isRouter, bridges: others)
     if let problem, rules == nil { return [problem] }
     try loadHostRules6(rules, world.lingering6(on: Set(world.ingress.map { [$0.id] } ?? [])), isTouched: isTouched)
     let wasOff = isRouter && isDrift && forwarding6.isOff

@@ -173,10 +173,11 @@ final class HostNetwork: Sendable {
     problems += bypass(made, wanted, links, successors, compares: comparesAll)
     memory.withLock { $0.reached = refused.isEmpty ? wanted : nil }
     let ready = world.readyEndpoints()
-    let ports6 = Ruleset.publishedPorts6(world, ready: ready).map(\.port)
-    let (taken, conflicts) = reserve(Ruleset.publishedPorts(world, ready: ready).map(\.port) + ports6)
+    var common = CommonRules(world, ready: ready)
+    let (ports, ports6) = (Ruleset.publishedPorts(world, ready: ready), Ruleset.publishedPorts6(world, ready: ready, common.counterpart))
+    let (taken, conflicts) = reserve(ports.map(\.port) + ports6.map(\.port))
     problems += conflicts.map { NetworkProblem($0) }
-    let rules = Ruleset.host(world, ready: ready, unavailable: taken)
+    let rules = Ruleset.host(world, ports, ready: ready, unavailable: taken)
     let (loaded, told, loaded6) = memory.withLock { ($0.host.rules, $0.host.told, $0.host6.rules) }
     if rulesTouched, loaded != nil { count(["rules"]) }
     let isReloaded = rulesTouched || rulesUnknown
@@ -196,7 +197,7 @@ final class HostNetwork: Sendable {
     // Rules of all of the host's IPv6 do not wait for it.
     problems += attempt("way back of calls by ::1", .again) { try detour6(world, isNeeded: !ports6.isEmpty, socket, links, present.neighbours) }
     do {
-      problems += try forward6(world, ready, taken, links, answersPorts: !ports6.isEmpty, isTouched: isReloaded, isDrift: isSettled)
+      problems += try forward6(common, ports6, unavailable: taken, links, isTouched: isReloaded, isDrift: isSettled)
     } catch {
       memory.withLock { $0.rulesUnknown = true }
       problems.append(.unfinished("IPv6 of this host", "\(error)"))
@@ -205,9 +206,8 @@ final class HostNetwork: Sendable {
       let generation = Nftables.generation()
       memory.withLock { $0.generations[nil] = generation.map { Generation(loaded: $0) } }
     }
-    var balancings = Balancings()
     for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
-      do { try loadRules(container, world, ready, &balancings) } catch {
+      do { try loadRules(container, &common) } catch {
         // Nobody calls from a namespace that is gone.
         let isGone = access(path(container.task), F_OK) != 0
         problems.append(isGone ? NetworkProblem("task \(container.task)", "\(error)") : .unfinished("task \(container.task)", "\(error)"))
