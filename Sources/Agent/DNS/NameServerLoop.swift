@@ -462,7 +462,7 @@ final class NameServerLoop: @unchecked Sendable {
     case .otherSpelling:
       if respelling.count >= 64 { respelling = [] }
       respelling.insert(sent.server)
-    case .failure, .answer: break
+    case .answer: break
     }
     drop(descriptor)
     let isCut = answer[2] & 2 != 0

@@ -56,9 +56,8 @@ extension HostNetwork {
   /// - Returns: whether it was on. A link that is not there yet has nothing to switch off, nor has a kernel without IPv6.
   @discardableResult
   static func switchOff6(_ link: String) throws(NetworkProblem) -> Bool {
-    guard KernelParameter.get("ipv6/conf/\(link)/disable_ipv6") == "0" else { return false }
-    if let problem = KernelParameter.set("ipv6/conf/\(link)/disable_ipv6", "1") { throw problem }
-    return true
+    let parameter = KernelParameter("ipv6/conf/\(link)/disable_ipv6", "1")
+    return KernelParameter.get(parameter.path) == nil ? false : try parameter.keep()
   }
 
   /// Before the addresses: a host may have IPv6 switched off for links that are new.
@@ -67,7 +66,7 @@ extension HostNetwork {
     let tunnels = world.networks.filter { $0.subnet6 != nil }.flatMap { network in
       [("accept_ra", "0"), ("disable_ipv6", "0")].map { KernelParameter("ipv6/conf/\(InterfaceName.tunnel(network.vni))/\($0)", $1) }
     }
-    return tunnels + (world.door6.map { door in Self.ownParameters6.map { KernelParameter("ipv6/conf/\(door.bridge)/\($0)", $1) } } ?? [])
+    return tunnels + (world.door6.map { door in Self.ownParameters6(of: door.bridge) } ?? [])
   }
 
   func detour6(_ world: NetworkWorld, isNeeded: Bool, _ socket: NetlinkSocket, _ links: [LinkInfo], _ neighbours: [NeighbourInfo]) throws {
@@ -119,15 +118,14 @@ extension HostNetwork {
   }
 
   /// Of a link whose addresses the cluster gives, in this order: nobody else can have them, and no router tells it anything.
-  static let ownParameters6 = [("accept_dad", "0"), ("accept_ra", "0"), ("router_solicitations", "0"), ("disable_ipv6", "0")]
+  private static func ownParameters6(of link: String) -> [KernelParameter] {
+    ["accept_dad", "accept_ra", "router_solicitations", "disable_ipv6"].map { KernelParameter("ipv6/conf/\(link)/\($0)", "0") }
+  }
   /// - Returns: whether something was otherwise.
   @discardableResult
   static func setOwnParameters6(_ link: String) throws(NetworkProblem) -> Bool {
     var isChanged = false
-    for (name, value) in ownParameters6 where KernelParameter.get("ipv6/conf/\(link)/\(name)") != value {
-      if let problem = KernelParameter.set("ipv6/conf/\(link)/\(name)", value) { throw problem }
-      isChanged = true
-    }
+    for parameter in ownParameters6(of: link) { isChanged = try parameter.keep() || isChanged }
     return isChanged
   }
 }

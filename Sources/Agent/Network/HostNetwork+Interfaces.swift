@@ -129,7 +129,7 @@ extension HostNetwork {
       let isNew = missing.contains(port)
       if isNew {
         // Answers of published ports: docs/network.md. A kernel without IPv6 has no such file.
-        for parameter in Self.door(port.name) { if let problem = parameter.set() { throw problem } }
+        for parameter in Self.door(port.name) { try parameter.keep() }
         messages.append(.quietIPv6(link, port.name))
         if port.address6 == nil { try Self.switchOff6(port.name) }
       }

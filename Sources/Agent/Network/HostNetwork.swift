@@ -438,14 +438,13 @@ final class HostNetwork: Sendable {
     [("rp_filter", "2"), ("route_localnet", "1"), ("forwarding", "1")].map { KernelParameter("ipv4/conf/\(link)/\($0)", $1) }
   }
 
-  /// Of most parameters the kernel tells nobody when they change: each is looked at with every comparison.
+  /// With every comparison.
   func keep(_ parameters: [KernelParameter], isDrift: Bool) -> [NetworkProblem] {
-    parameters.compactMap { parameter in
-      if KernelParameter.get(parameter.path) == parameter.value { return nil }
-      if let problem = parameter.set() { return problem }
-      if isDrift { count(["parameter"]) }
-      return nil
+    var problems: [NetworkProblem] = []
+    for parameter in parameters {
+      do throws(NetworkProblem) { if try parameter.keep(), isDrift { count(["parameter"]) } } catch { problems.append(error) }
     }
+    return problems
   }
 
   /// Containers' interfaces that lost their bridge (it was removed by someone and is new) come back to it, or what they are as its ports.

@@ -42,7 +42,8 @@ enum Ruleset {
   /// know, from before its rules, goes on: it is invalid, and not new (docs/network.md).
   static func unpublished<Address: OverlayAddress>(to address: Address, by device: String, _ ports: [PortConfig]) -> String {
     let new = "iifname \"\(device)\" ct state new,untracked meta l4proto != \(Address.icmp)"
-    let targets = Set(ports.filter { $0.families.contains(Address.addresses) }.map { "\(address) . \(($0.protocol ?? .tcp).rawValue) . \($0.targetPort)" })
+    let own = ports.filter { $0.families.contains(Address.addresses) }
+    let targets = Set(own.map { "\(address) . \(($0.protocol ?? .tcp).rawValue) . \($0.targetPort)" })
     return targets.isEmpty ? "\(new) drop" : "\(new) \(Address.family) daddr . meta l4proto . th dport != \(set(Array(targets))) drop"
   }
 
@@ -179,7 +180,8 @@ enum Ruleset {
       // The first six bytes of a frame: its receiver. As a number, since `ether daddr` would ask for the device it came in by; it came by none.
       let receivers = all.map { "0x\(hex($0.octets).joined()) : 0x\(hex($0.mac).joined())" }.joined(separator: ", ")
       let from = "iifname \"eth\(number)\""
-      caller = chain("caller", "type filter hook prerouting priority -300; policy accept;", ["\(from) ct original zone set ether saddr map { \(zones) }"])
+      caller = chain(
+        "caller", "type filter hook prerouting priority -300; policy accept;", ["\(from) ct original zone set ether saddr map { \(zones) }"])
       // Not the first packet alone: its host may not have been known yet.
       marking = "\(from) ct direction original ct mark 0 ct mark set ether saddr map { \(marks) }"
       egress = .init(device: "eth\(number)", rule: "@ll,0,48 set meta mark map { \(receivers) }")
@@ -322,7 +324,7 @@ enum Ruleset {
   ///   - published6: `publishedPorts6`.
   ///   - isRouter: forwarding was turned on for tasks: nobody else has it, as with docker. Frames that a bridge of others forwards, which
   ///   bridge-nf-call-ip6tables shows to these rules, are not routed.
-  ///   bridges: those, by their numbers.
+  ///   - bridges: those, by their numbers.
   static func host6(
     _ world: NetworkWorld, _ published6: [Published<IPv6Address>], ready: Ready, _ counterpart: Counterpart, unavailable: Set<PublishedPort>,
     isRouter: Bool, bridges others: [UInt32]

@@ -116,7 +116,7 @@ struct PublishedPort6PlanTests {
     #expect(!world.needsUplink6(third) && world.needsUplink(third))
   }
 
-  @Test("where ingress is too narrow for IPv6, or the kernel has none, ports answer over IPv4, and those of IPv6 addresses are told, which nobody answers")
+  @Test("where ingress is too narrow for IPv6, or the kernel has none, ports answer over IPv4, and of those of IPv6 addresses alone people are told")
   func narrow() {
     var cluster = cluster()
     cluster.mtu = 1279

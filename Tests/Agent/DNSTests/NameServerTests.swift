@@ -126,7 +126,7 @@ struct NameServerTests {
     query.recursionDesired = true
     query.questions = [.init(name: Name(name)!, type: type)]
     let bytes = query.encoded()
-    let server = Upstream(address: .v4(NameServer.address), port: EmbeddedDNS.port)
+    let server = Upstream(address: .v4(EmbeddedDNS.address), port: EmbeddedDNS.port)
     let answer: [UInt8]? = try await withNetworkNamespace(path) {
       if tcp { return server.askByTCP(bytes, milliseconds: 2000) }
       let descriptor = server.connect(SOCK_DGRAM, waiting: 2000)
@@ -207,7 +207,7 @@ struct NameServerTests {
       func isClosed(_ client: Int32) -> Bool {
         var limit = timeval(tv_sec: 2, tv_usec: 0)
         setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
-        precondition(withSocketAddress(NameServer.address, EmbeddedDNS.port) { connect(client, $0, $1) } == 0)
+        precondition(withSocketAddress(EmbeddedDNS.address, EmbeddedDNS.port) { connect(client, $0, $1) } == 0)
         var byte: UInt8 = 0
         let count = recv(client, &byte, 1, 0)
         return count == 0 || (count < 0 && errno == ECONNRESET)
@@ -463,7 +463,7 @@ struct NameServerTests {
         let server = try await server([resolver], in: path, milliseconds: 4000)
         try await server.serve(TaskID(value: 2), namespace: other, client: DNSClient(networks: [], forwards: true))
         let flood = try await withNetworkNamespace(path) {
-          Upstream(address: .v4(NameServer.address), port: EmbeddedDNS.port).connect(SOCK_DGRAM, waiting: 2000)
+          Upstream(address: .v4(EmbeddedDNS.address), port: EmbeddedDNS.port).connect(SOCK_DGRAM, waiting: 2000)
         }
         defer { close(flood) }
         for number in 0..<600 {
