@@ -55,8 +55,9 @@ let shared: [Target] = [
   .target(name: "CLinux", path: "Sources/Shared/CLinux"),
   room("Model", "Shared/Model", [trees]),
   room("Surroundings", "Shared/Surroundings", ["Model"]),
-  room("Manifest", "Shared/Manifest", ["Model", yams]),
-  room("Dockerfile", "Shared/Dockerfile", []),
+  room("DurationText", "Shared/DurationText", []),
+  room("Manifest", "Shared/Manifest", ["Model", "DurationText", yams]),
+  room("Dockerfile", "Shared/Dockerfile", ["DurationText"]),
   .target(
     name: "Wire", dependencies: ["Model", protobuf], path: "Sources/Shared/Wire", exclude: ["Protos"], swiftSettings: strict),
   room("API", "Shared/API", ["Model"]),
@@ -121,7 +122,8 @@ let agent: [Target] = [
       ])
     ]),
   .executableTarget(
-    name: "orch-runtime", dependencies: ["OCI", "Bundle", "Launch", "LinuxSystem", "CLinux", arguments], path: "Sources/Agent/RuntimeCommand",
+    name: "orch-runtime", dependencies: ["OCI", "Bundle", "DurationText", "Launch", "LinuxSystem", "CLinux", arguments],
+    path: "Sources/Agent/RuntimeCommand",
     swiftSettings: strict,
     // Started three times in a container's life: half of a start was the dynamic loader's (docs/runtime.md).
     linkerSettings: [.unsafeFlags(["-static-executable"], .when(configuration: .release))]),
@@ -184,12 +186,12 @@ let testTargets: [Target] = [
   tests("Dispatcher", "Manager"),
   tests("Leader", "Manager", ["Model", "Dispatcher", "Orchestrator"]),
   tests("Consensus", "Manager", ["Model", "Surroundings", "Raft", "Replica", "Store", "Wire", "Transport", "Identity", protobuf, log]),
-  tests("ControlAPI", "Manager", ["Model", "Surroundings", "API", "APIClient", log, .product(name: "NIOCore", package: "swift-nio")]),
+  tests("ControlAPI", "Manager", ["Model", "LinuxSystem", "Surroundings", "API", "APIClient", log, .product(name: "NIOCore", package: "swift-nio")]),
   tests("Worker", "Agent"),
   tests("Seccomp", "Agent", ["LinuxSystem", "CSeccomp"]),
   tests("Cgroups", "Agent", ["LinuxSystem"]),
   tests("OCI", "Agent"),
-  tests("Bundle", "Agent", ["LinuxSystem", "CLinux"]),
+  tests("Bundle", "Agent", ["LinuxSystem", "CLinux", "orch-runtime"]),
   tests("Runtime", "Agent", ["LinuxSystem", "Cgroups", "Seccomp", "Model", "AgentVolume"]),
   tests("AgentImage", "Agent", ["LinuxSystem", "CLinux", "CZlib", "CZstd", "Model", crypto]),
   tests("Build", "Agent", ["LinuxSystem", "CLinux", "Model", "AgentImage", "Runtime", "Cgroups", "TreeArchive", "Dockerfile", log]),
@@ -197,7 +199,7 @@ let testTargets: [Target] = [
   tests("DNS", "Agent", ["Model", "LinuxSystem", log]),
   tests("AgentNetwork", "Agent", ["Model", "Netlink", "LinuxSystem", "CLinux", log]),
   tests("AgentVolume", "Agent", ["LinuxSystem", "CLinux", "Model"]),
-  tests("APIClient", "CLI", ["Model", "API"]),
+  tests("APIClient", "CLI", ["Model", "API", "LinuxSystem"]),
   tests("DevCluster", "CLI"),
   // Real processes, kernel objects and hosts in network namespaces; needs root. Drives the programs beside the test bundle.
   .testTarget(

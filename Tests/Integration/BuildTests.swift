@@ -213,6 +213,16 @@ extension MainJobTests {
       let back = try typed("exit 7\\n", size: "10 cols 40", "attach", "left.1")
       #expect(back.code == 7, "\(back)")
       try cluster.must(cluster.orch("rm", "left"))
+
+      // What --rm promised holds for a command that was left, too.
+      let brief = try typed("\\001x", size: "10 cols 40", "run", "--rm", "-it", "--name", "brief", "--detach-keys", "ctrl-a,x", "made-app", "sh")
+      #expect(brief.code == 0 && brief.output.contains("brief goes on") && brief.output.contains("removed at its end"), "\(brief)")
+      #expect(try cluster.running("brief").count == 1)
+      #expect(try typed("exit 3\\n", size: "10 cols 40", "attach", "brief.1").code == 3)
+      try await eventually("it was removed at its end") {
+        let seen = try cluster.orch("services", "-q")
+        return (!seen.output.contains("brief"), "\(seen)")
+      }
     }
 
     /// Commands that go on without anybody: started so, and left by the detach keys.

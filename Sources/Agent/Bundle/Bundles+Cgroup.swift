@@ -30,6 +30,7 @@ extension Bundles {
     // Another root may have the same id: whoever ends one must not end the other.
     guard group.processes().isEmpty else { throw BundleError("container's cgroup /\(names.joined(separator: "/")) is not empty") }
     do throws(BundleError) { try make(group, stored, names) } catch {
+      try? Self.remove(group)
       // In a user namespace cgroups are seldom ours; where nothing is limited, nothing is missed.
       guard Self.isInUserNamespace, try ResourceWrites(resources, v2: group.isV2).writes.isEmpty else { throw error }
       (stored.cgroupName, stored.cgroupParent) = (nil, nil)
@@ -46,7 +47,7 @@ extension Bundles {
         throw BundleError("restrict devices", error)
       }
     } catch {
-      try? group.remove()
+      try? Self.remove(group)
       throw error
     }
     return group
@@ -68,9 +69,10 @@ extension Bundles {
           try group.create(CgroupLimits(), more: more)
           break
         } catch {
-          // Somebody else's was the last in our own parent, which went with it.
+          // Somebody else's was the last in our own parent, which went with it: what is written to a file of it that was open by then is
+          // refused by ENODEV (v2's subtree_control; kernel/cgroup/cgroup.c, cgroup_subtree_control_write).
           attempts += 1
-          guard error.errno == .noEntry, attempts < 100 else { throw error }
+          guard names.first == Self.ownParent, [.noEntry, Errno(ENODEV)].contains(error.errno), attempts < 100 else { throw error }
         }
       }
       if stored.controllers.contains("cpuset") { try group.inheritCpuset() }

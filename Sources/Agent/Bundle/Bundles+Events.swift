@@ -34,7 +34,7 @@ extension Bundles {
       poll(&entries, 2, wait > .zero ? Int32(wait / .milliseconds(1)) + 1 : 0)
       if entries[1].revents != 0 {
         watch.take()
-        alertEnd = ContinuousClock.now + .seconds(5)
+        if !group.isV2 { alertEnd = ContinuousClock.now + .seconds(5) }
       }
       let total = clinux_oom_kills(group.oomFile)
       for _ in kills..<max(kills, total) { tell(BundleEvent(type: "oom", id: id)) }

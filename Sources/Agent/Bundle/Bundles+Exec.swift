@@ -54,15 +54,25 @@ extension Bundles {
       throw BundleError("exec failed", failure, plan.names, program: process.args?.first ?? "")
     } catch { throw (error as? SystemError).map { BundleError("exec failed", $0) } ?? BundleError("exec failed: \(error)") }
     ChildProcess.reap(launched.monitor)
-    var terminal = launched.terminal
-    if let path = options.consoleSocket, let open = terminal {
-      defer { close(open) }
-      do throws(SystemError) { try StartSocket.send(open, toConsole: path) } catch { throw BundleError("exec failed", error) }
-      terminal = nil
+    do throws(BundleError) { try tell(of: launched, options) } catch {
+      // Nobody knows of it: whoever is told that there is none would run it a second time. Not reaped yet, its number is its own.
+      Glibc.kill(launched.pid, SIGKILL)
+      ChildProcess.reap(launched.pid)
+      if let terminal = launched.terminal { close(terminal) }
+      throw error
+    }
+    if options.consoleSocket != nil, let terminal = launched.terminal { close(terminal) }
+    return Created(
+      identity: ProcessIdentity(pid: launched.pid, startTime: launched.startTime),
+      terminal: options.consoleSocket == nil ? launched.terminal : nil, warnings: plan.warnings + launched.warnings)
+  }
+
+  private func tell(of launched: Launcher.Launched, _ options: ExecOptions) throws(BundleError) {
+    if let path = options.consoleSocket, let terminal = launched.terminal {
+      do throws(SystemError) { try StartSocket.send(terminal, toConsole: path) } catch { throw BundleError("exec failed", error) }
     }
     if let path = options.pidFile { try Self.writePid(path, launched.pid) }
     if let path = options.pidfdSocket { try Self.sendPidDescriptor(of: launched.pid, to: path) }
-    return Created(pid: launched.pid, terminal: terminal, warnings: plan.warnings + launched.warnings)
   }
 
   private func execCgroup(_ stored: StoredBundle, _ path: String?) throws(BundleError) -> Cgroup? {

@@ -12,7 +12,7 @@ extension Bundles {
     if Files.exists(folder.path + "/" + StartSocket.name) { return .created }
     return (try? cgroup(stored))?.isFrozen == true ? .paused : .running
   }
-  func process(_ stored: StoredBundle) -> PidDescriptor? { ProcessIdentity(pid: stored.pid, startTime: stored.startTime).open() }
+  func process(_ stored: StoredBundle) -> PidDescriptor? { stored.identity.open() }
 
   public func state(_ id: String) throws(BundleError) -> State {
     let folder = try BundleFolder.open(root: root, id, locked: false)
@@ -45,22 +45,21 @@ extension Bundles {
     if signal == SIGKILL, let group = try cgroup(stored), group.isFrozen { try? group.freeze(false) }
   }
 
-  /// Removes a stopped container; `force`: any, and fine when there is none. poststop hooks that fail are returned as warnings.
-  public func delete(_ id: String, force: Bool) throws(BundleError) -> [String] { try delete(id, force: force, only: nil) }
-
-  /// `only`: none but this very container, whatever has its name by now.
-  func delete(_ id: String, force: Bool, only: StoredBundle?) throws(BundleError) -> [String] {
+  /// Removes a stopped container; `force`: any, and fine when there is none. `only`: none but the one with this first process, whatever has its name by
+  /// now. poststop hooks that fail are returned as warnings.
+  public func delete(_ id: String, force: Bool, only: ProcessIdentity? = nil) throws(BundleError) -> [String] {
     let folder: BundleFolder
     do throws(BundleError) { folder = try BundleFolder.open(root: root, id) } catch {
       if force, error == .noSuchContainer(id) { return [] }
       throw error
     }
     guard let stored = try? folder.stored() else {
+      if only != nil { return [] }
       guard force else { throw BundleError("the state of container \"\(id)\" is incomplete: delete it with --force") }
       try folder.remove()
       return []
     }
-    if let only, (only.pid, only.startTime) != (stored.pid, stored.startTime) { return [] }
+    if let only, only != stored.identity { return [] }
     let status = status(stored, folder)
     let group = try cgroup(stored)
     if status == .paused, force { try? group?.freeze(false) }

@@ -46,7 +46,8 @@ public struct Bundles: Sendable {
   }
   public struct Created: Sendable {
     /// A child of this process.
-    public var pid: Int32
+    public var identity: ProcessIdentity
+    public var pid: Int32 { identity.pid }
     public var terminal: Int32?
     public var warnings: [String]
   }
@@ -180,7 +181,8 @@ public struct Bundles: Sendable {
     }
     if let path = options.pidFile { try Self.writePid(path, launched.pid) }
     if let path = options.pidfdSocket { try Self.sendPidDescriptor(of: launched.pid, to: path) }
-    return Created(pid: launched.pid, terminal: options.consoleSocket == nil ? launched.terminal : nil, warnings: plan.warnings + launched.warnings)
+    return Created(
+      identity: stored.identity, terminal: options.consoleSocket == nil ? launched.terminal : nil, warnings: plan.warnings + launched.warnings)
   }
 
   /// Lets the first process of a created container go on; returns when its program has been executed.
@@ -222,7 +224,7 @@ public struct Bundles: Sendable {
     folder.unlock()
     do throws(BundleError) { try Hooks.run(stored.poststart, "poststart", state) } catch {
       // An error, and the end of the container (runtime-spec 1.2.1, runtime.md, "Lifecycle", step 9).
-      let warnings = (try? delete(id, force: true, only: stored)) ?? []
+      let warnings = (try? delete(id, force: true, only: stored.identity)) ?? []
       throw BundleError(([error.description] + warnings).joined(separator: "; "))
     }
     return []

@@ -7,28 +7,20 @@ enum StartSocket {
   static let name = "start.sock"
 
   /// sun_path has 108 bytes, folders may have longer names: by the descriptor of the folder.
-  private static func withAddress<Result>(_ folder: Int32, _ file: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) -> Result {
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    let path = folder < 0 ? file : "/proc/self/fd/\(folder)/\(file)"
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8.prefix(107)) }
-    return withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { body($0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
-    }
-  }
+  private static func path(_ folder: Int32, _ file: String) -> String { "/proc/self/fd/\(folder)/\(file)" }
   private static func socket(_ type: Int32) throws(SystemError) -> OwnedDescriptor {
     OwnedDescriptor(owning: try check(Glibc.socket(AF_UNIX, type | Int32(SOCK_CLOEXEC.rawValue), 0), "make a socket"))
   }
 
   static func listen(in folder: Int32) throws(SystemError) -> OwnedDescriptor {
     let socket = try socket(Int32(SOCK_SEQPACKET.rawValue))
-    try check(withAddress(folder, name) { bind(socket.rawValue, $0, $1) }, "bind", name)
+    try check(withUnixAddress(path(folder, name)) { bind(socket.rawValue, $0, $1) }, "bind", name)
     try check(Glibc.listen(socket.rawValue, 1), "listen on", name)
     return socket
   }
   static func connect(in folder: Int32) throws(SystemError) -> OwnedDescriptor {
     let socket = try socket(Int32(SOCK_SEQPACKET.rawValue))
-    try check(withAddress(folder, name) { Glibc.connect(socket.rawValue, $0, $1) }, "connect to", name)
+    try check(withUnixAddress(path(folder, name)) { Glibc.connect(socket.rawValue, $0, $1) }, "connect to", name)
     return socket
   }
 
@@ -43,10 +35,10 @@ enum StartSocket {
       guard let slash = path.lastIndex(of: "/") else { throw SystemError("connect to", path, Errno(ENAMETOOLONG)) }
       let folder = try OwnedDescriptor.open(String(path[..<slash]), O_RDONLY | O_DIRECTORY)
       try check(
-        withAddress(folder.rawValue, String(path[path.index(after: slash)...])) { Glibc.connect(socket.rawValue, $0, $1) },
+        withUnixAddress(Self.path(folder.rawValue, String(path[path.index(after: slash)...]))) { Glibc.connect(socket.rawValue, $0, $1) },
         "connect to \(what)", path)
     } else {
-      try check(withAddress(-1, path) { Glibc.connect(socket.rawValue, $0, $1) }, "connect to \(what)", path)
+      try check(withUnixAddress(path) { Glibc.connect(socket.rawValue, $0, $1) }, "connect to \(what)", path)
     }
     let text = Array(text.utf8)
     try checkResult(clinux_send_fd(socket.rawValue, text, text.count, descriptor), "send a descriptor to", path)

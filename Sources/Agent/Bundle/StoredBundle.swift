@@ -14,6 +14,7 @@ struct StoredBundle: Codable, Hashable, Sendable {
   var pid: Int32 = 0
   /// With `pid` an identity; 0: not made yet.
   var startTime: UInt64 = 0
+  var identity: ProcessIdentity { ProcessIdentity(pid: pid, startTime: startTime) }
   /// nil: it has no cgroup of its own.
   var cgroupParent: String?
   var cgroupName: String?
@@ -44,7 +45,7 @@ struct BundleFolder: ~Copyable {
       try Files.makeDirectories(root, mode: 0o700)
       if mkdir(path, 0o700) < 0 { throw SystemError("make", path, .current) }
       let folder = BundleFolder(path: path, lock: try OwnedDescriptor.open(path, O_RDONLY | O_DIRECTORY))
-      try check(flock(folder.lock.rawValue, LOCK_EX), "lock", path)
+      try folder.wait()
       return folder
     } catch {
       if error.errno == .exists { throw BundleError("container with given ID already exists: \"\(id)\"") }

@@ -37,7 +37,7 @@ public struct NameFiles: Hashable, Sendable {
       // The first name is the canonical one: what `hostname -f` says.
       let names = ([spec.fullHostname(hostname)] + [hostname]).compactMap { $0 }.joined(separator: " ")
       hosts = localhost + extra + addresses.map { "\($0)\t\(names)\n" }.joined()
-      resolv = lines(["\(NameServer.address)"], search ?? [], ["ndots:0"] + (own?.options ?? []))
+      resolv = lines(["\(EmbeddedDNS.address)"], search ?? [], ["ndots:0"] + (own?.options ?? []))
     case .host(let hosts, let resolv):
       self.hosts = hosts + (hosts.isEmpty || hosts.hasSuffix("\n") ? "" : "\n") + extra
       // Each kind of line that the task has for itself takes the place of the host's.

@@ -10,7 +10,6 @@ import Synchronization
 /// Bounds: 64 TCP connections per container, 512 questions under way to other resolvers and 64 by TCP, of one container 128 and 32; beyond, connections are
 /// closed and questions are answered SERVFAIL.
 public final class NameServer: Sendable {
-  public static let address = EmbeddedDNS.address
   private let loop: NameServerLoop
 
   /// `upstreams`: nil means the host's /etc/resolv.conf, read again when it is older than 5 s.
@@ -67,10 +66,12 @@ public final class NameServer: Sendable {
       var room: Int32 = 1 << 20
       if kind == SOCK_DGRAM { setsockopt(descriptor, SOL_SOCKET, SO_RCVBUFFORCE, &room, 4) }
       if kind == SOCK_STREAM { setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, 4) }
-      guard withSocketAddress(address, EmbeddedDNS.port, { bind(descriptor, $0, $1) }) == 0, kind == SOCK_DGRAM || listen(descriptor, 64) == 0 else {
+      guard withSocketAddress(EmbeddedDNS.address, EmbeddedDNS.port, { bind(descriptor, $0, $1) }) == 0,
+        kind == SOCK_DGRAM || listen(descriptor, 64) == 0
+      else {
         let error = errno
         close(descriptor)
-        throw SystemError("bind", "\(address):\(EmbeddedDNS.port)", Errno(error))
+        throw SystemError("bind", "\(EmbeddedDNS.address):\(EmbeddedDNS.port)", Errno(error))
       }
       return descriptor
     }

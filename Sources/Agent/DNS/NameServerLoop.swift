@@ -124,7 +124,7 @@ final class NameServerLoop: @unchecked Sendable {
   private var upstreamsReadAt: Int64?
   private var forwarded = AnswerCache()
   /// Given up for a moment when no descriptor is left.
-  private var spare = open("/dev/null", O_RDONLY | O_CLOEXEC)
+  private var spare: Int32 = -1
   /// Threads that fetch by TCP.
   private var fetching = 0
   private var buffer = [UInt8](repeating: 0, count: 65_536)
@@ -136,6 +136,7 @@ final class NameServerLoop: @unchecked Sendable {
     epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
     home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)
     guard wake >= 0, epoll >= 0, home >= 0 else { throw SystemError("open", "event loop", Errno(errno)) }
+    keepSpare()
     watch(wake, .inbox)
   }
 
@@ -195,7 +196,10 @@ final class NameServerLoop: @unchecked Sendable {
     if let question = pending.removeValue(forKey: descriptor), underWay[question.key] == descriptor { underWay[question.key] = nil }
     if let connection = connections.removeValue(forKey: descriptor) { served[connection.task]?.connections.remove(descriptor) }
     close(descriptor)
+    keepSpare()
   }
+  /// Another thread may have taken the number that was given up: it is tried again whenever one may be free.
+  private func keepSpare() { if spare < 0 { spare = open("/dev/null", O_RDONLY | O_CLOEXEC) } }
 
   /// Milliseconds.
   private func now() -> Int64 { Int64(MonotonicClock.now / 1_000_000) }
@@ -458,7 +462,7 @@ final class NameServerLoop: @unchecked Sendable {
     case .otherSpelling:
       if respelling.count >= 64 { respelling = [] }
       respelling.insert(sent.server)
-    case .failure, .answer: break
+    case .answer: break
     }
     drop(descriptor)
     let isCut = answer[2] & 2 != 0
@@ -528,6 +532,7 @@ final class NameServerLoop: @unchecked Sendable {
 
   private func accept(_ listener: Int32, _ task: TaskID) {
     while true {
+      keepSpare()
       let descriptor = Glibc.accept(listener, nil, nil)
       guard descriptor >= 0 else {
         if errno == EINVAL { renew(task) }
@@ -536,7 +541,8 @@ final class NameServerLoop: @unchecked Sendable {
           close(spare)
           let refused = Glibc.accept(listener, nil, nil)
           if refused >= 0 { close(refused) }
-          spare = open("/dev/null", O_RDONLY | O_CLOEXEC)
+          spare = -1
+          keepSpare()
           if refused >= 0 { continue }
         }
         return

@@ -6,7 +6,7 @@ struct UpstreamQuestion: Sendable {
   /// Where its one question ends.
   private let end: Int
 
-  enum Verdict { case answer, failure, otherSpelling, foreign }
+  enum Verdict { case answer, otherSpelling, foreign }
 
   /// - Parameter isSpelt: with capitals drawn anew; otherwise as it is.
   /// nil: not one question whose name stands there as it is.
@@ -26,17 +26,16 @@ struct UpstreamQuestion: Sendable {
     self.bytes = bytes
   }
 
-  /// What came back: an answer, which may say that there is nothing; that the server cannot or will not say; an answer that may be one; or somebody's guess.
+  /// What came back: an answer, which may say that there is nothing, or that the server cannot or will not say (`isFailure`); one that may be one; or somebody's guess.
   func judge(_ answer: [UInt8]) -> Verdict {
     guard answer.count >= 12, answer[0..<2] == bytes[0..<2], answer[2] & 0xf8 == 0x80 | bytes[2] & 0x78 else { return .foreign }
     let code = answer[3] & 0x0f
     // Some do not say what they do not answer.
-    if answer[4..<6] == [0, 0], code != 0 { return .failure }
+    if answer[4..<6] == [0, 0], code != 0 { return .answer }
     guard answer.count >= end, answer[4..<6] == [0, 1], answer[end - 4..<end] == bytes[end - 4..<end],
       answer[12..<end - 4].lazy.map(Name.lower).elementsEqual(bytes[12..<end - 4].lazy.map(Name.lower))
     else { return .foreign }
-    if answer[12..<end - 4] != bytes[12..<end - 4] { return .otherSpelling }
-    return Self.isFailure(answer) ? .failure : .answer
+    return answer[12..<end - 4] == bytes[12..<end - 4] ? .answer : .otherSpelling
   }
 
   /// SERVFAIL, NOTIMP, REFUSED: the next server is asked then (as glibc's res_send and Docker's resolver do). Or not even what is not answered.

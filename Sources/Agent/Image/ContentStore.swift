@@ -101,14 +101,16 @@ struct ContentStore: Sendable {
       try Files.makeDirectories(folder + "/fs", mode: 0o755)
       // Not the process's umask decides.
       try check(chmod(folder + "/fs", 0o755), "set the mode of", folder)
-      let outer =
-        if file == nil {
-          HashingSource(source, copy: SharedDescriptor(try OwnedDescriptor.open(blob, O_WRONLY | O_CREAT | O_EXCL, mode: 0o644)))
-        } else { HashingSource(source) }
-      let inflating = try InflatingSource(outer)
       // Headers, padding and what follows the archive's end count too.
       let overhead = min(Int64(maximumLayerEntries) * 4096, .max / 2)
-      let plain = HashingSource(inflating, limit: maximumLayerBytes > .max / 2 ? .max : maximumLayerBytes + overhead)
+      let limit = maximumLayerBytes > .max / 2 ? .max : maximumLayerBytes + overhead
+      // What is packed may come out of another packing (import).
+      let outer =
+        if file == nil {
+          HashingSource(source, limit: limit, copy: SharedDescriptor(try OwnedDescriptor.open(blob, O_WRONLY | O_CREAT | O_EXCL, mode: 0o644)))
+        } else { HashingSource(source) }
+      let inflating = try InflatingSource(outer)
+      let plain = HashingSource(inflating, limit: limit)
       let unpacker = try LayerUnpacker(folder: folder + "/fs", maximumBytes: maximumLayerBytes, maximumEntries: maximumLayerEntries)
       try unpacker.unpack(TarReader(plain))
       // What is left of the packing: a decompressor may stop before its source ends.

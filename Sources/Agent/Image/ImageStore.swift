@@ -146,11 +146,9 @@ public final class ImageStore: Sendable {
       try await onOwnThread("orch-image") { [self] in
         if try FileSource(path).isEmpty { throw noArchive("it is empty") }
         // Of the others the layer is the tar inside.
-        let loader = ArchiveLoader(content: content)
-        let plain = try loader.compression(of: path).isOfLayers ? nil : content.temporary()
-        defer { if let plain { unlink(plain) } }
-        if let plain { try loader.inflate(path, plain) }
-        let (diffID, packing) = try content.addLayer(FileSource(plain ?? path), diffID: nil)
+        let isLayer = try ArchiveLoader(content: content).compression(of: path).isOfLayers
+        let source: any ByteSource = if isLayer { try FileSource(path) } else { try InflatingSource(FileSource(path), isLayer: false) }
+        let (diffID, packing) = try content.addLayer(source, diffID: nil)
         let manifest = try content.addImage(config: encode(ConfigDocument(config, diffIDs: [diffID])), layers: [packing.descriptor])
         try add(manifest, names: [reference.description])
         return try added(reference.description)

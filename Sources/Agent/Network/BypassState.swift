@@ -27,8 +27,7 @@ struct BypassState: Equatable, Sendable {
   /// - Parameters:
   ///   - state: of the tunnels, which it follows.
   ///   - link: the number of a link by its name; nil: there is none, or it is somebody else's.
-  init(_ world: NetworkWorld, _ state: HostState, link: (String) -> UInt32?) {
-    let successors = world.successors
+  init(_ world: NetworkWorld, _ state: HostState, _ successors: [NetworkAttachment: TaskID], link: (String) -> UInt32?) {
     for container in world.containers.values { add(container, world, successors, link: link) }
     var others: [Place: Target] = [:]
     for network in world.networks {
@@ -55,7 +54,8 @@ struct BypassState: Equatable, Sendable {
       else { continue }
       doors[index] = network.vni
       let place = Place(vni: network.vni, address: attachment.address)
-      if targets[place] != nil || targets.count < Self.most { targets[place] = .container(index) }
+      // The kernel refuses what is beyond.
+      if targets.count < Self.most || targets[place] != nil { targets[place] = .container(index) }
     }
   }
 

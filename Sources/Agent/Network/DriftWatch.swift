@@ -102,7 +102,9 @@ final class DriftWatch: Sendable {
         for (message, namespace) in messages where events[namespace, default: RuleEvents()].foreign(message) {
           seen.insert(namespace.map { .containerRules($0) } ?? .rules)
         }
-        heard.generations.withLock { known in for namespace in Set(messages.map(\.namespace)) { known[namespace] = events[namespace]?.generation } }
+        heard.generations.withLock { known in
+          for (message, namespace) in messages where RuleEvents.isLast(message) { known[namespace] = events[namespace]?.generation }
+        }
       }
     }
   }
@@ -135,11 +137,7 @@ final class DriftWatch: Sendable {
     /// As poll(2) takes it.
     func wait(at now: Int64) -> Int32 { due.map { Int32(max(0, $0 - now)) } ?? -1 }
   }
-  private static func now() -> Int64 {
-    var time = timespec()
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return Int64(time.tv_sec) * 1000 + Int64(time.tv_nsec) / 1_000_000
-  }
+  private static func now() -> Int64 { Int64(MonotonicClock.now / 1_000_000) }
 
   /// A neighbour that was learned or aged is not of our making: only entries that somebody set, of bridges and VXLAN devices, and neighbours on
   /// the latter.
@@ -171,11 +169,14 @@ final class DriftWatch: Sendable {
     /// The rule set's generation after the last transaction that was heard of (NFTA_GEN_ID).
     private(set) var generation: UInt32?
 
+    /// Of a transaction.
+    static func isLast(_ message: NetlinkReply) -> Bool { message.type >> 8 == 10 && message.type & 0xff == 15 }
+
     mutating func foreign(_ message: NetlinkReply) -> Bool {
       guard message.type >> 8 == 10 else { return false }
       func text(_ bytes: [UInt8]?) -> String { String(decoding: (bytes ?? []).prefix { $0 != 0 }, as: UTF8.self) }
       let attributes = message.attributes(after: 4)
-      if message.type & 0xff == 15 {
+      if Self.isLast(message) {
         defer { isOurs = false }
         if let id = attributes[1], id.count == 4 { generation = UInt32(bigEndian: id.withUnsafeBytes { $0.loadUnaligned(as: UInt32.self) }) }
         // NFTA_GEN_PROC_NAME

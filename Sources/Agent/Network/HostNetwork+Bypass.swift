@@ -27,17 +27,21 @@ extension HostNetwork {
   static let priority: UInt16 = 0x6f72
   private static let refusals = [EINVAL, ENOSYS, EPERM, EOPNOTSUPP, ENOENT]
 
-  /// - Parameter isTime: it is time to look at what the kernel tells nobody of.
-  func bypass(_ world: NetworkWorld, _ state: HostState, _ links: [LinkInfo], _ socket: NetlinkSocket, isTime: Bool) -> [NetworkProblem] {
+  /// - Parameters:
+  ///   - links: of this host, as they are now.
+  ///   - compares: with the kernel, which tells nobody of changes; otherwise what it was brought to is there.
+  func bypass(
+    _ world: NetworkWorld, _ state: HostState, _ links: [LinkInfo], _ successors: [NetworkAttachment: TaskID], _ socket: NetlinkSocket, compares: Bool
+  ) -> [NetworkProblem] {
     let before = memory.withLock { $0.bypass }
     if case .unavailable = before { return [] }
     let doors = links.filter { ($0.kind == "vxlan" && isOurs($0)) || ($0.kind == "veth" && $0.name.hasPrefix(InterfaceName.vethPrefix)) }
     let numbers = Dictionary(doors.lazy.map { ($0.name, $0.index) }, uniquingKeysWith: { a, _ in a })
-    let wanted = configuration.bypassesBridges ? BypassState(world, state) { numbers[$0] } : BypassState()
+    let wanted = configuration.bypassesBridges ? BypassState(world, state, successors) { numbers[$0] } : BypassState()
     do {
       guard var held = try hold(doors.map(\.index), socket, isWanted: !wanted.doors.isEmpty) else { return [] }
       let present: BypassPresent
-      if !isTime, let reached = held.reached {
+      if !compares, let reached = held.reached {
         present = self.present(reached, held)
       } else {
         present = try observe(doors.map(\.index), &held, socket)
@@ -67,7 +71,7 @@ extension HostNetwork {
   /// A container that is new, until the next comparison.
   func bypass(_ container: TaskNetwork, in world: NetworkWorld, _ socket: NetlinkSocket) {
     change(socket) { state in
-      state.add(container, world, world.successors) { name in
+      state.add(container, world, world.successors(of: container)) { name in
         let index = if_nametoindex(name)
         return index == 0 ? nil : index
       }

@@ -22,28 +22,40 @@ extension HostNetwork {
     let (world, problems) = try withUplinks(Self.withoutLacking6(bare).world, links, socket.addresses())
     if world.needsUplink(network), world.uplinks[network.task] == nil { throw problems.first ?? NetworkProblem("uplink", "none is free") }
     let hostPorts = Self.hostPorts(network, hasIPv6: world.hostPortAddress6(network) != nil)
-    let before = memory.withLock { Set($0.ports.keys.map(\.inFamily)) }
-    for port in hostPorts {
-      // One that we hold is another task's or service's; the rule set gives it to the first.
-      if before.contains(port.inFamily) { throw NetworkProblem("host port \(port)", "already published on this host by another task or service") }
-      if port.protocol == .sctp, PortHolder.taken(of: [port]).isEmpty { continue }
-      guard port.protocol != .sctp, let descriptor = Self.hold(port) else {
-        throw NetworkProblem(.init(port: port.number, protocol: port.protocol, holder: PortHolder.find([port.anywhere])[port.anywhere]))
-      }
-      memory.withLock { $0.ports[port] = descriptor }
-    }
+    try hold(all: hostPorts)
     do {
       try makeNamespace(network.task)
       var made: [String] = []
       try connect(network, world, socket, Self.byName(links), &made)
-      var balancings = Balancings()
-      try loadRules(network, world, world.readyEndpoints(), &balancings)
+      var common = CommonRules(world, ready: world.readyEndpoints())
+      try loadRules(network, &common)
     } catch {
       detach(network)
       throw error
     }
     bypass(network, in: world, socket)
     return describe(network, in: world)
+  }
+
+  /// A task's ports in host mode, or none of them.
+  private func hold(all ports: [PublishedPort]) throws {
+    let before = memory.withLock { Set($0.ports.keys.map(\.inFamily)) }
+    var held: [PublishedPort: Int32] = [:]
+    do {
+      for port in ports {
+        // One that we hold is another task's or service's; the rule set gives it to the first.
+        if before.contains(port.inFamily) { throw NetworkProblem("host port \(port)", "already published on this host by another task or service") }
+        if port.protocol == .sctp, PortHolder.taken(of: [port]).isEmpty { continue }
+        guard port.protocol != .sctp, let descriptor = Self.hold(port) else {
+          throw NetworkProblem(.init(port: port.number, protocol: port.protocol, holder: PortHolder.find([port.anywhere])[port.anywhere]))
+        }
+        held[port] = descriptor
+      }
+    } catch {
+      for descriptor in held.values { close(descriptor) }
+      throw error
+    }
+    memory.withLock { memory in memory.ports.merge(held) { own, _ in own } }
   }
 
   /// In one namespace an address has one meaning.
@@ -84,31 +96,52 @@ extension HostNetwork {
     }
   }
 
-  /// What is the same for all containers, or for those on the same networks.
-  struct Balancings {
-    private var published: [TaskID: [PortConfig]]?
-    mutating func published(by task: TaskID, _ world: NetworkWorld) -> [PortConfig] {
-      let all = published ?? Ruleset.publishedByTask(world)
-      published = all
-      return all[task] ?? []
+  /// What rules have in common: of all containers, or of those on the same networks. Made once for a world, when first asked for.
+  struct CommonRules {
+    let world: NetworkWorld
+    let ready: Ruleset.Ready
+    let counterpart: Ruleset.Counterpart
+    private lazy var published = Ruleset.publishedByTask(world)
+    private var balancings: [Set<NetworkID>: (Balancing<IPv4Address>, Balancing<IPv6Address>)] = [:]
+    /// By the number of the container's interface on ingress.
+    private var arrivals: [Int: Ruleset.Arrival] = [:]
+
+    init(_ world: NetworkWorld, ready: Ruleset.Ready) {
+      (self.world, self.ready) = (world, ready)
+      counterpart = Ruleset.counterparts(in: world)
     }
-    private var made: [Set<NetworkID>: (Balancing<IPv4Address>, Balancing<IPv6Address>)] = [:]
-    mutating func of(_ networks: Set<NetworkID>, _ world: NetworkWorld, _ ready: Ruleset.Ready) -> (Balancing<IPv4Address>, Balancing<IPv6Address>) {
-      if let made = made[networks] { return made }
-      let new = (Ruleset.balancing(in: world, on: networks, ready: ready), Ruleset.balancing6(in: world, on: networks, ready: ready))
-      made[networks] = new
+
+    /// nil: the task is none, or none of a service, that others are told of.
+    mutating func published(by task: TaskID) -> [PortConfig]? { published[task] }
+
+    mutating func balancing(on networks: Set<NetworkID>) -> (Balancing<IPv4Address>, Balancing<IPv6Address>) {
+      if let made = balancings[networks] { return made }
+      let new = (
+        Ruleset.balancing(in: world, on: networks, ready: ready), Ruleset.balancing6(in: world, on: networks, ready: ready, counterpart)
+      )
+      balancings[networks] = new
+      return new
+    }
+
+    mutating func arrival(_ network: TaskNetwork) -> Ruleset.Arrival? {
+      guard let (ingress, number) = Ruleset.entrance(network, in: world) else { return nil }
+      if let made = arrivals[number] { return made }
+      let new = Ruleset.Arrival(by: number, ingress)
+      arrivals[number] = new
       return new
     }
   }
 
-  func loadRules(_ network: TaskNetwork, _ world: NetworkWorld, _ ready: Ruleset.Ready, _ balancings: inout Balancings) throws {
+  func loadRules(_ network: TaskNetwork, _ common: inout CommonRules) throws {
+    let world = common.world
     let networks = Set(network.attachments.map(\.network))
-    let (balancing, balancing6) = balancings.of(networks, world, ready)
-    let published = balancings.published(by: network.task, world)
-    let rules = Ruleset.container(network, in: world, balancing, published: published)
-    let rules6 = Ruleset.container6(network, in: world, balancing6, published: published)
-    let isRecovered = memory.withLock { $0.recovered.contains(network.task) }
+    let (balancing, balancing6) = common.balancing(on: networks)
     var loaded = memory.withLock { $0.containerRules[network.task] ?? ContainerRules() }
+    let published = common.published(by: network.task) ?? loaded.published
+    let arrival = common.arrival(network)
+    let rules = Ruleset.container(network, in: world, balancing, published: published, arrival)
+    let rules6 = Ruleset.container6(network, in: world, balancing6, published: published, arrival)
+    let isRecovered = memory.withLock { $0.recovered.contains(network.task) }
     if rules == loaded.v4.rules, rules6 == loaded.v6.rules, !isRecovered { return }
     var generation: UInt32?
     try thread.inside(path(network.task)) {
@@ -122,6 +155,7 @@ extension HostNetwork {
       }
       generation = Nftables.generation()
     }
+    loaded.published = published
     memory.withLock { memory in
       memory.containerRules[network.task] = loaded
       memory.generations[network.task] = generation.map { Generation(loaded: $0) }

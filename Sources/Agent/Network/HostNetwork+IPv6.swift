@@ -17,16 +17,27 @@ extension HostNetwork {
     world.hasIPv6 = isAble
     for (index, network) in world.networks.enumerated() where network.subnet6 != nil && (!isAble || network.mtu < smallestMTU) {
       world.networks[index].subnet6 = nil
-      // Nobody asked for it.
-      if network.ingress { continue }
+      var effect = "tasks\(isAble ? "" : " here") have IPv4 alone"
+      if network.ingress {
+        // Nobody asked for it, but who publishes there alone.
+        let ports = addresses6(ofPortsIn: world)
+        if ports.isEmpty { continue }
+        effect = "nobody answers at \(ports.joined(separator: ", "))"
+      }
       problems.append(
         NetworkProblem(
           "IPv6 of network \(network.name)",
           isAble
-            ? "its packets hold \(network.mtu) bytes, IPv6 needs \(smallestMTU): tasks have IPv4 alone; raise the MTU of the smallest host's link"
-            : "this host's kernel has no IPv6: tasks here have IPv4 alone; boot it without ipv6.disable=1"))
+            ? "its packets hold \(network.mtu) bytes, IPv6 needs \(smallestMTU): \(effect); raise the MTU of the smallest host's link"
+            : "this host's kernel has no IPv6: \(effect); boot it without ipv6.disable=1"))
     }
     return (world, problems)
+  }
+
+  /// Of ports in ingress mode that answer at addresses of IPv6 and no other.
+  private static func addresses6(ofPortsIn world: NetworkWorld) -> [String] {
+    let ports = world.services.flatMap(\.ports).filter { ($0.publishMode ?? .ingress) == .ingress && !$0.families.contains(.v4) }
+    return Set(ports.compactMap { port in port.hostIP.map { "[\($0)]:\(port.publishedPort ?? 0)" } }).sorted()
   }
 
   /// Hosts speak no IPv6 on bridges but ingress's, nor on uplinks that lead to tasks without: what a task sends to their link addresses ends there, whatever
@@ -45,9 +56,8 @@ extension HostNetwork {
   /// - Returns: whether it was on. A link that is not there yet has nothing to switch off, nor has a kernel without IPv6.
   @discardableResult
   static func switchOff6(_ link: String) throws(NetworkProblem) -> Bool {
-    guard KernelParameter.get("ipv6/conf/\(link)/disable_ipv6") == "0" else { return false }
-    if let problem = KernelParameter.set("ipv6/conf/\(link)/disable_ipv6", "1") { throw problem }
-    return true
+    let parameter = KernelParameter("ipv6/conf/\(link)/disable_ipv6", "1")
+    return KernelParameter.get(parameter.path) == nil ? false : try parameter.keep()
   }
 
   /// Before the addresses: a host may have IPv6 switched off for links that are new.
@@ -56,34 +66,37 @@ extension HostNetwork {
     let tunnels = world.networks.filter { $0.subnet6 != nil }.flatMap { network in
       [("accept_ra", "0"), ("disable_ipv6", "0")].map { KernelParameter("ipv6/conf/\(InterfaceName.tunnel(network.vni))/\($0)", $1) }
     }
-    return tunnels + (world.door6.map { door in Self.ownParameters6.map { KernelParameter("ipv6/conf/\(door.bridge)/\($0)", $1) } } ?? [])
+    return tunnels + (world.door6.map { door in Self.ownParameters6(of: door.bridge) } ?? [])
   }
 
-  func detour6(_ world: NetworkWorld, isNeeded: Bool, _ socket: NetlinkSocket, _ links: [LinkInfo]) throws {
-    let had = memory.withLock { memory in
-      defer { memory.hasDetour = isNeeded }
-      return memory.hasDetour
+  func detour6(_ world: NetworkWorld, isNeeded: Bool, _ socket: NetlinkSocket, _ links: [LinkInfo], _ neighbours: [NeighbourInfo]) throws {
+    guard isNeeded else {
+      memory.withLock { $0.hasDetour = false }
+      return try LoopbackDetour.remove(socket, links)
     }
-    if !isNeeded { return try LoopbackDetour.remove(socket, links) }
-    if try LoopbackDetour.keep(LoopbackDetour.address(of: world), socket, links), had { count(["link"]) }
+    let isMade = try LoopbackDetour.keep(LoopbackDetour.address(of: world), socket, links, neighbours)
+    // One that was refused until now is nobody's drift.
+    if isMade, memory.withLock({ $0.hasDetour }) { count(["link"]) }
+    memory.withLock { $0.hasDetour = true }
   }
 
   var forwarding6: Forwarding6 { Forwarding6(folder: configuration.runDirectory) }
 
   /// The host forwards IPv6 while a network needs it; never without the rules that say for whom.
-  /// - Parameter answersPorts: over IPv6.
   func forward6(
-    _ world: NetworkWorld, _ ready: Ruleset.Ready, _ unavailable: Set<PublishedPort>, _ links: [LinkInfo], answersPorts: Bool, isTouched: Bool,
+    _ common: CommonRules, _ published: [Ruleset.Published<IPv6Address>], unavailable: Set<PublishedPort>, _ links: [LinkInfo], isTouched: Bool,
     isDrift: Bool
   ) throws -> [NetworkProblem] {
+    let world = common.world
     // Every host is on ingress: that alone is no reason.
     let isNeeded =
-      answersPorts || world.networks.contains { $0.subnet6 != nil && !$0.internalOnly && !$0.ingress }
+      !published.isEmpty || world.networks.contains { $0.subnet6 != nil && !$0.internalOnly && !$0.ingress }
       || world.containers.values.contains(where: world.leadsOutside6)
     let problem = isNeeded ? nil : forwarding6.turnOff()
     let isRouter = isNeeded && forwarding6.isOursToTurnOn
     let others = isRouter ? links.filter { $0.kind == "bridge" && !isOurs($0) }.map(\.index) : []
-    let rules = Ruleset.host6(world, ready: ready, unavailable: unavailable, isRouter: isRouter, bridges: others)
+    let rules = Ruleset.host6(
+      world, published, ready: common.ready, common.counterpart, unavailable: unavailable, isRouter: isRouter, bridges: others)
     if let problem, rules == nil { return [problem] }
     try loadHostRules6(rules, world.lingering6(on: Set(world.ingress.map { [$0.id] } ?? [])), isTouched: isTouched)
     let wasOff = isRouter && isDrift && forwarding6.isOff
@@ -105,15 +118,14 @@ extension HostNetwork {
   }
 
   /// Of a link whose addresses the cluster gives, in this order: nobody else can have them, and no router tells it anything.
-  static let ownParameters6 = [("accept_dad", "0"), ("accept_ra", "0"), ("router_solicitations", "0"), ("disable_ipv6", "0")]
+  private static func ownParameters6(of link: String) -> [KernelParameter] {
+    ["accept_dad", "accept_ra", "router_solicitations", "disable_ipv6"].map { KernelParameter("ipv6/conf/\(link)/\($0)", "0") }
+  }
   /// - Returns: whether something was otherwise.
   @discardableResult
   static func setOwnParameters6(_ link: String) throws(NetworkProblem) -> Bool {
     var isChanged = false
-    for (name, value) in ownParameters6 where KernelParameter.get("ipv6/conf/\(link)/\(name)") != value {
-      if let problem = KernelParameter.set("ipv6/conf/\(link)/\(name)", value) { throw problem }
-      isChanged = true
-    }
+    for parameter in ownParameters6(of: link) { isChanged = try parameter.keep() || isChanged }
     return isChanged
   }
 }

@@ -53,14 +53,14 @@ extension HostNetwork {
   func reconnect(
     _ world: NetworkWorld, _ socket: NetlinkSocket, _ links: [String: LinkInfo], _ successors: [NetworkAttachment: TaskID],
     _ addresses: [AddressInfo]
-  ) -> [NetworkProblem] {
+  ) -> (madeLinks: Bool, problems: [NetworkProblem]) {
     let peers = Dictionary(addresses.lazy.compactMap { address in address.peer.map { (address.index, $0) } }, uniquingKeysWith: { a, _ in a })
     let (unchecked, routesTouched) = memory.withLock { memory in
       defer { (memory.unchecked, memory.uplinkRoutesTouched) = ([:], false) }
       return (memory.unchecked, memory.uplinkRoutesTouched)
     }
     let uplinks6 = Set(addresses.lazy.filter { $0.address == Uplink.gateway6.octets }.map(\.index))
-    var problems: [NetworkProblem] = []
+    var (madeLinks, problems) = (false, [NetworkProblem]())
     for container in world.containers.values where !container.attachments.isEmpty {
       let isLost = world.ports(of: container).contains { port in
         guard let link = links[port.name] else { return true }
@@ -79,9 +79,12 @@ extension HostNetwork {
       }
       if unchecked[container.task] != false { count(made) }
       // With an interface what is done to its frames is gone, also when the rest of it is refused.
-      if made.contains("link") { memory.withLock { _ = $0.recovered.insert(container.task) } }
+      if made.contains("link") {
+        memory.withLock { _ = $0.recovered.insert(container.task) }
+        madeLinks = true
+      }
     }
-    return problems
+    return (madeLinks, problems)
   }
 
   /// Makes what is missing.
@@ -126,7 +129,7 @@ extension HostNetwork {
       let isNew = missing.contains(port)
       if isNew {
         // Answers of published ports: docs/network.md. A kernel without IPv6 has no such file.
-        for parameter in Self.door(port.name) { if let problem = parameter.set() { throw problem } }
+        for parameter in Self.door(port.name) { try parameter.keep() }
         messages.append(.quietIPv6(link, port.name))
         if port.address6 == nil { try Self.switchOff6(port.name) }
       }

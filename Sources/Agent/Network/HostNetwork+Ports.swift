@@ -79,16 +79,16 @@ extension HostNetwork {
     // While it binds only, so that a connection that lingers from before (TIME_WAIT) is not taken for a process.
     var reuse: Int32 = port.protocol == .udp ? 0 : 1
     setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &reuse, 4)
-    var bound = isV6 ? bindOnly6(descriptor, port) : bind4(descriptor, port)
-    if bound != 0, errno == EADDRNOTAVAIL {
+    func isBound() -> Bool { (isV6 ? bindOnly6(descriptor, port) : bind4(descriptor, port)) == 0 }
+    let refusal = isBound() ? nil : errno
+    if refusal == EADDRNOTAVAIL {
       // The host may get the address later (ip(7), IP_FREEBIND; IPV6_FREEBIND is 78): the port is held before it does. Who has it on all addresses
       // of a host that lacks this one is in nobody's way.
       var free: Int32 = 1
       setsockopt(descriptor, Int32(isV6 ? IPPROTO_IPV6 : IPPROTO_IP), isV6 ? 78 : 15, &free, 4)
-      bound = isV6 ? bindOnly6(descriptor, port) : bind4(descriptor, port)
-      if bound != 0 { errno = EADDRNOTAVAIL }
+      _ = isBound()
     }
-    guard bound == 0 || errno != EADDRINUSE else {
+    if refusal == EADDRINUSE {
       close(descriptor)
       return nil
     }

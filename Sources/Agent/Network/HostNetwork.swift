@@ -21,6 +21,8 @@ final class HostNetwork: Sendable {
   struct ContainerRules {
     var v4 = Loaded<IPv4Address>()
     var v6 = Loaded<IPv6Address>()
+    /// What hosts may send it through ingress; of a task that ended as it was, so that who calls it still is refused by its namespace's kernel.
+    var published: [PortConfig] = []
   }
 
   /// A table `orch`: of a task's namespace, or of this host's (nil).
@@ -113,7 +115,7 @@ final class HostNetwork: Sendable {
     let socket = try NetlinkSocket()
     var links = try socket.links()
     let unheard = watchDrift()
-    let isTime = compareRules(links)
+    let comparesAll = compareRules(links)
     let addresses = try socket.addresses()
     let (able, lacking) = Self.withoutLacking6(bare)
     var (world, problems) = withUplinks(able, links, addresses)
@@ -164,15 +166,18 @@ final class HostNetwork: Sendable {
     }
     problems += resize(world, byName, socket, isDrift: isKnown && isSameRoom)
     noteDrift(world, byName)
-    problems += reconnect(world, socket, byName, successors, addresses)
-    // Interfaces may have been made anew.
-    problems += bypass(made, wanted, try socket.links(), socket, isTime: isTime)
+    let reconnected = reconnect(world, socket, byName, successors, addresses)
+    problems += reconnected.problems
+    // Links that are there since the last look have other numbers.
+    if reconnected.madeLinks { links = (try? socket.links()) ?? links }
+    problems += bypass(made, wanted, links, successors, socket, compares: comparesAll)
     memory.withLock { $0.reached = refused.isEmpty ? wanted : nil }
     let ready = world.readyEndpoints()
-    let ports6 = Ruleset.publishedPorts6(world, ready: ready).map(\.port)
-    let (taken, conflicts) = reserve(Ruleset.publishedPorts(world, ready: ready).map(\.port) + ports6)
+    var common = CommonRules(world, ready: ready)
+    let (ports, ports6) = (Ruleset.publishedPorts(world, ready: ready), Ruleset.publishedPorts6(world, ready: ready, common.counterpart))
+    let (taken, conflicts) = reserve(ports.map(\.port) + ports6.map(\.port))
     problems += conflicts.map { NetworkProblem($0) }
-    let rules = Ruleset.host(world, ready: ready, unavailable: taken)
+    let rules = Ruleset.host(world, ports, ready: ready, unavailable: taken)
     let (loaded, told, loaded6) = memory.withLock { ($0.host.rules, $0.host.told, $0.host6.rules) }
     if rulesTouched, loaded != nil { count(["rules"]) }
     let isReloaded = rulesTouched || rulesUnknown
@@ -189,20 +194,20 @@ final class HostNetwork: Sendable {
         problems.append(.unfinished(error.object, error.reason))
       }
     }
+    // Rules of all of the host's IPv6 do not wait for it.
+    problems += attempt("way back of calls by ::1", .again) { try detour6(world, isNeeded: !ports6.isEmpty, socket, links, present.neighbours) }
     do {
-      try detour6(world, isNeeded: !ports6.isEmpty, socket, links)
-      problems += try forward6(world, ready, taken, links, answersPorts: !ports6.isEmpty, isTouched: isReloaded, isDrift: isSettled)
+      problems += try forward6(common, ports6, unavailable: taken, links, isTouched: isReloaded, isDrift: isSettled)
     } catch {
       memory.withLock { $0.rulesUnknown = true }
       problems.append(.unfinished("IPv6 of this host", "\(error)"))
     }
-    if loaded != rules || rulesTouched || memory.withLock({ $0.host6.rules != loaded6 }) {
+    if loaded != rules || isReloaded || memory.withLock({ $0.host6.rules != loaded6 }) {
       let generation = Nftables.generation()
       memory.withLock { $0.generations[nil] = generation.map { Generation(loaded: $0) } }
     }
-    var balancings = Balancings()
     for container in world.containers.values.sorted(by: { $0.task < $1.task }) {
-      do { try loadRules(container, world, ready, &balancings) } catch {
+      do { try loadRules(container, &common) } catch {
         // Nobody calls from a namespace that is gone.
         let isGone = access(path(container.task), F_OK) != 0
         problems.append(isGone ? NetworkProblem("task \(container.task)", "\(error)") : .unfinished("task \(container.task)", "\(error)"))
@@ -247,6 +252,8 @@ final class HostNetwork: Sendable {
     let watch = configuration.hearsChanges ? DriftWatch(changed: changed) : nil
     return memory.withLock { memory in
       memory.drift = watch
+      // What was changed while nobody listened is told by nobody.
+      if watch != nil, memory.isUnheardTold { (memory.comparesAll, memory.allLinksTouched, memory.uplinkRoutesTouched) = (true, true, true) }
       defer { memory.isUnheardTold = watch == nil }
       guard watch == nil, !memory.isUnheardTold else { return [] }
       return [NetworkProblem("changes by others", "this kernel tells of none (netlink refused to listen): they are found within 15 s only")]
@@ -368,12 +375,13 @@ final class HostNetwork: Sendable {
 
   /// The kernel's present state, as far as it is ours.
   private func observe(_ socket: NetlinkSocket, _ links: [LinkInfo], _ addresses: [AddressInfo]) throws -> (
-    state: HostState, ports: Set<BridgeForwardingInfo>
+    state: HostState, ports: Set<BridgeForwardingInfo>, neighbours: [NeighbourInfo]
   ) {
     var state = HostState()
     let forwarding = try socket.forwarding()
     let entries = Dictionary(grouping: forwarding.tunnels, by: \.index)
-    let neighbours = Dictionary(grouping: try socket.neighbours(), by: \.index)
+    let all = try socket.neighbours()
+    let neighbours = Dictionary(grouping: all, by: \.index)
     let addresses = Dictionary(grouping: addresses, by: \.index)
     for link in links where isOurs(link) {
       if link.kind == "bridge", let vni = InterfaceName.vni(link.name, prefix: InterfaceName.bridgePrefix) {
@@ -389,7 +397,7 @@ final class HostNetwork: Sendable {
           forwarding: Set(entries), neighbours: Set(known))
       }
     }
-    return (state, Set(forwarding.bridges))
+    return (state, Set(forwarding.bridges), all)
   }
 
   private func message(_ operation: HostOperation, _ links: [LinkInfo]) -> NetlinkMessage {
@@ -430,14 +438,13 @@ final class HostNetwork: Sendable {
     [("rp_filter", "2"), ("route_localnet", "1"), ("forwarding", "1")].map { KernelParameter("ipv4/conf/\(link)/\($0)", $1) }
   }
 
-  /// Of most parameters the kernel tells nobody when they change: each is looked at with every comparison.
+  /// With every comparison.
   func keep(_ parameters: [KernelParameter], isDrift: Bool) -> [NetworkProblem] {
-    parameters.compactMap { parameter in
-      if KernelParameter.get(parameter.path) == parameter.value { return nil }
-      if let problem = parameter.set() { return problem }
-      if isDrift { count(["parameter"]) }
-      return nil
+    var problems: [NetworkProblem] = []
+    for parameter in parameters {
+      do throws(NetworkProblem) { if try parameter.keep(), isDrift { count(["parameter"]) } } catch { problems.append(error) }
     }
+    return problems
   }
 
   /// Containers' interfaces that lost their bridge (it was removed by someone and is new) come back to it, or what they are as its ports.

@@ -7,7 +7,14 @@ struct KernelParameter: Hashable {
   var value: String
   init(_ path: String, _ value: String) { (self.path, self.value) = (path, value) }
 
-  func set() -> NetworkProblem? { Self.set(path, value) }
+  /// Of most the kernel tells nobody when they change: it is read, and written where it is otherwise.
+  /// - Returns: whether it was.
+  @discardableResult
+  func keep() throws(NetworkProblem) -> Bool {
+    if Self.get(path) == value { return false }
+    if let problem = Self.set(path, value) { throw problem }
+    return true
+  }
 
   /// nil when it has the value afterwards; else what is wrong. A read-only /proc/sys is no problem when the value is there already.
   static func set(_ path: String, _ value: String) -> NetworkProblem? {

@@ -17,9 +17,9 @@ enum LoopbackDetour {
 
   /// Makes what is missing, all of it anew; in the host's namespace.
   /// - Returns: whether anything was.
-  static func keep(_ address: IPv6Address, _ socket: NetlinkSocket, _ present: [LinkInfo]) throws -> Bool {
+  static func keep(_ address: IPv6Address, _ socket: NetlinkSocket, _ present: [LinkInfo], _ neighbours: [NeighbourInfo]) throws -> Bool {
     let own = links.compactMap { name in present.first { $0.name == name && $0.kind == "veth" } }
-    if own.count == 2, own.allSatisfy(\.up), own[1].mac == mac, try isWhole(address, socket, own[0].index) { return false }
+    if own.count == 2, own.allSatisfy(\.up), own[1].mac == mac, isWhole(address, neighbours, own[0].index) { return false }
     try remove(socket, present)
     let namespace = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)
     guard namespace >= 0 else { throw NetlinkError(operation: "open namespace", object: "of this host", errno: errno) }
@@ -43,12 +43,12 @@ enum LoopbackDetour {
     return true
   }
 
-  private static func isWhole(_ address: IPv6Address, _ socket: NetlinkSocket, _ index: UInt32) throws -> Bool {
+  private static func isWhole(_ address: IPv6Address, _ neighbours: [NeighbourInfo], _ index: UInt32) -> Bool {
     let routes = UnderlayFacts.contents("/proc/thread-self/net/ipv6_route")
     guard KernelRoute6.read(routes).contains(where: { $0.destination.address == address && $0.destination.length == 128 && $0.device == links[0] }),
       routes.split(separator: "\n").contains(where: { $0.hasPrefix(String(repeating: "0", count: 31) + "1 80 ") && $0.hasSuffix(" \(links[1])") })
     else { return false }
-    return try socket.neighbours().contains { $0.index == index && $0.address == address.octets && $0.mac == mac }
+    return neighbours.contains { $0.index == index && $0.address == address.octets && $0.mac == mac }
   }
   private static let loopback = IPv6Address(1)
 

@@ -38,6 +38,12 @@ struct NetworkWorld: Sendable {
     Dictionary(endpoints.lazy.map { ($0.attachment, $0.task) }, uniquingKeysWith: { _, b in b })
   }
 
+  /// Those of its addresses alone.
+  func successors(of container: TaskNetwork) -> [NetworkAttachment: TaskID] {
+    let own = Set(container.attachments)
+    return Dictionary(endpoints.lazy.filter { own.contains($0.attachment) }.map { ($0.attachment, $0.task) }, uniquingKeysWith: { _, b in b })
+  }
+
   /// Where new connections to a service may go, on each network; sorted, so that equal worlds give equal rules.
   func readyEndpoints() -> [ServiceOnNetwork: [IPv4Address]] {
     let choosy = Set(services.lazy.filter { $0.prefersSameNode == true }.map(\.id))

@@ -19,7 +19,7 @@ public struct NetworkProblem: Error, Hashable, Sendable, CustomStringConvertible
   public enum Weight: Hashable, Sendable {
     /// Another comparison changes nothing, until somebody removes the cause.
     case told
-    /// A container of this host's lacks something. Another comparison may bring it; whom others are sent to does not hang on it, so that nobody's drain
+    /// A container of this host's lacks something, or callers by ::1 do. Another comparison may bring it; whom others are sent to does not hang on it, so that nobody's drain
     /// is to wait for it.
     case again
     /// Rules or forwarding entries are not what was asked for: somebody may be sent to who is gone. Nobody may rely on them.
@@ -122,17 +122,23 @@ public actor OverlayNetwork {
   public func apply(networks: [NetworkAssignment], services: [ServiceRecord], endpoints: [EndpointRecord]) async throws -> [NetworkProblem] {
     desired.networks = networks
     desired.services = services
+    if endpoints != desired.endpoints { change(endpoints) }
+    // One that came back while the kernel refused.
+    if !departed.isEmpty { departed.subtract(desired.readyAttachments) }
+    return try await reconcile()
+  }
+
+  private func change(_ endpoints: [EndpointRecord]) {
     let (before, ready) = (desired.reachable, desired.readyAttachments)
     desired.endpoints = endpoints
-    let (there, readyNow) = (desired.reachable, desired.readyAttachments)
-    departed.subtract(readyNow)
+    let there = desired.reachable
+    departed.subtract(desired.readyAttachments)
     depart(before.subtracting(there), back: there)
     // Those that leave: datagrams that never pause would follow them to the end. Where nobody is left to go to, they stay while it is there.
     let served = Set(endpoints.lazy.filter(\.ready).map { NetworkWorld.ServiceOnNetwork($0.service, $0.network) })
     for endpoint in endpoints where !endpoint.ready && !endpoint.lost && ready.contains(endpoint.attachment) {
       if served.contains(.init(endpoint.service, endpoint.network)) { departed.insert(endpoint.attachment) }
     }
-    return try await reconcile()
   }
 
   private func depart(_ gone: Set<NetworkAttachment>, back: Set<NetworkAttachment>) {

@@ -4,6 +4,7 @@ import Model
 protocol OverlayAddress: Hashable, Comparable, Sendable, CustomStringConvertible {
   /// Of the table, and of its addresses in rules.
   static var family: String { get }
+  static var addresses: IPFamily { get }
   static var kind: String { get }
   /// How a host that is not there is told.
   static var unreachable: String { get }
@@ -15,10 +16,12 @@ protocol OverlayAddress: Hashable, Comparable, Sendable, CustomStringConvertible
 }
 extension IPv4Address: OverlayAddress {
   static let (family, kind, unreachable, icmp) = ("ip", "ipv4_addr", "icmp type host-unreachable", "icmp")
+  static let addresses = IPFamily.v4
   var beforePort: String { description }
 }
 extension IPv6Address: OverlayAddress {
   static let (family, kind, unreachable, icmp) = ("ip6", "ipv6_addr", "icmpv6 type addr-unreachable", "ipv6-icmp")
+  static let addresses = IPFamily.v6
   var beforePort: String { "[\(self)]" }
 }
 

@@ -8,10 +8,10 @@ enum Ruleset {
   /// - Parameters:
   ///   - balancing: of the container's networks.
   ///   - published: what its service publishes through ingress.
+  ///   - arrival: where it is on ingress, and this host is (`entrance`).
   static func container(
-    _ network: TaskNetwork, in world: NetworkWorld, _ balancing: Balancing<IPv4Address>, published: [PortConfig] = []
+    _ network: TaskNetwork, in world: NetworkWorld, _ balancing: Balancing<IPv4Address>, published: [PortConfig], _ arrival: Arrival?
   ) -> RuleTable<IPv4Address>? {
-    let arrival = arrival(network, in: world)
     let guarding = network.attachments.enumerated().filter { $0.element.network == world.ingress?.id }.map {
       Self.unpublished(to: $0.element.address, by: "eth\($0.offset)", published + network.hostPorts)
     }
@@ -19,7 +19,6 @@ enum Ruleset {
     guard !balancing.virtual.isEmpty || !guarding.isEmpty else { return RuleTable(chains: [names]) }
     let networks = Set(network.attachments.map(\.network))
     let subnets = subnets4(of: world, on: networks)
-    let callers = arrival == nil ? [] : world.ingress.map(hosts(of:)) ?? []
     var table = RuleTable(
       chains: balancing.chains + [
         names,
@@ -28,7 +27,7 @@ enum Ruleset {
         chain(
           "depart", "type filter hook output priority 0; policy accept;",
           (arrival == nil ? [] : [answering]) + refusal(IPv4Address.self) + stale(IPv4Address.self, subnets)
-            + forgotten(IPv4Address.self, subnets, hosts: callers)),
+            + forgotten(IPv4Address.self, subnets, hosts: arrival?.hosts)),
       ], balancing: balancing)
     if let arrival {
       table.chains.append(arrival.caller)
@@ -43,11 +42,13 @@ enum Ruleset {
   /// know, from before its rules, goes on: it is invalid, and not new (docs/network.md).
   static func unpublished<Address: OverlayAddress>(to address: Address, by device: String, _ ports: [PortConfig]) -> String {
     let new = "iifname \"\(device)\" ct state new,untracked meta l4proto != \(Address.icmp)"
-    let targets = Set(ports.map { "\(address) . \(($0.protocol ?? .tcp).rawValue) . \($0.targetPort)" })
+    let own = ports.filter { $0.families.contains(Address.addresses) }
+    let targets = Set(own.map { "\(address) . \(($0.protocol ?? .tcp).rawValue) . \($0.targetPort)" })
     return targets.isEmpty ? "\(new) drop" : "\(new) \(Address.family) daddr . meta l4proto . th dport != \(set(Array(targets))) drop"
   }
 
-  /// What tasks of this host publish through ingress, as all are told: hosts may send them that.
+  /// What tasks of this host publish through ingress, as all are told: hosts may send them that. Of a task that ended, or whose service is gone, nobody is
+  /// told: it is not among these, where one that publishes nothing is.
   static func publishedByTask(_ world: NetworkWorld) -> [TaskID: [PortConfig]] {
     guard let ingress = world.ingress else { return [:] }
     let services = Dictionary(world.services.map { ($0.id, $0) }, uniquingKeysWith: { a, _ in a })
@@ -75,24 +76,23 @@ enum Ruleset {
 
   /// The same over IPv6. What it answers leaves by the rule for frames of the other table, which looks at marks alone.
   static func container6(
-    _ network: TaskNetwork, in world: NetworkWorld, _ balancing: Balancing<IPv6Address>, published: [PortConfig] = []
+    _ network: TaskNetwork, in world: NetworkWorld, _ balancing: Balancing<IPv6Address>, published: [PortConfig], _ arrival: Arrival?
   ) -> RuleTable<IPv6Address>? {
     let subnets = subnets6(of: world, on: Set(network.attachments.map(\.network)))
-    let arrival = world.door6 == nil ? nil : arrival(network, in: world)
-    let ports = (published + network.hostPorts).filter { $0.families.contains(.v6) }
+    let arrival = world.door6 == nil ? nil : arrival
+    let ports = published + network.hostPorts
     let guarding = network.attachments.enumerated().compactMap { number, attachment -> String? in
       guard let ingress = world.ingress, attachment.network == ingress.id else { return nil }
       return ingress.counterpart(of: attachment.address).map { unpublished(to: $0, by: "eth\(number)", ports) }
     }
     guard !subnets.isEmpty, !balancing.virtual.isEmpty || !guarding.isEmpty else { return nil }
-    let callers = arrival == nil ? [] : world.ingress.map { ingress in hosts(of: ingress).compactMap(ingress.counterpart) } ?? []
     return RuleTable(
       chains: balancing.chains + [
         chain("output", "type nat hook output priority -100; policy accept;", Balancing<IPv6Address>.lookup),
         chain(
           "depart", "type filter hook output priority 0; policy accept;",
           (arrival == nil ? [] : [answering]) + refusal(IPv6Address.self) + stale(IPv6Address.self, subnets)
-            + forgotten(IPv6Address.self, subnets, hosts: callers)),
+            + forgotten(IPv6Address.self, subnets, hosts: arrival?.hosts6)),
       ] + (arrival.map { [$0.caller] } ?? []) + arriving(guarding, arrival?.marking), balancing: balancing)
   }
   /// After conntrack has looked.
@@ -104,13 +104,16 @@ enum Ruleset {
   static func balancing(in world: NetworkWorld, on networks: Set<NetworkID>, ready: Ready) -> Balancing<IPv4Address> {
     balancing(in: world, on: networks, ready: ready) { $1 }
   }
-  static func balancing6(in world: NetworkWorld, on networks: Set<NetworkID>, ready: Ready) -> Balancing<IPv6Address> {
+  static func balancing6(
+    in world: NetworkWorld, on networks: Set<NetworkID>, ready: Ready, _ counterpart: Counterpart
+  ) -> Balancing<IPv6Address> {
     let dual = Set(world.networks.lazy.filter { $0.subnet6 != nil }.map(\.id))
-    return balancing(in: world, on: networks.intersection(dual), ready: ready, counterparts(in: world))
+    return balancing(in: world, on: networks.intersection(dual), ready: ready, counterpart)
   }
 
   /// Who is called over IPv6 beside an IPv4 address of a network; nil: nobody.
-  private static func counterparts(in world: NetworkWorld) -> (NetworkID, IPv4Address) -> IPv6Address? {
+  typealias Counterpart = (NetworkID, IPv4Address) -> IPv6Address?
+  static func counterparts(in world: NetworkWorld) -> Counterpart {
     let dual = Dictionary(world.networks.filter { $0.subnet6 != nil }.map { ($0.id, $0) }, uniquingKeysWith: { a, _ in a })
     // Their hosts' kernels have no IPv6: calls would wait for an answer in vain.
     let lacking = Set(world.endpoints.lazy.filter(\.lacksIPv6).map(\.attachment))
@@ -157,26 +160,42 @@ enum Ruleset {
   /// for what comes in by a host in that host's zone; answers are in no zone, and are told apart by the port of the later client, which the kernel
   /// changes for the task where both would have the same: it does so where a namespace has any chain of type nat, which `output` is (Linux
   /// nf_conntrack_zones.h, NF_CT_ZONE_DIR_ORIG; nf_nat_core.c, nf_nat_alloc_null_binding).
-  private static func arrival(
-    _ network: TaskNetwork, in world: NetworkWorld
-  ) -> (caller: RuleChain, marking: String, egress: RuleTable<IPv4Address>.Egress)? {
+  ///
+  /// The text is the same for all containers whose interface on ingress has the same number.
+  struct Arrival {
+    /// Before conntrack looks (-200).
+    var caller: RuleChain
+    var marking: String
+    var egress: RuleTable<IPv4Address>.Egress
+    /// Sets of all hosts' addresses on ingress.
+    var hosts: String
+    /// nil: they have none.
+    var hosts6: String?
+
+    init(by number: Int, _ ingress: NetworkAssignment) {
+      let all = (ingress.peers.compactMap(\.address) + [ingress.nodeAddress].compactMap { $0 }).sorted()
+      let marks = all.map { "\(mac($0)) : 0x\(hex($0.octets).joined())" }.joined(separator: ", ")
+      // 16 bits: hosts of an ingress broader than /16 may share one, and then are not told apart.
+      let zones = all.map { "\(mac($0)) : \($0.rawValue & 0xffff)" }.joined(separator: ", ")
+      // The first six bytes of a frame: its receiver. As a number, since `ether daddr` would ask for the device it came in by; it came by none.
+      let receivers = all.map { "0x\(hex($0.octets).joined()) : 0x\(hex($0.mac).joined())" }.joined(separator: ", ")
+      let from = "iifname \"eth\(number)\""
+      caller = chain(
+        "caller", "type filter hook prerouting priority -300; policy accept;", ["\(from) ct original zone set ether saddr map { \(zones) }"])
+      // Not the first packet alone: its host may not have been known yet.
+      marking = "\(from) ct direction original ct mark 0 ct mark set ether saddr map { \(marks) }"
+      egress = .init(device: "eth\(number)", rule: "@ll,0,48 set meta mark map { \(receivers) }")
+      hosts = set(all.map { "\($0)" })
+      let all6 = all.compactMap(ingress.counterpart)
+      hosts6 = all6.isEmpty ? nil : set(all6.map { "\($0)" })
+    }
+  }
+  /// The number of a container's interface on ingress, where this host has an address there too.
+  static func entrance(_ network: TaskNetwork, in world: NetworkWorld) -> (ingress: NetworkAssignment, number: Int)? {
     guard let ingress = world.ingress, ingress.nodeAddress != nil,
       let number = network.attachments.firstIndex(where: { $0.network == ingress.id })
     else { return nil }
-    let hosts = hosts(of: ingress)
-    let marks = hosts.map { "\(mac($0)) : 0x\(hex($0.octets).joined())" }.joined(separator: ", ")
-    // 16 bits: hosts of an ingress broader than /16 may share one, and then are not told apart.
-    let zones = hosts.map { "\(mac($0)) : \($0.rawValue & 0xffff)" }.joined(separator: ", ")
-    // The first six bytes of a frame: its receiver. As a number, since `ether daddr` would ask for the device it came in by; it came by none.
-    let receivers = hosts.map { "0x\(hex($0.octets).joined()) : 0x\(hex($0.mac).joined())" }.joined(separator: ", ")
-    let from = "iifname \"eth\(number)\""
-    return (
-      // Before conntrack looks (-200).
-      chain("caller", "type filter hook prerouting priority -300; policy accept;", ["\(from) ct original zone set ether saddr map { \(zones) }"]),
-      // Not the first packet alone: its host may not have been known yet.
-      "\(from) ct direction original ct mark 0 ct mark set ether saddr map { \(marks) }",
-      RuleTable<IPv4Address>.Egress(device: "eth\(number)", rule: "@ll,0,48 set meta mark map { \(receivers) }")
-    )
+    return (ingress, number)
   }
 
   /// Who is sent to a task which has ended meanwhile is told so, instead of trying for minutes: at once when the connection is not answered yet
@@ -195,14 +214,11 @@ enum Ruleset {
   /// A stream by virtual IP that conntrack does not remember is not translated (containers take up none in its middle, docs/network.md): to its end,
   /// whoever that was, nothing leads, and nobody has the virtual IP. For what leaves for a network's addresses that are no living task's, after
   /// `refusal`; hosts on ingress, as callers of published ports, are answered whatever conntrack knows.
-  private static func forgotten<Address: OverlayAddress>(_: Address.Type, _ subnets: [String], hosts: [Address]) -> [String] {
+  private static func forgotten<Address: OverlayAddress>(_: Address.Type, _ subnets: [String], hosts: String?) -> [String] {
     guard !subnets.isEmpty else { return [] }
     let family = Address.family
-    let others = hosts.isEmpty ? "" : " \(family) daddr != \(set(hosts.map { "\($0)" }))"
+    let others = hosts.map { " \(family) daddr != \($0)" } ?? ""
     return ["ct state invalid meta l4proto tcp \(family) daddr \(set(subnets))\(others) \(family) daddr != @lingering reject with tcp reset"]
-  }
-  private static func hosts(of ingress: NetworkAssignment) -> [IPv4Address] {
-    (ingress.peers.compactMap(\.address) + [ingress.nodeAddress].compactMap { $0 }).sorted()
   }
   private static func subnets4(of world: NetworkWorld, on networks: Set<NetworkID>) -> [String] {
     world.networks.filter { networks.contains($0.id) }.map { "\($0.subnet)" }
@@ -224,12 +240,15 @@ enum Ruleset {
 
   typealias Ready = [NetworkWorld.ServiceOnNetwork: [IPv4Address]]
 
-  static func host(_ world: NetworkWorld, ready: Ready, unavailable: Set<PublishedPort>) -> RuleTable<IPv4Address> {
+  /// - Parameter published: `publishedPorts`.
+  static func host(
+    _ world: NetworkWorld, _ published: [Published<IPv4Address>], ready: Ready, unavailable: Set<PublishedPort>
+  ) -> RuleTable<IPv4Address> {
     // On others this host has no address: what is on them passes its bridges, and not its rules.
     let ingress = world.ingress.flatMap { $0.nodeAddress == nil ? nil : $0 }
     let own = Set(ingress.map { [$0.id] } ?? [])
     let balancing = balancing(in: world, on: own, ready: ready)
-    let ports = publishedPorts(world, ready: ready).filter { !unavailable.contains($0.port.inFamily) }
+    let ports = published.filter { !unavailable.contains($0.port.inFamily) }
     let closed = ports.filter { $0.backends.isEmpty }
 
     var postrouting: [String] = []
@@ -275,7 +294,7 @@ enum Ruleset {
     }
     let members = members(world)
     return RuleTable(
-      chains: balancing.chains + members.chains + published(ports)
+      chains: balancing.chains + members.chains + leading(ports)
         + [
           // VXLAN packets are counted whatever their source.
           chain("forged", "", (tunnels.isEmpty ? [] : ["udp dport \(set(Array(tunnels))) \(dropped)"]) + ["drop"]),
@@ -301,20 +320,22 @@ enum Ruleset {
 
   /// Of IPv6: a host is on ingress alone with it, so what is on other networks passes its bridges, and what leaves comes by ingress or by uplinks.
   /// nil: nothing here has it.
-  /// - Parameter isRouter: forwarding was turned on for tasks: nobody else has it, as with docker. Frames that a bridge of others forwards, which
+  /// - Parameters:
+  ///   - published6: `publishedPorts6`.
+  ///   - isRouter: forwarding was turned on for tasks: nobody else has it, as with docker. Frames that a bridge of others forwards, which
   ///   bridge-nf-call-ip6tables shows to these rules, are not routed.
-  ///   bridges: those, by their numbers.
+  ///   - bridges: those, by their numbers.
   static func host6(
-    _ world: NetworkWorld, ready: Ready = [:], unavailable: Set<PublishedPort> = [], isRouter: Bool = false, bridges others: [UInt32] = []
+    _ world: NetworkWorld, _ published6: [Published<IPv6Address>], ready: Ready, _ counterpart: Counterpart, unavailable: Set<PublishedPort>,
+    isRouter: Bool, bridges others: [UInt32]
   ) -> RuleTable<IPv6Address>? {
     let networks = world.networks.filter { $0.subnet6 != nil }
-    let published6 = publishedPorts6(world, ready: ready)
     guard !networks.isEmpty || !published6.isEmpty else { return nil }
     let ports = published6.filter { !unavailable.contains($0.port.inFamily) }
     let closed = ports.filter(\.backends.isEmpty).map(\.port)
     let door = world.door6
     let own = Set(door == nil ? [] : [world.ingress].compactMap { $0?.id })
-    let balancing = balancing6(in: world, on: own, ready: ready)
+    let balancing = balancing6(in: world, on: own, ready: ready, counterpart)
     let stale = stale(IPv6Address.self, subnets6(of: world, on: own))
     // What answers calls by ::1 (LoopbackDetour) is tracked when it comes the second time.
     let detour = published6.isEmpty ? nil : LoopbackDetour.address(of: world)
@@ -357,7 +378,7 @@ enum Ruleset {
     postrouting.append("\(outward) iifname \(uplinks) masquerade")
 
     var chains =
-      balancing.chains + published(ports, unless: ["ip6 saddr fe80::/10 return"]) + [
+      balancing.chains + leading(ports, unless: ["ip6 saddr fe80::/10 return"]) + [
         // Frames from one container to another, which bridge-nf-call-ip6tables shows to these rules, need nobody's memory.
         chain("guard", "type filter hook prerouting priority -300; policy accept;", guarding),
         chain("input", "type filter hook input priority 0; policy accept;", input + insideOnly(world) + refuse(closed)),
@@ -449,8 +470,8 @@ enum Ruleset {
     publishedPorts(world, ready, .v4, throughIngress: true, { $1 }, world.hostPortAddress)
   }
   /// Those that answer at this host's IPv6 addresses.
-  static func publishedPorts6(_ world: NetworkWorld, ready: Ready) -> [Published<IPv6Address>] {
-    publishedPorts(world, ready, .v6, throughIngress: world.door6 != nil, counterparts(in: world), world.hostPortAddress6)
+  static func publishedPorts6(_ world: NetworkWorld, ready: Ready, _ counterpart: Counterpart) -> [Published<IPv6Address>] {
+    publishedPorts(world, ready, .v6, throughIngress: world.door6 != nil, counterpart, world.hostPortAddress6)
   }
 
   private static func publishedPorts<Address: OverlayAddress>(
@@ -477,7 +498,7 @@ enum Ruleset {
   }
 
   /// - Parameter unless: rules for who is not led anywhere.
-  private static func published<Address>(_ ports: [Published<Address>], unless: [String] = []) -> [RuleChain] {
+  private static func leading<Address>(_ ports: [Published<Address>], unless: [String] = []) -> [RuleChain] {
     let open = ports.filter { !$0.backends.isEmpty }
     let map = vmap("meta l4proto . th dport", open.map { ("\($0.port.protocol.rawValue) . \($0.port.number)", "goto \($0.port.chain)") })
     return open.map {

@@ -75,12 +75,12 @@ struct Run: ParsableCommand {
     do throws(BundleError) {
       for warning in try bundles.start(arguments.id) { Log.warning(warning) }
     } catch {
-      _ = try? bundles.delete(arguments.id, force: true)
+      _ = try? bundles.delete(arguments.id, force: true, only: created.identity)
       throw error
     }
     if detach { return }
     let code = Foreground.wait(for: created)
-    if !keep { for warning in try bundles.delete(arguments.id, force: true) { Log.warning(warning) } }
+    if !keep { for warning in try bundles.delete(arguments.id, force: true, only: created.identity) { Log.warning(warning) } }
     throw ExitCode(code)
   }
 }

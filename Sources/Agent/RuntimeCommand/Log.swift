@@ -87,13 +87,6 @@ enum Log {
     bytes += Array(message.utf8) + [10]
     let socket = Glibc.socket(AF_UNIX, Int32(SOCK_DGRAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
     defer { close(socket) }
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: "/run/systemd/journal/socket".utf8) }
-    _ = withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        sendto(socket, bytes, bytes.count, Int32(MSG_NOSIGNAL), $0, socklen_t(MemoryLayout<sockaddr_un>.size))
-      }
-    }
+    _ = try? withUnixAddress("/run/systemd/journal/socket") { sendto(socket, bytes, bytes.count, Int32(MSG_NOSIGNAL), $0, $1) }
   }
 }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Bundle
+import DurationText
 import FoundationEssentials
 import Glibc
 import Launch
@@ -136,20 +137,11 @@ struct Events: ParsableCommand {
 }
 
 extension Events {
-  /// As Go's time.ParseDuration, which runc uses, reads it; a number alone is of seconds. nil: not a time.
+  /// As runc reads it; a number alone is of seconds. At most 31 years. nil: not a time.
   static func duration(_ text: String) -> Duration? {
-    if let seconds = Double(text), text.allSatisfy({ $0.isASCII && ($0.isNumber || $0 == ".") }), seconds < 1e9 { return .seconds(seconds) }
-    let units = ["ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600]
-    var rest = Substring(text)
-    var seconds = 0.0
-    while !rest.isEmpty {
-      let digits = rest.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
-      let unit = rest.dropFirst(digits.count).prefix { !$0.isNumber && $0 != "." }
-      guard let number = Double(digits), let factor = units[String(unit)] else { return nil }
-      seconds += number * factor
-      rest = rest.dropFirst(digits.count + unit.count)
-    }
-    return text.isEmpty || seconds >= 1e9 ? nil : .seconds(seconds)
+    let isNumber = !text.isEmpty && text.allSatisfy { $0.isASCII && ($0.isNumber || $0 == ".") }
+    guard let nanoseconds = DurationText.nanoseconds(isNumber ? text + "s" : text), nanoseconds < 1_000_000_000 * 1_000_000_000 else { return nil }
+    return .nanoseconds(nanoseconds)
   }
 }
 

@@ -59,7 +59,8 @@ enum Words {
     for (index, word) in words.enumerated() {
       if word == option { return words.indices.contains(index + 1) ? words[index + 1] : nil }
       if word.hasPrefix(option + "=") { return String(word.dropFirst(option.count + 1)) }
-      if !word.hasPrefix("-"), index > 0, !(words[index - 1].hasPrefix("--") && valued.contains(String(words[index - 1].dropFirst(2)))) { return nil }
+      let isValue = index > 0 && words[index - 1].hasPrefix("--") && valued.contains(String(words[index - 1].dropFirst(2)))
+      if !word.hasPrefix("-"), !isValue { return nil }
     }
     return nil
   }

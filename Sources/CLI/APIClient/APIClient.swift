@@ -34,6 +34,10 @@ public enum ClientError: Error, Hashable, Sendable, CustomStringConvertible {
     if case .refused(let status, _) = self { return status }
     return nil
   }
+  /// Somebody else's change came first: what was read is of before. Docker answers 500 for it, and its clients look for the words.
+  public var isOutOfSequence: Bool {
+    if case .refused(_, let message) = self { message.contains("update out of sequence") } else { false }
+  }
   /// Trying again may help: no leader, or the manager is restarting.
   public var isTransient: Bool {
     switch self {

@@ -90,21 +90,7 @@ private func listNodes(_ connection: Connection, _ list: ListOptions) async thro
 private func change(_ connection: Connection, _ names: [String], _ edit: (inout NodeSpec) throws -> Void) async throws {
   let client = try connection.client()
   for name in names {
-    var attempts = 5
-    while true {
-      let node = try await client.get("/nodes/\(percentEncoded(name))", as: NodeInspect.self)
-      var spec = node.spec
-      try edit(&spec)
-      if spec != node.spec {
-        do {
-          try await client.call("POST", "/nodes/\(node.id)/update", [("version", String(node.version.index))], JSONText.encode(spec))
-        } catch let error as ClientError where error.description.contains("out of sequence") && attempts > 1 {
-          attempts -= 1
-          continue
-        }
-      }
-      Terminal.print(name)
-      break
-    }
+    _ = try await client.edit(name, as: NodeInspect.self, if: !=, edit)
+    Terminal.print(name)
   }
 }

@@ -85,7 +85,14 @@ struct Run: AsyncParsableCommand {
         do {
           try await stopping.attach(to: task, Conversation(tty: tty, input: interactive, keys: tty ? leaving.keys : nil), tty: tty)
         } catch is Conversation.Left {
-          return Terminal.warn("\norch: \(spec.name) goes on: orch attach \(spec.name).1 comes back to it, orch rm \(spec.name) ends it")
+          var words = "\norch: \(spec.name) goes on: orch attach \(spec.name).1 comes back to it, orch rm \(spec.name) ends it"
+          if remove {
+            do {
+              try await stopping.leaveToManagers()
+              words += "; it is removed at its end"
+            } catch { words += "; it is not removed at its end: \(error)" }
+          }
+          return Terminal.warn(words)
         }
       }
       let code = try await stopping.exitCode(of: task)
@@ -222,6 +229,7 @@ private final class OneOff: Sendable {
   }
   private let state = Mutex(State())
   private let terminal = RawTerminal.current
+  private let passing = AsyncStream.makeStream(of: (number: Int32, task: String).self, bufferingPolicy: .bufferingOldest(256))
   var hasTask: Bool { state.withLock { $0.task != nil } }
 
   init(client: APIClient, service: String, name: String, isRemoved: Bool) {
@@ -241,9 +249,12 @@ private final class OneOff: Sendable {
   /// Passes signals on to the container, as docker's --sig-proxy. Before there is one, those that end a process end the run; the third of
   /// SIGINT and SIGTERM ends this process, whatever the container does.
   func watchSignals(tty: Bool) -> [any DispatchSourceSignal] {
-    Self.passed(tty: tty).map { number in
+    // One after another, as they came.
+    Task { for await (number, task) in passing.stream { await pass(number, to: task) } }
+    let queue = DispatchQueue(label: "orch-signals")
+    return Self.passed(tty: tty).map { number in
       signal(number, SIG_IGN)
-      let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
+      let source = DispatchSource.makeSignalSource(signal: number, queue: queue)
       source.setEventHandler { [self] in take(number) }
       source.resume()
       return source
@@ -259,7 +270,7 @@ private final class OneOff: Sendable {
     }
     if terminations >= 3 { return leave() }
     if let task {
-      Task { await pass(number, to: task) }
+      passing.continuation.yield((number, task))
     } else if Self.ending.contains(number) {
       guard isFirst else { Terminal.exit(128 + number) }
       Task { await discard() }
@@ -394,15 +405,8 @@ private final class OneOff: Sendable {
 
   /// Here nobody waits for its end: they do. Not from its beginning on: why it did not start would be gone with it.
   func leaveToManagers() async throws {
-    var attempts = 3
-    while true {
-      let old = try await client.get("/services/\(service)", as: ServiceInspect.self)
-      var spec = old.spec
+    _ = try await client.edit(service, as: ServiceInspect.self) { spec in
       spec.labels = (spec.labels ?? [:]).merging([ServiceSpec.removedWhenOver: "1"]) { $1 }
-      do {
-        try await client.call("POST", "/services/\(service)/update", [("version", String(old.version.index))], JSONText.encode(spec))
-        return
-      } catch let error as ClientError where error.description.contains("out of sequence") && attempts > 1 { attempts -= 1 }
     }
   }
 

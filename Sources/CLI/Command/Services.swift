@@ -93,22 +93,11 @@ struct Update: AsyncParsableCommand {
 
   func run() async throws {
     let client = try connection.client()
-    var attempts = 3
-    while true {
-      let old = try await client.get("/services/\(percentEncoded(service))", as: ServiceInspect.self)
-      var spec = old.spec
-      try change(&spec)
-      do {
-        let login = try auth.header(for: spec.taskTemplate.containerSpec.image).map { [(name: "X-Registry-Auth", value: $0)] } ?? []
-        try await client.call(
-          "POST", "/services/\(old.id)/update", [("version", String(old.version.index))], JSONText.encode(spec), headers: login)
-      } catch let error as ClientError where error.description.contains("out of sequence") && attempts > 1 {
-        attempts -= 1
-        continue
-      }
-      if !waiting.quiet { Terminal.print(spec == old.spec && !auth.withRegistryAuth ? "\(spec.name): nothing to change" : "\(spec.name) updated") }
-      return try await waiting.wait(client, [old.id])
-    }
+    let (old, spec) = try await client.edit(
+      service, as: ServiceInspect.self,
+      headers: { spec in try auth.header(for: spec.taskTemplate.containerSpec.image).map { [(name: "X-Registry-Auth", value: $0)] } ?? [] }, change)
+    if !waiting.quiet { Terminal.print(spec == old.spec && !auth.withRegistryAuth ? "\(spec.name): nothing to change" : "\(spec.name) updated") }
+    return try await waiting.wait(client, [old.id])
   }
 
   private func change(_ spec: inout ServiceSpec) throws {

@@ -1,3 +1,5 @@
+import DurationText
+
 /// One instruction, read but not expanded: what variables are is known only when its turn comes.
 public struct Instruction: Hashable, Sendable {
   /// As the user wrote it, on one line; what a build shows.
@@ -264,7 +266,9 @@ private struct InstructionReader {
         health.retries = retries
         continue
       }
-      guard let time = Self.nanoseconds(value) else { throw fail("HEALTHCHECK --\(flag.name)=\(value): expected a time such as 30s or 1m30s") }
+      guard let time = DurationText.nanoseconds(value) else {
+        throw fail("HEALTHCHECK --\(flag.name)=\(value): expected a time such as 30s or 1m30s")
+      }
       switch flag.name {
       case "interval": health.interval = time
       case "timeout": health.timeout = time
@@ -274,25 +278,6 @@ private struct InstructionReader {
       }
     }
     return health
-  }
-
-  /// Go's durations: 1h2m3.5s, 200ms; 0 alone.
-  static func nanoseconds(_ text: String) -> Int64? {
-    if text == "0" { return 0 }
-    let units: [(String, Double)] = [("ns", 1), ("us", 1e3), ("µs", 1e3), ("ms", 1e6), ("s", 1e9), ("m", 60e9), ("h", 3600e9)]
-    var rest = Substring(text)
-    var sum = 0.0
-    guard !rest.isEmpty else { return nil }
-    while !rest.isEmpty {
-      let digits = rest.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
-      rest = rest[digits.endIndex...]
-      let unit = rest.prefix { !($0.isNumber || $0 == ".") }
-      rest = rest[unit.endIndex...]
-      guard let number = Double(digits), let factor = units.first(where: { $0.0 == unit })?.1 else { return nil }
-      sum += number * factor
-    }
-    guard sum >= 0, sum < 9e18 else { return nil }
-    return Int64(sum)
   }
 
   private func onbuild() throws(DockerfileError) -> String {

@@ -3,7 +3,8 @@ import Glibc
 
 /// Programs that this process starts, and their ends.
 public enum ChildProcess {
-  /// posix_spawn(3). The child has this process's descriptors that are not closed on exec.
+  /// posix_spawn(3). The child has this process's descriptors that are not closed on exec, and signals as a shell's child has them: none blocked or
+  /// ignored, whatever this thread blocks.
   /// - Parameters:
   ///   - program: a path; with `inPath` a name that is looked for in PATH.
   ///   - arguments: the first is the program's own name.
@@ -18,13 +19,23 @@ public enum ChildProcess {
     posix_spawn_file_actions_init(&actions)
     defer { posix_spawn_file_actions_destroy(&actions) }
     prepare(&actions)
+    var attributes = posix_spawnattr_t()
+    posix_spawnattr_init(&attributes)
+    defer { posix_spawnattr_destroy(&attributes) }
+    var (none, all) = (sigset_t(), sigset_t())
+    sigemptyset(&none)
+    sigfillset(&all)
+    posix_spawnattr_setsigmask(&attributes, &none)
+    posix_spawnattr_setsigdefault(&attributes, &all)
+    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
     var words = arguments.map { strdup($0) } + [nil]
     var variables = (environment ?? []).map { strdup($0) } + [nil]
     defer { for text in words + variables { free(text) } }
     var pid: pid_t = 0
     let result = variables.withUnsafeMutableBufferPointer { own in
       let given = environment == nil ? environ : own.baseAddress!
-      return inPath ? posix_spawnp(&pid, program, &actions, nil, &words, given) : posix_spawn(&pid, program, &actions, nil, &words, given)
+      return inPath
+        ? posix_spawnp(&pid, program, &actions, &attributes, &words, given) : posix_spawn(&pid, program, &actions, &attributes, &words, given)
     }
     if result != 0 { throw SystemError("run", object ?? program, Errno(result)) }
     return pid

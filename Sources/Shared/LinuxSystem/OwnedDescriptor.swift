@@ -28,9 +28,9 @@ public final class SharedDescriptor: Sendable {
 }
 
 extension OwnedDescriptor {
-  /// open(2) with O_CLOEXEC.
+  /// open(2) with O_CLOEXEC and O_NOCTTY: a terminal that is opened is not taken for our own.
   public static func open(_ path: String, _ flags: Int32, mode: mode_t = 0o600) throws(SystemError) -> OwnedDescriptor {
-    OwnedDescriptor(owning: try check(Glibc.open(path, flags | O_CLOEXEC, mode), "open", path))
+    OwnedDescriptor(owning: try check(Glibc.open(path, flags | O_CLOEXEC | O_NOCTTY, mode), "open", path))
   }
   /// openat2(2) with RESOLVE_IN_ROOT: no symbolic link and no `..` leads out of `root`, no magic link is followed.
   public static func open(inRoot root: Int32, _ path: String, _ flags: Int32, mode: UInt64 = 0) throws(SystemError) -> OwnedDescriptor {

@@ -1,3 +1,4 @@
+import DurationText
 import Model
 
 extension Reader {
@@ -67,7 +68,7 @@ extension Reader {
 
   /// Go's form: `1h5m30s20ms`, decimals allowed; never negative.
   func duration(_ value: Value) -> Nanoseconds? {
-    guard case .scalar(let text, _) = value.kind, let span = parseDuration(text) else {
+    guard case .scalar(let text, _) = value.kind, let span = DurationText.nanoseconds(text) else {
       let advice = isNumber((try? scalar(value)) ?? "") ? "add a unit: s, m, h, ms, us or ns" : ""
       error(value, "expected a duration such as 10s or 1m30s, found \(value.found)", advice)
       return nil
@@ -157,21 +158,4 @@ extension Reader {
     if case .scalar(let text, _) = value.kind { return text }
     return ""
   }
-}
-
-func parseDuration(_ text: String) -> Int64? {
-  if text == "0" { return 0 }
-  let units: [String: Double] = ["ns": 1, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9, "m": 60e9, "h": 3600e9]
-  var rest = text[...]
-  var total = 0.0
-  guard !rest.isEmpty else { return nil }
-  while !rest.isEmpty {
-    let number = rest.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
-    rest = rest.dropFirst(number.count)
-    let unit = rest.prefix { !($0.isASCII && ($0.isNumber || $0 == ".")) }
-    rest = rest.dropFirst(unit.count)
-    guard let count = Double(number), let scale = units[String(unit)] else { return nil }
-    total += count * scale
-  }
-  return total < 9.2e18 ? Int64(total.rounded()) : nil
 }

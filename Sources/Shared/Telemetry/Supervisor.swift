@@ -1,4 +1,5 @@
 import Glibc
+import LinuxSystem
 
 /// Whoever started the daemon and wants to know how it is: systemd, by sd_notify(3) without libsystemd.
 public enum Supervisor {
@@ -21,18 +22,9 @@ public enum UnixSocket {
 
   /// A connected descriptor, nil when nobody is there. '@' stands for the abstract namespace's zero byte.
   public static func connect(_ path: String, _ type: __socket_type) -> Int32? {
-    var bytes = Array(path.utf8)
-    var address = sockaddr_un()
-    guard let first = bytes.first, bytes.count < MemoryLayout.size(ofValue: address.sun_path) else { return nil }
-    if first == UInt8(ascii: "@") { bytes[0] = 0 }
-    address.sun_family = sa_family_t(AF_UNIX)
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: bytes) }
     let socket = Glibc.socket(AF_UNIX, Int32(type.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
     guard socket >= 0 else { return nil }
-    let length = socklen_t(MemoryLayout<sa_family_t>.size + bytes.count)
-    let result = withUnsafePointer(to: &address) { pointer in
-      pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { Glibc.connect(socket, $0, length) }
-    }
+    let result = try? withUnixAddress(path) { Glibc.connect(socket, $0, $1) }
     if result == 0 { return socket }
     close(socket)
     return nil

@@ -15,7 +15,7 @@ struct BypassStateTests {
     let numbers: [String: UInt32] = [
       "orvx4096": 10, "orvx4097": 11, InterfaceName.veth(cluster.task(1), 0): 20, InterfaceName.veth(cluster.task(1), 1): 21,
     ]
-    return BypassState(world, HostState(world)) { numbers[$0] }
+    return BypassState(world, HostState(world), world.successors) { numbers[$0] }
   }
   private var cluster: Cluster {
     var cluster = Cluster(hosts: 2)
@@ -77,6 +77,28 @@ struct BypassStateTests {
     wanted.remove([20, 21])
     #expect(wanted.doors == [10: 4096, 11: 4097])
     #expect(wanted.targets.count == 3 && !wanted.targets.values.contains { if case .container = $0 { true } else { false } })
+  }
+
+  @Test("of more receivers than the map has room for the same ones are in it, whatever their order, those here among them; who comes later is not")
+  func full() {
+    var world = cluster.world(1)
+    world.containers[cluster.task(1)] = cluster.network(1)
+    let entries = (1...UInt32(BypassState.most + 100)).map {
+      HostState.Forwarding(mac: IPv4Address(0x0a00_0000 + $0).mac, host: cluster.underlay(2))
+    }
+    func state(_ forwarding: Set<HostState.Forwarding>) -> BypassState {
+      var state = HostState(world)
+      state.tunnels[4096]!.forwarding = forwarding
+      return BypassState(world, state, world.successors) { ["orvx4096": 10, InterfaceName.veth(cluster.task(1), 1): 21][$0] }
+    }
+    var other = Set<HostState.Forwarding>(minimumCapacity: 1 << 18)
+    for entry in entries.reversed() { other.insert(entry) }
+    var full = state(Set(entries))
+    #expect(full == state(other))
+    #expect(full.targets.count == BypassState.most)
+    #expect(full.targets[.init(vni: 4096, address: address("10.77.0.11"))] == .container(21))
+    full.add(cluster.network(2), world, world.successors) { $0 == InterfaceName.veth(cluster.task(2), 1) ? 22 : nil }
+    #expect(full.doors == [10: 4096, 21: 4096, 22: 4096] && full.targets.count == BypassState.most)
   }
 
   @Test("entries are what they were, and a program's name says its network and that it is this one")
@@ -253,6 +275,38 @@ struct BypassTests {
       #expect(try await programs(world, 1, link) == [])
       #expect(try await compare(overlay) == [])
       #expect(await overlay.repairs["bypass"] == nil)
+    }
+  }
+
+  /// The calling thread may not open programs that are not its own (CAP_SYS_ADMIN, CAP_BPF) from now on.
+  private static func dropRights() {
+    typealias Call = @convention(c) (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Int32
+    func call(_ name: String) -> Call { unsafeBitCast(dlsym(nil, name)!, to: Call.self) }
+    // capset(2): version 3, this thread; twice effective, permitted and inheritable ones.
+    var header: [UInt32] = [0x2008_0522, 0]
+    var sets = [UInt32](repeating: 0, count: 6)
+    precondition(call("capget")(&header, &sets) == 0)
+    for (index, bit) in [(0, UInt32(1) << 21), (3, UInt32(1) << 7)] { sets[index] &= ~bit }
+    precondition(call("capset")(&header, &sets) == 0)
+  }
+
+  @Test("an agent that may not open an earlier agent's programs takes them away, whether it wants some of its own or not", arguments: [true, false])
+  func leftBehind(isBypassing: Bool) async throws {
+    try await NamespaceWorld.with(1) { world in
+      var cluster = Cluster(hosts: 1)
+      cluster.place(1, on: 1)
+      let (networks, endpoints) = (cluster.networks(of: 1), cluster.endpoints)
+      let before = try world.overlay(1)
+      try await before.apply(networks: networks, services: [], endpoints: endpoints)
+      _ = try await before.attach(cluster.network(1))
+      let (door, tunnel) = (InterfaceName.veth(cluster.task(1), 1), "orvx4096")
+      #expect(try await programs(world, 1, door).count == 1)
+      let overlay = try world.overlay(1, bypassesBridges: isBypassing)
+      try await overlay.host.thread.run { Self.dropRights() }
+      for _ in 1...2 {
+        #expect(try await overlay.apply(networks: networks, services: [], endpoints: endpoints) == [])
+        for link in [door, tunnel] { #expect(try await programs(world, 1, link) == []) }
+      }
     }
   }
 

@@ -107,6 +107,22 @@ struct IngressIsolationTests {
     }
   }
 
+  @Test("who calls a task that just ended by its published port is refused as long as its namespace is there")
+  func ended() async throws {
+    try await with { world, cluster, overlays, paths in
+      var ended = cluster
+      ended.remove(2)
+      // The other host does not know it yet.
+      let services = cluster.services + [ServiceRecord(id: Self.other, name: "other", names: [:], mode: .vip, virtualIPs: [], ports: Self.usual)]
+      try await overlays[1].apply(networks: cluster.networks(of: 2), services: services, endpoints: ended.endpoints)
+      for path in [paths[0], world.host(1), world.host(2)] {
+        #expect(try await world.request("10.255.0.12:81", from: path) == .refused, "\(path)")
+        #expect(try await world.request("10.255.0.12:5432", from: path) == .failed(EINPROGRESS), "\(path)")
+      }
+      #expect(try await world.request("192.168.77.1:8081", from: world.outside) == .refused)
+    }
+  }
+
   @Test("the rule of one family is the other's, with its own words")
   func rule() {
     let ports = [PortConfig(targetPort: 80, publishedPort: 1), PortConfig(targetPort: 53, publishedPort: 2, protocol: .udp)]
@@ -116,5 +132,10 @@ struct IngressIsolationTests {
     )
     #expect(
       Ruleset.unpublished(to: address("10.255.0.12"), by: "eth0", []) == "iifname \"eth0\" ct state new,untracked meta l4proto != icmp drop")
+    // Of one family's addresses.
+    var own = [PortConfig(targetPort: 80, publishedPort: 1), PortConfig(targetPort: 81, publishedPort: 2)]
+    (own[0].hostIP, own[1].hostIP) = (IPAddress("::1"), IPAddress("127.0.0.1"))
+    #expect(Ruleset.unpublished(to: address("10.255.0.12"), by: "eth0", own).hasSuffix("!= { 10.255.0.12 . tcp . 81 } drop"))
+    #expect(Ruleset.unpublished(to: IPv6Address("fd00::1")!, by: "eth0", own).hasSuffix("!= { fd00::1 . tcp . 80 } drop"))
   }
 }

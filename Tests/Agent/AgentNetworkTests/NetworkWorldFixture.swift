@@ -83,3 +83,36 @@ struct Cluster {
     return world
   }
 }
+
+/// Of one table alone, with what the others have in common made for it.
+extension Ruleset {
+  static func container(
+    _ network: TaskNetwork, in world: NetworkWorld, _ balancing: Balancing<IPv4Address>, published: [PortConfig] = []
+  ) -> RuleTable<IPv4Address>? {
+    container(network, in: world, balancing, published: published, arrival(network, world))
+  }
+  static func container6(
+    _ network: TaskNetwork, in world: NetworkWorld, _ balancing: Balancing<IPv6Address>, published: [PortConfig] = []
+  ) -> RuleTable<IPv6Address>? {
+    container6(network, in: world, balancing, published: published, arrival(network, world))
+  }
+  private static func arrival(_ network: TaskNetwork, _ world: NetworkWorld) -> Arrival? {
+    entrance(network, in: world).map { Arrival(by: $0.number, $0.ingress) }
+  }
+  static func host(_ world: NetworkWorld, ready: Ready, unavailable: Set<PublishedPort>) -> RuleTable<IPv4Address> {
+    host(world, publishedPorts(world, ready: ready), ready: ready, unavailable: unavailable)
+  }
+  static func host6(
+    _ world: NetworkWorld, ready: Ready = [:], unavailable: Set<PublishedPort> = [], isRouter: Bool = false, bridges: [UInt32] = []
+  ) -> RuleTable<IPv6Address>? {
+    host6(
+      world, publishedPorts6(world, ready: ready), ready: ready, counterparts(in: world), unavailable: unavailable, isRouter: isRouter,
+      bridges: bridges)
+  }
+  static func publishedPorts6(_ world: NetworkWorld, ready: Ready) -> [Published<IPv6Address>] {
+    publishedPorts6(world, ready: ready, counterparts(in: world))
+  }
+  static func balancing6(in world: NetworkWorld, on networks: Set<NetworkID>, ready: Ready) -> Balancing<IPv6Address> {
+    balancing6(in: world, on: networks, ready: ready, counterparts(in: world))
+  }
+}

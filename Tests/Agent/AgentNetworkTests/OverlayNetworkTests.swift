@@ -1,4 +1,5 @@
 import Glibc
+import LinuxSystem
 import Model
 import Netlink
 import Testing
@@ -736,6 +737,35 @@ struct OverlayNetworkTests {
       #expect(try await world.ask("192.168.77.1:8081", from: world.outside)?.name == "task1")
       try await overlay.detach(network.task)
       _ = try await overlay.attach(second)
+    }
+  }
+
+  @Test("a task's host ports are taken all or none: when one is refused, the others are free for others and for another try")
+  func hostPortRefused() async throws {
+    try await NamespaceWorld.with(1) { world in
+      try await world.addIPv6()
+      let cluster = Cluster(hosts: 1)
+      let overlay = try world.overlay(1)
+      try await overlay.apply(networks: cluster.networks(of: 1), services: [], endpoints: [])
+      var network = cluster.network(1, [cluster.web])
+      network.hostPorts = [PortConfig(targetPort: 80, publishedPort: 8081, publishMode: .host)]
+      func listen(_ any: String) async throws -> Int32? {
+        try await withNetworkNamespace(world.host(1)) { () -> Int32? in
+          let name = SocketName(any, 8081)
+          let descriptor = socket(name.family, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+          var only: Int32 = 1
+          if name.family == AF_INET6 { setsockopt(descriptor, Int32(IPPROTO_IPV6), IPV6_V6ONLY, &only, 4) }
+          if name.with({ bind(descriptor, $0, $1) }) == 0, Glibc.listen(descriptor, 8) == 0 { return descriptor }
+          close(descriptor)
+          return nil
+        }
+      }
+      let six = try #require(try await listen("::"))
+      await #expect(throws: NetworkProblem.self) { try await overlay.attach(network) }
+      let four = try await listen("0.0.0.0")
+      #expect(four != nil)
+      for descriptor in [four, six].compactMap({ $0 }) { close(descriptor) }
+      _ = try await overlay.attach(network)
     }
   }
 

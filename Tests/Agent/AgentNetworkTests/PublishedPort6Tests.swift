@@ -116,12 +116,15 @@ struct PublishedPort6PlanTests {
     #expect(!world.needsUplink6(third) && world.needsUplink(third))
   }
 
-  @Test("where ingress is too narrow for IPv6, or the kernel has none, ports answer over IPv4 and nobody is told of what nobody asked for")
+  @Test("where ingress is too narrow for IPv6, or the kernel has none, ports answer over IPv4, and of those of IPv6 addresses alone people are told")
   func narrow() {
     var cluster = cluster()
     cluster.mtu = 1279
     let (world, problems) = HostNetwork.withoutLacking6(cluster.world(1))
     #expect(problems == [] && world.door6 == nil && Ruleset.publishedPorts6(world, ready: world.readyEndpoints()) == [])
+    cluster.ports[0].hostIP = IPAddress("::1")
+    let told = HostNetwork.withoutLacking6(cluster.world(1)).problems
+    #expect(told.map(\.object) == ["IPv6 of network ingress"] && told.first?.reason.contains("nobody answers at [::1]:8080;") == true, "\(told)")
   }
 }
 

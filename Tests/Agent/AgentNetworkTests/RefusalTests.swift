@@ -47,6 +47,28 @@ struct RefusalTests {
     }
   }
 
+  @Test("another program's link with the name of the way back of ::1 keeps that back and none of IPv6's rules; that it did so is no drift")
+  func foreignDetour() async throws {
+    try await NamespaceWorld.with(1) { world in
+      try await world.addIPv6()
+      var cluster = Cluster(hosts: 1)
+      cluster.dualIngress = true
+      cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080)]
+      cluster.place(1, on: 1)
+      let overlay = try world.overlay(1)
+      #expect(try await world.run(in: world.host(1), "ip", "link", "add", "orlo0", "type", "bridge").code == 0)
+      let problems = try await overlay.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: cluster.endpoints)
+      #expect(problems.map(\.object) == ["way back of calls by ::1"] && problems.first?.weight == .again, "\(problems)")
+      let server = try await world.serve("task1", in: try await overlay.attach(cluster.network(1)).path)
+      defer { world.stop([server]) }
+      #expect(try await world.ask("[fd00:192::1]:8080", from: world.outside)?.client == "100")
+      #expect(try await world.run(in: world.host(1), "ip", "link", "del", "orlo0").code == 0)
+      #expect(try await overlay.repair() == [])
+      #expect(await overlay.repairs == [:])
+      #expect(try await world.ask("[::1]:8080", from: world.host(1))?.name == "task1")
+    }
+  }
+
   @Test("rules that a container does not take are told as unfinished until it takes them")
   func containerRules() async throws {
     try await NamespaceWorld.with(1) { world in
@@ -71,21 +93,28 @@ struct RefusalTests {
     }
   }
 
-  @Test("rules of this host's own making that are refused again and again are one drift of another program's, not one each time")
-  func ownRetries() async throws {
+  @Test(
+    "rules of this host's own making that are refused again and again are one drift of another program's, not one each time",
+    arguments: [true, false])
+  func ownRetries(hearsChanges: Bool) async throws {
     try await NamespaceWorld.with(1) { world in
       var cluster = Cluster(hosts: 1)
       cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080)]
-      let overlay = try world.overlay(1)
+      let overlay = try world.overlay(1, hearsChanges: hearsChanges)
       func apply() async throws -> [NetworkProblem] {
         try await overlay.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: cluster.endpoints)
       }
-      #expect(try await apply() == [])
+      let host = await overlay.host
+      func compare() { host.memory.withLock { $0.comparesAll = true } }
+      #expect(try await apply().map(\.object) == (hearsChanges ? [] : ["changes by others"]))
       // Nobody else may change a table that has an owner, as long as that one lives (nft(8), "owner").
       let table = "echo 'delete table ip orch'; echo 'add table ip orch { flags owner; }'"
       let script = "mkfifo \(world.folder)/gate; (\(table); cat \(world.folder)/gate) | nft -i"
       async let owner = world.run(in: world.host(1), "sh", "-c", script)
-      for _ in 1...100 where try await overlay.repair().isEmpty { try await Task.sleep(for: .milliseconds(50)) }
+      for _ in 1...100 where try await overlay.repair().isEmpty {
+        try await Task.sleep(for: .milliseconds(50))
+        compare()
+      }
       for _ in 1...5 {
         let problems = try await overlay.repair()
         #expect(problems.map(\.weight) == [.unfinished], "\(problems)")
@@ -94,6 +123,11 @@ struct RefusalTests {
       #expect(try await world.run(in: world.host(1), "sh", "-c", "echo > \(world.folder)/gate").code == 0)
       _ = try await owner
       #expect(try await overlay.repair() == [])
+      for _ in 1...2 {
+        compare()
+        #expect(try await overlay.repair() == [])
+      }
+      #expect(await overlay.repairs == ["rules": 1])
       #expect(try await world.run(in: world.host(1), "nft", "list", "table", "ip", "orch").output.contains("chain prerouting"))
     }
   }

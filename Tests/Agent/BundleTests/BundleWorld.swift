@@ -69,30 +69,13 @@ final class BundleWorld: Sendable {
   func call(_ arguments: [String], program other: String? = nil, input: String? = nil) throws -> Result {
     let mark = "\(folder)/call-\(UInt32.random(in: 0 ... .max))"
     defer { for end in [".out", ".err"] { unlink(mark + end) } }
-    var actions = posix_spawn_file_actions_t()
-    posix_spawn_file_actions_init(&actions)
-    defer { posix_spawn_file_actions_destroy(&actions) }
-    posix_spawn_file_actions_addopen(&actions, 0, input ?? "/dev/null", O_RDONLY, 0)
-    posix_spawn_file_actions_addopen(&actions, 1, mark + ".out", O_WRONLY | O_CREAT | O_TRUNC, 0o600)
-    posix_spawn_file_actions_addopen(&actions, 2, mark + ".err", O_WRONLY | O_CREAT | O_TRUNC, 0o600)
-    _ = clinux_spawn_closefrom(&actions, 3)
-    var list = ([other ?? program, "--root", folder + "/root"] + arguments).map { strdup($0) } + [nil]
-    defer { for text in list { free(text) } }
-    var pid: pid_t = 0
-    // Threads of the tests have signals blocked.
-    var attributes = posix_spawnattr_t()
-    posix_spawnattr_init(&attributes)
-    defer { posix_spawnattr_destroy(&attributes) }
-    var none = sigset_t()
-    sigemptyset(&none)
-    posix_spawnattr_setsigmask(&attributes, &none)
-    posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK))
-    let started = posix_spawn(&pid, other ?? program, &actions, &attributes, &list, environ)
-    try #require(started == 0, "start \(program): \(Errno(started))")
-    var status: Int32 = 0
-    while waitpid(pid, &status, 0) < 0, Errno.current == .interrupted {}
-    return Result(
-      code: status & 0x7f == 0 ? status >> 8 & 0xff : 128 + (status & 0x7f), out: try Files.text(mark + ".out"), err: try Files.text(mark + ".err"))
+    let pid = try ChildProcess.start(other ?? program, [other ?? program, "--root", folder + "/root"] + arguments) { actions in
+      posix_spawn_file_actions_addopen(&actions, 0, input ?? "/dev/null", O_RDONLY, 0)
+      posix_spawn_file_actions_addopen(&actions, 1, mark + ".out", O_WRONLY | O_CREAT | O_TRUNC, 0o600)
+      posix_spawn_file_actions_addopen(&actions, 2, mark + ".err", O_WRONLY | O_CREAT | O_TRUNC, 0o600)
+      _ = clinux_spawn_closefrom(&actions, 3)
+    }
+    return Result(code: ChildProcess.exitCode(ChildProcess.reap(pid)), out: try Files.text(mark + ".out"), err: try Files.text(mark + ".err"))
   }
   /// Configures and runs to the end.
   func run(_ script: String, _ edit: (inout [String: Any]) -> Void = { _ in }) throws -> Result {

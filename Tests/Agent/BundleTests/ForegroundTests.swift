@@ -41,6 +41,28 @@ import Testing
     #expect(try Files.text(world.bundle + "/rootfs/tmp/got") == text)
   }
 
+  @Test("a run that ends deletes its own container, not another that has its name by then")
+  func namesake() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    try world.configure(["sleep", "1000"])
+    let words = [world.program, "--root", world.folder + "/root", "run", "--bundle", world.bundle, "one"]
+    let first = try ChildProcess.start(world.program, words) { posix_spawn_file_actions_addopen(&$0, 0, "/dev/null", O_RDONLY, 0) }
+    for _ in 0..<2000 {
+      if try world.call(["state", "one"]).out.contains("\"running\"") { break }
+      usleep(20_000)
+    }
+    // It hears of its process's end when all is done.
+    kill(first, SIGSTOP)
+    #expect(try world.call(["delete", "-f", "one"]).code == 0)
+    let second = try world.call(["run", "-d", "--bundle", world.bundle, "one"])
+    #expect(second.code == 0, "\(second)")
+    kill(first, SIGCONT)
+    #expect(ChildProcess.exitCode(ChildProcess.reap(first)) == 128 + SIGKILL)
+    #expect(try world.state("one")["status"] as? String == "running")
+    #expect(try world.call(["delete", "-f", "one"]).code == 0)
+  }
+
   @Test("every signal is handed on, and one that comes too early does not leave the container behind", arguments: ["run", "exec"])
   func signals(_ command: String) throws {
     let world = try BundleWorld()

@@ -54,6 +54,30 @@ import Testing
     #expect(try world.call(["delete", "-f", "one"]).code == 0)
   }
 
+  @Test("hooks of a run in the foreground can be sent any signal: none is blocked or ignored in them")
+  func signals() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    let log = world.folder + "/log"
+    let kinds = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
+    try world.configure(["true"]) { config in
+      config.object("hooks") { hooks in
+        for kind in kinds {
+          // The container sees its own of them beside its root.
+          let file = kind == "startContainer" ? "/tmp/log" : log
+          hooks[kind] = hook(
+            "while read name value; do case $name in SigBlk:|SigIgn:) echo \(kind) $name $value;; esac; done < /proc/self/status >> \(file)")
+        }
+      }
+    }
+    let run = try world.call(["run", "--bundle", world.bundle, "one"])
+    #expect(run.code == 0, "\(run)")
+    let lines = try (Files.text(log) + Files.text(world.bundle + "/rootfs/tmp/log")).split(separator: "\n").map { $0.split(separator: " ") }
+    #expect(Set(lines.map { $0[0] + " " + $0[1] }) == Set(kinds.flatMap { ["\($0) SigBlk:", "\($0) SigIgn:"] }))
+    // 32 and 33 are the C library's, which posix_spawn(3) ignores in a child; busybox's shell ignores SIGQUIT by itself.
+    for line in lines { #expect(UInt64(line[2], radix: 16).map { $0 & ~(3 << 31 | 1 << 2) } == 0, "\(line.joined(separator: " "))") }
+  }
+
   @Test("who deletes a container does not wait for its hooks", arguments: ["createRuntime", "startContainer"])
   func deleted(_ kind: String) throws {
     let world = try BundleWorld()

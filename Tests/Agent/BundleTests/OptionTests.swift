@@ -4,6 +4,8 @@ import Glibc
 import LinuxSystem
 import Testing
 
+@testable import orch_runtime
+
 /// What callers of runc and crun write.
 @Suite(.enabled(if: isRoot), .serialized) struct OptionTests {
   @Test("options of crun and runc are taken, in every form of theirs")
@@ -34,6 +36,56 @@ import Testing
     let late = try world.call(["kill", "one", "0"])
     #expect(late.code == 1 && late.err.contains("container not running"), "\(late)")
     #expect(try world.call(["delete", "-f", "one"]).code == 0)
+  }
+
+  /// What the parser itself has, as `--experimental-dump-help` tells it.
+  private struct Help: Decodable {
+    struct Command: Decodable {
+      struct Argument: Decodable {
+        struct Name: Decodable {
+          var kind: String
+          var name: String
+        }
+        var kind: String
+        var names: [Name]?
+      }
+      var commandName: String
+      var arguments: [Argument]?
+      var subcommands: [Command]?
+    }
+    var command: Command
+  }
+
+  @Test("every option of every command is taken with one dash as well, and has the word after it when the parser gives it one")
+  func everyOption() throws {
+    let help = try JSONDecoder().decode(Help.self, from: Data(BundleWorld().call(["--experimental-dump-help"]).out.utf8)).command
+    let commands = try #require(help.subcommands)
+    let names = Set(commands.map(\.commandName))
+    #expect(names.isSuperset(of: ["create", "exec", "update"]))
+    var count = 0
+    // `help` is the parser's own.
+    for (before, arguments) in [([], help.arguments)] + commands.map({ ([$0.commandName], $0.arguments) }) where before != ["help"] {
+      for argument in arguments ?? [] where argument.kind != "positional" {
+        for name in argument.names ?? [] {
+          // A word that is an option by itself, and stays as it is when it is a value.
+          let next = argument.kind == "option" ? "-all" : "--all"
+          let normal = (name.kind == "long" ? "--" : "-") + name.name
+          for word in Set(["-" + name.name, normal]) {
+            #expect(Words.normalized(before + [word, "-all"], commands: names) == before + [normal, next])
+          }
+          count += 1
+        }
+      }
+    }
+    #expect(count > 100)
+  }
+
+  @Test("--log is looked for before the command alone, where the parser failed")
+  func ownLog() {
+    #expect(Words.value(of: "--log", in: ["--root", "r", "--log", "f", "run"]) == "f")
+    #expect(Words.value(of: "--log", in: ["--log=f", "run"]) == "f")
+    #expect(Words.value(of: "--log", in: ["--root", "r", "run", "--log", "f"]) == nil)
+    #expect(Words.value(of: "--log", in: ["run", "--bundle", "b", "--log", "f"]) == nil)
   }
 
   @Test("--log-level error hides warnings; --log takes file:, syslog: and journald:")
@@ -113,6 +165,21 @@ import Testing
   }
 
   @Test(
+    "an exec that cannot tell of its process leaves none behind",
+    arguments: [["--pidfd-socket"], ["--pid-file"], ["--tty", "--console-socket"]])
+  func untold(_ options: [String]) throws {
+    let world = try BundleWorld()
+    try world.specify()
+    try world.configure(["sleep", "1000"])
+    #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
+    // The end of its terminal alone does not end it.
+    let failed = try world.call(["exec"] + options + [world.folder + "/none/such", "one", "sh", "-c", "trap '' HUP; exec sleep 1000"])
+    #expect(failed.code != 0 && failed.err.contains("/none/such"), "\(failed)")
+    #expect(try world.call(["ps", "-f", "json", "one"]).out == "[\(world.state("one")["pid"] as? Int ?? 0)]\n")
+    #expect(try world.call(["delete", "-f", "one"]).code == 0)
+  }
+
+  @Test(
     "what the command line has wrong is 1, as with runc, and in the log",
     arguments: [
       (["--bogus", "list"], "bogus"), (["list", "--bogus"], "bogus"), (["state"], "<id>"), (["kill"], "<id>"), (["nosuch"], "nosuch"),
@@ -128,12 +195,5 @@ import Testing
     #expect(try world.call(["--help"]).code == 0)
   }
 
-  private func bound(_ socket: Int32, _ path: String) -> Bool {
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8.prefix(107)) }
-    return withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(socket, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) } == 0
-    }
-  }
+  private func bound(_ socket: Int32, _ path: String) -> Bool { (try? withUnixAddress(path) { bind(socket, $0, $1) }) == 0 }
 }

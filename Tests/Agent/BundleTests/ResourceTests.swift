@@ -203,6 +203,16 @@ private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else
     #expect(try groups() == [folder])
     #expect(try world.call(["delete", "-f", "two"]).code == 0)
     #expect(try groups() == [])
+    // And of none at all: the kernel takes no period below 1 ms.
+    try world.configure(["sleep", "1000"]) { config in
+      config.object("linux") {
+        $0["cgroupsPath"] = "\(folder)/three"
+        $0.object("resources") { $0["cpu"] = ["quota": 1000, "period": 10] }
+      }
+    }
+    let refused = try world.call(["create", "--bundle", world.bundle, "three"])
+    #expect(refused.code == 1 && refused.err.contains("cpu"), "\(refused)")
+    #expect(try groups() == [])
   }
 
   @Test("containerd's update, which is all of linux.resources, is taken, and changes what it names; zeros and devices stay")
@@ -238,7 +248,7 @@ private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else
     let freed = try world.call(["update", "--memory", "-1", "one"])
     #expect(freed.code == 0, "\(freed)")
     let after = try limits()
-    #expect(after.dropLast().allSatisfy { $0 == "max" || Int($0) ?? 0 > 1 << 60 }, "\(after)")
+    #expect(after.count == before.count && after.dropLast().allSatisfy { $0 == "max" || Int($0) ?? 0 > 1 << 60 }, "\(after)")
   }
 
   @Test("a limit below what is used is refused where that is asked for")

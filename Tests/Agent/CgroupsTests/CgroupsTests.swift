@@ -53,18 +53,29 @@ import Testing
     let root = "/tmp/orch-freezer-test-\(getpid())-\(isV2)"
     defer { try? Files.removeTree(root) }
     try Files.makeDirectories(root + "/one")
+    var (terminal, device): (Int32, Int32) = (-1, -1)
+    defer { for end in [terminal, device] where end >= 0 { close(end) } }
     let log = root + "/one/" + (isV2 ? "cgroup.freeze" : "freezer.state")
     if isV2 {
       try Files.writeAtomically(root + "/one/cgroup.events", "populated 1\nfrozen 0\n", durable: false)
       try Files.writeAtomically(log, "0", durable: false)
     } else {
-      symlink("/dev/null", log)
+      // A terminal without lines: its other side has what is written, and what is read is empty (termios(3), VMIN and VTIME of 0).
+      var settings = termios()
+      cfmakeraw(&settings)
+      (settings.c_cc.5, settings.c_cc.6) = (0, 0)
+      try #require(openpty(&terminal, &device, nil, &settings, nil) == 0)
+      symlink(String(cString: ttyname(device)), log)
     }
     let host = CgroupHost(isV2 ? .v2(root: root) : .v1([.init(controller: "freezer", root: root)], unified: nil))
     let clock = ContinuousClock.now
     let error = #expect(throws: SystemError.self) { try host.group(parent: "", name: "one").freeze(true, within: .milliseconds(300)) }
     #expect(error?.errno == Errno(ETIMEDOUT) && clock.duration(to: .now) < .seconds(20), "\(String(describing: error))")
-    if isV2 { #expect(try Files.text(log) == "0") }
+    if isV2 { return #expect(try Files.text(log) == "0") }
+    var written = [UInt8](repeating: 0, count: 4096)
+    let count = read(terminal, &written, written.count)
+    let text = String(decoding: written[..<max(count, 0)], as: UTF8.self)
+    #expect(text.hasPrefix("FROZEN") && text.hasSuffix("THAWED"), "\(text)")
   }
 
   @Test("a group is made with its limits, measured and removed", .enabled(if: geteuid() == 0))

@@ -126,7 +126,7 @@ struct NameServerTests {
     query.recursionDesired = true
     query.questions = [.init(name: Name(name)!, type: type)]
     let bytes = query.encoded()
-    let server = Upstream(address: .v4(NameServer.address), port: EmbeddedDNS.port)
+    let server = Upstream(address: .v4(EmbeddedDNS.address), port: EmbeddedDNS.port)
     let answer: [UInt8]? = try await withNetworkNamespace(path) {
       if tcp { return server.askByTCP(bytes, milliseconds: 2000) }
       let descriptor = server.connect(SOCK_DGRAM, waiting: 2000)
@@ -183,6 +183,44 @@ struct NameServerTests {
       server.stop(task)
       try await Task.sleep(for: .milliseconds(50))
       #expect(try await ask("web", in: path) == nil)
+    }
+  }
+
+  @Test("who comes by TCP when no descriptor is left is closed, also after the one that is kept for that was lost once")
+  func exhausted() async {
+    // A process of its own: the bound on descriptors is the process's.
+    await #expect(processExitsWith: .success) { try await NameServerTests().exhaust() }
+  }
+  private func exhaust() async throws {
+    func allow(_ count: UInt) {
+      var limit = rlimit()
+      getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+      limit.rlim_cur = rlim_t(count)
+      precondition(setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0)
+    }
+    try await withNamespace { path in
+      let server = try NameServer(upstreams: ResolvConf(), log: Logger(label: "test"))
+      server.update(records(["10.0.0.1"]))
+      try await server.serve(TaskID(value: 7), namespace: path, client: DNSClient(networks: [network], forwards: false))
+      try #require(try await ask("web", in: path, tcp: true) != nil)
+      let clients = try await withNetworkNamespace(path) { (1...3).map { _ in socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0) } }
+      func isClosed(_ client: Int32) -> Bool {
+        var limit = timeval(tv_sec: 2, tv_usec: 0)
+        setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &limit, socklen_t(MemoryLayout<timeval>.size))
+        precondition(withSocketAddress(EmbeddedDNS.address, EmbeddedDNS.port) { connect(client, $0, $1) } == 0)
+        var byte: UInt8 = 0
+        let count = recv(client, &byte, 1, 0)
+        return count == 0 || (count < 0 && errno == ECONNRESET)
+      }
+      // Not even what is given up can be had again: as when another thread is quicker.
+      allow(3)
+      try #require(!isClosed(clients[0]))
+      allow(256)
+      // It is taken, and the last descriptors are others'.
+      try #require(!isClosed(clients[1]))
+      while open("/dev/null", O_RDONLY | O_CLOEXEC) >= 0 {}
+      try #require(isClosed(clients[2]))
+      allow(1024)
     }
   }
 
@@ -425,7 +463,7 @@ struct NameServerTests {
         let server = try await server([resolver], in: path, milliseconds: 4000)
         try await server.serve(TaskID(value: 2), namespace: other, client: DNSClient(networks: [], forwards: true))
         let flood = try await withNetworkNamespace(path) {
-          Upstream(address: .v4(NameServer.address), port: EmbeddedDNS.port).connect(SOCK_DGRAM, waiting: 2000)
+          Upstream(address: .v4(EmbeddedDNS.address), port: EmbeddedDNS.port).connect(SOCK_DGRAM, waiting: 2000)
         }
         defer { close(flood) }
         for number in 0..<600 {

@@ -48,8 +48,13 @@ struct UpstreamQuestionTests {
     #expect(asked.judge(answer { _ in }) == .answer)
     #expect(asked.judge(answer { $0[3] = 3 }) == .answer)
     #expect(asked.judge(answer { $0[3] = 1 }) == .answer)
-    for code in [2, 4, 5] as [UInt8] { #expect(asked.judge(answer { $0[3] = code }) == .failure) }
-    #expect(asked.judge(Array(answer { ($0[3], $0[5]) = (5, 0) }[..<12])) == .failure)
+    for code in [2, 4, 5] as [UInt8] {
+      let failed = answer { $0[3] = code }
+      #expect(asked.judge(failed) == .answer && UpstreamQuestion.isFailure(failed))
+    }
+    let short = Array(answer { ($0[3], $0[5]) = (5, 0) }[..<12])
+    #expect(asked.judge(short) == .answer && UpstreamQuestion.isFailure(short))
+    for code in [0, 1, 3] as [UInt8] { #expect(!UpstreamQuestion.isFailure(answer { $0[3] = code })) }
     #expect(asked.judge(Array(answer { $0[5] = 0 }[..<12])) == .foreign)
     #expect(asked.judge(answer { $0[13] ^= 0x20 }) == .otherSpelling)
     for position in [0, 1, 12, 13, 16, asked.bytes.count - 1, asked.bytes.count - 3] {

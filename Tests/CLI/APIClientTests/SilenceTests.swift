@@ -1,6 +1,7 @@
 import APIClient
 import Foundation
 import Glibc
+import LinuxSystem
 import Testing
 
 @Suite struct SilenceTests {
@@ -12,12 +13,7 @@ import Testing
       close(listener)
       unlink(path)
     }
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
-    let bound = withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(listener, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
-    }
+    let bound = try withUnixAddress(path) { bind(listener, $0, $1) }
     // The kernel takes the connection and the question; nobody reads them.
     try #require(bound == 0 && listen(listener, 8) == 0)
     let client = APIClient(endpoint: .unix(path: path), patience: 1)

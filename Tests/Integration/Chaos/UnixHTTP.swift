@@ -1,4 +1,5 @@
 import Foundation
+import LinuxSystem
 
 /// One request of the public API over its unix socket, on the calling thread, that tells apart what a history has to: never sent, sent
 /// without a whole answer, answered.
@@ -43,12 +44,7 @@ enum UnixHTTP {
   }
 
   private static func connect(_ descriptor: Int32, to path: String) -> Bool {
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8.prefix($0.count - 1)) }
-    return withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { Foundation.connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
-    } == 0
+    (try? withUnixAddress(path) { Foundation.connect(descriptor, $0, $1) }) == 0
   }
 
   private static func wait(_ descriptor: Int32, _ events: Int32, _ deadline: ContinuousClock.Instant) -> Bool {

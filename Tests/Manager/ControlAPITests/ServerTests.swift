@@ -1,6 +1,7 @@
 import API
 import APIClient
 import ControlAPI
+import LinuxSystem
 import Logging
 import Model
 import NIOCore
@@ -56,12 +57,7 @@ func withServer<Result: Sendable>(
     // A socket file that nobody answers on.
     unlink(plain)
     let descriptor = Glibc.socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
-    var address = sockaddr_un()
-    address.sun_family = sa_family_t(AF_UNIX)
-    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: plain.utf8) }
-    _ = withUnsafePointer(to: &address) {
-      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
-    }
+    _ = try withUnixAddress(plain) { bind(descriptor, $0, $1) }
     close(descriptor)
     let (ready, isReady) = AsyncStream.makeStream(of: Void.self)
     let replacing = ControlServer(ControlAPI(backend: MemoryBackend()), on: .unix(path: plain), logger: Logger(label: "test")) { _ in isReady.finish()
@@ -185,17 +181,35 @@ func withServer<Result: Sendable>(
     }
   }
 
+  @Test("changes that come at once are all made: whoever was behind reads and writes anew")
+  func edits() async throws {
+    try await withServer { _, path in
+      let client = APIClient(endpoint: .unix(path: path))
+      try await client.createWeb()
+      try await withThrowingTaskGroup(of: Void.self) { group in
+        for number in 0..<8 {
+          group.addTask {
+            _ = try await client.edit("web", as: ServiceInspect.self, attempts: 50) { spec in
+              spec.labels = (spec.labels ?? [:]).merging(["\(number)": ""]) { $1 }
+            }
+          }
+        }
+        try await group.waitForAll()
+      }
+      let (old, _) = try await client.edit("web", as: ServiceInspect.self, if: { _, _ in false }) { $0.name = "unwritten" }
+      #expect(old.spec.name == "web" && Set((old.spec.labels ?? [:]).keys) == Set((0..<8).map(String.init)))
+      await #expect { try await client.call("POST", "/services/\(old.id)/update", [("version", "1")], JSONText.encode(old.spec)) } throws: {
+        ($0 as? ClientError)?.isOutOfSequence == true
+      }
+    }
+  }
+
   @Test("a process that does not read its input ends with its client, though what the client sent is stuck")
   func deafExecEnds() async throws {
     try await withServer { backend, path in
       try await APIClient(endpoint: .unix(path: path)).createWeb()
       let descriptor = Glibc.socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
-      var address = sockaddr_un()
-      address.sun_family = sa_family_t(AF_UNIX)
-      withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
-      let connected = withUnsafePointer(to: &address) {
-        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
-      }
+      let connected = try withUnixAddress(path) { connect(descriptor, $0, $1) }
       try #require(connected == 0)
       try Self.fill(descriptor)
       #expect(backend.world.withLock { $0.execEnded } == 0)
