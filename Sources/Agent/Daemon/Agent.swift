@@ -311,7 +311,7 @@ actor Agent {
 
   func noteHostConflict(_ conflict: NodeDescription.PortConflict) {
     guard !hostConflicts.contains(conflict) else { return }
-    hostConflicts.removeAll { $0.port == conflict.port && $0.protocol == conflict.protocol }
+    hostConflicts.removeAll { $0.claim == conflict.claim }
     hostConflicts.append(conflict)
     tellDescription()
   }
@@ -319,7 +319,11 @@ actor Agent {
   /// With each pass, hence every 15 s: whether processes still have them.
   private func checkHostConflicts() async {
     guard !hostConflicts.isEmpty else { return }
-    let ports = hostConflicts.map { PortConfig(targetPort: $0.port, publishedPort: $0.port, protocol: $0.protocol, publishMode: .host) }
+    let ports = hostConflicts.map { conflict in
+      var port = PortConfig(targetPort: conflict.port, publishedPort: conflict.port, protocol: conflict.protocol, publishMode: .host)
+      port.hostIP = conflict.address
+      return port
+    }
     guard let left = try? await rooms.network.conflicts(on: ports), left != hostConflicts else { return }
     hostConflicts = left
     tellDescription()

@@ -39,15 +39,17 @@ extension HostNetwork {
 
   /// A task's ports in host mode, or none of them.
   private func hold(all ports: [PublishedPort]) throws {
-    let before = memory.withLock { Set($0.ports.keys.map(\.inFamily)) }
+    let before = memory.withLock { Array($0.ports.keys) }
     var held: [PublishedPort: Int32] = [:]
     do {
       for port in ports {
         // One that we hold is another task's or service's; the rule set gives it to the first.
-        if before.contains(port.inFamily) { throw NetworkProblem("host port \(port)", "already published on this host by another task or service") }
+        if before.contains(where: port.overlaps) {
+          throw NetworkProblem("host port \(port)", "already published on this host by another task or service")
+        }
         if port.protocol == .sctp, PortHolder.taken(of: [port]).isEmpty { continue }
         guard port.protocol != .sctp, let descriptor = Self.hold(port) else {
-          throw NetworkProblem(.init(port: port.number, protocol: port.protocol, holder: PortHolder.find([port.anywhere])[port.anywhere]))
+          throw NetworkProblem(.init(port: port.number, protocol: port.protocol, address: port.address, holder: PortHolder.find([port])[port]))
         }
         held[port] = descriptor
       }

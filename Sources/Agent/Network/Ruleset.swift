@@ -248,7 +248,7 @@ enum Ruleset {
     let ingress = world.ingress.flatMap { $0.nodeAddress == nil ? nil : $0 }
     let own = Set(ingress.map { [$0.id] } ?? [])
     let balancing = balancing(in: world, on: own, ready: ready)
-    let ports = published.filter { !unavailable.contains($0.port.inFamily) }
+    let ports = published.filter { !unavailable.contains($0.port) }
     let closed = ports.filter { $0.backends.isEmpty }
 
     var postrouting: [String] = []
@@ -331,7 +331,7 @@ enum Ruleset {
   ) -> RuleTable<IPv6Address>? {
     let networks = world.networks.filter { $0.subnet6 != nil }
     guard !networks.isEmpty || !published6.isEmpty else { return nil }
-    let ports = published6.filter { !unavailable.contains($0.port.inFamily) }
+    let ports = published6.filter { !unavailable.contains($0.port) }
     let closed = ports.filter(\.backends.isEmpty).map(\.port)
     let door = world.door6
     let own = Set(door == nil ? [] : [world.ingress].compactMap { $0?.id })
@@ -478,10 +478,10 @@ enum Ruleset {
     _ world: NetworkWorld, _ ready: Ready, _ family: IPFamily, throughIngress: Bool, _ convert: (NetworkID, IPv4Address) -> Address?,
     _ hostPortAddress: (TaskNetwork) -> Address?
   ) -> [Published<Address>] {
-    var result: [PublishedPort: Published<Address>] = [:]
+    var result: [PublishedPort: [Published<Address>]] = [:]
     func add(_ config: PortConfig, _ backends: [Address]) {
-      guard let port = PublishedPort(config, family) else { return }
-      if result[port.inFamily] == nil { result[port.inFamily] = Published(port: port, target: config.targetPort, backends: backends) }
+      guard let port = PublishedPort(config, family), result[port.inFamily]?.contains(where: { $0.port.overlaps(port) }) != true else { return }
+      result[port.inFamily, default: []].append(Published(port: port, target: config.targetPort, backends: backends))
     }
     if throughIngress, let ingress = world.ingress {
       for service in world.services.sorted(by: { $0.id < $1.id }) {
@@ -494,24 +494,23 @@ enum Ruleset {
       guard let address = hostPortAddress(container) else { continue }
       for config in container.hostPorts where config.publishMode == .host { add(config, [address]) }
     }
-    return result.values.sorted { $0.port < $1.port }
+    return result.values.joined().sorted { $0.port < $1.port }
   }
 
   /// - Parameter unless: rules for who is not led anywhere.
   private static func leading<Address>(_ ports: [Published<Address>], unless: [String] = []) -> [RuleChain] {
-    let open = ports.filter { !$0.backends.isEmpty }
-    let map = vmap("meta l4proto . th dport", open.map { ("\($0.port.protocol.rawValue) . \($0.port.number)", "goto \($0.port.chain)") })
-    return open.map {
-      let count = $0.port.protocol == .udp ? "\(counting) " : ""
-      return chain(
-        $0.port.chain, "",
-        elsewhere($0.port, Address.family) + ["meta l4proto \($0.port.protocol.rawValue) \(count)\(translate($0.backends, port: $0.target))"])
+    let open = Dictionary(grouping: ports.filter { !$0.backends.isEmpty }, by: \.port.inFamily).sorted { $0.key < $1.key }
+    let map = vmap("meta l4proto . th dport", open.map { ("\($0.key.protocol.rawValue) . \($0.key.number)", "goto \($0.key.chain)") })
+    return open.map { port, published in
+      // What calls another address of this host than these goes on.
+      chain(
+        port.chain, "",
+        published.map {
+          let own = $0.port.address.map { "\(Address.family) daddr \($0) " } ?? ""
+          let count = port.protocol == .udp ? "\(counting) " : ""
+          return "\(own)meta l4proto \(port.protocol.rawValue) \(count)\(translate($0.backends, port: $0.target))"
+        })
     } + [chain("published", "", (map.isEmpty ? [] : unless) + map)]
-  }
-
-  /// What calls another address of this host than the port's own goes on.
-  private static func elsewhere(_ port: PublishedPort, _ family: String) -> [String] {
-    port.address.map { ["\(family) daddr != \($0) return"] } ?? []
   }
 
   private static func refuse(_ ports: [PublishedPort]) -> [String] {
@@ -554,10 +553,16 @@ struct PublishedPort: Hashable, Comparable, Sendable, CustomStringConvertible {
   var family = IPFamily.v4
   /// Of the host's, the only one; nil: all of the family.
   var address: IPAddress?
-  static func < (a: Self, b: Self) -> Bool { (a.number, a.protocol.rawValue, a.family.rawValue) < (b.number, b.protocol.rawValue, b.family.rawValue) }
+  static func < (a: Self, b: Self) -> Bool {
+    if a.inFamily == b.inFamily { return (a.address?.description ?? "") < (b.address?.description ?? "") }
+    return (a.number, a.protocol.rawValue, a.family.rawValue) < (b.number, b.protocol.rawValue, b.family.rawValue)
+  }
   var chain: String { "port-\(self.protocol.rawValue)-\(number)" }
-  var description: String { "\(number)/\(self.protocol.rawValue)" }
-  /// Whatever the address: two cannot have it.
+  var claim: PortClaim { PortClaim(number, self.protocol, at: address) }
+  var description: String { "\(claim)" }
+  /// Two cannot both be held.
+  func overlaps(_ other: Self) -> Bool { family == other.family && claim.overlaps(other.claim) }
+  /// Whatever the address.
   var inFamily: Self { Self(protocol: self.protocol, number: number, family: family) }
   /// Whatever the family, as IPv4's: for looking up who has it.
   var anywhere: Self { Self(protocol: self.protocol, number: number) }

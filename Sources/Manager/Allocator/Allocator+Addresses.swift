@@ -86,11 +86,11 @@ extension Allocator {
       }
       if (port.publishedPort ?? 0) == 0 { port.publishedPort = try number(for: port, service, avoiding: given) }
       let claim = PortClaim(port)!
-      if let holder = ports[claim], holder != service.id {
+      if let holder = ports.holders(overlapping: claim).first(where: { $0 != service.id }) {
         let name = state.services[holder]?.name ?? "\(holder)"
         throw AllocationRefusal("port \(claim) is already in use by service \(name): publish another port or change that service")
       }
-      ports[claim] = service.id
+      ports.insert(claim, service.id)
       given.append(port)
     }
     return given
@@ -102,15 +102,16 @@ extension Allocator {
       $0.targetPort == port.targetPort && ($0.protocol ?? .tcp) == kind && $0.name == port.name && ($0.publishMode ?? .ingress) == .ingress
         && Self.dynamicPorts.contains($0.publishedPort ?? 0)
     }
-    if let number = kept?.publishedPort, ports[PortClaim(number, kind)] ?? service.id == service.id,
-      !avoiding.contains(where: { PortClaim($0) == PortClaim(number, kind) })
+    if let number = kept?.publishedPort, case let claim = PortClaim(number, kind, at: port.hostIP),
+      ports.holders(overlapping: claim).allSatisfy({ $0 == service.id }),
+      !avoiding.contains(where: { PortClaim($0)?.overlaps(claim) ?? false })
     {
       return number
     }
     for _ in Self.dynamicPorts {
       let candidate = nextPort
       nextPort = candidate == Self.dynamicPorts.upperBound ? Self.dynamicPorts.lowerBound : candidate + 1
-      if ports[PortClaim(candidate, kind)] == nil { return candidate }
+      if !ports.isTaken(PortClaim(candidate, kind, at: port.hostIP)) { return candidate }
     }
     throw AllocationRefusal("no port of 30000-32767 is free: name the port to publish")
   }

@@ -7,18 +7,17 @@ extension Reader {
       return []
     }
     var ports: [PortConfig] = []
+    var claims = PortClaims<Bool>()
     for item in items {
       let new: [PortConfig] = if case .map = item.kind { longPort(item) } else { shortPort(item) }
       for port in new {
-        if let published = port.publishedPort,
-          ports.contains(where: {
-            $0.publishedPort == published && ($0.protocol ?? .tcp) == (port.protocol ?? .tcp) && $0.families.contains(where: port.families.contains)
-          })
-        {
-          error(item, "port \(published)/\((port.protocol ?? .tcp).rawValue) is published twice", "publish another port")
-        } else {
-          ports.append(port)
+        let claim = PortClaim(port)
+        if let claim, claims.isTaken(claim) {
+          error(item, "port \(claim.anywhere) is published twice", "publish another port")
+          continue
         }
+        if let claim { claims.insert(claim, true) }
+        ports.append(port)
       }
     }
     return ports

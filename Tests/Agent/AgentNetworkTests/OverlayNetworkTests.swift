@@ -144,6 +144,45 @@ struct OverlayNetworkTests {
     }
   }
 
+  @Test("one number at two addresses leads to two targets; at a third it is a process's of the host, and then a task's in host mode")
+  func numberTwice() async throws {
+    try await NamespaceWorld.with(1) { world in
+      var cluster = Cluster(hosts: 1)
+      cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080), PortConfig(targetPort: 81, publishedPort: 8080)]
+      cluster.ports[0].hostIP = IPAddress("127.0.0.1")
+      cluster.ports[1].hostIP = IPAddress("192.168.77.1")
+      cluster.place(1, on: 1)
+      let overlay = try world.overlay(1)
+      #expect(try await world.run(in: world.host(1), "ip", "address", "add", "192.168.77.201/24", "dev", "eth0").code == 0)
+      var servers = [try await world.serve("own", in: world.host(1), port: 8080, at: "192.168.77.201")]
+      defer { world.stop(servers) }
+      #expect(try await overlay.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: cluster.endpoints) == [])
+      let task = try await overlay.attach(cluster.network(1)).path
+      servers += [try await world.serve("first", in: task), try await world.serve("second", in: task, port: 81)]
+      #expect(try await world.ask("127.0.0.1:8080", from: world.host(1))?.name == "first")
+      for source in [world.outside, world.host(1)] {
+        #expect(try await world.ask("192.168.77.1:8080", from: source)?.name == "second")
+        #expect(try await world.ask("192.168.77.201:8080", from: source)?.name == "own")
+      }
+      // A task's in host mode at the address that is left is its process's, which is named; at one of the two it is another service's.
+      var second = cluster.network(2, [cluster.web])
+      second.hostPorts = [PortConfig(targetPort: 80, publishedPort: 8080, publishMode: .host)]
+      second.hostPorts[0].hostIP = IPAddress("192.168.77.201")
+      let taken = await #expect(throws: NetworkProblem.self) { try await overlay.attach(second) }
+      #expect(taken?.conflict?.holder?.pid == servers[0] && taken?.object == "port 192.168.77.201:8080/tcp", "\(taken?.description ?? "")")
+      for other in [IPAddress("127.0.0.1"), nil] {
+        second.hostPorts[0].hostIP = other
+        let taken = await #expect(throws: NetworkProblem.self) { try await overlay.attach(second) }
+        #expect(taken?.reason == "already published on this host by another task or service")
+      }
+      world.stop([servers.removeFirst()])
+      second.hostPorts[0].hostIP = IPAddress("192.168.77.201")
+      servers.append(try await world.serve("hosted", in: try await overlay.attach(second).path))
+      #expect(try await world.ask("192.168.77.201:8080", from: world.outside)?.name == "hosted")
+      #expect(try await world.ask("192.168.77.1:8080", from: world.outside)?.name == "second")
+    }
+  }
+
   @Test("a port of an address that the host gets later is nobody else's then")
   func laterAddress() async throws {
     try await NamespaceWorld.with(1) { world in

@@ -83,6 +83,34 @@ import Testing
     #expect(world.state.services.isEmpty)
   }
 
+  @Test("services publish one number at different addresses of hosts; one that overlaps another's is refused, and the other is named")
+  func portAddresses() throws {
+    var world = World(nodes: 1)
+    func port(_ address: String?, _ mode: PortConfig.PublishMode = .ingress) -> PortConfig {
+      var port = PortConfig(targetPort: 80, publishedPort: 8080, publishMode: mode)
+      port.hostIP = address.flatMap { IPAddress($0) }
+      return port
+    }
+    func publish(_ name: String, _ ports: PortConfig...) throws { _ = try world.create(name) { $0.endpointSpec = EndpointSpec(ports: ports) } }
+    try publish("web", port("127.0.0.1"), port("192.0.2.5", .host))
+    try publish("two", port("192.0.2.6"), port("::1"))
+    for (ports, claim, holder) in [
+      ([port(nil)], "8080/tcp", ["web", "two"]), ([port("0.0.0.0")], "0.0.0.0:8080/tcp", ["web", "two"]),
+      ([port("127.0.0.1")], "127.0.0.1:8080/tcp", ["web"]), ([port("192.0.2.7"), port("192.0.2.5")], "192.0.2.5:8080/tcp", ["web"]),
+      ([port("192.0.2.6", .host)], "192.0.2.6:8080/tcp", ["two"]), ([port("::")], "[::]:8080/tcp", ["two"]),
+    ] {
+      let error = #expect(throws: EditError.self) { _ = try world.create("three") { $0.endpointSpec = EndpointSpec(ports: ports) } }
+      // Of the service's own port, or of the other's.
+      let text = error?.description ?? ""
+      #expect(text.contains("8080/tcp is already in use by service") && holder.contains { text.contains("service \($0):") }, "\(claim): \(text)")
+    }
+    #expect(throws: EditError.invalid("service three: port 127.0.0.1:8080/tcp is published twice")) {
+      _ = try world.create("three") { $0.endpointSpec = EndpointSpec(ports: [port("0.0.0.0"), port("127.0.0.1")]) }
+    }
+    // In host mode on different hosts.
+    try publish("three", port("192.0.2.5", .host), port("192.0.2.7"))
+  }
+
   @Test("what is wrong with a network is said, and what is right is made")
   func networks() throws {
     var world = World(nodes: 2)

@@ -347,6 +347,24 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     #expect(six.map(\.targetPort) == [80, 53, 54, 81, 82, 83, 84, 80])
   }
 
+  @Test("one number at several addresses, of one service or of several; not at one of them and at all of its family")
+  func portNumberAgain() throws {
+    let ports = try service("ports: ['127.0.0.1:8080:80', '192.0.2.5:8080:80', '[::]:8080:81', '127.0.0.1:8080:80/udp']").ports
+    #expect(ports.map(\.publishedPort) == [8080, 8080, 8080, 8080])
+    for other in ["'0.0.0.0:8080:80'", "'8080:80'", "'127.0.0.1:8080:81'"] {
+      let error = #expect(throws: ManifestError.self) { try service("ports: ['127.0.0.1:8080:80', \(other)]") }
+      #expect(error?.errors.first?.problem == "port 8080/tcp is published twice", "\(other)")
+    }
+    func both(_ second: String) throws -> Int {
+      try parse("services: {a: {image: a, ports: ['127.0.0.1:80:1']}, b: {image: b, ports: [\(second)]}}").services.count
+    }
+    #expect(try both("'192.0.2.5:80:1'") == 2 && both("'[::1]:80:1'") == 2)
+    for other in ["'80:1'", "'0.0.0.0:80:1'", "'127.0.0.1:80:1'"] {
+      let error = #expect(throws: ManifestError.self) { try both(other) }
+      #expect(error?.errors.first?.problem == "port 80/tcp is already published by services.a", "\(other)")
+    }
+  }
+
   @Test("ports: short, range, protocol, without publishing, long")
   func ports() throws {
     let spec = try service(
