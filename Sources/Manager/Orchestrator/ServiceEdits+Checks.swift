@@ -213,6 +213,15 @@ extension ServiceEdits {
       if spec.endpointMode == .dnsrr, (port.publishMode ?? .ingress) == .ingress {
         throw .invalid("service \(spec.name): ports published in ingress mode need endpoint mode vip, not dnsrr; publish in host mode or change it")
       }
+      if let range = port.publishedRange {
+        let text = "\(range.lowerBound)-\(range.upperBound)"
+        if range.lowerBound == 0 || (port.publishedPort ?? 0) != 0 {
+          throw .invalid("service \(spec.name): the range of ports \(text) begins at 1 at least, and goes with no published port beside it")
+        }
+        if port.publishMode == .host {
+          throw .invalid("service \(spec.name): a range of ports (\(text)) is not supported in host mode: publish one port, or leave the number out")
+        }
+      }
       guard let claim = PortClaim(port) else { continue }
       if seen.isTaken(claim) { throw .invalid("service \(spec.name): port \(claim) is published twice") }
       seen.insert(claim, port.publishMode ?? .ingress)

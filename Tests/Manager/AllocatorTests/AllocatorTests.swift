@@ -262,6 +262,42 @@ private let start = Timestamp(nanoseconds: 1_000)
     #expect(try give(1, [81, 0], kept: first).ports.map(\.publishedPort) == [81, 30000])
   }
 
+  @Test("of a range the first port that is free is given, and kept; one that the same service fixes is not; none: refused")
+  func portRanges() throws {
+    var allocator = Allocator()
+    func range(_ last: UInt16) -> PortConfig {
+      var config = PortConfig(targetPort: 80, publishedPort: nil)
+      config.publishedRange = 8000...last
+      return config
+    }
+    func give(_ number: UInt128, _ ports: [PortConfig], kept: Service.Endpoint = .init()) throws -> Service.Endpoint {
+      var spec = ServiceSpec(name: "s", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "app")))
+      spec.endpointSpec = EndpointSpec(mode: .dnsrr, ports: ports)
+      var service = Service(id: ServiceID(value: number), name: "s\(number)", createdAt: start)
+      service.endpoint = kept
+      let old = service
+      service.endpoint = try allocator.endpoint(for: service, spec: spec, state: ClusterState())
+      allocator.observe(.service(old: kept.ports.isEmpty ? nil : old, new: service))
+      return service.endpoint
+    }
+    let fixed = PortConfig(targetPort: 81, publishedPort: 8000)
+    let first = try give(1, [range(8002), fixed])
+    #expect(first.ports.map(\.publishedPort) == [8001, 8000])
+    let second = try give(2, [range(8003)])
+    #expect(second.ports.map(\.publishedPort) == [8002])
+    #expect(try give(1, [range(8002)], kept: first).ports.map(\.publishedPort) == [8001], "kept, though 8000 is free")
+    #expect(try give(2, [range(8001)], kept: second).ports.map(\.publishedPort) == [8000], "what it had is not in the range any more")
+    #expect(throws: AllocationRefusal("no port of 8000-8001 is free: publish a wider range")) { try give(3, [range(8001)]) }
+    let third = try give(3, [range(8002), range(8003)])
+    #expect(third.ports.map(\.publishedPort) == [8002, 8003])
+    #expect(try give(3, [range(8002), range(8003)], kept: third).ports.map(\.publishedPort) == [8002, 8003])
+    // Any number goes around those that its service fixes, too.
+    #expect(
+      try give(4, [PortConfig(targetPort: 1, publishedPort: nil), PortConfig(targetPort: 2, publishedPort: 30_000)]).ports.map(\.publishedPort) == [
+        30_001, 30_000,
+      ])
+  }
+
   @Test("a number is given once for each address of hosts, and all addresses of a family exclude each of them")
   func portAddresses() throws {
     var allocator = Allocator()

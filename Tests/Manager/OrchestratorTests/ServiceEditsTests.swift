@@ -13,6 +13,7 @@ import Testing
       ("host and port", "on the host's network it listens on the host's own ports, so it publishes none"),
       ("none and port", "without a network it can publish no port"), ("host and more", "network host cannot be combined with others"),
       ("memory", "below the 4 MiB"), ("dnsrr", "need endpoint mode vip"), ("twice", "port 80/tcp is published twice"),
+      ("host range", "a range of ports (8000-8010) is not supported in host mode"), ("range and port", "goes with no published port beside it"),
       ("swap", "swap is given on top of a memory limit"), ("cpuset", "cpuset '1-0' is no list of CPUs"),
       ("label", "orch.traffic-distribution is PreferSameNode or absent, not 'local'"),
       ("log", "the logging driver 'fluentd' is not supported"), ("log option", "the logging option 'tag' is not supported"),
@@ -75,6 +76,10 @@ import Testing
         case "twice":
           spec.endpointSpec = EndpointSpec(
             ports: [PortConfig(targetPort: 80, publishedPort: 80), PortConfig(targetPort: 81, publishedPort: 80)])
+        case "host range", "range and port":
+          var port = PortConfig(targetPort: 80, publishedPort: what == "host range" ? 0 : 80, publishMode: what == "host range" ? .host : .ingress)
+          port.publishedRange = 8000...8010
+          spec.endpointSpec = EndpointSpec(ports: [port])
         default: break
         }
       }
