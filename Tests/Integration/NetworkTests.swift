@@ -71,6 +71,45 @@ extension MainJobTests {
       }
     }
 
+    @Test(
+      "a task in host mode is rejected where a process has its port, which its error names; none comes there any more until the port is free")
+    func hostMode() async throws {
+      defer { down() }
+      let pid = try listen("host2", 8098)
+      defer { kill(pid, SIGKILL) }
+      let reason = "port 8098/tcp: busybox (pid \(pid)) has it on this host"
+      // Two hosts are left for it, so that it is not refused at once.
+      let deployed = try deploy("ports: [{target: 80, published: 8098, mode: host}]", replicas: 3)
+      #expect(deployed.code == 1 && deployed.output.contains(reason), "\(deployed)")
+      #expect(deployed.errors.contains("host-mode port already in use on 3 nodes"), "\(deployed)")
+      try await eventually("rejected on host2, and two run") {
+        let tasks = try cluster.tasks("shop")
+        let rejected = tasks.filter {
+          $0["Node"] == "host2" && ($0["CurrentState"] ?? "").hasPrefix("Rejected") && ($0["Error"] ?? "").contains(reason)
+        }
+        return (try !rejected.isEmpty && Set(cluster.running("shop").compactMap { $0["Node"] }) == ["host1", "host3"], "\(tasks)")
+      }
+      try await eventually("the third waits, and is told why") {
+        let (why, nodes) = (try cluster.orch("why", "shop"), try cluster.orch("nodes"))
+        return (
+          why.output.contains("host-mode port already in use on 3 nodes")
+            && nodes.errors.contains("host2: port 8098/tcp is held by busybox (pid \(pid))"),
+          "\(why) \(nodes)"
+        )
+      }
+      let before = try cluster.tasks("shop").count
+      try await Task.sleep(for: .seconds(7))
+      #expect(try cluster.tasks("shop").count == before, "no further task was tried there")
+      kill(pid, SIGKILL)
+      try await eventually("host2 runs one, and answers") {
+        let answer = try cluster.on("host2", "timeout", "3", "busybox", "wget", "-qO-", "http://127.0.0.1:8098/")
+        return (
+          try cluster.running("shop").contains { $0["Node"] == "host2" } && answer.output.contains("version: 1"),
+          "\(try cluster.tasks("shop")) \(answer)"
+        )
+      }
+    }
+
     @Test("when all agents fall silent at once no task is replaced: their nodes are unknown until they are heard again")
     func silence() async throws {
       defer { down() }

@@ -71,6 +71,15 @@ extension HostNetwork {
     return conflicts(Dictionary(uniqueKeysWithValues: taken.map { ($0, holders[$0]) }))
   }
 
+  /// Which task of this host, or whose service, has a port that a task wants in host mode.
+  static func owner(of port: PublishedPort, in world: NetworkWorld, besides task: TaskID) -> String {
+    func has(_ configs: [PortConfig]) -> Bool { configs.contains { PublishedPort($0, port.family)?.overlaps(port) ?? false } }
+    let tasks = world.containers.values.filter { $0.task != task && has($0.hostPorts) }.map(\.task)
+    if let other = tasks.min() { return "task \(other)" }
+    let services = world.services.filter { has($0.ports.filter { ($0.publishMode ?? .ingress) == .ingress }) }.map(\.name)
+    return services.min().map { "service \($0)" } ?? "another task or service"
+  }
+
   static func hold(_ port: PublishedPort) -> Int32? {
     let kind = port.protocol == .udp ? SOCK_DGRAM : SOCK_STREAM
     let isV6 = port.family == .v6

@@ -173,7 +173,7 @@ struct OverlayNetworkTests {
       for other in [IPAddress("127.0.0.1"), nil] {
         second.hostPorts[0].hostIP = other
         let taken = await #expect(throws: NetworkProblem.self) { try await overlay.attach(second) }
-        #expect(taken?.reason == "already published on this host by another task or service")
+        #expect(taken?.reason == "service web has it on this host: publish another port" && taken?.conflict == nil)
       }
       world.stop([servers.removeFirst()])
       second.hostPorts[0].hostIP = IPAddress("192.168.77.201")
@@ -757,22 +757,34 @@ struct OverlayNetworkTests {
     }
   }
 
-  @Test("a task's host port leads to it alone and may be had once")
-  func hostPorts() async throws {
+  @Test(
+    "a task's host port leads to it alone and may be had once, by TCP and by UDP: who is second is refused, and the task or the process that has it is named",
+    arguments: [PortConfig.PortProtocol.tcp, .udp])
+  func hostPorts(kind: PortConfig.PortProtocol) async throws {
     try await NamespaceWorld.with(1) { world in
       let cluster = Cluster(hosts: 1)
       let overlay = try world.overlay(1)
       try await overlay.apply(networks: cluster.networks(of: 1), services: [], endpoints: [])
       var network = cluster.network(1, [cluster.web])
       network.hostPorts = [PortConfig(targetPort: 80, publishedPort: 8081, publishMode: .host)]
+      // Two families of one number, the second of which the process has.
+      network.hostPorts.append(PortConfig(targetPort: 81, publishedPort: 8082, protocol: kind, publishMode: .host))
+      let process = try await world.open(kind == .udp ? SOCK_DGRAM : SOCK_STREAM, in: world.host(1), port: 8082)
+      let taken = await #expect(throws: NetworkProblem.self) { try await overlay.attach(network) }
+      #expect(taken?.conflict?.holder?.pid == getpid() && taken?.conflict?.claim == PortClaim(8082, kind), "\(taken?.description ?? "")")
+      let path = await overlay.host.path(network.task)
+      #expect(access(path, F_OK) != 0, "nothing is left of it")
+      close(process)
       let namespace = try await overlay.attach(network)
       let servers = [try await world.serve("task1", in: namespace.path)]
       defer { world.stop(servers) }
       let answer = try await world.ask("192.168.77.1:8081", from: world.outside)
       #expect(answer?.name == "task1" && answer?.client == "192.168.77.100")
       var second = cluster.network(2, [cluster.web])
-      second.hostPorts = network.hostPorts
-      await #expect(throws: NetworkProblem.self) { try await overlay.attach(second) }
+      second.hostPorts = [network.hostPorts[1]]
+      let refused = await #expect(throws: NetworkProblem.self) { try await overlay.attach(second) }
+      #expect(refused?.description == "port 8082/\(kind.rawValue): task \(network.task) has it on this host: publish another port")
+      #expect(refused?.conflict == nil, "no process of the host has it: other tasks may come here")
       #expect(try await world.ask("192.168.77.1:8081", from: world.outside)?.name == "task1")
       try await overlay.detach(network.task)
       _ = try await overlay.attach(second)
@@ -806,6 +818,26 @@ struct OverlayNetworkTests {
       for descriptor in [four, six].compactMap({ $0 }) { close(descriptor) }
       _ = try await overlay.attach(network)
     }
+  }
+
+  @Test("who has a port that a task wants is another task, or else the service that publishes it through ingress at such an address")
+  func owner() {
+    var world = Cluster(hosts: 1).world(1)
+    let (first, second) = (TaskID(value: 1), TaskID(value: 2))
+    func port(_ address: String?, _ mode: PortConfig.PublishMode) -> PortConfig {
+      var port = PortConfig(targetPort: 80, publishedPort: 8080, publishMode: mode)
+      port.hostIP = address.flatMap { IPAddress($0) }
+      return port
+    }
+    world.containers[first] = TaskNetwork(task: first, attachments: [], hostPorts: [port("127.0.0.1", .host)])
+    // What a service has in host mode is its tasks'.
+    world.services[0].ports = [port("192.0.2.5", .ingress), port("192.0.2.6", .host)]
+    func owner(_ address: String?, besides task: TaskID) -> String {
+      HostNetwork.owner(of: PublishedPort(protocol: .tcp, number: 8080, address: address.flatMap { IPAddress($0) }), in: world, besides: task)
+    }
+    #expect(owner(nil, besides: second) == "task \(first)" && owner("127.0.0.1", besides: second) == "task \(first)")
+    #expect(owner(nil, besides: first) == "service web" && owner("192.0.2.5", besides: second) == "service web")
+    #expect(owner("192.0.2.6", besides: second) == "another task or service" && owner("127.0.0.1", besides: first) == "another task or service")
   }
 
   @Test("a task with a host port on internal networks alone answers its host's processes and calls none of them")
