@@ -15,10 +15,7 @@ struct OverlayNetworkTests {
       for number in 1...3 { cluster.place(number, on: number) }
       let overlays = try (1...3).map { try world.overlay($0) }
       func apply() async throws {
-        for (index, overlay) in overlays.enumerated() {
-          let problems = try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints)
-          #expect(problems == [])
-        }
+        #expect(try await cluster.apply(to: overlays) == [])
       }
       try await apply()
       var servers: [pid_t] = []
@@ -73,11 +70,7 @@ struct OverlayNetworkTests {
       cluster.place(1, on: 1)
       let overlays = try (1...3).map { try world.overlay($0) }
       func apply() async throws -> [NetworkProblem] {
-        var problems: [NetworkProblem] = []
-        for (index, overlay) in overlays.enumerated() {
-          problems += try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints)
-        }
-        return problems
+        try await cluster.apply(to: overlays)
       }
       #expect(try await apply() == [])
       var servers: [pid_t] = []
@@ -129,9 +122,7 @@ struct OverlayNetworkTests {
       let overlays = try (1...2).map { try world.overlay($0) }
       var servers = [try await world.serve("own", in: world.host(2), port: 8081)]
       defer { world.stop(servers) }
-      for (index, overlay) in overlays.enumerated() {
-        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-      }
+      #expect(try await cluster.apply(to: overlays) == [])
       servers.append(try await world.serve("task1", in: try await overlays[0].attach(cluster.network(1)).path))
       for host in 1...2 {
         #expect(try await world.ask("127.0.0.1:8080", from: world.host(host))?.name == "task1")
@@ -208,9 +199,7 @@ struct OverlayNetworkTests {
       cluster.ports = [PortConfig(targetPort: 53, publishedPort: 5300, protocol: .udp)]
       cluster.place(1, on: 1)
       let overlays = try (1...3).map { try world.overlay($0) }
-      for (index, overlay) in overlays.enumerated() {
-        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-      }
+      #expect(try await cluster.apply(to: overlays) == [])
       // Its first network is not ingress: a socket bound to no address answers from where the default route leads.
       let one = try await overlays[0].attach(cluster.network(1, [cluster.web, cluster.ingress]))
       let server = try await world.open(SOCK_DGRAM, in: one.path, port: 53)
@@ -239,10 +228,8 @@ struct OverlayNetworkTests {
       cluster.place(2, on: 2)
       let overlays = try (1...3).map { try world.overlay($0, lingering: .milliseconds(300)) }
       func apply() async throws {
-        for (index, overlay) in overlays.enumerated() {
-          #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-          await overlay.flowsForgotten()
-        }
+        #expect(try await cluster.apply(to: overlays) == [])
+        for overlay in overlays { await overlay.flowsForgotten() }
       }
       try await apply()
       let client = try await overlays[0].attach(cluster.network(1)).path
@@ -429,9 +416,7 @@ struct OverlayNetworkTests {
       var cluster = Cluster(hosts: 3)
       for (number, host) in [(1, 1), (2, 2), (3, 1)] { cluster.place(number, on: host) }
       let overlays = try (1...3).map { try world.overlay($0) }
-      for (index, overlay) in overlays.enumerated() {
-        try await overlay.apply(networks: cluster.networks(of: index + 1), services: [], endpoints: cluster.endpoints)
-      }
+      try await cluster.apply(to: overlays, services: [])
       let one = try await overlays[0].attach(cluster.network(1))
       _ = try await overlays[1].attach(cluster.network(2))
       let three = try await overlays[0].attach(cluster.network(3))
@@ -473,9 +458,7 @@ struct OverlayNetworkTests {
       for number in 1...2 { cluster.place(number, on: number, ready: number == 2) }
       let overlays = try (1...2).map { try world.overlay($0) }
       func apply() async throws {
-        for (index, overlay) in overlays.enumerated() {
-          try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints)
-        }
+        try await cluster.apply(to: overlays)
       }
       try await apply()
       #expect(
@@ -528,9 +511,7 @@ struct OverlayNetworkTests {
           "ip route add 10.0.0.0/8 via 192.168.77.9; ip route add 10.77.0.0/25 via 192.168.77.9; ip route add 172.28.0.0/16 via 192.168.77.9"
         ).code == 0)
       var networks = cluster.networks(of: 1)
-      for (index, overlay) in overlays.enumerated() {
-        try await overlay.apply(networks: cluster.networks(of: index + 1), services: [], endpoints: cluster.endpoints)
-      }
+      try await cluster.apply(to: overlays, services: [])
       #expect(try await overlays[0].underlayFacts().routes.map(\.destination.description) == ["10.0.0.0/8", "172.28.0.0/16", "192.168.77.0/24"])
       let one = try await overlays[0].attach(cluster.network(1, [cluster.web]))
       _ = try await overlays[1].attach(cluster.network(2, [cluster.web]))
@@ -645,9 +626,7 @@ struct OverlayNetworkTests {
       cluster.place(3, on: 1)
       let overlays = try (1...2).map { try world.overlay($0) }
       func apply() async throws {
-        for (index, overlay) in overlays.enumerated() {
-          try await overlay.apply(networks: cluster.networks(of: index + 1), services: [], endpoints: cluster.endpoints)
-        }
+        try await cluster.apply(to: overlays, services: [])
       }
       try await apply()
       _ = try await overlays[0].attach(cluster.network(1))
@@ -701,9 +680,7 @@ struct OverlayNetworkTests {
       var cluster = Cluster(hosts: 2)
       cluster.place(3, on: 1)
       let overlays = try (1...2).map { try world.overlay($0) }
-      for (index, overlay) in overlays.enumerated() {
-        try await overlay.apply(networks: cluster.networks(of: index + 1), services: [], endpoints: cluster.endpoints)
-      }
+      try await cluster.apply(to: overlays, services: [])
       // Another address of the second host.
       let further = "ip address add 192.168.78.2/32 dev eth0; ip link set eth0 up"
       #expect(try await world.run(in: world.host(2), "sh", "-c", further).code == 0)
@@ -1009,9 +986,7 @@ struct OverlayNetworkTests {
       for number in 1...2 { cluster.place(number, on: number) }
       var overlays = try (1...2).map { try world.overlay($0) }
       func apply() async throws {
-        for (index, overlay) in overlays.enumerated() {
-          try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints)
-        }
+        try await cluster.apply(to: overlays)
       }
       try await apply()
       let one = try await overlays[0].attach(cluster.network(1))

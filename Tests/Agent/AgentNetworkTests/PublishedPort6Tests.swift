@@ -131,11 +131,7 @@ struct PublishedPort6PlanTests {
 @Suite("Published ports over IPv6, over hosts in namespaces", .serialized, .enabled(if: geteuid() == 0))
 struct PublishedPort6Tests {
   private func apply(_ overlays: [OverlayNetwork], _ cluster: Cluster) async throws -> [NetworkProblem] {
-    var problems: [NetworkProblem] = []
-    for (index, overlay) in overlays.enumerated() {
-      problems += try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints)
-    }
-    return problems
+    try await cluster.apply(to: overlays)
   }
 
   @Test(

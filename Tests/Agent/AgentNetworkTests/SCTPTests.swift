@@ -23,9 +23,7 @@ struct SCTPTests {
       cluster.ports = [PortConfig(targetPort: 7, publishedPort: 7700, protocol: .sctp)]
       cluster.place(1, on: 1)
       let overlays = try (1...2).map { try world.overlay($0) }
-      for (index, overlay) in overlays.enumerated() {
-        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-      }
+      #expect(try await cluster.apply(to: overlays) == [])
       let task = try await overlays[0].attach(cluster.network(1)).path
       let server = try await world.open(SOCK_STREAM, in: task, port: 7, protocol: Self.number)
       defer { close(server) }
