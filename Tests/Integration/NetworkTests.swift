@@ -71,6 +71,45 @@ extension MainJobTests {
       }
     }
 
+    @Test(
+      "a task in host mode is rejected where a process has its port, which its error names; none comes there any more until the port is free")
+    func hostMode() async throws {
+      defer { down() }
+      let pid = try listen("host2", 8098)
+      defer { kill(pid, SIGKILL) }
+      let reason = "port 8098/tcp: busybox (pid \(pid)) has it on this host"
+      // Two hosts are left for it, so that it is not refused at once.
+      let deployed = try deploy("ports: [{target: 80, published: 8098, mode: host}]", replicas: 3)
+      #expect(deployed.code == 1 && deployed.output.contains(reason), "\(deployed)")
+      #expect(deployed.errors.contains("host-mode port already in use on 3 nodes"), "\(deployed)")
+      try await eventually("rejected on host2, and two run") {
+        let tasks = try cluster.tasks("shop")
+        let rejected = tasks.filter {
+          $0["Node"] == "host2" && ($0["CurrentState"] ?? "").hasPrefix("Rejected") && ($0["Error"] ?? "").contains(reason)
+        }
+        return (try !rejected.isEmpty && Set(cluster.running("shop").compactMap { $0["Node"] }) == ["host1", "host3"], "\(tasks)")
+      }
+      try await eventually("the third waits, and is told why") {
+        let (why, nodes) = (try cluster.orch("why", "shop"), try cluster.orch("nodes"))
+        return (
+          why.output.contains("host-mode port already in use on 3 nodes")
+            && nodes.errors.contains("host2: port 8098/tcp is held by busybox (pid \(pid))"),
+          "\(why) \(nodes)"
+        )
+      }
+      let before = try cluster.tasks("shop").count
+      try await Task.sleep(for: .seconds(7))
+      #expect(try cluster.tasks("shop").count == before, "no further task was tried there")
+      kill(pid, SIGKILL)
+      try await eventually("host2 runs one, and answers") {
+        let answer = try cluster.on("host2", "timeout", "3", "busybox", "wget", "-qO-", "http://127.0.0.1:8098/")
+        return (
+          try cluster.running("shop").contains { $0["Node"] == "host2" } && answer.output.contains("version: 1"),
+          "\(try cluster.tasks("shop")) \(answer)"
+        )
+      }
+    }
+
     @Test("when all agents fall silent at once no task is replaced: their nodes are unknown until they are heard again")
     func silence() async throws {
       defer { down() }
@@ -160,10 +199,18 @@ extension MainJobTests {
             dns_opt: ["timeout:1"]
         """
       try cluster.must(cluster.deploy(manifest: manifest))
-      let bare = try cluster.must(cluster.orch("exec", "bare.1", "cat", "/proc/net/dev")).output
-      #expect(bare.contains("lo:") && !bare.contains("eth0:"), "\(bare)")
-      let shared = try cluster.must(cluster.orch("exec", "shared.1", "cat", "/proc/net/dev")).output
-      #expect(shared.contains("eth0:") || shared.contains("orbr"), "\(shared)")
+      func interfaces(_ task: String) throws -> [String] {
+        let table = try cluster.must(cluster.orch("exec", task, "cat", "/proc/net/dev")).output
+        return table.split(separator: "\n").dropFirst(2).compactMap { $0.split(separator: ":").first.map { $0.trimmingCharacters(in: .whitespaces) } }
+      }
+      #expect(try interfaces("bare.1") == ["lo"])
+      // A container of its own has an eth0, too: it is the namespace that tells.
+      let place = try #require(try cluster.running("net_shared").first?["Node"])
+      func namespace(_ outcome: Outcome) throws -> String { try cluster.must(outcome).output.trimmingCharacters(in: .whitespacesAndNewlines) }
+      let own = try namespace(cluster.on(place, "readlink", "/proc/self/ns/net"))
+      #expect(own.hasPrefix("net:["))
+      #expect(try namespace(cluster.orch("exec", "shared.1", "readlink", "/proc/self/ns/net")) == own)
+      #expect(try namespace(cluster.orch("exec", "bare.1", "readlink", "/proc/self/ns/net")) != own)
       let hosts = try cluster.must(cluster.orch("exec", "shared.1", "sh", "-c", "grep ^nameserver /etc/resolv.conf")).output
       #expect(hosts.split(whereSeparator: \.isNewline).map(String.init) == ["nameserver 192.0.2.53", "nameserver fd00::53"], "\(hosts)")
       let named = try cluster.must(
@@ -192,7 +239,7 @@ extension MainJobTests {
       _ = try cluster.orch("rm", "net_direct")
     }
 
-    /// A subnet of six addresses: a virtual IP and five tasks, and the sixth task says why it waits.
+    /// A subnet with five addresses to give: a virtual IP and four tasks have them, the others wait and say why, until one is free again.
     private func full() async throws {
       try cluster.must(cluster.orch("network", "create", "--subnet", "10.251.0.0/29", "small"))
       defer {
@@ -201,10 +248,17 @@ extension MainJobTests {
       }
       try cluster.must(
         cluster.docker("service", "create", "-d", "--name", "crowd", "--network", "small", "--replicas", "9", "busybox:1", "sleep", "1000"))
-      try await eventually("told why") {
+      func running() throws -> [String] { try cluster.running("crowd").compactMap { $0["ID"] } }
+      try await eventually("four run, and the others are told why not") {
         let why = try cluster.orch("why", "crowd")
-        return (why.output.contains("network small") && why.output.contains("10.251.0.0/29"), "\(why)")
+        let reason = "network small has no free address (5 of 10.251.0.0/29 are in use): give it a larger subnet"
+        return (try why.output.contains(reason) && running().count == 4, "\(why)")
       }
+      try cluster.must(cluster.orch("scale", "crowd=3"))
+      try await eventually("three run") { (try running().count == 3, "\(try cluster.tasks("crowd"))") }
+      try cluster.must(cluster.orch("scale", "crowd=4"))
+      try await eventually("the fourth has the address that became free") { (try running().count == 4, "\(try cluster.tasks("crowd"))") }
+      #expect(try !cluster.orch("why", "crowd").output.contains("no free address"))
     }
 
     @Test("three stacks with one subnet: each reaches its own by name, virtual IP and port, and the outside; none another's")

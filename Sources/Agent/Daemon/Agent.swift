@@ -25,8 +25,8 @@ actor Agent {
   private var persistDirty = false
   private var withdrawals: [TaskID: CheckedContinuation<Void, Never>] = [:]
   private var portConflicts: [NodeDescription.PortConflict] = []
-  /// Of ports in host mode that tasks wanted here, each as it was wanted, and processes have: the scheduler sends the next elsewhere.
-  private var hostConflicts: [PortConfig: NodeDescription.PortConflict] = [:]
+  /// Of ports in host mode that tasks wanted here and processes have: the scheduler sends the next elsewhere.
+  private var hostConflicts: [NodeDescription.PortConflict] = []
   private var descriptionPass: Task<Void, Never>?
   private var descriptionDirty = false
   private var networkRepairs: [String: UInt64] = [:]
@@ -46,7 +46,7 @@ actor Agent {
   /// What this host says of itself now.
   var description: NodeDescription {
     var description = HostFacts.description()
-    let conflicts = portConflicts + Set(hostConflicts.values).subtracting(portConflicts).sorted()
+    let conflicts = portConflicts + hostConflicts.filter { !portConflicts.contains($0) }
     if !conflicts.isEmpty { description.portConflicts = Array(conflicts.prefix(Self.conflictsMax)) }
     if !networkRepairs.isEmpty { description.networkRepairs = networkRepairs }
     if !underlayFacts.routes.isEmpty { description.routes = underlayFacts.routes }
@@ -299,22 +299,28 @@ actor Agent {
     tellDescription()
   }
 
-  /// - Parameter ports: what a task wanted.
-  func noteHostConflict(_ conflict: NodeDescription.PortConflict, of ports: [PortConfig]) {
-    let before = hostConflicts
-    for port in ports where port.publishedPort == conflict.port && (port.protocol ?? .tcp) == conflict.protocol { hostConflicts[port] = conflict }
-    if hostConflicts != before { tellDescription() }
+  func noteHostConflict(_ conflict: NodeDescription.PortConflict) {
+    guard !hostConflicts.contains(conflict) else { return }
+    hostConflicts.removeAll { $0.claim == conflict.claim }
+    hostConflicts.append(conflict)
+    tellDescription()
   }
 
   /// With each pass, hence every 15 s: whether processes still have them.
   private func checkHostConflicts() async {
-    let before = hostConflicts
-    for (port, conflict) in before {
-      guard let now = try? await rooms.network.conflicts(on: [port]) else { continue }
-      // Not if it was noted anew meanwhile.
-      if hostConflicts[port] == conflict { hostConflicts[port] = now.first }
+    guard !hostConflicts.isEmpty else { return }
+    let asked = hostConflicts
+    let ports = asked.map { conflict in
+      var port = PortConfig(targetPort: conflict.port, publishedPort: conflict.port, protocol: conflict.protocol, publishMode: .host)
+      port.hostIP = conflict.address
+      return port
     }
-    if hostConflicts != before { tellDescription() }
+    guard let left = try? await rooms.network.conflicts(on: ports) else { return }
+    // Others may have been noted meanwhile.
+    let now = hostConflicts.filter { !asked.contains($0) } + left
+    guard Set(now) != Set(hostConflicts) else { return }
+    hostConflicts = now
+    tellDescription()
   }
 
   /// What this host says of itself, to the leader: one message after the other, so that the newest is the last.

@@ -214,7 +214,7 @@ actor TaskController {
       do {
         namespace = try await rooms.network.attach(TaskNetwork(task: id, attachments: order.task.attachments, hostPorts: hostPorts))
       } catch let problem as NetworkProblem {
-        if let conflict = problem.conflict { await agent.noteHostConflict(conflict, of: hostPorts) }
+        if let conflict = problem.conflict { await agent.noteHostConflict(conflict) }
         throw problem
       }
       config.networkNamespacePath = namespace.path

@@ -22,7 +22,7 @@ extension HostNetwork {
     let (world, problems) = try withUplinks(Self.withoutLacking6(bare).world, links, socket.addresses())
     if world.needsUplink(network), world.uplinks[network.task] == nil { throw problems.first ?? NetworkProblem("uplink", "none is free") }
     let hostPorts = Self.hostPorts(network, hasIPv6: world.hostPortAddress6(network) != nil)
-    try hold(all: hostPorts)
+    try hold(all: hostPorts, for: network.task, in: world)
     do {
       try makeNamespace(network.task)
       var made: [String] = []
@@ -38,16 +38,18 @@ extension HostNetwork {
   }
 
   /// A task's ports in host mode, or none of them.
-  private func hold(all ports: [PublishedPort]) throws {
-    let before = memory.withLock { Set($0.ports.keys.map(\.inFamily)) }
+  private func hold(all ports: [PublishedPort], for task: TaskID, in world: NetworkWorld) throws {
+    let before = memory.withLock { Array($0.ports.keys) }
     var held: [PublishedPort: Int32] = [:]
     do {
       for port in ports {
-        // One that we hold is another task's or service's; the rule set gives it to the first.
-        if before.contains(port.inFamily) { throw NetworkProblem("host port \(port)", "already published on this host by another task or service") }
+        // The rule set gives it to the first.
+        if before.contains(where: port.overlaps) {
+          throw NetworkProblem("port \(port)", "\(Self.owner(of: port, in: world, besides: task)) has it on this host: publish another port")
+        }
         if port.protocol == .sctp, PortHolder.taken(of: [port]).isEmpty { continue }
         guard port.protocol != .sctp, let descriptor = Self.hold(port) else {
-          throw NetworkProblem(.init(port: port.number, protocol: port.protocol, holder: PortHolder.find([port.anywhere])[port.anywhere]))
+          throw NetworkProblem(.init(port: port.number, protocol: port.protocol, address: port.address, holder: PortHolder.find([port])[port]))
         }
         held[port] = descriptor
       }

@@ -3,8 +3,8 @@ import Model
 
 // Published ports on this host: held, so that nobody else takes them, and who has those that are taken.
 extension HostNetwork {
-  /// Holds every port of the list by a bound socket that does not listen, lets go of others; returns those that someone else has, whatever their
-  /// address, and as they are told.
+  /// Holds every port of the list by a bound socket that does not listen, lets go of others; returns those that someone else has, and as they are
+  /// told.
   func reserve(_ ports: [PublishedPort]) -> (taken: Set<PublishedPort>, conflicts: [NodeDescription.PortConflict]) {
     let wanted = Set(ports)
     memory.withLock { memory in
@@ -27,14 +27,14 @@ extension HostNetwork {
       }
       // What was freed before the watch began.
       taken = hold(wanted)
-      let holders = PortHolder.find(Set(taken.map(\.anywhere)))
+      let holders = PortHolder.find(taken)
       memory.withLock { memory in
         memory.watch = watch
-        memory.taken = Dictionary(uniqueKeysWithValues: taken.map { ($0, holders[$0.anywhere]) })
+        memory.taken = Dictionary(uniqueKeysWithValues: taken.map { ($0, holders[$0]) })
       }
     }
     let told = memory.withLock { $0.taken }
-    return (Set(told.keys.map(\.inFamily)), conflicts(told))
+    return (Set(told.keys), conflicts(told))
   }
 
   /// No socket holds SCTP's, which would have the kernel load its module: they are looked up.
@@ -51,24 +51,33 @@ extension HostNetwork {
 
   private func conflicts(_ taken: [PublishedPort: NodeDescription.Holder?]) -> [NodeDescription.PortConflict] {
     // Of both families once.
-    Dictionary(taken.map { ($0.key.anywhere, $0.value) }, uniquingKeysWith: { $0 ?? $1 }).map {
-      NodeDescription.PortConflict(port: $0.key.number, protocol: $0.key.protocol, holder: $0.value)
+    Dictionary(taken.map { ($0.key.claim, $0.value) }, uniquingKeysWith: { $0 ?? $1 }).map {
+      NodeDescription.PortConflict(port: $0.key.port, protocol: $0.key.protocol, address: $0.key.address, holder: $0.value)
     }.sorted()
   }
 
   /// Which of these ports a process of this host has, tried out; ours count as free.
   func conflicts(on ports: Set<PublishedPort>) -> [NodeDescription.PortConflict] {
-    let ours = memory.withLock { Set($0.ports.keys.map(\.inFamily)) }
+    let ours = Dictionary(grouping: memory.withLock { Array($0.ports.keys) }, by: \.inFamily)
     let others = PortHolder.taken(of: ports)
     let taken = ports.filter { port in
-      if ours.contains(port.inFamily) { return false }
+      if ours[port.inFamily]?.contains(where: port.overlaps) == true { return false }
       if port.protocol == .sctp { return others.contains(port.anywhere) }
       guard let descriptor = Self.hold(port) else { return true }
       close(descriptor)
       return false
     }
-    let holders = taken.isEmpty ? [:] : PortHolder.find(Set(taken.map(\.anywhere)))
-    return conflicts(Dictionary(uniqueKeysWithValues: taken.map { ($0, holders[$0.anywhere]) }))
+    let holders = taken.isEmpty ? [:] : PortHolder.find(taken)
+    return conflicts(Dictionary(uniqueKeysWithValues: taken.map { ($0, holders[$0]) }))
+  }
+
+  /// Which task of this host, or whose service, has a port that a task wants in host mode.
+  static func owner(of port: PublishedPort, in world: NetworkWorld, besides task: TaskID) -> String {
+    func has(_ configs: [PortConfig]) -> Bool { configs.contains { PublishedPort($0, port.family)?.overlaps(port) ?? false } }
+    let tasks = world.containers.values.filter { $0.task != task && has($0.hostPorts) }.map(\.task)
+    if let other = tasks.min() { return "task \(other)" }
+    let services = world.services.filter { has($0.ports.filter { ($0.publishMode ?? .ingress) == .ingress }) }.map(\.name)
+    return services.min().map { "service \($0)" } ?? "another task or service"
   }
 
   static func hold(_ port: PublishedPort) -> Int32? {

@@ -32,7 +32,7 @@ public struct NetworkProblem: Error, Hashable, Sendable, CustomStringConvertible
     self.weight = weight
   }
   init(_ conflict: NodeDescription.PortConflict) {
-    self.init("port \(conflict.port)/\(conflict.protocol.rawValue)", "\(conflict.holderText) has it on this host: stop that or publish another port")
+    self.init("port \(conflict.claim)", "\(conflict.holderText) has it on this host: stop that or publish another port")
     self.conflict = conflict
   }
   static func unfinished(_ object: String, _ reason: String) -> Self { Self(object, reason, .unfinished) }

@@ -9,12 +9,12 @@ extension NodeInspect {
     if services == nil, status.state == "unknown", let message = status.message, description != nil { lines.append("\(hostname): \(message)") }
     for conflict in description?.portConflicts ?? [] {
       let holders = services.map { services in
-        services.filter { ($0.endpoint.ports ?? []).contains { $0.publishedPort == conflict.port && ($0.protocol ?? .tcp) == conflict.protocol } }
+        services.filter { ($0.endpoint.ports ?? []).contains { PortClaim($0)?.overlaps(conflict.claim) ?? false } }
       }
       if let holders, holders.isEmpty { continue }
       let names = holders.map { " of " + $0.map(\.spec.name).joined(separator: ", ") } ?? ""
       lines.append(
-        "\(hostname): port \(conflict.port)/\(conflict.protocol.rawValue)\(names) is held by \(conflict.holderText), so this host does not answer it; "
+        "\(hostname): port \(conflict.claim)\(names) is held by \(conflict.holderText), so this host does not answer it; "
           + "the other hosts do. Stop that process, or publish another port")
     }
     return lines

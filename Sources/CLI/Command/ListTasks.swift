@@ -40,7 +40,7 @@ struct ListTasks: AsyncParsableCommand {
     var previous = ""
     for task in sorted {
       let name = base(task)
-      let ports = (task.status.portStatus?.ports ?? []).map { "*:\($0.publishedPort ?? 0)->\($0.targetPort)/\(($0.protocol ?? .tcp).rawValue)" }
+      let ports = (task.status.portStatus?.ports ?? []).map(\.shown)
       table.add([
         list.short(task.id), name == previous && list.format == .table ? " \\_ \(name)" : name, task.spec.containerSpec.image,
         task.nodeID.map { hostnames[$0] ?? String($0.prefix(12)) } ?? "", capitalized(task.desiredState),

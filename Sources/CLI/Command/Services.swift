@@ -31,9 +31,15 @@ struct Services: AsyncParsableCommand {
   }
 
   private func ports(_ service: ServiceInspect) -> String {
-    (service.endpoint.ports ?? service.spec.ports).filter { $0.publishMode != .host }.map { port in
-      "\(port.hostIP.map { $0.family == .v6 ? "[\($0)]" : "\($0)" } ?? "*"):\(port.publishedPort ?? 0)->\(port.targetPort)/\((port.protocol ?? .tcp).rawValue)"
-    }.joined(separator: ", ")
+    (service.endpoint.ports ?? service.spec.ports).filter { $0.publishMode != .host }.map(\.shown).joined(separator: ", ")
+  }
+}
+
+extension PortConfig {
+  /// "*:8080->80/tcp", the address in place of the star where it is one.
+  var shown: String {
+    let place = hostIP.map { $0.family == .v6 ? "[\($0)]" : "\($0)" } ?? "*"
+    return "\(place):\(publishedPort ?? 0)->\(targetPort)/\((`protocol` ?? .tcp).rawValue)"
   }
 }
 

@@ -25,10 +25,10 @@ extension Allocator {
     case .service(let old, let new):
       let id = (new ?? old)!.id
       move(old?.endpoint.virtualIPs ?? [], new?.endpoint.virtualIPs ?? [], .service(id))
-      for port in old?.endpoint.ports ?? [] { if let claim = PortClaim(ingress: port), ports[claim] == id { ports[claim] = nil } }
+      for port in old?.endpoint.ports ?? [] { if let claim = PortClaim(ingress: port) { ports.remove(claim, id) } }
       // A service on its way out answers no port any more: the next one may have it.
       if let new, !new.pendingDelete {
-        for port in new.endpoint.ports { if let claim = PortClaim(ingress: port), ports[claim] == nil { ports[claim] = id } }
+        for port in new.endpoint.ports { if let claim = PortClaim(ingress: port), !ports.isTaken(claim) { ports.insert(claim, id) } }
       }
     case .task(let old, let new):
       let id = (new ?? old)!.id

@@ -21,22 +21,6 @@ public struct AllocationRefusal: Error, Hashable, Sendable, CustomStringConverti
   public init(_ description: String) { self.description = description }
 }
 
-/// A published port that is fixed, with its protocol: what two services cannot both have.
-public struct PortClaim: Hashable, Sendable, CustomStringConvertible {
-  public var port: UInt16
-  public var `protocol`: PortConfig.PortProtocol
-  public init(_ port: UInt16, _ protocol: PortConfig.PortProtocol) {
-    self.port = port
-    self.protocol = `protocol`
-  }
-  /// nil when the number is the allocator's to choose.
-  public init?(_ config: PortConfig) {
-    guard let port = config.publishedPort, port != 0 else { return nil }
-    self.init(port, config.protocol ?? .tcp)
-  }
-  public var description: String { "\(port)/\(`protocol`.rawValue)" }
-}
-
 public struct Allocator: Sendable {
   /// Who has an address.
   enum Owner: Hashable, Sendable {
@@ -64,7 +48,8 @@ public struct Allocator: Sendable {
   var vnis: [UInt32: NetworkID] = [:]
   var subnets: [NetworkID: IPv4Prefix] = [:]
   var subnets6: [NetworkID: IPv6Prefix] = [:]
-  var ports: [PortClaim: ServiceID] = [:]
+  /// Through ingress.
+  var ports = PortClaims<ServiceID>()
   /// Somebody may still be sent to them.
   public var resting = RestingAddresses()
   var nextPort: UInt16 = Allocator.dynamicPorts.lowerBound

@@ -13,8 +13,8 @@ extension ControlAPI {
     guard !wanted.isEmpty || !onHosts.isEmpty else { return }
     let state = try await backend.state()
     // Those that a service has are held by the agents, or known to be in the way.
-    let held = Set(state.services.values.flatMap { $0.endpoint.ports }.map(Claim.init))
-    let new = wanted.filter { !held.contains(Claim($0)) }
+    let held = Set(state.services.values.flatMap { $0.endpoint.ports }.compactMap { PortClaim($0) })
+    let new = wanted.filter { port in PortClaim(port).map { !held.contains($0) } ?? false }
     let asked = new + onHosts.flatMap { $0.ports.filter { $0.publishMode == .host && ($0.publishedPort ?? 0) > 0 } }
     guard !asked.isEmpty else { return }
     let nodes = state.nodes.values.filter { $0.status.state == .ready }.sorted { ($0.hostname, $0.id) < ($1.hostname, $1.id) }
@@ -26,21 +26,21 @@ extension ControlAPI {
       return await group.reduce(into: [Int: [NodeDescription.PortConflict]]()) { $0[$1.0] = $1.1 }
     }
     var told: [String] = []
-    let everywhere = Set(new.map(Claim.init))
+    let everywhere = new.compactMap { PortClaim($0) }
     let needed = onHosts.map { spec in
       let constraints = (spec.taskTemplate.placement?.constraints ?? []).compactMap { try? Constraint($0) }
       let possible = nodes.indices.filter { place in
         nodes[place].spec.availability == .active && constraints.allSatisfy { $0.admits(nodes[place]) }
       }
-      let claims = Set(spec.ports.filter { $0.publishMode == .host }.map(Claim.init))
-      let taken = possible.filter { place in (found[place] ?? []).contains { claims.contains(Claim($0)) } }
+      let claims = spec.ports.filter { $0.publishMode == .host }.compactMap { PortClaim($0) }
+      let taken = possible.filter { place in (found[place] ?? []).contains { $0.claim.isAmong(claims) } }
       return (claims, spec.isGlobal || taken.count == possible.count ? Set(taken) : [])
     }
     for (place, node) in nodes.enumerated() {
       for conflict in found[place] ?? [] {
-        let claim = Claim(conflict)
-        guard everywhere.contains(claim) || needed.contains(where: { $0.0.contains(claim) && $0.1.contains(place) }) else { continue }
-        told.append("\(conflict.port)/\(conflict.protocol.rawValue) by \(conflict.holderText) on \(node.hostname)")
+        let claim = conflict.claim
+        guard claim.isAmong(everywhere) || needed.contains(where: { claim.isAmong($0.0) && $0.1.contains(place) }) else { continue }
+        told.append("\(claim) by \(conflict.holderText) on \(node.hostname)")
       }
     }
     guard !told.isEmpty else { return }
@@ -49,11 +49,8 @@ extension ControlAPI {
       409,
       "a published port is taken: \(told.prefix(3).joined(separator: ", "))\(more). Stop that process, or publish another port; nothing was changed")
   }
+}
 
-  private struct Claim: Hashable {
-    var port: UInt16
-    var kind: PortConfig.PortProtocol
-    init(_ config: PortConfig) { (port, kind) = (config.publishedPort ?? 0, config.protocol ?? .tcp) }
-    init(_ conflict: NodeDescription.PortConflict) { (port, kind) = (conflict.port, conflict.protocol) }
-  }
+extension PortClaim {
+  fileprivate func isAmong(_ claims: [PortClaim]) -> Bool { claims.contains(where: overlaps) }
 }

@@ -206,29 +206,34 @@ extension ServiceEdits {
   }
 
   private static func checkPorts(_ spec: ServiceSpec, id: ServiceID?, state: ClusterState, leaving: Set<ServiceID>) throws(EditError) {
-    var seen: Set<PortClaim> = []
-    var families: [PortClaim: [IPFamily]] = [:]
+    var seen = PortClaims<PortConfig.PublishMode>()
+    var isFixed = false
     for port in spec.ports {
       if port.targetPort == 0 { throw .invalid("service \(spec.name): a port's target must be 1 to 65535") }
       if spec.endpointMode == .dnsrr, (port.publishMode ?? .ingress) == .ingress {
         throw .invalid("service \(spec.name): ports published in ingress mode need endpoint mode vip, not dnsrr; publish in host mode or change it")
       }
-      guard let claim = PortClaim(port) else { continue }
-      // 127.0.0.1 and ::1 may have it both.
-      if families[claim]?.contains(where: port.families.contains) == true {
-        throw .invalid("service \(spec.name): port \(claim) is published twice")
+      if let range = port.publishedRange {
+        let text = "\(range.lowerBound)-\(range.upperBound)"
+        if range.lowerBound == 0 || (port.publishedPort ?? 0) != 0 {
+          throw .invalid("service \(spec.name): the range of ports \(text) begins at 1 at least, and goes with no published port beside it")
+        }
+        if port.publishMode == .host {
+          throw .invalid("service \(spec.name): a range of ports (\(text)) is not supported in host mode: publish one port, or leave the number out")
+        }
       }
-      families[claim, default: []] += port.families
-      seen.insert(claim)
+      guard let claim = PortClaim(port) else { continue }
+      if seen.isTaken(claim) { throw .invalid("service \(spec.name): port \(claim) is published twice") }
+      seen.insert(claim, port.publishMode ?? .ingress)
+      isFixed = true
     }
-    guard !seen.isEmpty else { return }
+    guard isFixed else { return }
     for other in state.services.values where other.id != id && !other.pendingDelete && !leaving.contains(other.id) {
       let held = (state.spec(of: other)?.ports ?? []) + other.endpoint.ports
       for port in held {
-        guard let claim = PortClaim(port), seen.contains(claim) else { continue }
+        guard let claim = PortClaim(port) else { continue }
         // Host-mode ports of two services may live side by side on different nodes.
-        let mode = spec.ports.first { PortClaim($0) == claim }?.publishMode ?? .ingress
-        if mode == .host, port.publishMode == .host { continue }
+        guard seen.holders(overlapping: claim).contains(where: { $0 != .host || port.publishMode != .host }) else { continue }
         throw .conflict("port \(claim) is already in use by service \(other.name): publish another port or change that service")
       }
     }

@@ -193,14 +193,19 @@ extension ServiceEdits {
   }
 
   private static func checkPortsTogether(_ services: [ServiceSpec]) throws(EditError) {
-    var holders: [PortClaim: (service: String, host: Bool)] = [:]
+    struct Holder: Equatable {
+      var service: String
+      var isHost: Bool
+    }
+    var holders = PortClaims<Holder>()
     for spec in services {
       for port in spec.ports {
         guard let claim = PortClaim(port) else { continue }
-        if let holder = holders[claim], holder.service != spec.name, !(holder.host && port.publishMode == .host) {
+        let isHost = port.publishMode == .host
+        if let holder = holders.holders(overlapping: claim).first(where: { $0.service != spec.name && !($0.isHost && isHost) }) {
           throw .conflict("port \(claim) is published by both \(holder.service) and \(spec.name)")
         }
-        holders[claim] = (spec.name, port.publishMode == .host)
+        holders.insert(claim, Holder(service: spec.name, isHost: isHost))
       }
     }
   }

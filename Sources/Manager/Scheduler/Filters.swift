@@ -67,7 +67,7 @@ struct Filters: Sendable {
     if !constraints.isEmpty, !constraints.allSatisfy({ $0.admits(scheduler.nodes[place]) }) { return .failure(Refused(.constraints)) }
     if !platforms.isEmpty, !runs(on: scheduler.nodes[place]) { return .failure(Refused(.platform)) }
     if !demand.ports.isEmpty {
-      if demand.ports.contains(where: { scheduler.hostPorts[place][$0] != nil || scheduler.takenPorts[place].contains($0) }) {
+      if demand.ports.contains(where: { scheduler.hostPorts[place].isTaken($0) || scheduler.takenPorts[place].isTaken($0) }) {
         return .failure(Refused(.hostPort))
       }
       room = 1

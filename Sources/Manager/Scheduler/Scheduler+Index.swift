@@ -38,7 +38,7 @@ extension Scheduler {
       places[node.id] = nodes.count
       nodes.append(node)
       loads.append(Load(usable: usable, cpuFree: cpu, memoryFree: memory))
-      hostPorts.append([:])
+      hostPorts.append(PortClaims())
       takenPorts.append(Self.taken(node))
       freed = true
       return
@@ -52,8 +52,10 @@ extension Scheduler {
     if old.spec != node.spec || old.description != node.description || old.status != node.status { freed = true }
   }
 
-  private static func taken(_ node: Node) -> Set<UInt32> {
-    Set((node.description?.portConflicts ?? []).map { Demand.code($0.port, $0.protocol) })
+  private static func taken(_ node: Node) -> PortClaims<NodeDescription.Holder?> {
+    var taken = PortClaims<NodeDescription.Holder?>()
+    for conflict in node.description?.portConflicts ?? [] { taken.insert(conflict.claim, conflict.holder) }
+    return taken
   }
 
   /// The place stays empty until the next `reset`: nodes are removed rarely.
@@ -68,7 +70,7 @@ extension Scheduler {
     shares[task.id] = share
     loads[place].cpuFree -= share.demand.cpu
     loads[place].memoryFree -= share.demand.memory
-    for port in share.demand.ports { hostPorts[place][port, default: 0] += 1 }
+    for port in share.demand.ports { hostPorts[place].insert(port, task.id) }
     if share.counts {
       loads[place].tasks += 1
       serviceTasks[task.service, default: [:]][place, default: 0] += 1
@@ -80,10 +82,7 @@ extension Scheduler {
     let place = share.place
     loads[place].cpuFree += share.demand.cpu
     loads[place].memoryFree += share.demand.memory
-    for port in share.demand.ports {
-      let count = (hostPorts[place][port] ?? 1) - 1
-      hostPorts[place][port] = count > 0 ? count : nil
-    }
+    for port in share.demand.ports { hostPorts[place].remove(port, id) }
     if share.counts {
       loads[place].tasks -= 1
       let count = (serviceTasks[share.service]?[place] ?? 1) - 1
@@ -118,11 +117,6 @@ extension Scheduler.Demand {
   init(_ spec: ServiceSpec) {
     cpu = spec.taskTemplate.resources?.reservations?.nanoCPUs ?? 0
     memory = spec.taskTemplate.resources?.reservations?.memoryBytes ?? 0
-    for port in spec.ports where port.publishMode == .host && (port.publishedPort ?? 0) != 0 {
-      ports.append(Self.code(port.publishedPort!, port.protocol ?? .tcp))
-    }
-  }
-  static func code(_ port: UInt16, _ kind: PortConfig.PortProtocol) -> UInt32 {
-    (kind == .udp ? 1 : kind == .sctp ? 2 : 0) << 16 | UInt32(port)
+    ports = spec.ports.lazy.filter { $0.publishMode == .host }.compactMap { PortClaim($0) }
   }
 }

@@ -34,16 +34,16 @@ public struct Scheduler: Sendable {
   struct Demand: Sendable {
     var cpu: Int64 = 0
     var memory: Int64 = 0
-    /// Host-mode ports: number and protocol in one.
-    var ports: [UInt32] = []
+    /// In host mode.
+    var ports: [PortClaim] = []
   }
 
   var loads: [Load] = []
   var nodes: [Node] = []
   var places: [NodeID: Int] = [:]
-  var hostPorts: [[UInt32: Int]] = []
+  var hostPorts: [PortClaims<TaskID>] = []
   /// Those that processes of the node have, as far as its agent knows.
-  var takenPorts: [Set<UInt32>] = []
+  var takenPorts: [PortClaims<NodeDescription.Holder?>] = []
   var shares: [TaskID: Share] = [:]
   var serviceTasks: [ServiceID: [Int: Int32]] = [:]
   var failures: [ServiceID: [Int: [Timestamp]]] = [:]

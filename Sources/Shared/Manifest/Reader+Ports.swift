@@ -7,18 +7,17 @@ extension Reader {
       return []
     }
     var ports: [PortConfig] = []
+    var claims = PortClaims<Bool>()
     for item in items {
       let new: [PortConfig] = if case .map = item.kind { longPort(item) } else { shortPort(item) }
       for port in new {
-        if let published = port.publishedPort,
-          ports.contains(where: {
-            $0.publishedPort == published && ($0.protocol ?? .tcp) == (port.protocol ?? .tcp) && $0.families.contains(where: port.families.contains)
-          })
-        {
-          error(item, "port \(published)/\((port.protocol ?? .tcp).rawValue) is published twice", "publish another port")
-        } else {
-          ports.append(port)
+        let claim = PortClaim(port)
+        if let claim, claims.isTaken(claim) {
+          error(item, "port \(claim.anywhere) is published twice", "publish another port")
+          continue
         }
+        if let claim { claims.insert(claim, true) }
+        ports.append(port)
       }
     }
     return ports
@@ -48,7 +47,9 @@ extension Reader {
     }
     guard let published = portRange(text, value, expected) else { return [] }
     guard published.count == target.count else {
-      error(value, "\(published.count) published ports for \(target.count) of the container", "make both ranges equally long")
+      error(
+        value, "\(published.count) published ports for \(target.count) of the container",
+        "make both ranges equally long" + (target.count == 1 ? ", or write 'target' and 'published' for one of the range" : ""))
       return []
     }
     return zip(published, target).map { port($1, $0, `protocol`, address) }
@@ -93,17 +94,34 @@ extension Reader {
     let name = fields.take("name").flatMap { nonEmpty($0, "a name") }
     let `protocol` = fields.take("protocol").flatMap { choice($0, [PortConfig.PortProtocol.tcp, .udp, .sctp]) } ?? .tcp
     let mode = fields.take("mode").flatMap { choice($0, [PortConfig.PublishMode.ingress, .host]) } ?? .ingress
-    let published = fields.take("published").flatMap { value in integer(value, 0...65_535) }
+    let published = fields.take("published").flatMap { publishedRange($0, mode) }
     let address = fields.take("host_ip").flatMap { value in nonEmpty(value, "an address").flatMap { hostAddress($0, value) } }
     guard let targetValue = fields.take("target") else {
       error(value, "'target' is missing", "name the container's port")
       return []
     }
     guard let target = integer(targetValue, 1...65_535) else { return [] }
+    let isFixed = published.map { $0.lowerBound > 0 && $0.count == 1 } ?? false
     var port = PortConfig(
-      targetPort: UInt16(target), publishedPort: published.flatMap { $0 == 0 ? nil : UInt16($0) }, protocol: `protocol`, publishMode: mode)
+      targetPort: UInt16(target), publishedPort: isFixed ? published?.lowerBound : nil, protocol: `protocol`, publishMode: mode)
+    if let published, published.count > 1 { port.publishedRange = published }
     port.name = name
     port.hostIP = address
     return [port]
+  }
+
+  /// A number, or a range as text: one of its ports that is free (compose-spec 05-services.md, "ports", long syntax). 0: any.
+  private func publishedRange(_ value: Value, _ mode: PortConfig.PublishMode) -> ClosedRange<UInt16>? {
+    guard case .scalar(let text, _) = value.kind, text.dropFirst().contains("-") else {
+      return integer(value, 0...65_535).map { UInt16($0)...UInt16($0) }
+    }
+    guard let range = portRange(text[...], value, "expected a port or a range such as 8000-8010, found \(value.found)") else { return nil }
+    if range.count > 1, mode == .host {
+      error(
+        value, "a range of ports is not supported in host mode", "write one port, or leave 'published' out: each task has a free one of its host then"
+      )
+      return nil
+    }
+    return range
   }
 }

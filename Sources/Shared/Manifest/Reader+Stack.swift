@@ -197,26 +197,24 @@ extension Reader {
   // MARK: - Ports of all services
 
   private func refuseSharedPorts(_ services: [ServiceSpec], _ entries: [Value.Entry]) {
-    struct Key: Hashable {
-      var port: UInt16
-      var `protocol`: PortConfig.PortProtocol
+    struct Owner: Equatable {
+      var service: String
+      var isHost: Bool
     }
     // Host-mode ports of two services may live side by side on different nodes.
-    var owners: [Key: (service: String, isHost: Bool)] = [:]
+    var owners = PortClaims<Owner>()
     for spec in services {
       guard let key = serviceKeys[spec.name], let entry = entries.first(where: { $0.key == key }) else { continue }
       for port in spec.ports {
-        guard let published = port.publishedPort else { continue }
-        let isHost = port.publishMode == .host
-        let port = Key(port: published, protocol: port.protocol ?? .tcp)
-        if let owner = owners[port], isHost, owner.isHost { continue }
-        if let owner = owners[port], owner.service != entry.key {
+        guard let claim = PortClaim(port) else { continue }
+        let own = Owner(service: entry.key, isHost: port.publishMode == .host)
+        if let owner = owners.holders(overlapping: claim).first(where: { $0.service != own.service && !($0.isHost && own.isHost) }) {
           let position = portPositions[spec.name] ?? entry.position
           error(
-            position, "services.\(entry.key).ports", "port \(published)/\(port.protocol.rawValue) is already published by services.\(owner.service)",
+            position, "services.\(entry.key).ports", "port \(claim.anywhere) is already published by services.\(owner.service)",
             "publish another port")
         } else {
-          owners[port] = (entry.key, isHost)
+          owners.insert(claim, own)
         }
       }
     }

@@ -43,17 +43,23 @@ public struct NodeDescription: Hashable, Sendable, Codable {
   public struct PortConflict: Hashable, Comparable, Sendable, Codable {
     public var port: UInt16
     public var `protocol`: PortConfig.PortProtocol
+    /// Of the host's, the only one that is published; nil: all.
+    public var address: IPAddress?
     /// nil when nobody could be found.
     public var holder: Holder?
-    public init(port: UInt16, protocol: PortConfig.PortProtocol, holder: Holder?) {
+    public init(port: UInt16, protocol: PortConfig.PortProtocol, address: IPAddress? = nil, holder: Holder?) {
       self.port = port
       self.protocol = `protocol`
+      self.address = address
       self.holder = holder
     }
-    public static func < (a: Self, b: Self) -> Bool { (a.port, a.protocol.rawValue) < (b.port, b.protocol.rawValue) }
+    public var claim: PortClaim { PortClaim(port, `protocol`, at: address) }
+    public static func < (a: Self, b: Self) -> Bool {
+      (a.port, a.protocol.rawValue, a.address?.description ?? "") < (b.port, b.protocol.rawValue, b.address?.description ?? "")
+    }
     /// "nginx (pid 123)".
     public var holderText: String { holder.map { "\($0.command) (pid \($0.pid))" } ?? "another process" }
-    enum CodingKeys: String, CodingKey { case port = "Port", `protocol` = "Protocol", holder = "Holder" }
+    enum CodingKeys: String, CodingKey { case port = "Port", `protocol` = "Protocol", address = "Address", holder = "Holder" }
   }
   /// A process of the host, by the name of its executable.
   public struct Holder: Hashable, Sendable, Codable {

@@ -385,8 +385,10 @@ public struct PortConfig: Codable, Hashable, Sendable {
   public var name: String?
   public var `protocol`: PortProtocol?
   public var targetPort: UInt16
-  /// nil or 0: the allocator chooses one of 30000-32767.
+  /// nil or 0: the allocator chooses one of `publishedRange`, or of 30000-32767.
   public var publishedPort: UInt16?
+  /// Compose's `published: "8000-8010"`: one that is free of these, through ingress. Ours, in [first, last].
+  public var publishedRange: ClosedRange<UInt16>?
   public var publishMode: PublishMode?
   /// Answered at this address of a host alone, as Compose's `host_ip`; 0.0.0.0: at all of IPv4, `::`: of IPv6; nil: at all of its addresses. Ours:
   /// Docker's services have no such thing.
@@ -399,7 +401,7 @@ public struct PortConfig: Codable, Hashable, Sendable {
   }
   enum CodingKeys: String, CodingKey {
     case name = "Name", `protocol` = "Protocol", targetPort = "TargetPort", publishedPort = "PublishedPort", publishMode = "PublishMode"
-    case hostIP = "HostIP"
+    case publishedRange = "OrchPublishedRange", hostIP = "HostIP"
   }
 }
 

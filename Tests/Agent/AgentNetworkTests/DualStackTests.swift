@@ -102,10 +102,7 @@ struct DualStackTests {
       for number in 1...2 { cluster.place(number, on: number) }
       let overlays = try (1...2).map { try world.overlay($0) }
       func apply() async throws {
-        for (index, overlay) in overlays.enumerated() {
-          let problems = try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints)
-          #expect(problems == [])
-        }
+        #expect(try await cluster.apply(to: overlays) == [])
       }
       try await apply()
       try await world.showBridgedFrames(true)

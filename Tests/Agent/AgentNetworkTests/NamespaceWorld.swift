@@ -143,7 +143,7 @@ final class NamespaceWorld: Sendable {
   }
 
   /// A small HTTP server that answers "<name> <client's address>" at /cgi-bin/who. Killed by `stop`.
-  func serve(_ name: String, in path: String, port: Int = 80) async throws -> pid_t {
+  func serve(_ name: String, in path: String, port: Int = 80, at address: String? = nil) async throws -> pid_t {
     let root = "\(folder)/www-\(name)"
     mkdir(root, 0o755)
     mkdir("\(root)/cgi-bin", 0o755)
@@ -151,9 +151,10 @@ final class NamespaceWorld: Sendable {
     let file = Glibc.open("\(root)/cgi-bin/who", O_CREAT | O_WRONLY | O_CLOEXEC, 0o755)
     write(file, script, script.utf8.count)
     close(file)
-    let pid = try await spawn(in: path, ["busybox", "httpd", "-f", "-p", "\(port)", "-h", root], capture: false).pid
+    let pid = try await spawn(in: path, ["busybox", "httpd", "-f", "-p", (address.map { "\($0):" } ?? "") + "\(port)", "-h", root], capture: false)
+      .pid
     for _ in 1...100 {
-      if try await ask("127.0.0.1:\(port)", from: path) != nil { break }
+      if try await ask("\(address ?? "127.0.0.1"):\(port)", from: path) != nil { break }
       try await Task.sleep(for: .milliseconds(20))
     }
     return pid

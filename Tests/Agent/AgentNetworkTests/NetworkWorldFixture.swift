@@ -74,6 +74,17 @@ struct Cluster {
     endpoints.removeAll { $0.task == id }
   }
 
+  /// Tells host after host, the first of `overlays` being host 1; what stays wrong on any of them.
+  /// - Parameter services: instead of its own.
+  @discardableResult
+  func apply(to overlays: [OverlayNetwork], services other: [ServiceRecord]? = nil) async throws -> [NetworkProblem] {
+    var problems: [NetworkProblem] = []
+    for (index, overlay) in overlays.enumerated() {
+      problems += try await overlay.apply(networks: networks(of: index + 1), services: other ?? services, endpoints: endpoints)
+    }
+    return problems
+  }
+
   func world(_ host: Int) -> NetworkWorld {
     var world = NetworkWorld()
     world.underlay = underlay(host)

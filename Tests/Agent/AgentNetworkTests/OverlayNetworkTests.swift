@@ -15,10 +15,7 @@ struct OverlayNetworkTests {
       for number in 1...3 { cluster.place(number, on: number) }
       let overlays = try (1...3).map { try world.overlay($0) }
       func apply() async throws {
-        for (index, overlay) in overlays.enumerated() {
-          let problems = try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints)
-          #expect(problems == [])
-        }
+        #expect(try await cluster.apply(to: overlays) == [])
       }
       try await apply()
       var servers: [pid_t] = []
@@ -73,11 +70,7 @@ struct OverlayNetworkTests {
       cluster.place(1, on: 1)
       let overlays = try (1...3).map { try world.overlay($0) }
       func apply() async throws -> [NetworkProblem] {
-        var problems: [NetworkProblem] = []
-        for (index, overlay) in overlays.enumerated() {
-          problems += try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints)
-        }
-        return problems
+        try await cluster.apply(to: overlays)
       }
       #expect(try await apply() == [])
       var servers: [pid_t] = []
@@ -129,9 +122,7 @@ struct OverlayNetworkTests {
       let overlays = try (1...2).map { try world.overlay($0) }
       var servers = [try await world.serve("own", in: world.host(2), port: 8081)]
       defer { world.stop(servers) }
-      for (index, overlay) in overlays.enumerated() {
-        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-      }
+      #expect(try await cluster.apply(to: overlays) == [])
       servers.append(try await world.serve("task1", in: try await overlays[0].attach(cluster.network(1)).path))
       for host in 1...2 {
         #expect(try await world.ask("127.0.0.1:8080", from: world.host(host))?.name == "task1")
@@ -141,6 +132,45 @@ struct OverlayNetworkTests {
       }
       #expect(try await world.ask("192.168.77.1:8081", from: world.outside)?.name == "task1")
       #expect(try await world.ask("192.168.77.2:8081", from: world.outside)?.name == "own")
+    }
+  }
+
+  @Test("one number at two addresses leads to two targets; at a third it is a process's of the host, and then a task's in host mode")
+  func numberTwice() async throws {
+    try await NamespaceWorld.with(1) { world in
+      var cluster = Cluster(hosts: 1)
+      cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080), PortConfig(targetPort: 81, publishedPort: 8080)]
+      cluster.ports[0].hostIP = IPAddress("127.0.0.1")
+      cluster.ports[1].hostIP = IPAddress("192.168.77.1")
+      cluster.place(1, on: 1)
+      let overlay = try world.overlay(1)
+      #expect(try await world.run(in: world.host(1), "ip", "address", "add", "192.168.77.201/24", "dev", "eth0").code == 0)
+      var servers = [try await world.serve("own", in: world.host(1), port: 8080, at: "192.168.77.201")]
+      defer { world.stop(servers) }
+      #expect(try await overlay.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: cluster.endpoints) == [])
+      let task = try await overlay.attach(cluster.network(1)).path
+      servers += [try await world.serve("first", in: task), try await world.serve("second", in: task, port: 81)]
+      #expect(try await world.ask("127.0.0.1:8080", from: world.host(1))?.name == "first")
+      for source in [world.outside, world.host(1)] {
+        #expect(try await world.ask("192.168.77.1:8080", from: source)?.name == "second")
+        #expect(try await world.ask("192.168.77.201:8080", from: source)?.name == "own")
+      }
+      // A task's in host mode at the address that is left is its process's, which is named; at one of the two it is another service's.
+      var second = cluster.network(2, [cluster.web])
+      second.hostPorts = [PortConfig(targetPort: 80, publishedPort: 8080, publishMode: .host)]
+      second.hostPorts[0].hostIP = IPAddress("192.168.77.201")
+      let taken = await #expect(throws: NetworkProblem.self) { try await overlay.attach(second) }
+      #expect(taken?.conflict?.holder?.pid == servers[0] && taken?.object == "port 192.168.77.201:8080/tcp", "\(taken?.description ?? "")")
+      for other in [IPAddress("127.0.0.1"), nil] {
+        second.hostPorts[0].hostIP = other
+        let taken = await #expect(throws: NetworkProblem.self) { try await overlay.attach(second) }
+        #expect(taken?.reason == "service web has it on this host: publish another port" && taken?.conflict == nil)
+      }
+      world.stop([servers.removeFirst()])
+      second.hostPorts[0].hostIP = IPAddress("192.168.77.201")
+      servers.append(try await world.serve("hosted", in: try await overlay.attach(second).path))
+      #expect(try await world.ask("192.168.77.201:8080", from: world.outside)?.name == "hosted")
+      #expect(try await world.ask("192.168.77.1:8080", from: world.outside)?.name == "second")
     }
   }
 
@@ -169,9 +199,7 @@ struct OverlayNetworkTests {
       cluster.ports = [PortConfig(targetPort: 53, publishedPort: 5300, protocol: .udp)]
       cluster.place(1, on: 1)
       let overlays = try (1...3).map { try world.overlay($0) }
-      for (index, overlay) in overlays.enumerated() {
-        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-      }
+      #expect(try await cluster.apply(to: overlays) == [])
       // Its first network is not ingress: a socket bound to no address answers from where the default route leads.
       let one = try await overlays[0].attach(cluster.network(1, [cluster.web, cluster.ingress]))
       let server = try await world.open(SOCK_DGRAM, in: one.path, port: 53)
@@ -200,10 +228,8 @@ struct OverlayNetworkTests {
       cluster.place(2, on: 2)
       let overlays = try (1...3).map { try world.overlay($0, lingering: .milliseconds(300)) }
       func apply() async throws {
-        for (index, overlay) in overlays.enumerated() {
-          #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-          await overlay.flowsForgotten()
-        }
+        #expect(try await cluster.apply(to: overlays) == [])
+        for overlay in overlays { await overlay.flowsForgotten() }
       }
       try await apply()
       let client = try await overlays[0].attach(cluster.network(1)).path
@@ -390,9 +416,7 @@ struct OverlayNetworkTests {
       var cluster = Cluster(hosts: 3)
       for (number, host) in [(1, 1), (2, 2), (3, 1)] { cluster.place(number, on: host) }
       let overlays = try (1...3).map { try world.overlay($0) }
-      for (index, overlay) in overlays.enumerated() {
-        try await overlay.apply(networks: cluster.networks(of: index + 1), services: [], endpoints: cluster.endpoints)
-      }
+      try await cluster.apply(to: overlays, services: [])
       let one = try await overlays[0].attach(cluster.network(1))
       _ = try await overlays[1].attach(cluster.network(2))
       let three = try await overlays[0].attach(cluster.network(3))
@@ -434,9 +458,7 @@ struct OverlayNetworkTests {
       for number in 1...2 { cluster.place(number, on: number, ready: number == 2) }
       let overlays = try (1...2).map { try world.overlay($0) }
       func apply() async throws {
-        for (index, overlay) in overlays.enumerated() {
-          try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints)
-        }
+        try await cluster.apply(to: overlays)
       }
       try await apply()
       #expect(
@@ -489,9 +511,7 @@ struct OverlayNetworkTests {
           "ip route add 10.0.0.0/8 via 192.168.77.9; ip route add 10.77.0.0/25 via 192.168.77.9; ip route add 172.28.0.0/16 via 192.168.77.9"
         ).code == 0)
       var networks = cluster.networks(of: 1)
-      for (index, overlay) in overlays.enumerated() {
-        try await overlay.apply(networks: cluster.networks(of: index + 1), services: [], endpoints: cluster.endpoints)
-      }
+      try await cluster.apply(to: overlays, services: [])
       #expect(try await overlays[0].underlayFacts().routes.map(\.destination.description) == ["10.0.0.0/8", "172.28.0.0/16", "192.168.77.0/24"])
       let one = try await overlays[0].attach(cluster.network(1, [cluster.web]))
       _ = try await overlays[1].attach(cluster.network(2, [cluster.web]))
@@ -606,9 +626,7 @@ struct OverlayNetworkTests {
       cluster.place(3, on: 1)
       let overlays = try (1...2).map { try world.overlay($0) }
       func apply() async throws {
-        for (index, overlay) in overlays.enumerated() {
-          try await overlay.apply(networks: cluster.networks(of: index + 1), services: [], endpoints: cluster.endpoints)
-        }
+        try await cluster.apply(to: overlays, services: [])
       }
       try await apply()
       _ = try await overlays[0].attach(cluster.network(1))
@@ -662,9 +680,7 @@ struct OverlayNetworkTests {
       var cluster = Cluster(hosts: 2)
       cluster.place(3, on: 1)
       let overlays = try (1...2).map { try world.overlay($0) }
-      for (index, overlay) in overlays.enumerated() {
-        try await overlay.apply(networks: cluster.networks(of: index + 1), services: [], endpoints: cluster.endpoints)
-      }
+      try await cluster.apply(to: overlays, services: [])
       // Another address of the second host.
       let further = "ip address add 192.168.78.2/32 dev eth0; ip link set eth0 up"
       #expect(try await world.run(in: world.host(2), "sh", "-c", further).code == 0)
@@ -718,22 +734,34 @@ struct OverlayNetworkTests {
     }
   }
 
-  @Test("a task's host port leads to it alone and may be had once")
-  func hostPorts() async throws {
+  @Test(
+    "a task's host port leads to it alone and may be had once, by TCP and by UDP: who is second is refused, and the task or the process that has it is named",
+    arguments: [PortConfig.PortProtocol.tcp, .udp])
+  func hostPorts(kind: PortConfig.PortProtocol) async throws {
     try await NamespaceWorld.with(1) { world in
       let cluster = Cluster(hosts: 1)
       let overlay = try world.overlay(1)
       try await overlay.apply(networks: cluster.networks(of: 1), services: [], endpoints: [])
       var network = cluster.network(1, [cluster.web])
       network.hostPorts = [PortConfig(targetPort: 80, publishedPort: 8081, publishMode: .host)]
+      // Two families of one number, the second of which the process has.
+      network.hostPorts.append(PortConfig(targetPort: 81, publishedPort: 8082, protocol: kind, publishMode: .host))
+      let process = try await world.open(kind == .udp ? SOCK_DGRAM : SOCK_STREAM, in: world.host(1), port: 8082)
+      let taken = await #expect(throws: NetworkProblem.self) { try await overlay.attach(network) }
+      #expect(taken?.conflict?.holder?.pid == getpid() && taken?.conflict?.claim == PortClaim(8082, kind), "\(taken?.description ?? "")")
+      let path = await overlay.host.path(network.task)
+      #expect(access(path, F_OK) != 0, "nothing is left of it")
+      close(process)
       let namespace = try await overlay.attach(network)
       let servers = [try await world.serve("task1", in: namespace.path)]
       defer { world.stop(servers) }
       let answer = try await world.ask("192.168.77.1:8081", from: world.outside)
       #expect(answer?.name == "task1" && answer?.client == "192.168.77.100")
       var second = cluster.network(2, [cluster.web])
-      second.hostPorts = network.hostPorts
-      await #expect(throws: NetworkProblem.self) { try await overlay.attach(second) }
+      second.hostPorts = [network.hostPorts[1]]
+      let refused = await #expect(throws: NetworkProblem.self) { try await overlay.attach(second) }
+      #expect(refused?.description == "port 8082/\(kind.rawValue): task \(network.task) has it on this host: publish another port")
+      #expect(refused?.conflict == nil, "no process of the host has it: other tasks may come here")
       #expect(try await world.ask("192.168.77.1:8081", from: world.outside)?.name == "task1")
       try await overlay.detach(network.task)
       _ = try await overlay.attach(second)
@@ -767,6 +795,26 @@ struct OverlayNetworkTests {
       for descriptor in [four, six].compactMap({ $0 }) { close(descriptor) }
       _ = try await overlay.attach(network)
     }
+  }
+
+  @Test("who has a port that a task wants is another task, or else the service that publishes it through ingress at such an address")
+  func owner() {
+    var world = Cluster(hosts: 1).world(1)
+    let (first, second) = (TaskID(value: 1), TaskID(value: 2))
+    func port(_ address: String?, _ mode: PortConfig.PublishMode) -> PortConfig {
+      var port = PortConfig(targetPort: 80, publishedPort: 8080, publishMode: mode)
+      port.hostIP = address.flatMap { IPAddress($0) }
+      return port
+    }
+    world.containers[first] = TaskNetwork(task: first, attachments: [], hostPorts: [port("127.0.0.1", .host)])
+    // What a service has in host mode is its tasks'.
+    world.services[0].ports = [port("192.0.2.5", .ingress), port("192.0.2.6", .host)]
+    func owner(_ address: String?, besides task: TaskID) -> String {
+      HostNetwork.owner(of: PublishedPort(protocol: .tcp, number: 8080, address: address.flatMap { IPAddress($0) }), in: world, besides: task)
+    }
+    #expect(owner(nil, besides: second) == "task \(first)" && owner("127.0.0.1", besides: second) == "task \(first)")
+    #expect(owner(nil, besides: first) == "service web" && owner("192.0.2.5", besides: second) == "service web")
+    #expect(owner("192.0.2.6", besides: second) == "another task or service" && owner("127.0.0.1", besides: first) == "another task or service")
   }
 
   @Test("a task with a host port on internal networks alone answers its host's processes and calls none of them")
@@ -937,9 +985,7 @@ struct OverlayNetworkTests {
       for number in 1...2 { cluster.place(number, on: number) }
       var overlays = try (1...2).map { try world.overlay($0) }
       func apply() async throws {
-        for (index, overlay) in overlays.enumerated() {
-          try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints)
-        }
+        try await cluster.apply(to: overlays)
       }
       try await apply()
       let one = try await overlays[0].attach(cluster.network(1))

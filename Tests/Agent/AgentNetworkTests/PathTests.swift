@@ -63,9 +63,7 @@ struct PathTests {
       cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080), PortConfig(targetPort: 53, publishedPort: 5300, protocol: .udp)]
       for number in 1...2 { cluster.place(number, on: number, ready: number == 2) }
       let overlays = try (1...2).map { try world.overlay($0) }
-      for (index, overlay) in overlays.enumerated() {
-        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-      }
+      #expect(try await cluster.apply(to: overlays) == [])
       let client = try await overlays[0].attach(cluster.network(1)).path
       let (server, datagrams) = try await serve(world, in: try await overlays[1].attach(cluster.network(2)).path)
       defer {
@@ -92,9 +90,7 @@ struct PathTests {
       cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080), PortConfig(targetPort: 53, publishedPort: 5300, protocol: .udp)]
       cluster.place(2, on: 2)
       let overlays = try (1...2).map { try world.overlay($0) }
-      for (index, overlay) in overlays.enumerated() {
-        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-      }
+      #expect(try await cluster.apply(to: overlays) == [])
       let (server, datagrams) = try await serve(world, in: try await overlays[1].attach(cluster.network(2)).path)
       let uplinked = try await overlays[0].attach(cluster.network(1, [cluster.web])).path
       defer {

@@ -19,9 +19,7 @@ struct PublishedCallerTests {
       ]
       cluster.place(1, on: 1)
       let overlays = try (1...2).map { try world.overlay($0) }
-      for (index, overlay) in overlays.enumerated() {
-        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-      }
+      #expect(try await cluster.apply(to: overlays) == [])
       try await body(world, cluster, overlays, try await overlays[0].attach(cluster.network(1)).path)
     }
   }

@@ -23,9 +23,7 @@ struct SCTPTests {
       cluster.ports = [PortConfig(targetPort: 7, publishedPort: 7700, protocol: .sctp)]
       cluster.place(1, on: 1)
       let overlays = try (1...2).map { try world.overlay($0) }
-      for (index, overlay) in overlays.enumerated() {
-        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-      }
+      #expect(try await cluster.apply(to: overlays) == [])
       let task = try await overlays[0].attach(cluster.network(1)).path
       let server = try await world.open(SOCK_STREAM, in: task, port: 7, protocol: Self.number)
       defer { close(server) }
@@ -68,12 +66,13 @@ struct SCTPTests {
     cluster.place(1, on: 1)
     let world = cluster.world(1)
     let text = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: []).fresh
-    #expect(text.contains("sctp . 7700 : goto port-sctp-7700") && text.contains("tcp . 7700 : goto port-tcp-7700"))
-    #expect(text.contains("chain port-sctp-7700 {\n    meta l4proto sctp dnat to 10.255.0.11:7\n"))
+    #expect(text.contains("ports { sctp . 7700 : goto ports-1, tcp . 7700 : goto ports-1 }\n"))
+    #expect(text.contains("targets { sctp . 7700 . 0 : 10.255.0.11 . 7, tcp . 7700 . 0 : 10.255.0.11 . 8 }\n"))
+    #expect(text.contains("    meta l4proto sctp dnat ip addr . port to meta l4proto . th dport . numgen random mod 1 map @targets\n"))
     let closed = Ruleset.host(world, ready: [:], unavailable: []).fresh
-    #expect(closed.contains("    sctp dport { 7700 } reject\n") && !closed.contains("goto port-"))
+    #expect(closed.contains("closed { sctp . 7700, tcp . 7700 }\n") && !closed.contains("goto ports"))
     let taken = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: [PublishedPort(protocol: .sctp, number: 7700)]).fresh
-    #expect(!taken.contains("port-sctp-7700") && taken.contains("goto port-tcp-7700"))
+    #expect(!taken.contains("sctp . 7700") && taken.contains("ports { tcp . 7700 : goto ports-1 }\n"))
   }
 
   @Test("who has a port is read of the kernel's list of endpoints")

@@ -13,9 +13,7 @@ struct TrafficTests {
       cluster.ports = [PortConfig(targetPort: 53, publishedPort: 5300, protocol: .udp)]
       for number in 1...5 { cluster.place(number, on: 1 + number % 3) }
       let overlays = try (1...3).map { try world.overlay($0) }
-      for (index, overlay) in overlays.enumerated() {
-        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-      }
+      #expect(try await cluster.apply(to: overlays) == [])
       var servers: [Int32] = []
       for number in 1...5 {
         servers.append(try await world.open(SOCK_DGRAM, in: try await overlays[number % 3].attach(cluster.network(number)).path, port: 53))
@@ -55,9 +53,7 @@ struct TrafficTests {
       func apply() async throws {
         var services = cluster.services
         services[0].prefersSameNode = true
-        for (index, overlay) in overlays.enumerated() {
-          #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: services, endpoints: cluster.endpoints) == [])
-        }
+        #expect(try await cluster.apply(to: overlays, services: services) == [])
       }
       try await apply()
       var servers: [pid_t] = []
@@ -89,9 +85,7 @@ struct TrafficTests {
       cluster.ports = (0..<20).map { PortConfig(targetPort: UInt16(7000 + $0), publishedPort: UInt16(8100 + $0), protocol: .udp) }
       cluster.place(1, on: 1)
       let overlays = try (1...2).map { try world.overlay($0) }
-      for (index, overlay) in overlays.enumerated() {
-        #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-      }
+      #expect(try await cluster.apply(to: overlays) == [])
       let path = try await overlays[0].attach(cluster.network(1)).path
       for offset in [UInt16(0), 1, 9, 19] {
         let server = try await world.open(SOCK_DGRAM, in: path, port: 7000 + offset)
@@ -119,10 +113,8 @@ struct TrafficTests {
       cluster.place(1, on: 1)
       let overlays = try (1...3).map { try world.overlay($0) }
       func apply() async throws {
-        for (index, overlay) in overlays.enumerated() {
-          #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-          await overlay.flowsForgotten()
-        }
+        #expect(try await cluster.apply(to: overlays) == [])
+        for overlay in overlays { await overlay.flowsForgotten() }
       }
       try await apply()
       let paths = [try await overlays[0].attach(cluster.network(1)).path, try await overlays[1].attach(cluster.network(2)).path]
@@ -160,10 +152,8 @@ struct TrafficTests {
       for number in 1...2 { cluster.place(number, on: number, ready: number == 1) }
       let overlays = try (1...2).map { try world.overlay($0) }
       func apply() async throws {
-        for (index, overlay) in overlays.enumerated() {
-          #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-          await overlay.flowsForgotten()
-        }
+        #expect(try await cluster.apply(to: overlays) == [])
+        for overlay in overlays { await overlay.flowsForgotten() }
       }
       try await apply()
       var servers: [Int32] = []
@@ -204,10 +194,8 @@ struct TrafficTests {
       for number in 2...3 { cluster.place(number, on: 2, ready: false) }
       var overlays = try (1...2).map { try world.overlay($0) }
       func apply() async throws {
-        for (index, overlay) in overlays.enumerated() {
-          try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints)
-          await overlay.flowsForgotten()
-        }
+        try await cluster.apply(to: overlays)
+        for overlay in overlays { await overlay.flowsForgotten() }
       }
       try await apply()
       var servers: [Int32] = []
@@ -289,9 +277,7 @@ struct TrafficTests {
     cluster.ports = [PortConfig(targetPort: 80, publishedPort: 8080)]
     for number in 1...2 { cluster.place(number, on: number, ready: number == 2) }
     let overlays = try (1...2).map { try world.overlay($0) }
-    for (index, overlay) in overlays.enumerated() {
-      #expect(try await overlay.apply(networks: cluster.networks(of: index + 1), services: cluster.services, endpoints: cluster.endpoints) == [])
-    }
+    #expect(try await cluster.apply(to: overlays) == [])
     return (cluster, overlays, try await overlays[0].attach(cluster.network(1)).path, try await overlays[1].attach(cluster.network(2)).path)
   }
 

@@ -261,4 +261,72 @@ private let start = Timestamp(nanoseconds: 1_000)
     #expect(try give(3, [0]).ports.map(\.publishedPort) == [30002])
     #expect(try give(1, [81, 0], kept: first).ports.map(\.publishedPort) == [81, 30000])
   }
+
+  @Test("of a range the first port that is free is given, and kept; one that the same service fixes is not; none: refused")
+  func portRanges() throws {
+    var allocator = Allocator()
+    func range(_ last: UInt16) -> PortConfig {
+      var config = PortConfig(targetPort: 80, publishedPort: nil)
+      config.publishedRange = 8000...last
+      return config
+    }
+    func give(_ number: UInt128, _ ports: [PortConfig], kept: Service.Endpoint = .init()) throws -> Service.Endpoint {
+      var spec = ServiceSpec(name: "s", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "app")))
+      spec.endpointSpec = EndpointSpec(mode: .dnsrr, ports: ports)
+      var service = Service(id: ServiceID(value: number), name: "s\(number)", createdAt: start)
+      service.endpoint = kept
+      let old = service
+      service.endpoint = try allocator.endpoint(for: service, spec: spec, state: ClusterState())
+      allocator.observe(.service(old: kept.ports.isEmpty ? nil : old, new: service))
+      return service.endpoint
+    }
+    let fixed = PortConfig(targetPort: 81, publishedPort: 8000)
+    let first = try give(1, [range(8002), fixed])
+    #expect(first.ports.map(\.publishedPort) == [8001, 8000])
+    let second = try give(2, [range(8003)])
+    #expect(second.ports.map(\.publishedPort) == [8002])
+    #expect(try give(1, [range(8002)], kept: first).ports.map(\.publishedPort) == [8001], "kept, though 8000 is free")
+    #expect(try give(2, [range(8001)], kept: second).ports.map(\.publishedPort) == [8000], "what it had is not in the range any more")
+    #expect(throws: AllocationRefusal("no port of 8000-8001 is free: publish a wider range")) { try give(3, [range(8001)]) }
+    let third = try give(3, [range(8002), range(8003)])
+    #expect(third.ports.map(\.publishedPort) == [8002, 8003])
+    #expect(try give(3, [range(8002), range(8003)], kept: third).ports.map(\.publishedPort) == [8002, 8003])
+    // Any number goes around those that its service fixes, too.
+    #expect(
+      try give(4, [PortConfig(targetPort: 1, publishedPort: nil), PortConfig(targetPort: 2, publishedPort: 30_000)]).ports.map(\.publishedPort) == [
+        30_001, 30_000,
+      ])
+  }
+
+  @Test("a number is given once for each address of hosts, and all addresses of a family exclude each of them")
+  func portAddresses() throws {
+    var allocator = Allocator()
+    func give(_ number: UInt128, _ addresses: String?..., port: UInt16? = 80, kept: Service.Endpoint = .init()) throws -> Service.Endpoint {
+      var spec = ServiceSpec(name: "s", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "app")))
+      spec.endpointSpec = EndpointSpec(
+        mode: .dnsrr,
+        ports: addresses.map {
+          var config = PortConfig(targetPort: 1, publishedPort: port)
+          config.hostIP = $0.flatMap { IPAddress($0) }
+          return config
+        })
+      var service = Service(id: ServiceID(value: number), name: "s\(number)", createdAt: start)
+      service.endpoint = kept
+      let old = service
+      service.endpoint = try allocator.endpoint(for: service, spec: spec, state: ClusterState())
+      allocator.observe(.service(old: kept.ports.isEmpty ? nil : old, new: service))
+      return service.endpoint
+    }
+    let first = try give(1, "127.0.0.1", "192.0.2.5")
+    _ = try give(2, "192.0.2.6", "::1")
+    for taken in [nil, "0.0.0.0", "127.0.0.1", "192.0.2.6", "::1", "::"] { #expect(throws: AllocationRefusal.self) { try give(3, taken) } }
+    // One that gives an address up has the other on.
+    _ = try give(1, "192.0.2.5", kept: first)
+    _ = try give(3, "127.0.0.1")
+    #expect(throws: AllocationRefusal.self) { try give(4, "192.0.2.5") }
+    // Chosen numbers are of an address, too.
+    #expect(try give(5, "127.0.0.1", nil, "::1", port: nil).ports.map(\.publishedPort) == [30000, 30001, 30002])
+    #expect(try give(6, "127.0.0.2", port: 30000).ports.map(\.publishedPort) == [30000])
+    #expect(throws: AllocationRefusal.self) { try give(7, "127.0.0.1", port: 30000) }
+  }
 }

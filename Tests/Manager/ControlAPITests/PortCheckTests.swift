@@ -40,4 +40,23 @@ import Testing
     take([])
     for mode in ["ingress", "host"] { #expect(try await create(mode, global: true).status == 201) }
   }
+
+  @Test("a process at one address is in the way of that address and of all, and of no other")
+  func addresses() async throws {
+    let conflict = NodeDescription.PortConflict(port: 8080, protocol: .tcp, address: IPAddress("192.0.2.5"), holder: .init(command: "nginx", pid: 7))
+    caller.backend.world.withLock { $0.taken = [caller.backend.nodes[0]: [conflict]] }
+    func create(_ address: String) async throws -> (status: Int, text: String) {
+      let body = #"""
+        {"Name":"web","Mode":{"Global":{}},"TaskTemplate":{"ContainerSpec":{"Image":"i"}},
+        "EndpointSpec":{"Ports":[{"TargetPort":80,"PublishedPort":8080,"HostIP":"\#(address)"}]}}
+        """#
+      let answer = try await caller.send("POST", "/services/create", body)
+      return (answer.status, answer.text)
+    }
+    for address in ["192.0.2.5", "0.0.0.0"] {
+      let refused = try await create(address)
+      #expect(refused.status == 409 && refused.text.contains("192.0.2.5:8080/tcp by nginx (pid 7) on h1"), "\(refused.text)")
+    }
+    #expect(try await create("127.0.0.1").status == 201)
+  }
 }

@@ -13,6 +13,7 @@ import Testing
       ("host and port", "on the host's network it listens on the host's own ports, so it publishes none"),
       ("none and port", "without a network it can publish no port"), ("host and more", "network host cannot be combined with others"),
       ("memory", "below the 4 MiB"), ("dnsrr", "need endpoint mode vip"), ("twice", "port 80/tcp is published twice"),
+      ("host range", "a range of ports (8000-8010) is not supported in host mode"), ("range and port", "goes with no published port beside it"),
       ("swap", "swap is given on top of a memory limit"), ("cpuset", "cpuset '1-0' is no list of CPUs"),
       ("label", "orch.traffic-distribution is PreferSameNode or absent, not 'local'"),
       ("log", "the logging driver 'fluentd' is not supported"), ("log option", "the logging option 'tag' is not supported"),
@@ -75,12 +76,44 @@ import Testing
         case "twice":
           spec.endpointSpec = EndpointSpec(
             ports: [PortConfig(targetPort: 80, publishedPort: 80), PortConfig(targetPort: 81, publishedPort: 80)])
+        case "host range", "range and port":
+          var port = PortConfig(targetPort: 80, publishedPort: what == "host range" ? 0 : 80, publishMode: what == "host range" ? .host : .ingress)
+          port.publishedRange = 8000...8010
+          spec.endpointSpec = EndpointSpec(ports: [port])
         default: break
         }
       }
     }
     #expect(error?.description.contains(expected) == true, "\(String(describing: error))")
     #expect(world.state.services.isEmpty)
+  }
+
+  @Test("services publish one number at different addresses of hosts; one that overlaps another's is refused, and the other is named")
+  func portAddresses() throws {
+    var world = World(nodes: 1)
+    func port(_ address: String?, _ mode: PortConfig.PublishMode = .ingress) -> PortConfig {
+      var port = PortConfig(targetPort: 80, publishedPort: 8080, publishMode: mode)
+      port.hostIP = address.flatMap { IPAddress($0) }
+      return port
+    }
+    func publish(_ name: String, _ ports: PortConfig...) throws { _ = try world.create(name) { $0.endpointSpec = EndpointSpec(ports: ports) } }
+    try publish("web", port("127.0.0.1"), port("192.0.2.5", .host))
+    try publish("two", port("192.0.2.6"), port("::1"))
+    for (ports, claim, holder) in [
+      ([port(nil)], "8080/tcp", ["web", "two"]), ([port("0.0.0.0")], "0.0.0.0:8080/tcp", ["web", "two"]),
+      ([port("127.0.0.1")], "127.0.0.1:8080/tcp", ["web"]), ([port("192.0.2.7"), port("192.0.2.5")], "192.0.2.5:8080/tcp", ["web"]),
+      ([port("192.0.2.6", .host)], "192.0.2.6:8080/tcp", ["two"]), ([port("::")], "[::]:8080/tcp", ["two"]),
+    ] {
+      let error = #expect(throws: EditError.self) { _ = try world.create("three") { $0.endpointSpec = EndpointSpec(ports: ports) } }
+      // Of the service's own port, or of the other's.
+      let text = error?.description ?? ""
+      #expect(text.contains("8080/tcp is already in use by service") && holder.contains { text.contains("service \($0):") }, "\(claim): \(text)")
+    }
+    #expect(throws: EditError.invalid("service three: port 127.0.0.1:8080/tcp is published twice")) {
+      _ = try world.create("three") { $0.endpointSpec = EndpointSpec(ports: [port("0.0.0.0"), port("127.0.0.1")]) }
+    }
+    // In host mode on different hosts.
+    try publish("three", port("192.0.2.5", .host), port("192.0.2.7"))
   }
 
   @Test("what is wrong with a network is said, and what is right is made")

@@ -104,6 +104,34 @@ private func scheduler(_ nodes: [Node]) -> Scheduler {
     #expect(scheduler.freed && scheduler.place(web, spec: wanted, count: 2, now: start).nodes.count == 2)
   }
 
+  @Test("a node takes tasks that want one number in host mode at different addresses, and none where a task or a process has that address or all")
+  func portAddresses() {
+    func wanted(_ address: String?) -> ServiceSpec {
+      spec {
+        var port = PortConfig(targetPort: 80, publishedPort: 80, publishMode: .host)
+        port.hostIP = address.flatMap { IPAddress($0) }
+        $0.endpointSpec = EndpointSpec(ports: [port])
+      }
+    }
+    var state = ClusterState()
+    _ = state.speculate([.putRevision(ServiceRevision(key: .init(web, 1), spec: wanted("127.0.0.1"), template: 1, createdAt: start))])
+    var held = node(1)
+    held.description?.portConflicts = [.init(port: 80, protocol: .tcp, address: IPAddress("192.0.2.5"), holder: nil)]
+    var scheduler = scheduler([held])
+    var task = ClusterTask(id: TaskID(value: 1), service: web, revision: 1, slot: 1, createdAt: start)
+    task.node = held.id
+    task.status.state = .running
+    scheduler.observe(.task(old: nil, new: task), state: state)
+    let other = ServiceID(value: 5)
+    func takes(_ address: String?) -> Bool { scheduler.place(other, spec: wanted(address), count: 1, now: start).nodes == [held.id] }
+    for address in ["192.0.2.6", "::1", "::"] { #expect(takes(address), "\(address)") }
+    for address in [nil, "0.0.0.0", "127.0.0.1", "192.0.2.5"] { #expect(!takes(address), "\(address ?? "all")") }
+    var ended = task
+    ended.status.state = .complete
+    scheduler.observe(.task(old: task, new: ended), state: state)
+    #expect(takes("127.0.0.1") && !takes("0.0.0.0"))
+  }
+
   @Test("fewest tasks of the service first, then fewest tasks at all; failing nodes last")
   func spread() {
     var state = ClusterState()

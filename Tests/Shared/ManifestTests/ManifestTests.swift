@@ -52,7 +52,24 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     ("ports: ['70000:80']", "4:13 services.web.ports[0]: a port is a number from 1 to 65535, found '70000'"),
     ("ports: ['0:80']", "4:13 services.web.ports[0]: a port is a number from 1 to 65535, found '0'"),
     ("ports: ['80:80/icmp']", "4:13 services.web.ports[0]: expected one of 'tcp', 'udp', 'sctp' after '/', found 'icmp'"),
-    ("ports: ['8000-8002:80']", "4:13 services.web.ports[0]: 3 published ports for 1 of the container; make both ranges equally long"),
+    (
+      "ports: ['8000-8002:80']",
+      "4:13 services.web.ports[0]: 3 published ports for 1 of the container; make both ranges equally long, or write 'target' and 'published' for one of the range"
+    ),
+    (
+      "ports: [{target: 80, published: 8000-8010, mode: host}]",
+      "4:37 services.web.ports[0].published: a range of ports is not supported in host mode; write one port, or leave 'published' out: each task has a free one of its host then"
+    ),
+    (
+      "ports: [{target: 80, published: 8010-8000}]",
+      "4:37 services.web.ports[0].published: the range '8010-8000' runs backwards; write the lower port first"
+    ),
+    (
+      "ports: [{target: 80, published: 8000-}]",
+      "4:37 services.web.ports[0].published: expected a port or a range such as 8000-8010, found text '8000-'"
+    ),
+    ("ports: [{target: 80, published: 0-9}]", "4:37 services.web.ports[0].published: a port is a number from 1 to 65535, found '0-9'"),
+    ("ports: [{target: 80, published: -1}]", "4:37 services.web.ports[0].published: expected a whole number of 0 or more, found -1"),
     ("ports: ['9-8:9-8']", "4:13 services.web.ports[0]: the range '9-8' runs backwards; write the lower port first"),
     (
       "ports: ['localhost:80:80']",
@@ -345,6 +362,33 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     #expect(six.map { $0.hostIP?.description } == ["::1", "2001:db8::1", "2001:db8::1", "::1", "::", "2001:db8::1", "::1", "127.0.0.1"])
     #expect(six.map(\.publishedPort) == [8080, 5000, 5001, nil, 82, 83, 84, 8080])
     #expect(six.map(\.targetPort) == [80, 53, 54, 81, 82, 83, 84, 80])
+  }
+
+  @Test("a range in the long form is one port of it, which the managers choose; one of one port is that one")
+  func portRanges() throws {
+    let ports = try service(
+      "ports: [{target: 80, published: \"8000-8010\", host_ip: 127.0.0.1}, {target: 81, published: 8000-8000}, {target: 82, published: 0}]"
+    ).ports
+    #expect(ports.map(\.publishedRange) == [8000...8010, nil, nil] && ports.map(\.publishedPort) == [nil, 8000, nil])
+    #expect(ports.map(\.hostIP) == [IPAddress("127.0.0.1"), nil, nil])
+  }
+
+  @Test("one number at several addresses, of one service or of several; not at one of them and at all of its family")
+  func portNumberAgain() throws {
+    let ports = try service("ports: ['127.0.0.1:8080:80', '192.0.2.5:8080:80', '[::]:8080:81', '127.0.0.1:8080:80/udp']").ports
+    #expect(ports.map(\.publishedPort) == [8080, 8080, 8080, 8080])
+    for other in ["'0.0.0.0:8080:80'", "'8080:80'", "'127.0.0.1:8080:81'"] {
+      let error = #expect(throws: ManifestError.self) { try service("ports: ['127.0.0.1:8080:80', \(other)]") }
+      #expect(error?.errors.first?.problem == "port 8080/tcp is published twice", "\(other)")
+    }
+    func both(_ second: String) throws -> Int {
+      try parse("services: {a: {image: a, ports: ['127.0.0.1:80:1']}, b: {image: b, ports: [\(second)]}}").services.count
+    }
+    #expect(try both("'192.0.2.5:80:1'") == 2 && both("'[::1]:80:1'") == 2)
+    for other in ["'80:1'", "'0.0.0.0:80:1'", "'127.0.0.1:80:1'"] {
+      let error = #expect(throws: ManifestError.self) { try both(other) }
+      #expect(error?.errors.first?.problem == "port 80/tcp is already published by services.a", "\(other)")
+    }
   }
 
   @Test("ports: short, range, protocol, without publishing, long")

@@ -163,10 +163,10 @@ struct TaskChecker {
   private func checkPorts(_ service: Service, _ state: ClusterState) throws {
     guard !service.pendingDelete else { return }
     for port in service.endpoint.ports where (port.publishMode ?? .ingress) == .ingress {
-      guard let number = port.publishedPort else { continue }
+      guard let claim = PortClaim(port) else { continue }
       for other in state.services.values where other.id != service.id && !other.pendingDelete {
-        if other.endpoint.ports.contains(where: { $0.publishedPort == number && ($0.publishMode ?? .ingress) == .ingress }) {
-          throw Violation(checker: "ports", what: "port \(number) belongs to \(other.name) and is given to \(service.name)")
+        if other.endpoint.ports.contains(where: { ($0.publishMode ?? .ingress) == .ingress && PortClaim($0)?.overlaps(claim) ?? false }) {
+          throw Violation(checker: "ports", what: "port \(claim) belongs to \(other.name) and is given to \(service.name)")
         }
       }
     }
