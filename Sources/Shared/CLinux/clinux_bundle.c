@@ -517,6 +517,16 @@ static int do_wait(struct child *child) {
   return take_state(child, child->report);
 }
 
+// By write(2): a filter that is loaded already knows it if it knows any call. Whoever started us may be gone, which is no reason to end.
+static int do_hooks_done(struct child *child) {
+  struct clinux_report report = {.kind = CLINUX_REPORT_READY, .index = child->index};
+  signal(SIGPIPE, SIG_IGN);
+  ssize_t n = write(child->report, &report, sizeof report);
+  signal(SIGPIPE, SIG_DFL);
+  (void)n;
+  return 0;
+}
+
 static int do_keep_shared(struct child *child, struct cursor *p) {
   const char *root = string(p);
   size_t n = strlen(root);
@@ -605,6 +615,7 @@ int clinux_child_bundle(struct child *child, uint32_t code, struct cursor *p) {
     case CLINUX_OP_HOOK: return do_hook(child, p);
     case CLINUX_OP_LOOKUP: return do_lookup(child, p);
     case CLINUX_OP_WAIT: return do_wait(child);
+    case CLINUX_OP_HOOKS_DONE: return do_hooks_done(child);
     default: return -ENOSYS;
   }
 }

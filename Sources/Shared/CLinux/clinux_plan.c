@@ -81,6 +81,7 @@ int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *lau
       case CLINUX_OP_LOG: launch->log = string(&p); launch->log_size = number(&p); launch->log_files = number(&p); break;
       case CLINUX_OP_TTY: launch->tty = 1; break;
       case CLINUX_OP_STUB: launch->stub = 1; break;
+      case CLINUX_OP_WAIT: launch->waits = 1; break;
       case CLINUX_OP_TREE_BIND: case CLINUX_OP_TREE_NODE: case CLINUX_OP_TREE_FOLDER:
         if (++launch->trees > CLINUX_TREES) return -E2BIG;
         break;
@@ -1087,6 +1088,18 @@ pid_t clinux_launch(struct clinux_plan *plan, struct clinux_launch *launch, cons
       if (hand_over(plan, launch, channel[0], report) == 0) continue;
       syscall(SYS_pidfd_send_signal, *pidfd, SIGKILL, NULL, 0);
       waitpid(pid, NULL, 0);
+      return -1;
+    }
+    if (n <= 0 && launch->waits) {
+      // It says so where something fails; exec, which would be silent, comes after the wait.
+      memset(&record, 0, sizeof record);
+      record.kind = CLINUX_REPORT_FAILED;
+      record.error = ESRCH;
+      record.index = ~0U;
+      record.pid = pid;
+      strcpy(record.text, "its first process was killed while it was made");
+      clinux_send_fd(report, &record, sizeof record, -1);
+      syscall(SYS_pidfd_send_signal, *pidfd, SIGKILL, NULL, 0);
       return -1;
     }
     if (n <= 0 || record.kind == CLINUX_REPORT_READY) break;

@@ -154,6 +154,30 @@ import Testing
     #expect(try !hanging.isLeft)
   }
 
+  @Test("a container that is killed while its hooks run is neither created nor started", arguments: kinds)
+  func killed(_ kind: String) throws {
+    let hanging = try Hanging(kind, { hook($0, timeout: nil) }, poststop: { hook($0) })
+    let world = hanging.world
+    #expect(try world.call(["kill", "one", "KILL"]).code == 0)
+    // runc and crun wait for a hook of theirs, too.
+    if !Self.isInside(kind) { #expect(hanging.isWaiting, "kill waited for the hook") }
+    let result = try hanging.end(releasing: !Self.isInside(kind))
+    if Self.isOfCreate(kind) {
+      #expect(result.code == 1 && result.err.contains("first process was killed while it was made"), "\(result)")
+      #expect((try? Files.text(hanging.log)) == "\"status\":\"stopped\"\n")
+      #expect(try !hanging.isLeft)
+      return
+    }
+    if kind == "startContainer" {
+      #expect(result.code == 1 && result.err.contains("first process was killed while startContainer hooks ran"), "\(result)")
+    } else {
+      // The program had been executed before.
+      #expect(result.code == 0, "\(result)")
+    }
+    #expect(try world.state("one")["status"] as? String == "stopped")
+    #expect(try world.call(["delete", "one"]).code == 0)
+  }
+
   @Test("a hook is killed at its timeout, which fails what it belongs to", arguments: kinds + ["poststop"])
   func timeout(_ kind: String) throws {
     let world = try BundleWorld()
