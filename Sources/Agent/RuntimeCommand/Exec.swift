@@ -45,8 +45,9 @@ struct Exec: ParsableCommand {
       wanted = try Self.read(process)
     } else {
       wanted = try bundles.process(of: id)
-      guard !command.isEmpty else { throw BundleError("exec: a program is required") }
-      wanted.args = command
+      let args = command + OrchRuntime.program
+      guard !args.isEmpty else { throw BundleError("exec: a program is required") }
+      wanted.args = args
     }
     if let cwd { wanted.cwd = cwd }
     let replaced = Set(env.map { $0.prefix { $0 != "=" } })

@@ -16,11 +16,18 @@ enum Words {
   /// After the container's name comes a command line of somebody else's.
   private static let handingOn: Set<String> = ["checkpoint", "exec", "ps", "restore"]
 
-  static func normalized(_ list: [String], commands: Set<String>) -> [String] {
+  /// `program`: what follows the container's name in `exec`, apart, since the parser's time grows with the square of its words.
+  static func normalized(_ list: [String], commands: Set<String>) -> (words: [String], program: [String]) {
     var words: [String] = []
+    var program: [String] = []
     var command: String?
     var index = 0
-    func takeRest() { words += list[index...] }
+    func takeRest() {
+      var end = list.endIndex
+      if command == "exec", let id = list[index...].firstIndex(where: { $0 != "--" }) { end = id + 1 }
+      words += list[index..<end]
+      program += list[end...]
+    }
     while index < list.count {
       let word = list[index]
       guard word.hasPrefix("-"), word != "-" else {
@@ -51,7 +58,7 @@ enum Words {
         index += 1
       }
     }
-    return words
+    return (words, program)
   }
 
   /// The value of an option before the command, where the parser itself failed.

@@ -437,15 +437,15 @@ static int run_hook(struct child *child, const char *path, uint64_t seconds, cha
   return r;
 }
 static int do_hook(struct child *child, struct cursor *p) {
-  static char *list[2050];
+  char **list = child->strings;
   const char *path = string(p);
   uint64_t seconds = number(p), argc = number(p), n = 0;
-  if (argc > 1024) return -E2BIG;
+  if (argc > child->strings_most) return -EBADMSG;
   for (uint64_t i = 0; i < argc; i++) list[n++] = (char *)(uintptr_t)string(p);
   list[n++] = NULL;
   char **envp = list + n;
   uint64_t envc = number(p);
-  if (envc > 1024) return -E2BIG;
+  if (envc > child->strings_most - argc) return -EBADMSG;
   for (uint64_t i = 0; i < envc; i++) list[n++] = (char *)(uintptr_t)string(p);
   list[n] = NULL;
   if (p->bad) return -EBADMSG;

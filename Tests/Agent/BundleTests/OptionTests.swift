@@ -71,7 +71,7 @@ import Testing
           let next = argument.kind == "option" ? "-all" : "--all"
           let normal = (name.kind == "long" ? "--" : "-") + name.name
           for word in Set(["-" + name.name, normal]) {
-            #expect(Words.normalized(before + [word, "-all"], commands: names) == before + [normal, next])
+            #expect(Words.normalized(before + [word, "-all"], commands: names).words == before + [normal, next])
           }
           count += 1
         }

@@ -251,6 +251,20 @@ private final class Flag: Sendable {
     try await runtime.delete("full")
   }
 
+  @Test("arguments and variables are as many as the kernel takes; beyond that an error says how much there was", arguments: [false, true])
+  func manyArguments(_ hasInit: Bool) async throws {
+    let world = try World()
+    var config = world.shell("many", "")
+    let many = (0..<20_000).map { "a\($0)" }
+    config.useInit = hasInit
+    config.args = ["sh", "-c", "echo $# $(env | grep -c ^V)", "sh"] + many
+    config.env += (0..<20_000).map { "V\($0)=" }
+    #expect(try await world.run(config).stdout == "20000 20000\n")
+    config.args = ["sh", "-c", "true", String(repeating: "x", count: 131_072)]
+    await #expect { try await world.runtime.start(config) } throws: { "\($0)".contains("the longest of 131073") }
+    try? await world.runtime.delete("many")
+  }
+
   @Test("logs --since begins with the first line of that moment")
   func since() async throws {
     let world = try World()
