@@ -250,7 +250,7 @@
       _ = try? SystemdScope(config, "one")
       _ = try? BundlePlan.make(config, rootfs: "/rootfs", cgroup: nil, options: BundlePlan.Options())
       if let process = config.process {
-        _ = try? BundlePlan.makeExec(config, process, cgroup: nil, root: "/", preserved: [], State(id: "a", pid: 1, status: .running, bundle: "/b"))
+        _ = try? BundlePlan.makeExec(config, process, cgroups: [], root: "/", preserved: [], State(id: "a", pid: 1, status: .running, bundle: "/b"))
       }
       _ = DeviceRules.all(config.linux ?? Linux.empty)
     }

@@ -1,3 +1,4 @@
+import Glibc
 import Launch
 import LinuxSystem
 import OCI
@@ -26,6 +27,13 @@ public struct BundleError: Error, Hashable, Sendable, CustomStringConvertible {
       return
     }
     if names[index] == BundlePlan.programName {
+      if failure.errno == Errno(E2BIG) {
+        // execve(2), "Limits on size of arguments and environment".
+        self.init(
+          "\(operation): exec \"\(program)\": \(cause): \(failure.step); the kernel takes 128 KiB of each and, together, a quarter of RLIMIT_STACK, 6 MiB at most",
+          exitCode: 126)
+        return
+      }
       let missing = failure.step.hasPrefix("not found") && failure.errno == .noEntry
       self.init(
         "\(operation): exec \"\(program)\": \(missing ? "executable file not found in $PATH" : cause)",

@@ -59,6 +59,7 @@ extension BundlePlan {
     plan.add(CLINUX_OP_LOOKUP, programName, [.text(args.first ?? ""), .text(path)])
     if waits { plan.add(CLINUX_OP_WAIT, "wait for start") }
     for hook in hooks.startContainer ?? [] { add(hook, "startContainer", &plan) }
+    if hooks.startContainer?.isEmpty == false { plan.add(CLINUX_OP_HOOKS_DONE, "tell that startContainer hooks have ended") }
     if confined { load(&plan) }
     plan.add(
       CLINUX_OP_EXEC, programName,

@@ -76,12 +76,12 @@ enum BundlePlan {
 
   /// One more process in a running container: `process` is its own, the rest is the container's.
   static func makeExec(
-    _ config: Config, _ process: ConfigProcess, cgroup: Cgroup?, root: String, preserved: [Bool], _ state: State, _ programs: SeccompCache? = nil
+    _ config: Config, _ process: ConfigProcess, cgroups: [Cgroup], root: String, preserved: [Bool], _ state: State, _ programs: SeccompCache? = nil
   ) throws(BundleError) -> PlanWriter {
     let linux = config.linux ?? Linux.empty
     var plan = PlanWriter()
     enter(linux, &plan)
-    join(cgroup, isThere: true, &plan)
+    for cgroup in cgroups { join(cgroup, isThere: true, &plan) }
     plan.add(CLINUX_OP_DETACHED, "outlive the runtime", [1])
     if !config.hasOwnMounts {
       plan.add(CLINUX_OP_TREE_FOLDER, "open the container's root", [.text(root)])

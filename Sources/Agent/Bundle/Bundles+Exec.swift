@@ -12,8 +12,8 @@ extension Bundles {
     public var pidfdSocket: String?
     public var preserved: [Int32?] = []
     public var ignorePaused = false
-    /// A group below the container's own, which must be there.
-    public var cgroup: String?
+    /// As `exec --cgroup` has them: PATH, a group below the container's own; on v1 also CONTROLLER[,CONTROLLER]:PATH. Each must be there.
+    public var cgroups: [String] = []
     public init() {}
   }
 
@@ -43,7 +43,7 @@ extension Bundles {
     } catch { throw BundleError("exec failed", error) }
     if first.hasEnded { throw BundleError("cannot exec in a stopped container") }
     let plan = try BundlePlan.makeExec(
-      folder.config(), process, cgroup: execCgroup(stored, options.cgroup), root: "/proc/\(getpid())/fd/\(root.rawValue)",
+      folder.config(), process, cgroups: execCgroups(stored, options.cgroups), root: "/proc/\(getpid())/fd/\(root.rawValue)",
       preserved: options.preserved.map { $0 != nil },
       State(id: id, pid: 0, status: .running, bundle: stored.bundle, annotations: stored.annotations), programs)
     let launched: Launcher.Launched
@@ -75,17 +75,44 @@ extension Bundles {
     if let path = options.pidfdSocket { try Self.sendPidDescriptor(of: launched.pid, to: path) }
   }
 
-  private func execCgroup(_ stored: StoredBundle, _ path: String?) throws(BundleError) -> Cgroup? {
+  /// runc's forms of `--cgroup` (exec.go, getSubCgroupPaths; libcontainer, newSetnsProcess): a hierarchy that none names is joined where the container
+  /// is. On v2 a colon is part of the path, as crun has it: there is one tree for all controllers.
+  private func execCgroups(_ stored: StoredBundle, _ places: [String]) throws(BundleError) -> [Cgroup] {
     let own = try cgroup(stored)
-    guard let path else { return own?.place(beside: stored.pid) }
-    guard let own else { throw BundleError("exec: --cgroup \(path): the container has no cgroup of its own") }
-    let names = path.split(separator: "/")
-    if names.contains("..") { throw BundleError("exec: --cgroup \(path): must not contain \"..\"") }
-    let group = names.reduce(own) { $0.below(String($1)) }
-    if let missing = group.missing {
-      throw BundleError("exec: --cgroup \(path): \(missing): no such file or directory: the container makes its groups itself")
+    guard let first = places.first else { return own.map { [$0.place(beside: stored.pid)] } ?? [] }
+    guard let own else { throw BundleError("exec: --cgroup \(first): the container has no cgroup of its own") }
+    var groups: [Cgroup] = []
+    var rest = own
+    var taken: Set<String> = []
+    for place in places {
+      let colon = own.isV2 ? nil : place.firstIndex(of: ":")
+      if colon == nil, places.count > 1 {
+        throw BundleError("exec: --cgroup \(place): one of several needs its controllers: CONTROLLER[,CONTROLLER]:PATH")
+      }
+      let path = colon.map { place[place.index(after: $0)...] } ?? place[...]
+      let names = path.split(separator: "/").filter { $0 != "." }
+      if names.contains("..") { throw BundleError("exec: --cgroup \(place): \"\(path)\" is not a sub cgroup path: it must not contain \"..\"") }
+      if let colon {
+        let controllers = place[..<colon].split(separator: ",", omittingEmptySubsequences: false).map(String.init)
+        for controller in controllers {
+          guard own.path(controller: controller) != nil else {
+            throw BundleError("exec: --cgroup \(place): unknown controller \"\(controller)\": the container is in no hierarchy of it")
+          }
+          guard taken.insert(controller).inserted, rest.path(controller: controller) != nil else {
+            throw BundleError("exec: --cgroup \(place): \(controller) has a place already")
+          }
+        }
+        let (these, others) = rest.split(controllers)
+        rest = others
+        groups.append(names.reduce(these) { $0.below(String($1)) })
+      } else {
+        groups.append(names.reduce(own) { $0.below(String($1)) })
+      }
+      if let missing = groups.last?.missing {
+        throw BundleError("exec: --cgroup \(place): \(missing): no such file or directory: the container makes its groups itself")
+      }
     }
-    return group
+    return taken.isEmpty ? groups : [rest] + groups
   }
 
   /// Changes the limits of a container in place; fields that are absent stay. So do devices: containerd hands over all of linux.resources, and

@@ -198,6 +198,8 @@ public struct Bundles: Sendable {
     if stored.program.isEmpty { throw BundleError("cannot start a container without a process: config.json has no \"process\"") }
     var state = State(id: id, pid: stored.pid, status: .created, bundle: stored.bundle, annotations: stored.annotations)
     var failure: BundleError?
+    // Without hooks the end of the connection is exec; with them, of the whole process, too.
+    var hooksHaveEnded = stored.hasStartHooks != true
     do throws(SystemError) {
       let connection = try StartSocket.connect(in: folder.lock.rawValue)
       let input = try Hooks.input(state)
@@ -206,6 +208,7 @@ public struct Bundles: Sendable {
       var record = clinux_report()
       var descriptor: Int32 = -1
       while withUnsafeMutableBytes(of: &record, { clinux_receive_fd(connection.rawValue, $0.baseAddress, $0.count, &descriptor) }) > 0 {
+        if Int(record.kind) == CLINUX_REPORT_READY { hooksHaveEnded = true }
         guard Int(record.kind) == CLINUX_REPORT_FAILED else { continue }
         let step = withUnsafeBytes(of: record.text) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
         failure = BundleError(
@@ -220,6 +223,7 @@ public struct Bundles: Sendable {
     if stored.hasStartHooks == true { try folder.relock() }
     try? Files.removeTree(folder.path + "/" + StartSocket.name)
     if let failure { throw failure }
+    if !hooksHaveEnded { throw BundleError("start container: its first process was killed while startContainer hooks ran") }
     state.status = .running
     folder.unlock()
     do throws(BundleError) { try Hooks.run(stored.poststart, "poststart", state) } catch {

@@ -28,6 +28,16 @@ extension Cgroup {
   /// The first of its folders that is not there.
   public var missing: String? { directories.first { !Files.exists($0) } }
 
+  /// v1: the hierarchies of these controllers (and of those that share one with them), and the others with the v2 tree.
+  public func split(_ controllers: [String]) -> (these: Cgroup, others: Cgroup) {
+    guard case .v1(let hierarchies, let unified) = host.version else { return (self, self) }
+    let roots = Set(hierarchies.filter { controllers.contains($0.controller) }.map(\.root))
+    func group(_ hierarchies: [CgroupHost.Hierarchy], _ unified: String?) -> Cgroup {
+      Cgroup(host: CgroupHost(.v1(hierarchies, unified: unified)), parent: parent, name: name)
+    }
+    return (group(hierarchies.filter { roots.contains($0.root) }, nil), group(hierarchies.filter { !roots.contains($0.root) }, unified))
+  }
+
   /// Where one more process goes beside `pid`. v2: a container that hands controllers to groups of its own, as systemd does, has left this one,
   /// which takes no process any more (cgroup-v2.rst, "No Internal Process Constraint"): then to where `pid` is.
   public func place(beside pid: Int32) -> Cgroup {

@@ -43,11 +43,12 @@ struct ManagerStreams: Sendable {
     guard let request = try await stream.receive(WireLogsRequest.self) else { return }
     var options = LogOptions(
       follow: request.follow, tail: request.hasTail ? Int(clamping: request.tail) : nil,
-      since: request.since == 0 ? nil : Timestamp(nanoseconds: request.since), stdout: request.stdout, stderr: request.stderr)
+      since: request.since == 0 ? nil : Timestamp(nanoseconds: request.since),
+      until: request.until == 0 ? nil : Timestamp(nanoseconds: request.until),
+      stdout: request.stdout, stderr: request.stderr)
     if !options.stdout && !options.stderr { (options.stdout, options.stderr) = (true, true) }
     do {
       for try await line in rooms.runtime.logs(try TaskID(wire: request.task).description, options) {
-        if request.until != 0, line.time.nanoseconds > request.until { break }
         var record = WireLogRecord()
         record.timestamp = line.time.nanoseconds
         record.stderr = line.stream == .stderr

@@ -2,10 +2,12 @@ import CLinux
 import Glibc
 import LinuxSystem
 import Model
+import Surroundings
 import Synchronization
 
 extension ContainerRuntime {
-  /// Lines of the log, oldest first. With `follow` it ends when the container has ended and all is read. The reader sets the pace:
+  /// Lines of the log, oldest first. With `follow` it ends when the container has ended and all is read, or with the first line after `until`, or a
+  /// second after that moment. The reader sets the pace:
   /// no more than a few thousand lines wait in memory. Stop iterating to stop it.
   public func logs(_ id: String, _ options: LogOptions = LogOptions()) -> AsyncThrowingStream<LogLine, any Error> {
     let record: ContainerRecord
@@ -156,8 +158,13 @@ final class LogReader: Sendable {
   private func wanted(_ line: LogLine) -> Bool {
     if line.stream == .stdout ? !options.stdout : !options.stderr { return false }
     if let since = options.since, line.time < since { return false }
+    if let until = options.until, line.time > until { return false }
     return true
   }
+  /// A line is written soon after its moment, if not at once.
+  private static let lateness = Nanoseconds(1_000_000_000)
+  /// Till nothing can come that is wanted; nil: there is no such time.
+  private var remaining: Nanoseconds? { options.until.map { $0 + Self.lateness - .now } }
 
   private func read() throws(SystemError) {
     // Watched before the first look, so that nothing falls between.
@@ -171,9 +178,11 @@ final class LogReader: Sendable {
     var tail: [LogLine] = []
     var file = try oldest()
     var first = true
+    var isPast = false
     func drain() throws(SystemError) {
-      while !feed.isCancelled, let lines = try file?.lines() {
+      while !feed.isCancelled, !isPast, let lines = try file?.lines() {
         let kept = lines.filter(wanted)
+        if let until = options.until { isPast = lines.contains { $0.time > until } }
         if first, let count = options.tail {
           tail.append(contentsOf: kept)
           if tail.count > count + 4096 { tail.removeFirst(tail.count - count) }
@@ -184,23 +193,24 @@ final class LogReader: Sendable {
     }
     while !feed.isCancelled {
       // Looked at before reading: when it says ended, all that is to be read is there.
-      let ended = !options.follow || Files.exists(state + "/exit") || !Files.exists(state)
+      let ended =
+        !options.follow || Files.exists(state + "/exit") || !Files.exists(state) || remaining.map { $0.rawValue <= 0 } ?? false
       while let current = file {
         try drain()
-        guard let next = try successor(of: current) else { break }
+        guard !isPast, let next = try successor(of: current) else { break }
         // Rotated away, so now complete: what came between the last read and the rotation is still to be read.
         try drain()
         file = next
       }
       if first, let count = options.tail { feed.put(tail.suffix(max(0, count))) }
       first = false
-      if ended { return }
+      if ended || isPast { return }
       if file == nil {
         file = try oldest()
         if file != nil { continue }
       }
       var polled = [pollfd(fd: events.rawValue, events: Int16(POLLIN), revents: 0), pollfd(fd: feed.wake, events: Int16(POLLIN), revents: 0)]
-      poll(&polled, 2, -1)
+      poll(&polled, 2, remaining.map { Int32(clamping: max(0, $0.rawValue) / 1_000_000 + 1) } ?? -1)
       var sink = [UInt8](repeating: 0, count: 4096)
       while Glibc.read(events.rawValue, &sink, sink.count) > 0 {}
     }

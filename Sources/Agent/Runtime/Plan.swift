@@ -102,7 +102,6 @@ enum Plan {
       config.args + config.env + [config.cwd, config.user, hostname(config), config.domainname ?? ""] + config.groups + config.mounts.flatMap(\.texts)
       + config.files.map(\.target) + config.layers
     if let bad = texts.first(where: { $0.utf8.contains(0) }) { throw RuntimeError(.invalid, "make container", config.id, "a NUL byte in \(bad)") }
-    if config.args.count > 8000 || config.env.count > 8000 { throw RuntimeError(.invalid, "make container", config.id, "more than 8000 arguments") }
     guard stringIsAbsolute(config.cwd) else { throw RuntimeError(.invalid, "use working directory", config.cwd, "not an absolute path") }
     for target in config.mounts.map(\.target) + config.files.map(\.target) {
       guard target.hasPrefix("/"), !normalized(target).isEmpty else {

@@ -102,12 +102,17 @@ public struct LogOptions: Hashable, Sendable {
   /// The last lines only; nil: all that is kept.
   public var tail: Int?
   public var since: Timestamp?
+  /// The last moment; `tail` counts back from it, `follow` ends with it.
+  public var until: Timestamp?
   public var stdout: Bool
   public var stderr: Bool
-  public init(follow: Bool = false, tail: Int? = nil, since: Timestamp? = nil, stdout: Bool = true, stderr: Bool = true) {
+  public init(
+    follow: Bool = false, tail: Int? = nil, since: Timestamp? = nil, until: Timestamp? = nil, stdout: Bool = true, stderr: Bool = true
+  ) {
     self.follow = follow
     self.tail = tail
     self.since = since
+    self.until = until
     self.stdout = stdout
     self.stderr = stderr
   }

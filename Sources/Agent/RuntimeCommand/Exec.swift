@@ -20,7 +20,8 @@ struct Exec: ParsableCommand {
   @Flag(name: .customLong("no-new-privs"), help: "Set no_new_privs.") var noNewPrivs = false
   @Option(name: .shortAndLong, help: "One more capability; may be repeated.") var cap: [String] = []
   @Option(name: .customLong("preserve-fds"), help: "Keep this many descriptors beside stdio.") var preserve = 0
-  @Option(help: "A cgroup below the container's own.") var cgroup: String?
+  @Option(help: ArgumentHelp("A cgroup below the container's own; on v1 of some controllers, may be repeated.", valueName: "[controller,…:]path"))
+  var cgroup: [String] = []
   @Flag(name: .customLong("ignore-paused"), help: "Also in a paused container; it then waits.") var ignorePaused = false
   @Option(name: .customLong("apparmor"), help: "AppArmor profile.") var apparmor: String?
   @Option(name: .customLong("process-label"), help: "SELinux label.") var label: String?
@@ -45,8 +46,9 @@ struct Exec: ParsableCommand {
       wanted = try Self.read(process)
     } else {
       wanted = try bundles.process(of: id)
-      guard !command.isEmpty else { throw BundleError("exec: a program is required") }
-      wanted.args = command
+      let args = command + OrchRuntime.program
+      guard !args.isEmpty else { throw BundleError("exec: a program is required") }
+      wanted.args = args
     }
     if let cwd { wanted.cwd = cwd }
     let replaced = Set(env.map { $0.prefix { $0 != "=" } })
@@ -75,7 +77,7 @@ struct Exec: ParsableCommand {
     (options.pidFile, options.consoleSocket, options.preserved, options.ignorePaused) = (
       pidFile, consoleSocket, Inherited.descriptors(preserve), ignorePaused
     )
-    (options.cgroup, options.pidfdSocket) = (cgroup, pidfdSocket)
+    (options.cgroups, options.pidfdSocket) = (cgroup, pidfdSocket)
     return try bundles.exec(id, wanted, options)
   }
 

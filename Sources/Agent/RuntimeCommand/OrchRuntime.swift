@@ -33,8 +33,11 @@ import OCI
 
   @OptionGroup var globals: Globals
 
-  private static let arguments = Words.normalized(
+  private static let normalized = Words.normalized(
     Array(CommandLine.arguments.dropFirst()), commands: Set(all.map { $0.configuration.commandName ?? "" }))
+  private static var arguments: [String] { normalized.words }
+  /// What `exec` executes.
+  static var program: [String] { normalized.program }
 
   /// orch-init is where this program is.
   func bundles() -> Bundles {

@@ -1,5 +1,6 @@
 /// The command line in the one form that the parser takes. runc's (urfave/cli) takes long options with one dash as well, and -v; both runc and crun take
-/// `--rootless VALUE` before the command, on which nothing here depends and whose name `spec` has for another option.
+/// `--rootless VALUE` before the command, on which nothing here depends and whose name `spec` has for another option. Flags may have a value: runc's all of Go's
+/// (strconv.ParseBool), crun's `exec --tty` any, of which `false` and `no` mean no.
 enum Words {
   /// Options with a value after them, long and short; -f and -r are flags of `delete` and `kill`.
   private static let valued: Set<String> = [
@@ -13,14 +14,24 @@ enum Words {
     "all", "debug", "detach", "force", "help", "ignore-paused", "keep", "no-new-keyring", "no-new-privs", "no-pivot", "no-subreaper", "quiet",
     "regex", "stats", "systemd-cgroup", "tty", "version",
   ]
+  private static let shortFlags: [String: Set<String>] = [
+    "delete": ["f", "r"], "exec": ["d", "t"], "kill": ["a", "r"], "list": ["q"], "run": ["d"],
+  ]
   /// After the container's name comes a command line of somebody else's.
   private static let handingOn: Set<String> = ["checkpoint", "exec", "ps", "restore"]
 
-  static func normalized(_ list: [String], commands: Set<String>) -> [String] {
+  /// `program`: what follows the container's name in `exec`, apart, since the parser's time grows with the square of its words.
+  static func normalized(_ list: [String], commands: Set<String>) -> (words: [String], program: [String]) {
     var words: [String] = []
+    var program: [String] = []
     var command: String?
     var index = 0
-    func takeRest() { words += list[index...] }
+    func takeRest() {
+      var end = list.endIndex
+      if command == "exec", let id = list[index...].firstIndex(where: { $0 != "--" }) { end = id + 1 }
+      words += list[index..<end]
+      program += list[end...]
+    }
     while index < list.count {
       let word = list[index]
       guard word.hasPrefix("-"), word != "-" else {
@@ -43,6 +54,10 @@ enum Words {
         words.append("--version")
         continue
       }
+      if let isOn = Self.isOn(word.dropFirst(dashes), of: command) {
+        if isOn { words.append((name.count > 1 ? "--" : "-") + name) }
+        continue
+      }
       let isLong = name.count > 1 && (valued.contains(name) || flags.contains(name) || name == "rootless")
       words.append(dashes == 1 && isLong ? "-" + word : word)
       let isFlag = name.count == 1 && (command == "delete" || command == "kill")
@@ -51,7 +66,17 @@ enum Words {
         index += 1
       }
     }
-    return words
+    return (words, program)
+  }
+
+  /// "tty=false", without its dashes; nil: not a flag with a value.
+  private static func isOn(_ word: Substring, of command: String?) -> Bool? {
+    guard let sign = word.firstIndex(of: "=") else { return nil }
+    let (name, value) = (String(word[..<sign]), String(word[word.index(after: sign)...]))
+    guard flags.contains(name) || name == "rootless" || (shortFlags[command ?? ""] ?? []).contains(name) else { return nil }
+    let isTerminal = command == "exec" && (name == "tty" || name == "t")
+    if ["0", "f", "F", "FALSE", "false", "False"].contains(value) || (isTerminal && value == "no") { return false }
+    return isTerminal || ["1", "t", "T", "TRUE", "true", "True"].contains(value) ? true : nil
   }
 
   /// The value of an option before the command, where the parser itself failed.

@@ -63,5 +63,20 @@ public func parseSpan(_ text: String) -> Nanoseconds? {
     total += count * scale
     digits = ""
   }
-  return digits.isEmpty ? Nanoseconds(total * 1_000_000_000) : nil
+  let (nanoseconds, overflowed) = total.multipliedReportingOverflow(by: 1_000_000_000)
+  return digits.isEmpty && !overflowed ? Nanoseconds(nanoseconds) : nil
+}
+
+/// A moment as docker's clients write it for `since` and `until`: RFC 3339, seconds since 1970 (up to nine decimals), or a span before `now`; as the API reads
+/// it, in seconds since 1970. nil when it is none.
+public func parseMoment(_ text: String, now: Timestamp) -> String? {
+  func seconds(_ instant: Timestamp) -> String {
+    let fraction = String(instant.nanoseconds % 1_000_000_000)
+    return "\(instant.nanoseconds / 1_000_000_000).\(String(repeating: "0", count: 9 - fraction.count))\(fraction)"
+  }
+  if let instant = Timestamp(text) { return seconds(instant) }
+  if let span = parseSpan(text) { return seconds(Timestamp(nanoseconds: max(0, now.nanoseconds - span.rawValue))) }
+  let parts = text.split(separator: ".", omittingEmptySubsequences: false)
+  let isNumber = parts.allSatisfy { !$0.isEmpty && $0.allSatisfy { $0.isASCII && $0.isNumber } }
+  return isNumber && parts.count <= 2 && parts[0].count <= 10 && (parts.count == 1 || parts[1].count <= 9) ? text : nil
 }

@@ -7,12 +7,14 @@ import Surroundings
 struct Logs: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Show what a service's tasks, or one task, wrote; each line with its task's name.",
-    discussion: "Example: orch logs -f --tail 10 web\nExample: orch logs web.2 --since 5m")
+    discussion: "Example: orch logs -f --tail 10 web\nExample: orch logs web.2 --since 1h --until 50m")
   @OptionGroup var connection: Connection
   @Argument(help: "A service, or a task (name or id).") var name: String
   @Flag(name: .shortAndLong, help: "Go on with what comes.") var follow = false
   @Option(name: [.customShort("n"), .long], help: ArgumentHelp("The last lines of each task only.", valueName: "count")) var tail: String = "all"
-  @Option(help: ArgumentHelp("Since a time (2026-01-31T12:00:00Z) or a span before now (10m).", valueName: "time")) var since: String?
+  @Option(help: ArgumentHelp("Since a time (2026-01-31T12:00:00Z, or seconds since 1970) or a span before now (10m).", valueName: "time"))
+  var since: String?
+  @Option(help: ArgumentHelp("Up to such a time, from which --tail counts back and with which --follow ends.", valueName: "time")) var until: String?
   @Flag(name: .shortAndLong, help: "Show when each line was written.") var timestamps = false
   @Flag(name: .customLong("no-task-ids"), help: "Show the lines without their task's name.") var bare = false
 
@@ -22,7 +24,8 @@ struct Logs: AsyncParsableCommand {
     var query: APIClient.Query = [("stdout", "1"), ("stderr", "1"), ("details", "1"), ("tail", tail)]
     if follow { query.append(("follow", "1")) }
     if timestamps { query.append(("timestamps", "1")) }
-    if let since { query.append(("since", try moment(since))) }
+    if let since { query.append(("since", try moment("--since", since))) }
+    if let until { query.append(("until", try moment("--until", until))) }
     var names = try await Names(client)
     let path: String
     let isTTY: Bool
@@ -69,15 +72,9 @@ struct Logs: AsyncParsableCommand {
     return Array((title + String(repeating: " ", count: max(0, names.width - title.count)) + " | ").utf8) + stamp + text
   }
 
-  private func moment(_ text: String) throws -> String {
-    if let instant = Timestamp(text) { return seconds(instant) }
-    if let span = parseSpan(text) { return seconds(Timestamp(nanoseconds: Timestamp.now.nanoseconds - span.rawValue)) }
-    if Int64(text) != nil { return text }
-    throw ValidationError("--since \(text): give a time like 2026-01-31T12:00:00Z or a span like 10m")
-  }
-  private func seconds(_ instant: Timestamp) -> String {
-    let fraction = String(instant.nanoseconds % 1_000_000_000)
-    return "\(instant.nanoseconds / 1_000_000_000).\(String(repeating: "0", count: 9 - fraction.count))\(fraction)"
+  private func moment(_ option: String, _ text: String) throws -> String {
+    if let moment = parseMoment(text, now: .now) { return moment }
+    throw ValidationError("\(option) \(text): give a time like 2026-01-31T12:00:00Z, seconds since 1970, or a span before now like 10m")
   }
 
   /// Names of tasks, asked for once each.

@@ -63,8 +63,9 @@ extension ControlAPI {
     await withDiscardingTaskGroup { group in
       var known = Set(tasks.map(\.id))
       for task in tasks { group.addTask { await follow(task, options, format, into: response) } }
-      var changes = changes
-      while !Task.isCancelled {
+      var changes = Self.ending(changes, at: options.until)
+      // Afterwards no task is new that has lines to show; agents end the logs of those that there are.
+      while !Task.isCancelled, options.until.map({ $0 > .now }) ?? true {
         for await (batch, state) in changes {
           if state.services[service] == nil { return }
           for case .task(_, let task?) in batch where task.service == service && task.hasLog && known.insert(task.id).inserted {
@@ -72,13 +73,32 @@ extension ControlAPI {
           }
         }
         // The watch fell behind, or the manager ends.
-        changes = await backend.watch()
+        changes = Self.ending(await backend.watch(), at: options.until)
         guard let state = try? await backend.state(), state.services[service] != nil else { return }
         for task in state.tasks(of: service) where task.hasLog && known.insert(task.id).inserted {
           group.addTask { await follow(task, all, format, into: response) }
         }
       }
     }
+  }
+
+  /// Ends at that moment, if not before: also when it is not read as fast as things change.
+  private static func ending<Element: Sendable>(_ changes: AsyncStream<Element>, at end: Timestamp?) -> AsyncStream<Element> {
+    guard let end else { return changes }
+    let (stream, continuation) = AsyncStream.makeStream(of: Element.self, bufferingPolicy: .bufferingOldest(256))
+    let forwarding = Task {
+      for await change in changes { if case .dropped = continuation.yield(change) { break } }
+      continuation.finish()
+    }
+    let timer = Task {
+      try? await Task.sleep(for: (end - .now).duration)
+      continuation.finish()
+    }
+    continuation.onTermination = { _ in
+      forwarding.cancel()
+      timer.cancel()
+    }
+    return stream
   }
 
   private func merge(_ tasks: [ClusterTask], _ options: LogOptions, _ format: LogFormat, into response: Pipe<ByteBuffer>) async {

@@ -437,15 +437,15 @@ static int run_hook(struct child *child, const char *path, uint64_t seconds, cha
   return r;
 }
 static int do_hook(struct child *child, struct cursor *p) {
-  static char *list[2050];
+  char **list = child->strings;
   const char *path = string(p);
   uint64_t seconds = number(p), argc = number(p), n = 0;
-  if (argc > 1024) return -E2BIG;
+  if (argc > child->strings_most) return -EBADMSG;
   for (uint64_t i = 0; i < argc; i++) list[n++] = (char *)(uintptr_t)string(p);
   list[n++] = NULL;
   char **envp = list + n;
   uint64_t envc = number(p);
-  if (envc > 1024) return -E2BIG;
+  if (envc > child->strings_most - argc) return -EBADMSG;
   for (uint64_t i = 0; i < envc; i++) list[n++] = (char *)(uintptr_t)string(p);
   list[n] = NULL;
   if (p->bad) return -EBADMSG;
@@ -515,6 +515,16 @@ static int do_wait(struct child *child) {
   if (child->preserve) TRY(child->report = fcntl(connection, F_DUPFD_CLOEXEC, 7 + child->preserve));
   if (child->report != connection) close(connection);
   return take_state(child, child->report);
+}
+
+// By write(2): a filter that is loaded already knows it if it knows any call. Whoever started us may be gone, which is no reason to end.
+static int do_hooks_done(struct child *child) {
+  struct clinux_report report = {.kind = CLINUX_REPORT_READY, .index = child->index};
+  signal(SIGPIPE, SIG_IGN);
+  ssize_t n = write(child->report, &report, sizeof report);
+  signal(SIGPIPE, SIG_DFL);
+  (void)n;
+  return 0;
 }
 
 static int do_keep_shared(struct child *child, struct cursor *p) {
@@ -605,6 +615,7 @@ int clinux_child_bundle(struct child *child, uint32_t code, struct cursor *p) {
     case CLINUX_OP_HOOK: return do_hook(child, p);
     case CLINUX_OP_LOOKUP: return do_lookup(child, p);
     case CLINUX_OP_WAIT: return do_wait(child);
+    case CLINUX_OP_HOOKS_DONE: return do_hooks_done(child);
     default: return -ENOSYS;
   }
 }

@@ -39,6 +39,8 @@ struct child {
   struct { const char *type, *data; uint64_t flags; int fd; } staged[16];  // mounts that are nowhere yet
   int staged_count;
   char executable[4096];  // found before the wait for start; "" none
+  char **strings;         // room for the pointers of one EXEC or HOOK
+  uint64_t strings_most;  // of its arguments and environment together
 };
 // Memory that the child and its parent share, for what must be told where no system call may be made.
 struct clinux_shared { pid_t pid; int listener; };

@@ -81,6 +81,7 @@ int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *lau
       case CLINUX_OP_LOG: launch->log = string(&p); launch->log_size = number(&p); launch->log_files = number(&p); break;
       case CLINUX_OP_TTY: launch->tty = 1; break;
       case CLINUX_OP_STUB: launch->stub = 1; break;
+      case CLINUX_OP_WAIT: launch->waits = 1; break;
       case CLINUX_OP_TREE_BIND: case CLINUX_OP_TREE_NODE: case CLINUX_OP_TREE_FOLDER:
         if (++launch->trees > CLINUX_TREES) return -E2BIG;
         break;
@@ -712,18 +713,57 @@ static _Noreturn void be_init(pid_t program) {
     if (signal > 0 && signal != SIGCHLD) kill(program, signal);
   }
 }
+// How many there are is for exec to judge. Made before any filter is there, which may not know mmap.
+static int make_room(struct child *child, const struct clinux_plan *plan) {
+  struct cursor c = {plan->bytes + 8, plan->bytes + plan->length, 0}, p;
+  uint32_t code;
+  uint64_t most = 0;
+  while (clinux_next(&c, &code, &p) > 0) {
+    // A string is 16 bytes of the plan, or more.
+    uint64_t here = (uint64_t)(p.end - p.at) / 16;
+    if ((code == CLINUX_OP_EXEC || code == CLINUX_OP_HOOK) && here > most) most = here;
+  }
+  if (most == 0) return 0;
+  // Each list has its NULL, and HOME may be added.
+  void *room = mmap(NULL, (most + 3) * sizeof(char *), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (room == MAP_FAILED) return -errno;
+  child->strings = room;
+  child->strings_most = most;
+  return 0;
+}
+// What was too much for execve(2), in figures.
+static void tell_size(struct child *child, char *const *argv, char *const *envp) {
+  uint64_t count = 0, bytes = 0, longest = 0;
+  char *const *lists[] = {argv, envp};
+  for (int i = 0; i < 2; i++)
+    for (char *const *at = lists[i]; *at; at++, count++) {
+      uint64_t length = strlen(*at) + 1;
+      bytes += length;
+      if (length > longest) longest = length;
+    }
+  char digits[24], *text = child->step_buffer;
+  strcpy(text, clinux_child_digits(digits, count));
+  strcat(strcat(text, " arguments and variables of "), clinux_child_digits(digits, bytes));
+  strcat(strcat(text, " bytes, the longest of "), clinux_child_digits(digits, longest));
+  STEP(text);
+}
+static int execute(struct child *child, const char *path, char *const *argv, char *const *envp) {
+  syscall(SYS_execve, path, argv, envp);
+  int error = errno;
+  STEP("");
+  if (error == E2BIG) tell_size(child, argv, envp);
+  return -error;
+}
 static int do_exec(struct child *child, struct cursor *p) {
-  enum { most = 16384 };
-  static char *list[most + 4];
   static char home[300] = "HOME=";
   uint64_t argc = number(p), n = 0;
-  char **argv = list;
-  if (argc == 0 || argc > most / 2) return -E2BIG;
+  char **list = child->strings, **argv = list;
+  if (argc == 0 || argc > child->strings_most) return -EBADMSG;
   for (uint64_t i = 0; i < argc; i++) list[n++] = (char *)(uintptr_t)string(p);
   list[n++] = NULL;
   char **envp = list + n;
   uint64_t envc = number(p);
-  if (argc + envc > most) return -E2BIG;
+  if (envc > child->strings_most - argc) return -EBADMSG;
   const char *path = NULL;
   int has_home = 0;
   for (uint64_t i = 0; i < envc; i++) {
@@ -740,11 +780,7 @@ static int do_exec(struct child *child, struct cursor *p) {
   // Every descriptor above stdio (and those to be kept) ends with exec, whoever left it open (CVE-2024-21626).
   STEP("close descriptors");
   if (syscall(SYS_close_range, 3 + child->preserve, ~0U, CLOSE_RANGE_CLOEXEC) < 0 && !(child->marked && (errno == EPERM || errno == ENOSYS))) return -errno;
-  if (*child->executable) {
-    STEP("");
-    syscall(SYS_execve, child->executable, argv, envp);
-    return -errno;
-  }
+  if (*child->executable) return execute(child, child->executable, argv, envp);
   if (child->init) {
     STEP("fork the program");
     pid_t program = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
@@ -767,11 +803,7 @@ static int do_exec(struct child *child, struct cursor *p) {
       sigprocmask(SIG_SETMASK, &before, NULL);
     }
   }
-  if (strchr(argv[0], '/')) {
-    STEP("");
-    syscall(SYS_execve, argv[0], argv, envp);
-    return -errno;
-  }
+  if (strchr(argv[0], '/')) return execute(child, argv[0], argv, envp);
   STEP("not found in PATH");
   if (!path || !*path) path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
   int error = ENOENT;
@@ -783,9 +815,10 @@ static int do_exec(struct child *child, struct cursor *p) {
       memcpy(full, at, length);
       full[length] = '/';
       strcpy(full + length + 1, argv[0]);
-      syscall(SYS_execve, full, argv, envp);
-      if (errno == EACCES) error = EACCES;
-      else if (errno != ENOENT && errno != ENOTDIR) { STEP(""); return -errno; }
+      int r = execute(child, full, argv, envp);
+      if (r == -EACCES) error = EACCES;
+      else if (r != -ENOENT && r != -ENOTDIR) return r;
+      STEP("not found in PATH");
     }
     if (!*end) return -error;
     at = end;
@@ -865,6 +898,7 @@ static int await_plan(struct child *child, const struct clinux_launch *stub, str
   STEP("read the container's plan");
   TRYR(clinux_plan_map(fd, plan));
   TRYR(clinux_plan_launch(plan, &launch));
+  TRYR(make_room(child, plan));
   close(fd);
   STEP("be another container than the stub was made for");
   int same = (launch.namespaces & ~(uint64_t)CLONE_NEWNS) == stub->namespaces && !strcmp(launch.cgroup, stub->cgroup) &&
@@ -928,6 +962,8 @@ static _Noreturn void run_child(const struct clinux_plan *plan, const struct cli
   if (!launch->tty)
     for (int fd = 0; fd < 3; fd++)
       if (dup2(stdio[fd], fd) < 0) { r = -errno; goto fail; }
+  STEP("make room for arguments");
+  if ((r = make_room(child, plan)) < 0) goto fail;
   struct cursor c = {plan->bytes + 8, plan->bytes + plan->length, 0}, p;
   uint32_t code;
   for (;; child->index++) {
@@ -1087,6 +1123,18 @@ pid_t clinux_launch(struct clinux_plan *plan, struct clinux_launch *launch, cons
       if (hand_over(plan, launch, channel[0], report) == 0) continue;
       syscall(SYS_pidfd_send_signal, *pidfd, SIGKILL, NULL, 0);
       waitpid(pid, NULL, 0);
+      return -1;
+    }
+    if (n <= 0 && launch->waits) {
+      // It says so where something fails; exec, which would be silent, comes after the wait.
+      memset(&record, 0, sizeof record);
+      record.kind = CLINUX_REPORT_FAILED;
+      record.error = ESRCH;
+      record.index = ~0U;
+      record.pid = pid;
+      strcpy(record.text, "its first process was killed while it was made");
+      clinux_send_fd(report, &record, sizeof record, -1);
+      syscall(SYS_pidfd_send_signal, *pidfd, SIGKILL, NULL, 0);
       return -1;
     }
     if (n <= 0 || record.kind == CLINUX_REPORT_READY) break;

@@ -71,7 +71,7 @@ import Testing
           let next = argument.kind == "option" ? "-all" : "--all"
           let normal = (name.kind == "long" ? "--" : "-") + name.name
           for word in Set(["-" + name.name, normal]) {
-            #expect(Words.normalized(before + [word, "-all"], commands: names) == before + [normal, next])
+            #expect(Words.normalized(before + [word, "-all"], commands: names).words == before + [normal, next])
           }
           count += 1
         }
@@ -86,6 +86,30 @@ import Testing
     #expect(Words.value(of: "--log", in: ["--log=f", "run"]) == "f")
     #expect(Words.value(of: "--log", in: ["--root", "r", "run", "--log", "f"]) == nil)
     #expect(Words.value(of: "--log", in: ["run", "--bundle", "b", "--log", "f"]) == nil)
+  }
+
+  @Test("flags with a value: runc's by Go's words, crun's --tty by its own")
+  func flagValues() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    try world.configure(["sleep", "1000"])
+    let made = try world.call(["--debug=false", "--systemd-cgroup=0", "run", "--detach=true", "--no-pivot=F", "--bundle", world.bundle, "one"])
+    #expect(made.code == 0, "\(made)")
+    // Whether there is a terminal: in the foreground orch-runtime is its other end.
+    for (word, isTerminal) in [
+      ("--tty", true), ("--tty=true", true), ("--tty=TRUE", true), ("-t=1", true), ("-tty=yes", true), ("--tty=false", false), ("--tty=FALSE", false),
+      ("--tty=no", false), ("-t=0", false), ("-tty=f", false),
+    ] {
+      let result = try world.call(["exec", word, "one", "sh", "-c", "tty >/dev/null && echo terminal"])
+      #expect(result.out.hasPrefix("terminal") == isTerminal, "\(word): \(result)")
+      #expect(result.code == (isTerminal ? 0 : 1), "\(word): \(result)")
+    }
+    // After the container's name all is the program's.
+    #expect(try world.call(["exec", "one", "echo", "--tty=false", "-d=0"]).out == "--tty=false -d=0\n")
+    let refused = try world.call(["exec", "--detach=perhaps", "one", "true"])
+    #expect(refused.code == 1 && refused.err.contains("detach"), "\(refused)")
+    #expect(try world.call(["delete", "--force=false", "one"]).code == 1)
+    #expect(try world.call(["delete", "-f=true", "one"]).code == 0)
   }
 
   @Test("--log-level error hides warnings; --log takes file:, syslog: and journald:")

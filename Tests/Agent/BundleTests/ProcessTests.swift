@@ -57,6 +57,48 @@ import Testing
     #expect(result.err.contains("warning: ") && result.err.contains("RLIMIT_NOFILE"), "\(result)")
   }
 
+  @Test("arguments and variables are as many as the kernel takes, of hooks and exec, too")
+  func manyArguments() throws {
+    let world = try BundleWorld()
+    let many = (0..<20_000).map { "a\($0)" }
+    let log = world.folder + "/log"
+    _ = try sleeper(world) { config in
+      config.object("process") {
+        $0["args"] = ["sh", "-c", "echo $# $(env | grep -c ^V) > /tmp/first; sleep 1000", "sh"] + many
+        $0["env"] = ["PATH=/bin"] + (0..<20_000).map { "V\($0)=" }
+      }
+      let args = ["sh", "-c", "echo $# >> \(log)", "sh"] + many
+      config["hooks"] = ["createRuntime", "createContainer"].reduce(into: [:]) { $0[$1] = [["path": "/bin/sh", "args": args]] }
+    }
+    for _ in 0..<1000 where (try? Files.text(world.bundle + "/rootfs/tmp/first"))?.isEmpty ?? true { usleep(20_000) }
+    #expect(try Files.text(world.bundle + "/rootfs/tmp/first") == "20000 20000\n")
+    #expect(try Files.text(log) == "20000\n20000\n")
+    let inside = try world.call(["exec", "one", "sh", "-c", "echo $# $(env | grep -c ^V)", "sh"] + many)
+    #expect(inside.out == "20000 20000\n", "\(inside.code) \(inside.err)")
+    #expect(try world.call(["delete", "-f", "one"]).code == 0)
+  }
+
+  @Test(
+    "beyond what the kernel takes it is said what is too much",
+    arguments: [
+      (Array(repeating: 100_000, count: 30), 8, "arguments and variables of 30"), (Array(repeating: 100_000, count: 30), 64, nil),
+      ([131_072], 64, "the longest of 131073; the kernel takes 128 KiB of each"), ([131_071], 64, nil),
+    ] as [([Int], Int, String?)])
+  func tooMuch(_ lengths: [Int], _ stackMiB: Int, _ words: String?) throws {
+    let world = try BundleWorld()
+    let result = try world.run("") { config in
+      config.object("process") {
+        $0["args"] = ["sh", "-c", "echo $#", "sh"] + lengths.map { String(repeating: "x", count: $0) }
+        $0["rlimits"] = [["type": "RLIMIT_STACK", "soft": stackMiB << 20, "hard": stackMiB << 20]]
+      }
+    }
+    guard let words else {
+      #expect(result.code == 0 && result.out == "\(lengths.count)\n", "\(result)")
+      return
+    }
+    #expect(result.code == 126 && result.err.contains("argument list too long") && result.err.contains(words), "\(result)")
+  }
+
   @Test("cgroup and user namespaces are joined by path")
   func joined() throws {
     let world = try BundleWorld()

@@ -304,6 +304,30 @@ private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else
       let inside = try world.call(["exec", "--cgroup=/sub", "one", "cat", "/proc/self/cgroup"])
       #expect(inside.code == 0 && inside.out.hasSuffix("/sub\n"), "\(inside)")
     }
+    for (places, words) in [
+      // v2 has no controllers: it is a path.
+      (["whaaat:/"], isV2 ? "no such file or directory" : "unknown controller \"whaaat\""),
+      (["sub", "sub"], "CONTROLLER[,CONTROLLER]:PATH"),
+      (["memory:sub", "memory:/"], isV2 ? "CONTROLLER[,CONTROLLER]:PATH" : "memory has a place already"),
+      (["memory:nowhere"], "no such file or directory"), (["memory:.."], "no"),
+    ] {
+      let refused = try world.call(["exec"] + places.flatMap { ["--cgroup", $0] } + ["one", "true"])
+      #expect(refused.code == 255 && refused.err.contains(words), "\(places): \(refused)")
+    }
+    if !isV2 {
+      // By the forms of runc-exec(8); the hierarchies that are not named stay where the container is.
+      let inside = try world.call(["exec", "--cgroup", "memory:sub", "--cgroup=cpu,cpuacct:/sub", "one", "cat", "/proc/self/cgroup"])
+      var places: [String: Bool] = [:]
+      for line in inside.out.split(separator: "\n") {
+        let parts = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
+        try #require(parts.count == 3, "\(line)")
+        for controller in parts[1].split(separator: ",") { places[String(controller)] = parts[2].hasSuffix("/sub") }
+      }
+      #expect(inside.code == 0 && places["memory"] == true && places["cpu"] == true && places["cpuacct"] == true, "\(inside)")
+      #expect(places["pids"] == false, "\(inside)")
+      let root = try world.call(["exec", "--cgroup", "/", "one", "grep", "-c", "/sub", "/proc/self/cgroup"])
+      #expect(root.code == 1 && root.out == "0\n", "\(root)")
+    }
     #expect(try world.call(["delete", "-f", "one"]).code == 0)
   }
 

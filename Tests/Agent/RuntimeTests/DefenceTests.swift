@@ -251,6 +251,20 @@ private final class Flag: Sendable {
     try await runtime.delete("full")
   }
 
+  @Test("arguments and variables are as many as the kernel takes; beyond that an error says how much there was", arguments: [false, true])
+  func manyArguments(_ hasInit: Bool) async throws {
+    let world = try World()
+    var config = world.shell("many", "")
+    let many = (0..<20_000).map { "a\($0)" }
+    config.useInit = hasInit
+    config.args = ["sh", "-c", "echo $# $(env | grep -c ^V)", "sh"] + many
+    config.env += (0..<20_000).map { "V\($0)=" }
+    #expect(try await world.run(config).stdout == "20000 20000\n")
+    config.args = ["sh", "-c", "true", String(repeating: "x", count: 131_072)]
+    await #expect { try await world.runtime.start(config) } throws: { "\($0)".contains("the longest of 131073") }
+    try? await world.runtime.delete("many")
+  }
+
   @Test("logs --since begins with the first line of that moment")
   func since() async throws {
     let world = try World()
@@ -268,6 +282,46 @@ private final class Flag: Sendable {
       Issue.record("\(line)")
     }
     try await world.runtime.delete("since")
+  }
+
+  @Test("logs --until ends with the last line of that moment, from which tail counts back")
+  func until() async throws {
+    let world = try World()
+    _ = try await world.runtime.start(world.shell("until", "for i in 1 2 3 4; do echo $i; sleep 0.05; done"))
+    _ = try await world.runtime.wait("until")
+    func found(_ options: LogOptions) async throws -> [LogLine] {
+      var found: [LogLine] = []
+      for try await line in world.runtime.logs("until", options) { found.append(line) }
+      return found
+    }
+    let lines = try await found(LogOptions())
+    try #require(lines.count == 4)
+    for last in lines.indices {
+      #expect(try await found(LogOptions(until: lines[last].time)) == Array(lines[...last]))
+      #expect(try await found(LogOptions(tail: 2, until: lines[last].time)) == Array(lines[max(0, last - 1)...last]))
+      #expect(try await found(LogOptions(since: lines[1].time, until: lines[last].time)) == (last < 1 ? [] : Array(lines[1...last])))
+    }
+    #expect(try await found(LogOptions(until: Timestamp(nanoseconds: lines[0].time.nanoseconds - 1))).isEmpty)
+    try await world.runtime.delete("until")
+  }
+
+  @Test("logs --follow --until ends at that moment, whatever comes after it, or nothing", arguments: [true, false])
+  func followUntil(_ isLoud: Bool) async throws {
+    let world = try World()
+    let script = isLoud ? "while :; do echo x; sleep 0.1; done" : "echo x; sleep 1000"
+    _ = try await world.runtime.start(world.shell("follow", script))
+    var now = timespec()
+    clock_gettime(CLOCK_REALTIME, &now)
+    let end = Timestamp(nanoseconds: Int64(now.tv_sec) * 1_000_000_000 + Int64(now.tv_nsec) + 1_500_000_000)
+    var count = 0
+    for try await line in world.runtime.logs("follow", LogOptions(follow: true, until: end)) {
+      #expect(line.time <= end)
+      count += 1
+    }
+    #expect(isLoud ? count > 3 : count == 1)
+    clock_gettime(CLOCK_REALTIME, &now)
+    #expect(Int64(now.tv_sec) < end.nanoseconds / 1_000_000_000 + 15)
+    try await world.runtime.delete("follow")
   }
 
   @Test("a terminal of a running exec is resized, and its program is told")

@@ -58,8 +58,21 @@ import Testing
 
   @Test(
     "spans are read",
-    arguments: [("90s", 90), ("1h30m", 5400), ("2d", 172_800), ("5", nil), ("", nil), ("m", nil), ("1x", nil)] as [(String, Int64?)])
+    arguments: [("90s", 90), ("1h30m", 5400), ("2d", 172_800), ("5", nil), ("", nil), ("m", nil), ("1x", nil), ("9000000h", nil)]
+      as [(String, Int64?)])
   func parse(text: String, seconds: Int64?) { #expect(parseSpan(text)?.rawValue == seconds.map { $0 * 1_000_000_000 }) }
+
+  @Test(
+    "moments are read",
+    arguments: [
+      ("2026-01-31T12:00:00Z", "1769860800.000000000"), ("2026-01-31T13:00:00.5+01:00", "1769860800.500000000"), ("1769860800", "1769860800"),
+      ("1769860800.25", "1769860800.25"), ("10m", "1769860200.250000000"), ("600000h", "0.000000000"), ("9000000h", nil), ("0", "0"), ("", nil),
+      ("1.2.3", nil), ("1.", nil),
+      ("-5", nil), ("99999999999", nil), ("yesterday", nil), ("1.1234567890", nil),
+    ] as [(String, String?)])
+  func moments(text: String, wanted: String?) {
+    #expect(parseMoment(text, now: Timestamp(nanoseconds: 1_769_860_800_250_000_000)) == wanted)
+  }
 
   @Test("indented JSON is docker inspect's layout")
   func indent() {

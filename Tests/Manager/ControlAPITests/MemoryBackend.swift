@@ -127,10 +127,10 @@ final class MemoryBackend: ControlBackend {
   }
 
   func logs(_ task: ClusterTask, _ options: LogOptions) async throws -> AsyncThrowingStream<LogRecord, any Error> {
-    let records = world.withLock { $0.logs[task.id] ?? [] }
+    let records = world.withLock { $0.logs[task.id] ?? [] }.filter { record in options.until.map { record.timestamp <= $0 } ?? true }
     return AsyncThrowingStream { continuation in
       for record in options.tail.map({ records.suffix($0) }) ?? records[...] { continuation.yield(record) }
-      if !options.follow { continuation.finish() }
+      if !options.follow || options.until != nil { continuation.finish() }
     }
   }
 

@@ -3,6 +3,7 @@ import APIClient
 import ControlAPI
 import Model
 import NIOCore
+import Surroundings
 import Testing
 
 /// Requests as values, without a socket.
@@ -410,10 +411,27 @@ struct Caller {
     #expect(try await lines("stdout=1&tail=1") == ["stdout line 3\n"])
     #expect(try await lines("stdout=1&since=2.5") == ["stdout line 3\n"])
     #expect(try await lines("stdout=1&since=1970-01-01T00:00:03Z") == ["stdout line 3\n"])
+    #expect(try await caller.send("GET", "/services/web/logs?stdout=1&until=tomorrow").status == 400)
+    #expect(try await lines("stdout=1&stderr=1&until=2") == ["stdout line 1\n", "stderr line 2\n"])
+    #expect(try await lines("stdout=1&stderr=1&until=1970-01-01T00:00:02Z&tail=1") == ["stderr line 2\n"])
+    #expect(try await lines("stdout=1&stderr=1&since=2&until=2.999999999") == ["stderr line 2\n"])
     #expect(try await lines("stderr=1&timestamps=1") == ["stderr 1970-01-01T00:00:02.000000000Z line 2\n"])
     let details = try await lines("stderr=1&details=1")
     #expect(
       details == ["stderr com.docker.swarm.node.id=\(tasks[0].nodeID!),com.docker.swarm.service.id=\(id),com.docker.swarm.task.id=\(task) line 2\n"])
+  }
+
+  @Test("followed logs end at `until`", .timeLimit(.minutes(1)))
+  func followUntil() async throws {
+    let caller = Caller()
+    _ = try await caller.create("web")
+    for (span, least) in [(-5_000_000_000, 0), (700_000_000, 600)] as [(Int64, Int64)] {
+      let until = Timestamp(nanoseconds: Timestamp.now.nanoseconds + span)
+      let begun = ContinuousClock.now
+      let response = await caller.api.serve(APIRequest(method: "GET", uri: "/services/web/logs?stdout=1&follow=1&until=\(until)"))
+      _ = try await response.body.collect(upTo: 1 << 20)
+      #expect(ContinuousClock.now - begun >= .milliseconds(least))
+    }
   }
 
   @Test("an image goes to every ready host, each host's result is a line, and one full disk does not stop the others")

@@ -88,6 +88,7 @@ enum clinux_op {
   CLINUX_OP_DETACH = 72,      // path in the root: unmount it, and what is mounted below
   CLINUX_OP_END = 73,         // nothing is executed: exit with 0
   CLINUX_OP_WAIT = 62,        // report READY; a connection to the socket that is descriptor 5 starts
+  CLINUX_OP_HOOKS_DONE = 74,  // report READY on that connection: nothing but EXEC is left to do
 };
 enum { CLINUX_BIND_READONLY = 1, CLINUX_BIND_RECURSIVE = 2, CLINUX_BIND_DEVICES = 4 };
 // A link as source or target is itself meant, not what it leads to.
@@ -130,7 +131,7 @@ struct clinux_launch {
   struct { uint64_t kind; const char *path; } joined[8];
   int joined_count;
   uint64_t log_size, log_files, join, listens, attach_seconds;
-  int tty, detached, keep_keyring, stub;
+  int tty, detached, keep_keyring, stub, waits;
   int trees;  // how many there are to make
   const char *listener;
   const uint8_t *first_cpus;
