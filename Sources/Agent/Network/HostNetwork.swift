@@ -338,7 +338,7 @@ final class HostNetwork: Sendable {
         let place = TablePlace(task: task, family: family)
         let doubts = memory.withLock { $0.translated[place] }
         if doubts == nil, Nftables.hasTranslatedDatagrams(family) == false { continue }
-        let isLeft = try NetlinkSocket.forgetDatagrams(answeredBy: own)
+        let isLeft = try Nftables.ask { socket throws(NetlinkError) in try socket.forgetDatagrams(answeredBy: own) }
         memory.withLock { memory in
           // With none left the counter tells of what comes; until then somebody may set it back.
           if isLeft {

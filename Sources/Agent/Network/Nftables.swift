@@ -30,7 +30,7 @@ enum Nftables {
   private static func finish(_ add: (inout Done) -> Void) {
     let isFull = done.withLock { done in
       add(&done)
-      return done.contexts.count + done.sockets.count > doneMax
+      return done.contexts.count > doneMax || done.sockets.count > 4 * doneMax
     }
     if isFull { release() }
   }
@@ -96,7 +96,8 @@ enum Nftables {
   /// Of the namespace's rule set, raised by every transaction; nil: this kernel does not say.
   static func generation() -> UInt32? { try? ask { socket throws(NetlinkError) in try socket.ruleGeneration() } }
 
-  private static func ask<T>(_ question: (NetlinkSocket) throws(NetlinkError) -> T) throws(NetlinkError) -> T {
+  /// By a socket of the calling thread's namespace.
+  static func ask<T>(_ question: (NetlinkSocket) throws(NetlinkError) -> T) throws(NetlinkError) -> T {
     let socket = try NetlinkSocket.netfilter()
     defer { finish { $0.sockets.append(socket) } }
     return try question(socket)

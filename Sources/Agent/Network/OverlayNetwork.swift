@@ -102,6 +102,7 @@ public actor OverlayNetwork {
   private var remembered: Set<NetworkAttachment> = []
   private var rememberedUplinks: Set<IPv4Address> = []
   private var forgetting: Task<Void, Never>?
+  private var isReleasing = false
   private var asked = 0
   private var done = 0
   private var inFlight: Task<[NetworkProblem], any Error>?
@@ -264,7 +265,16 @@ public actor OverlayNetwork {
   }
 
   /// Nobody waits for it.
-  private func release() { Task { [flows = host.flows] in try? await flows.run { Nftables.release() } } }
+  private func release() {
+    guard !isReleasing else { return }
+    isReleasing = true
+    Task {
+      // The kernel has let go by then: closing at once would wait, and hold the next rules of that namespace up meanwhile.
+      try? await Task.sleep(for: .milliseconds(100))
+      isReleasing = false
+      try? await host.flows.run { Nftables.release() }
+    }
+  }
 
   /// Makes the task's namespace with an interface for each attachment (eth0, eth1, …), routes and virtual IPs; ready when it returns.
   /// A task that is attached already is made anew. Throws when a network is not assigned to this node, or a host port is taken.

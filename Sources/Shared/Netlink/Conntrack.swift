@@ -49,17 +49,16 @@ extension NetlinkMessage {
 }
 
 extension NetlinkSocket {
-  /// Makes the calling thread's namespace forget the UDP flows that these addresses (network order) answered: the next datagram of each is
-  /// translated anew. A flow that is never silent would otherwise stay with a task that is gone. Takes time with the flows there are.
+  /// Makes the socket's namespace forget the UDP flows that these addresses (network order) answered: the next datagram of each is
+  /// translated anew. A flow that is never silent would otherwise stay with a task that is gone. Takes time with the flows there are. `netfilter` only.
   /// - Returns: whether flows that are translated, of these families, are left.
   @discardableResult
-  public static func forgetDatagrams(answeredBy addresses: Set<[UInt8]>) throws(NetlinkError) -> Bool {
-    let socket = try NetlinkSocket.netfilter()
+  public func forgetDatagrams(answeredBy addresses: Set<[UInt8]>) throws(NetlinkError) -> Bool {
     var flows: [FlowInfo] = []
     for (family, length) in [(AF_INET, 4), (AF_INET6, 16)] where addresses.contains(where: { $0.count == length }) {
-      flows += try socket.dump(.dumpFlows(family)).compactMap(FlowInfo.init)
+      flows += try dump(.dumpFlows(family)).compactMap(FlowInfo.init)
     }
-    try socket.perform(flows.filter { addresses.contains($0.answerer) }.map { .deleteFlow($0) })
+    try perform(flows.filter { addresses.contains($0.answerer) }.map { .deleteFlow($0) })
     return flows.contains { $0.isTranslated && !addresses.contains($0.answerer) }
   }
 }

@@ -147,7 +147,7 @@ extension World {
           host.leader.reconciler.allocator.spaces[network]!.cursor = 0
         }
       case .portReused:
-        host.leader.reconciler.allocator.ports = [:]
+        host.leader.reconciler.allocator.ports = .init()
         host.leader.reconciler.allocator.nextPort = Allocator.dynamicPorts.lowerBound
       case .decisionsOverlap:
         if case .proposed = host.leader.flight {
