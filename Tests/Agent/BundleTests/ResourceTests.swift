@@ -255,7 +255,7 @@ private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else
   func checkBeforeUpdate() throws {
     let world = try BundleWorld()
     try world.specify()
-    try world.configure(["sh", "-c", "dd if=/dev/zero of=/dev/shm/x bs=1M count=8 2>/dev/null; sleep 1000"]) { config in
+    try world.configure(["sh", "-c", "dd if=/dev/zero of=/dev/shm/x bs=1M count=8 2>/dev/null; : > /tmp/made; sleep 1000"]) { config in
       config.object("linux") { $0.object("resources") { $0["memory"] = ["limit": 64 << 20] } }
     }
     #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
@@ -264,12 +264,9 @@ private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else
       try Files.writeAtomically(file, #"{"memory": {"limit": \#(limit), "checkBeforeUpdate": true}}"#, durable: false)
       return try world.call(["update", "--resources", file, "one"])
     }
-    var refused = try update(4 << 20)
-    // Till it has written as much.
-    for _ in 0..<2250 where refused.code == 0 {
-      usleep(20_000)
-      refused = try update(4 << 20)
-    }
+    // A lower limit while it writes would end it.
+    for _ in 0..<2250 where !Files.exists(world.bundle + "/rootfs/tmp/made") { usleep(20_000) }
+    let refused = try update(4 << 20)
     #expect(refused.code == 1 && refused.err.contains("lower than its current usage"), "\(refused)")
     #expect(try update(63 << 20).code == 0)
     #expect(try world.call(["delete", "-f", "one"]).code == 0)
