@@ -11,14 +11,18 @@ protocol OverlayAddress: Hashable, Comparable, Sendable, CustomStringConvertible
   /// The protocol of such messages.
   static var icmp: String { get }
   var octets: [UInt8] { get }
+  /// As it stands before a colon and a port.
+  var beforePort: String { get }
 }
 extension IPv4Address: OverlayAddress {
   static let (family, kind, unreachable, icmp) = ("ip", "ipv4_addr", "icmp type host-unreachable", "icmp")
   static let addresses = IPFamily.v4
+  var beforePort: String { description }
 }
 extension IPv6Address: OverlayAddress {
   static let (family, kind, unreachable, icmp) = ("ip6", "ipv6_addr", "icmpv6 type addr-unreachable", "ipv6-icmp")
   static let addresses = IPFamily.v6
+  var beforePort: String { "[\(self)]" }
 }
 
 struct RuleChain: Equatable, Sendable {
@@ -43,13 +47,10 @@ struct RuleTable<Address: OverlayAddress>: Equatable, Sendable {
     var rule: String
   }
   var balancing: Balancing<Address>
-  /// nil: of a container, which has none.
-  var publishing: Publishing<Address>?
-  init(chains: [RuleChain], egress: Egress? = nil, balancing: Balancing<Address> = Balancing(), publishing: Publishing<Address>? = nil) {
+  init(chains: [RuleChain], egress: Egress? = nil, balancing: Balancing<Address> = Balancing()) {
     self.chains = chains
     self.egress = egress
     self.balancing = balancing
-    self.publishing = publishing
   }
 
   private static func text(_ chains: [RuleChain]) -> String {
@@ -58,16 +59,15 @@ struct RuleTable<Address: OverlayAddress>: Equatable, Sendable {
     }.joined()
   }
   private var body: String {
-    "table \(Address.family) orch {\n\(objects)\(Self.text(chains))}\n" + balancing.changes(from: Balancing()).additions
-      + (publishing?.changes(from: Publishing()).additions ?? "") + frames
+    "table \(Address.family) orch {\n\(Self.objects)\(Self.text(chains))}\n" + balancing.changes(from: Balancing()).additions + frames
   }
   /// Whether there are some or not. IPv6's table has none of its own to take away.
   private static var noFrames: String { Address.family == IPv4Address.family ? "table netdev orch {\n}\ndelete table netdev orch\n" : "" }
 
   /// What keeps its content when rules are replaced: who is gone since a short while (Ruleset.stale; the kernel forgets by itself), and how many
   /// flows of datagrams were translated, and how many VXLAN packets came from hosts that are not on their network.
-  private var objects: String {
-    Balancing<Address>.objects + (publishing == nil ? "" : Publishing<Address>.objects) + "  counter strangers {\n  }\n"
+  private static var objects: String {
+    Balancing<Address>.objects + "  counter strangers {\n  }\n"
       + "  set lingering {\n    type \(Address.kind)\n    flags timeout\n  }\n  counter datagrams {\n  }\n"
   }
 
@@ -86,8 +86,7 @@ struct RuleTable<Address: OverlayAddress>: Equatable, Sendable {
   func replacing(_ names: some Sequence<String>) -> String {
     let own = Set(chains.map(\.name))
     let gone = names.filter { !own.contains($0) }.sorted().map { "delete chain \(Address.family) orch \($0)\n" }
-    let flush = Balancing<Address>.flush + (publishing == nil ? "" : Publishing<Address>.flush)
-    return "table \(Address.family) orch {\n\(objects)}\nflush table \(Address.family) orch\n\(flush)" + gone.joined() + body
+    return "table \(Address.family) orch {\n\(Self.objects)}\nflush table \(Address.family) orch\n\(Balancing<Address>.flush)" + gone.joined() + body
   }
 
   /// What makes this table of `old`, one transaction after the other; nil: it has to be made anew. Chains that are new come before those who lead
@@ -96,18 +95,16 @@ struct RuleTable<Address: OverlayAddress>: Equatable, Sendable {
     let before = Dictionary(uniqueKeysWithValues: old.chains.map { ($0.name, $0) })
     let own = Set(chains.map(\.name))
     let gone = old.chains.filter { !own.contains($0.name) }
-    guard chains.allSatisfy({ chain in before[chain.name].map { $0.hook == chain.hook } ?? chain.hook.isEmpty }), gone.allSatisfy(\.hook.isEmpty),
-      (publishing == nil) == (old.publishing == nil)
+    guard chains.allSatisfy({ chain in before[chain.name].map { $0.hook == chain.hook } ?? chain.hook.isEmpty }), gone.allSatisfy(\.hook.isEmpty)
     else {
       return nil
     }
     let new = chains.filter { before[$0.name] == nil }
     let changed = chains.filter { chain in before[chain.name].map { $0.rules != chain.rules } ?? false }
     let elements = balancing.changes(from: old.balancing)
-    let ports = (publishing ?? Publishing()).changes(from: old.publishing ?? Publishing())
     let change =
-      elements.removals + ports.removals + (changed + gone).map { "flush chain \(Address.family) orch \($0.name)\n" }.joined()
-      + (changed.isEmpty ? "" : "table \(Address.family) orch {\n\(Self.text(changed))}\n") + elements.additions + ports.additions
+      elements.removals + (changed + gone).map { "flush chain \(Address.family) orch \($0.name)\n" }.joined()
+      + (changed.isEmpty ? "" : "table \(Address.family) orch {\n\(Self.text(changed))}\n") + elements.additions
       + gone.map { "delete chain \(Address.family) orch \($0.name)\n" }.joined() + (egress == old.egress ? "" : frames)
     return [new.isEmpty ? "" : "table \(Address.family) orch {\n\(Self.text(new))}\n", change].filter { !$0.isEmpty }
   }

@@ -248,7 +248,8 @@ enum Ruleset {
     let ingress = world.ingress.flatMap { $0.nodeAddress == nil ? nil : $0 }
     let own = Set(ingress.map { [$0.id] } ?? [])
     let balancing = balancing(in: world, on: own, ready: ready)
-    let publishing = Publishing(published.filter { !unavailable.contains($0.port) })
+    let ports = published.filter { !unavailable.contains($0.port) }
+    let closed = ports.filter { $0.backends.isEmpty }
 
     var postrouting: [String] = []
     let gone = goneUplinks(IPv4Address.self, world)
@@ -293,9 +294,8 @@ enum Ruleset {
     }
     let members = members(world)
     return RuleTable(
-      chains: balancing.chains + publishing.chains + members.chains
+      chains: balancing.chains + members.chains + leading(ports)
         + [
-          chain("published", "", publishing.lookup),
           // VXLAN packets are counted whatever their source.
           chain("forged", "", (tunnels.isEmpty ? [] : ["udp dport \(set(Array(tunnels))) \(dropped)"]) + ["drop"]),
           // route_localnet lets 127.0.0.1 reach published ports; nobody else may use it to reach what listens there.
@@ -311,11 +311,11 @@ enum Ruleset {
           chain("forward", "type filter hook forward priority 0; policy accept;", forward),
           chain(
             "input", "type filter hook input priority 0; policy accept;",
-            (world.networks.isEmpty ? [] : [routed]) + smuggled.arriving + insideOnly(world) + members.guarding + publishing.refusal),
+            (world.networks.isEmpty ? [] : [routed]) + smuggled.arriving + insideOnly(world) + members.guarding + refuse(closed.map(\.port))),
           chain(
             "refuse", "type filter hook output priority 0; policy accept;",
             ["ct state untracked accept"] + goneUplinks(IPv4Address.self, world, isOutput: true) + refusal(IPv4Address.self) + stale),
-        ], balancing: balancing, publishing: publishing)
+        ], balancing: balancing)
   }
 
   /// Of IPv6: a host is on ingress alone with it, so what is on other networks passes its bridges, and what leaves comes by ingress or by uplinks.
@@ -331,7 +331,8 @@ enum Ruleset {
   ) -> RuleTable<IPv6Address>? {
     let networks = world.networks.filter { $0.subnet6 != nil }
     guard !networks.isEmpty || !published6.isEmpty else { return nil }
-    let publishing = Publishing(published6.filter { !unavailable.contains($0.port) })
+    let ports = published6.filter { !unavailable.contains($0.port) }
+    let closed = ports.filter(\.backends.isEmpty).map(\.port)
     let door = world.door6
     let own = Set(door == nil ? [] : [world.ingress].compactMap { $0?.id })
     let balancing = balancing6(in: world, on: own, ready: ready, counterpart)
@@ -377,11 +378,10 @@ enum Ruleset {
     postrouting.append("\(outward) iifname \(uplinks) masquerade")
 
     var chains =
-      balancing.chains + publishing.chains + [
-        chain("published", "", (publishing.lookup.isEmpty ? [] : ["ip6 saddr fe80::/10 return"]) + publishing.lookup),
+      balancing.chains + leading(ports, unless: ["ip6 saddr fe80::/10 return"]) + [
         // Frames from one container to another, which bridge-nf-call-ip6tables shows to these rules, need nobody's memory.
         chain("guard", "type filter hook prerouting priority -300; policy accept;", guarding),
-        chain("input", "type filter hook input priority 0; policy accept;", input + insideOnly(world) + publishing.refusal),
+        chain("input", "type filter hook input priority 0; policy accept;", input + insideOnly(world) + refuse(closed)),
         chain("forward", "type filter hook forward priority 0; policy accept;", forward),
         chain("postrouting", "type nat hook postrouting priority 100; policy accept;", postrouting),
       ]
@@ -408,7 +408,7 @@ enum Ruleset {
           "detour", "type filter hook prerouting priority -150; policy accept;",
           ["iifname \"\(LoopbackDetour.links[1])\" ct state != { established, related } drop"]))
     }
-    return RuleTable(chains: chains, balancing: balancing, publishing: publishing)
+    return RuleTable(chains: chains, balancing: balancing)
   }
 
   // MARK: Parts
@@ -497,6 +497,34 @@ enum Ruleset {
     return result.values.joined().sorted { $0.port < $1.port }
   }
 
+  /// - Parameter unless: rules for who is not led anywhere.
+  private static func leading<Address>(_ ports: [Published<Address>], unless: [String] = []) -> [RuleChain] {
+    let open = Dictionary(grouping: ports.filter { !$0.backends.isEmpty }, by: \.port.inFamily).sorted { $0.key < $1.key }
+    let map = vmap("meta l4proto . th dport", open.map { ("\($0.key.protocol.rawValue) . \($0.key.number)", "goto \($0.key.chain)") })
+    return open.map { port, published in
+      // What calls another address of this host than these goes on.
+      chain(
+        port.chain, "",
+        published.map {
+          let own = $0.port.address.map { "\(Address.family) daddr \($0) " } ?? ""
+          let count = port.protocol == .udp ? "\(counting) " : ""
+          return "\(own)meta l4proto \(port.protocol.rawValue) \(count)\(translate($0.backends, port: $0.target))"
+        })
+    } + [chain("published", "", (map.isEmpty ? [] : unless) + map)]
+  }
+
+  private static func refuse(_ ports: [PublishedPort]) -> [String] {
+    func rule(_ kind: PortConfig.PortProtocol, _ answer: String) -> [String] {
+      let own = ports.filter { $0.protocol == kind }
+      let everywhere = own.filter { $0.address == nil }.map { "\($0.number)" }
+      let one = own.compactMap { port in port.address.map { "\($0) . \(port.number)" } }
+      let family = own.first?.family == .v6 ? IPv6Address.family : IPv4Address.family
+      return (everywhere.isEmpty ? [] : ["\(kind.rawValue) dport \(set(everywhere)) \(answer)"])
+        + (one.isEmpty ? [] : ["\(family) daddr . \(kind.rawValue) dport \(set(one)) \(answer)"])
+    }
+    return rule(.tcp, "reject with tcp reset") + rule(.udp, "reject") + rule(.sctp, "reject")
+  }
+
   private static func chain(_ name: String, _ hook: String, _ rules: [String]) -> RuleChain {
     RuleChain(name: name, hook: hook, rules: rules)
   }
@@ -507,6 +535,14 @@ enum Ruleset {
   private static func vmap(_ key: String, _ items: [(String, String)]) -> [String] {
     items.isEmpty ? [] : ["\(key) vmap { \(items.map { "\($0.0) : \($0.1)" }.joined(separator: ", ")) }"]
   }
+  private static func translate(_ backends: [some OverlayAddress], port: UInt16?) -> String {
+    let suffix = port.map { ":\($0)" } ?? ""
+    if backends.count == 1 { return "dnat to \(backends[0].beforePort)\(suffix)" }
+    let map = backends.enumerated().map { "\($0.offset) : \($0.element)" }.joined(separator: ", ")
+    return "dnat to numgen random mod \(backends.count) map { \(map) }\(suffix)"
+  }
+  /// Translation is asked for the first packet of a flow alone.
+  private static let counting = "counter name \"datagrams\""
   private static func bridge(_ network: NetworkAssignment) -> String { InterfaceName.bridge(network.vni) }
 }
 
@@ -521,6 +557,7 @@ struct PublishedPort: Hashable, Comparable, Sendable, CustomStringConvertible {
     if a.inFamily == b.inFamily { return (a.address?.description ?? "") < (b.address?.description ?? "") }
     return (a.number, a.protocol.rawValue, a.family.rawValue) < (b.number, b.protocol.rawValue, b.family.rawValue)
   }
+  var chain: String { "port-\(self.protocol.rawValue)-\(number)" }
   var claim: PortClaim { PortClaim(number, self.protocol, at: address) }
   var description: String { "\(claim)" }
   /// Two cannot both be held.

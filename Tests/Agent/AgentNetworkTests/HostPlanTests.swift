@@ -268,10 +268,8 @@ struct RulesetTests {
     cluster.place(2, on: 2)
     let world = cluster.world(1)
     let text = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: []).fresh
-    #expect(text.contains("chain published {\n    meta l4proto . th dport vmap @ports\n    meta l4proto . th dport vmap @ports\n  }"))
-    #expect(text.contains("add element ip orch ports { tcp . 8080 : goto ports-2 }\n"))
-    #expect(text.contains("meta l4proto tcp dnat ip addr . port to meta l4proto . th dport . numgen random mod 2 map @targets\n"))
-    #expect(text.contains("add element ip orch targets { tcp . 8080 . 0 : 10.255.0.11 . 80, tcp . 8080 . 1 : 10.255.0.12 . 80 }\n"))
+    #expect(text.contains("meta l4proto . th dport vmap { tcp . 8080 : goto port-tcp-8080 }"))
+    #expect(text.contains("dnat to numgen random mod 2 map { 0 : 10.255.0.11, 1 : 10.255.0.12 }:80"))
     #expect(
       text.split(separator: "\n").filter { $0.contains("masquerade") }.map { $0.drop { $0 == " " } } == [
         // Containers' own calls to ports of their host, and its loopback's; what goes out of the cluster; nothing else.
@@ -291,52 +289,6 @@ struct RulesetTests {
     let without = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: [PublishedPort(protocol: .tcp, number: 8080)]).fresh
     #expect(!without.contains("8080"))
     let dead = Ruleset.host(world, ready: [:], unavailable: []).fresh
-    #expect(dead.contains("add element ip orch closed { tcp . 8080 }\n"))
-    #expect(dead.contains("meta l4proto tcp meta l4proto . th dport @closed reject with tcp reset\n    meta l4proto . th dport @closed reject\n"))
-  }
-
-  @Test("of 5,000 published ports one that changes is some elements, and no rule; a port that opens or closes too, where it is not the only one")
-  func onePortOfMany() throws {
-    var cluster = Cluster(hosts: 1)
-    cluster.ports = (1...5000).map { PortConfig(targetPort: 80, publishedPort: $0) }
-    for number in 1...2 { cluster.place(number, on: 1) }
-    func table(_ change: (inout [Ruleset.Published<IPv4Address>]) -> Void) -> RuleTable<IPv4Address> {
-      let world = cluster.world(1)
-      var ports = Ruleset.publishedPorts(world, ready: world.readyEndpoints())
-      ports[0].backends = [address("10.255.0.11")]
-      ports[1].backends = []
-      change(&ports)
-      let publishing = Publishing(ports)
-      return RuleTable(
-        chains: publishing.chains + [RuleChain(name: "published", hook: "", rules: publishing.lookup + publishing.refusal)], publishing: publishing)
-    }
-    let before = table { _ in }
-    func changes(_ change: (inout [Ruleset.Published<IPv4Address>]) -> Void) throws -> String {
-      let changes = try #require(table(change).changes(from: before))
-      return changes.joined()
-    }
-    #expect(try changes { _ in } == "")
-    #expect(
-      try changes { $0[4000].backends[1] = address("10.255.0.13") }
-        == "delete element ip orch targets { tcp . 4001 . 1 }\nadd element ip orch targets { tcp . 4001 . 1 : 10.255.0.13 . 80 }\n")
-    #expect(
-      try changes { $0[4000].backends = [] } == """
-        delete element ip orch ports { tcp . 4001 }
-        delete element ip orch targets { tcp . 4001 . 0, tcp . 4001 . 1 }
-        add element ip orch closed { tcp . 4001 }
-
-        """)
-    #expect(
-      try changes { $0.remove(at: 4999) } == """
-        delete element ip orch ports { tcp . 5000 }
-        delete element ip orch targets { tcp . 5000 . 0, tcp . 5000 . 1 }
-
-        """)
-    #expect(
-      try changes { $0[1].backends = [address("10.255.0.12")] }.contains(
-        "delete element ip orch closed { tcp . 2 }\nflush chain ip orch published\n"), "the last that is closed: packets are not looked up any more")
-    #expect(
-      try changes { $0[0].target = 81 }
-        == "delete element ip orch targets { tcp . 1 . 0 }\nadd element ip orch targets { tcp . 1 . 0 : 10.255.0.11 . 81 }\n")
+    #expect(dead.contains("tcp dport { 8080 } reject with tcp reset"))
   }
 }

@@ -115,11 +115,8 @@ private struct Run {
     case 5:
       let service = random(2)
       ports[service] = (0..<random(4)).map { index in
-        // The first two may have one number at two addresses.
-        let number = UInt16(8080 + 10 * service + max(index, 1))
-        var port = PortConfig(targetPort: UInt16(80 + index), publishedPort: number, protocol: random(2) == 0 ? .tcp : .udp)
-        if index < 2 { port.hostIP = IPAddress(["127.0.0.1", "192.168.77.1"][index]) }
-        return port
+        let number = UInt16(8080 + 10 * service + index)
+        return PortConfig(targetPort: 80, publishedPort: number, protocol: random(2) == 0 ? .tcp : .udp)
       }
     case 6: wider = Set([cluster.web, cluster.ingress, cluster.inside].filter { _ in random(2) == 0 })
     case 7: cluster.mtu = [1450, 1400, 1350][random(3)]

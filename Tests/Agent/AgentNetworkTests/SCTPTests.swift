@@ -66,13 +66,12 @@ struct SCTPTests {
     cluster.place(1, on: 1)
     let world = cluster.world(1)
     let text = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: []).fresh
-    #expect(text.contains("ports { sctp . 7700 : goto ports-1, tcp . 7700 : goto ports-1 }\n"))
-    #expect(text.contains("targets { sctp . 7700 . 0 : 10.255.0.11 . 7, tcp . 7700 . 0 : 10.255.0.11 . 8 }\n"))
-    #expect(text.contains("    meta l4proto sctp dnat ip addr . port to meta l4proto . th dport . numgen random mod 1 map @targets\n"))
+    #expect(text.contains("sctp . 7700 : goto port-sctp-7700") && text.contains("tcp . 7700 : goto port-tcp-7700"))
+    #expect(text.contains("chain port-sctp-7700 {\n    meta l4proto sctp dnat to 10.255.0.11:7\n"))
     let closed = Ruleset.host(world, ready: [:], unavailable: []).fresh
-    #expect(closed.contains("closed { sctp . 7700, tcp . 7700 }\n") && !closed.contains("goto ports"))
+    #expect(closed.contains("    sctp dport { 7700 } reject\n") && !closed.contains("goto port-"))
     let taken = Ruleset.host(world, ready: world.readyEndpoints(), unavailable: [PublishedPort(protocol: .sctp, number: 7700)]).fresh
-    #expect(!taken.contains("sctp . 7700") && taken.contains("ports { tcp . 7700 : goto ports-1 }\n"))
+    #expect(!taken.contains("port-sctp-7700") && taken.contains("goto port-tcp-7700"))
   }
 
   @Test("who has a port is read of the kernel's list of endpoints")
