@@ -123,7 +123,10 @@ private func isAble() async -> Bool {
   guard geteuid() == 0 else { return false }
   let isHung = try? await onOwnThread("orch-test") {
     try check(clinux_new_network_namespace(), "make a namespace")
-    try NetlinkSocket().perform([.addFilterPlace(1), .setIngressFilter(1, priority: 1, program: loadOther().rawValue, name: "other")])
+    let other = loadOther()
+    try withExtendedLifetime(other) {
+      try NetlinkSocket().perform([.addFilterPlace(1), .setIngressFilter(1, priority: 1, program: other.rawValue, name: "other")])
+    }
     return true
   }
   return isHung == true
@@ -333,6 +336,7 @@ struct BypassTests {
       }
       let other = loadOther()
       try await ask({ .setIngressFilter($0, priority: 1, program: other.rawValue, name: "other") }, door)
+      withExtendedLifetime(other) {}
       for (number, link) in [door, tunnel].enumerated() {
         try await ask({ .deleteIngressFilter($0, priority: HostNetwork.priority) }, link)
         #expect(try await compare(overlay) == [])
