@@ -77,7 +77,6 @@ struct BypassState: Equatable, Sendable {
 /// What hangs at links and what the map holds.
 struct BypassPresent: Equatable, Sendable {
   struct Program: Equatable, Sendable {
-    var id: UInt32
     /// nil: another agent's, or with another map.
     var vni: UInt32?
   }

@@ -10,7 +10,7 @@ extension HostNetwork {
   enum Bypass: Sendable {
     /// Nothing was asked yet.
     case unknown
-    /// The kernel is too old, or refuses.
+    /// The kernel is too old, or refuses; or nobody wants it, and nothing of it is left.
     case unavailable
     case held(Held)
     struct Held: Sendable {
@@ -39,10 +39,13 @@ extension HostNetwork {
     let numbers = Dictionary(doors.lazy.map { ($0.name, $0.index) }, uniquingKeysWith: { a, _ in a })
     let wanted = configuration.bypassesBridges ? BypassState(world, state, successors) { numbers[$0] } : BypassState()
     do {
-      guard var held = try hold(doors.map(\.index), socket, isWanted: !wanted.doors.isEmpty) else { return [] }
+      guard var held = try hold(doors.map(\.index), socket, isWanted: !wanted.doors.isEmpty) else {
+        if !configuration.bypassesBridges { memory.withLock { $0.bypass = .unavailable } }
+        return []
+      }
       let present: BypassPresent
       if !compares, let reached = held.reached {
-        present = self.present(reached, held)
+        present = self.present(reached)
       } else {
         present = try observe(doors.map(\.index), &held, socket)
       }
@@ -86,7 +89,7 @@ extension HostNetwork {
     var wanted = old
     body(&wanted)
     do {
-      try perform(wanted.operations(from: present(old, held)), &held, socket)
+      try perform(wanted.operations(from: present(old)), &held, socket)
       held.reached = wanted
     } catch {
       held.reached = nil
@@ -95,8 +98,8 @@ extension HostNetwork {
   }
 
   /// What is there unless somebody else changed it.
-  private func present(_ reached: BypassState, _ held: Bypass.Held) -> BypassPresent {
-    BypassPresent(programs: reached.doors.mapValues { .init(id: held.programs[$0]?.id ?? 0, vni: $0) }, targets: reached.targets)
+  private func present(_ reached: BypassState) -> BypassPresent {
+    BypassPresent(programs: reached.doors.mapValues { .init(vni: $0) }, targets: reached.targets)
   }
 
   // MARK: The kernel
@@ -121,16 +124,16 @@ extension HostNetwork {
 
   private func observe(_ links: [UInt32], _ held: inout Bypass.Held, _ socket: NetlinkSocket) throws -> BypassPresent {
     var present = BypassPresent(targets: try targets(held.map))
-    var known = Dictionary(held.programs.map { ($0.value.id, $0.key as UInt32?) }, uniquingKeysWith: { a, _ in a })
+    var known = Dictionary(held.programs.map { ($0.value.id, BypassPresent.Program(vni: $0.key)) }, uniquingKeysWith: { a, _ in a })
     for link in links {
       guard let id = try entered(link, socket) else { continue }
       if known[id] == nil {
         guard let program = try program(id) else { continue }
         let vni = program.map == held.mapID ? BypassProgram.vni(name: program.name) : nil
-        known[id] = .some(vni)
+        known[id] = .init(vni: vni)
         if let vni, held.programs[vni] == nil { held.programs[vni] = (id, program.descriptor) }
       }
-      present.programs[link] = .init(id: id, vni: known[id] ?? nil)
+      present.programs[link] = known[id]
     }
     return present
   }

@@ -207,7 +207,6 @@ extension ServiceEdits {
 
   private static func checkPorts(_ spec: ServiceSpec, id: ServiceID?, state: ClusterState, leaving: Set<ServiceID>) throws(EditError) {
     var seen = PortClaims<PortConfig.PublishMode>()
-    var isFixed = false
     for port in spec.ports {
       if port.targetPort == 0 { throw .invalid("service \(spec.name): a port's target must be 1 to 65535") }
       if spec.endpointMode == .dnsrr, (port.publishMode ?? .ingress) == .ingress {
@@ -225,9 +224,8 @@ extension ServiceEdits {
       guard let claim = PortClaim(port) else { continue }
       if seen.isTaken(claim) { throw .invalid("service \(spec.name): port \(claim) is published twice") }
       seen.insert(claim, port.publishMode ?? .ingress)
-      isFixed = true
     }
-    guard isFixed else { return }
+    guard !seen.isEmpty else { return }
     for other in state.services.values where other.id != id && !other.pendingDelete && !leaving.contains(other.id) {
       let held = (state.spec(of: other)?.ports ?? []) + other.endpoint.ports
       for port in held {

@@ -193,19 +193,13 @@ extension ServiceEdits {
   }
 
   private static func checkPortsTogether(_ services: [ServiceSpec]) throws(EditError) {
-    struct Holder: Equatable {
-      var service: String
-      var isHost: Bool
-    }
-    var holders = PortClaims<Holder>()
+    var holders = PortClaims<PortOwner>()
     for spec in services {
       for port in spec.ports {
         guard let claim = PortClaim(port) else { continue }
-        let isHost = port.publishMode == .host
-        if let holder = holders.holders(overlapping: claim).first(where: { $0.service != spec.name && !($0.isHost && isHost) }) {
-          throw .conflict("port \(claim) is published by both \(holder.service) and \(spec.name)")
-        }
-        holders.insert(claim, Holder(service: spec.name, isHost: isHost))
+        let own = PortOwner(spec.name, port)
+        if let other = holders.other(than: own, at: claim) { throw .conflict("port \(claim) is published by both \(other) and \(spec.name)") }
+        holders.insert(claim, own)
       }
     }
   }

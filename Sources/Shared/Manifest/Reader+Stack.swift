@@ -197,21 +197,16 @@ extension Reader {
   // MARK: - Ports of all services
 
   private func refuseSharedPorts(_ services: [ServiceSpec], _ entries: [Value.Entry]) {
-    struct Owner: Equatable {
-      var service: String
-      var isHost: Bool
-    }
-    // Host-mode ports of two services may live side by side on different nodes.
-    var owners = PortClaims<Owner>()
+    var owners = PortClaims<PortOwner>()
     for spec in services {
       guard let key = serviceKeys[spec.name], let entry = entries.first(where: { $0.key == key }) else { continue }
       for port in spec.ports {
         guard let claim = PortClaim(port) else { continue }
-        let own = Owner(service: entry.key, isHost: port.publishMode == .host)
-        if let owner = owners.holders(overlapping: claim).first(where: { $0.service != own.service && !($0.isHost && own.isHost) }) {
+        let own = PortOwner(entry.key, port)
+        if let other = owners.other(than: own, at: claim) {
           let position = portPositions[spec.name] ?? entry.position
           error(
-            position, "services.\(entry.key).ports", "port \(claim.anywhere) is already published by services.\(owner.service)",
+            position, "services.\(entry.key).ports", "port \(claim.anywhere) is already published by services.\(other)",
             "publish another port")
         } else {
           owners.insert(claim, own)

@@ -41,6 +41,7 @@ public struct PortClaims<Holder: Equatable & Sendable>: Sendable {
   private var entries: [PortClaim: [Entry]] = [:]
   public init() {}
 
+  public var isEmpty: Bool { entries.isEmpty }
   /// In the order in which they were put in.
   public func holders(overlapping claim: PortClaim) -> [Holder] {
     (entries[claim.anywhere] ?? []).filter { $0.claim.overlaps(claim) }.map(\.holder)
@@ -56,5 +57,19 @@ public struct PortClaims<Holder: Equatable & Sendable>: Sendable {
     guard var left = entries[claim.anywhere] else { return }
     left.removeAll { $0 == Entry(claim: claim, holder: holder) }
     entries[claim.anywhere] = left.isEmpty ? nil : left
+  }
+}
+
+/// Of services that are looked at together.
+public struct PortOwner: Equatable, Sendable {
+  public var service: String
+  public var isHost: Bool
+  public init(_ service: String, _ port: PortConfig) { (self.service, isHost) = (service, port.publishMode == .host) }
+}
+
+extension PortClaims where Holder == PortOwner {
+  /// Another service that stands in the way. Host-mode ports of two services may live side by side on different nodes.
+  public func other(than owner: PortOwner, at claim: PortClaim) -> String? {
+    holders(overlapping: claim).first { $0.service != owner.service && !($0.isHost && owner.isHost) }?.service
   }
 }

@@ -55,15 +55,15 @@ struct BypassStateTests {
   func operations() {
     let wanted = state(cluster)
     var present = BypassPresent(targets: wanted.targets)
-    for (link, vni) in wanted.doors { present.programs[link] = .init(id: vni, vni: vni) }
+    for (link, vni) in wanted.doors { present.programs[link] = .init(vni: vni) }
     #expect(wanted.operations(from: present) == [])
     let place = BypassState.Place(vni: 4096, address: address("10.77.0.12"))
     let stranger = BypassState.Place(vni: 4096, address: address("10.77.0.99"))
     present.targets[place] = .container(99)
     present.targets[stranger] = .container(21)
-    present.programs[20] = .init(id: 7, vni: nil)
-    present.programs[21] = .init(id: 4097, vni: 4097)
-    present.programs[99] = .init(id: 4096, vni: 4096)
+    present.programs[20] = .init(vni: nil)
+    present.programs[21] = .init(vni: 4097)
+    present.programs[99] = .init(vni: 4096)
     #expect(
       wanted.operations(from: present) == [
         .remove(stranger), .set(place, .tunnel(10)), .enter(20, vni: 4097), .enter(21, vni: 4096), .leave(99),

@@ -262,6 +262,20 @@ private let start = Timestamp(nanoseconds: 1_000)
     #expect(try give(1, [81, 0], kept: first).ports.map(\.publishedPort) == [81, 30000])
   }
 
+  /// What a service of these ports is given, and has from then on.
+  private func publish(
+    _ number: UInt128, _ ports: [PortConfig], kept: Service.Endpoint, in allocator: inout Allocator
+  ) throws -> Service.Endpoint {
+    var spec = ServiceSpec(name: "s", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "app")))
+    spec.endpointSpec = EndpointSpec(mode: .dnsrr, ports: ports)
+    var service = Service(id: ServiceID(value: number), name: "s\(number)", createdAt: start)
+    service.endpoint = kept
+    let old = service
+    service.endpoint = try allocator.endpoint(for: service, spec: spec, state: ClusterState())
+    allocator.observe(.service(old: kept.ports.isEmpty ? nil : old, new: service))
+    return service.endpoint
+  }
+
   @Test("of a range the first port that is free is given, and kept; one that the same service fixes is not; none: refused")
   func portRanges() throws {
     var allocator = Allocator()
@@ -271,14 +285,7 @@ private let start = Timestamp(nanoseconds: 1_000)
       return config
     }
     func give(_ number: UInt128, _ ports: [PortConfig], kept: Service.Endpoint = .init()) throws -> Service.Endpoint {
-      var spec = ServiceSpec(name: "s", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "app")))
-      spec.endpointSpec = EndpointSpec(mode: .dnsrr, ports: ports)
-      var service = Service(id: ServiceID(value: number), name: "s\(number)", createdAt: start)
-      service.endpoint = kept
-      let old = service
-      service.endpoint = try allocator.endpoint(for: service, spec: spec, state: ClusterState())
-      allocator.observe(.service(old: kept.ports.isEmpty ? nil : old, new: service))
-      return service.endpoint
+      try publish(number, ports, kept: kept, in: &allocator)
     }
     let fixed = PortConfig(targetPort: 81, publishedPort: 8000)
     let first = try give(1, [range(8002), fixed])
@@ -302,20 +309,12 @@ private let start = Timestamp(nanoseconds: 1_000)
   func portAddresses() throws {
     var allocator = Allocator()
     func give(_ number: UInt128, _ addresses: String?..., port: UInt16? = 80, kept: Service.Endpoint = .init()) throws -> Service.Endpoint {
-      var spec = ServiceSpec(name: "s", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "app")))
-      spec.endpointSpec = EndpointSpec(
-        mode: .dnsrr,
-        ports: addresses.map {
-          var config = PortConfig(targetPort: 1, publishedPort: port)
-          config.hostIP = $0.flatMap { IPAddress($0) }
-          return config
-        })
-      var service = Service(id: ServiceID(value: number), name: "s\(number)", createdAt: start)
-      service.endpoint = kept
-      let old = service
-      service.endpoint = try allocator.endpoint(for: service, spec: spec, state: ClusterState())
-      allocator.observe(.service(old: kept.ports.isEmpty ? nil : old, new: service))
-      return service.endpoint
+      let ports = addresses.map {
+        var config = PortConfig(targetPort: 1, publishedPort: port)
+        config.hostIP = $0.flatMap { IPAddress($0) }
+        return config
+      }
+      return try publish(number, ports, kept: kept, in: &allocator)
     }
     let first = try give(1, "127.0.0.1", "192.0.2.5")
     _ = try give(2, "192.0.2.6", "::1")
