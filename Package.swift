@@ -154,6 +154,7 @@ let testTargets: [Target] = [
   // A checker of clients' histories, for the simulator and for the test of real processes.
   .target(name: "Linearizability", path: "Tests/Linearizability", swiftSettings: strict),
   tests("Linearizability", "Shared"),
+  .target(name: "OwnProcess", dependencies: ["LinuxSystem"], path: "Tests/OwnProcess", swiftSettings: strict),
   // A whole cluster in simulated time (docs/simulator.md). A debug build can plant faults in the cores.
   .executableTarget(
     name: "simulator",
@@ -186,7 +187,9 @@ let testTargets: [Target] = [
   tests("Dispatcher", "Manager"),
   tests("Leader", "Manager", ["Model", "Dispatcher", "Orchestrator"]),
   tests("Consensus", "Manager", ["Model", "Surroundings", "Raft", "Replica", "Store", "Wire", "Transport", "Identity", protobuf, log]),
-  tests("ControlAPI", "Manager", ["Model", "LinuxSystem", "Surroundings", "API", "APIClient", log, .product(name: "NIOCore", package: "swift-nio")]),
+  tests(
+    "ControlAPI", "Manager",
+    ["Model", "LinuxSystem", "Surroundings", "API", "APIClient", log, lifecycle, .product(name: "NIOCore", package: "swift-nio")]),
   tests("Worker", "Agent"),
   tests("Seccomp", "Agent", ["LinuxSystem", "CSeccomp"]),
   tests("Cgroups", "Agent", ["LinuxSystem"]),
@@ -196,8 +199,8 @@ let testTargets: [Target] = [
   tests("AgentImage", "Agent", ["LinuxSystem", "CLinux", "CZlib", "CZstd", "Model", crypto]),
   tests("Build", "Agent", ["LinuxSystem", "CLinux", "Model", "AgentImage", "Runtime", "Cgroups", "TreeArchive", "Dockerfile", log]),
   tests("Telemetry", "Shared", ["LinuxSystem"]),
-  tests("DNS", "Agent", ["Model", "LinuxSystem", log]),
-  tests("AgentNetwork", "Agent", ["Model", "Netlink", "LinuxSystem", "CLinux", log]),
+  tests("DNS", "Agent", ["Model", "LinuxSystem", "OwnProcess", log]),
+  tests("AgentNetwork", "Agent", ["Model", "Netlink", "LinuxSystem", "CLinux", "OwnProcess", log]),
   tests("AgentVolume", "Agent", ["LinuxSystem", "CLinux", "Model"]),
   tests("APIClient", "CLI", ["Model", "API", "LinuxSystem"]),
   tests("DevCluster", "CLI"),

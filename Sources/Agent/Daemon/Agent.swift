@@ -25,6 +25,7 @@ actor Agent {
   private var persistDirty = false
   private var withdrawals: [TaskID: CheckedContinuation<Void, Never>] = [:]
   private var portConflicts: [NodeDescription.PortConflict] = []
+  private var toldProblems = ToldProblems()
   /// Of ports in host mode that tasks wanted here and processes have: the scheduler sends the next elsewhere.
   private var hostConflicts: [NodeDescription.PortConflict] = []
   private var descriptionPass: Task<Void, Never>?
@@ -256,7 +257,7 @@ actor Agent {
           let problems = try await rooms.network.apply(networks: networks, services: services, endpoints: endpoints)
           isWhole = !problems.contains { $0.weight == .unfinished }
           isDone = !problems.contains { $0.weight != .told }
-          for problem in problems { log.warning("network: \(problem)") }
+          for problem in toldProblems.step(problems) { log.warning("network: \(problem)") }
           tellConflicts(problems.compactMap(\.conflict))
           await checkHostConflicts()
           noteRepairs(await rooms.network.repairs)

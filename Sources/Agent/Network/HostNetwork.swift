@@ -91,7 +91,7 @@ final class HostNetwork: Sendable {
     var comparesAll = false
     /// Of rule sets, after the last of ours was loaded there (nil: this host's), and at the last comparison of all.
     var generations: [TaskID?: Generation] = [:]
-    var isUnheardTold = false
+    var isUnheard = false
     /// What was found changed by others, and repaired, since this agent began.
     var repairs: [String: UInt64] = [:]
     init(_ uplinks: IPv4Prefix?) { pool = UplinkPool(uplinks) }
@@ -229,7 +229,7 @@ final class HostNetwork: Sendable {
     return []
   }
 
-  /// What the kernel does not tell is told to people, once.
+  /// What the kernel does not tell is told to people.
   private func watchDrift() -> [NetworkProblem] {
     guard memory.withLock({ $0.drift == nil }) else { return [] }
     let changed: @Sendable (Set<DriftWatch.Change>) -> Void = { [weak self] changes in
@@ -253,9 +253,9 @@ final class HostNetwork: Sendable {
     return memory.withLock { memory in
       memory.drift = watch
       // What was changed while nobody listened is told by nobody.
-      if watch != nil, memory.isUnheardTold { (memory.comparesAll, memory.allLinksTouched, memory.uplinkRoutesTouched) = (true, true, true) }
-      defer { memory.isUnheardTold = watch == nil }
-      guard watch == nil, !memory.isUnheardTold else { return [] }
+      if watch != nil, memory.isUnheard { (memory.comparesAll, memory.allLinksTouched, memory.uplinkRoutesTouched) = (true, true, true) }
+      memory.isUnheard = watch == nil
+      if watch != nil { return [] }
       return [NetworkProblem("changes by others", "this kernel tells of none (netlink refused to listen): they are found within 15 s only")]
     }
   }

@@ -91,7 +91,7 @@ struct UntoldRulesTests {
     #expect(untold(.max - 1, [(1, .max), (2, 1)]) == [false, false])
   }
 
-  @Test("on a kernel that tells of nothing it is said once, and rules, interfaces and addresses are repaired by the comparison that comes by time")
+  @Test("on a kernel that tells of nothing it is said, and rules, interfaces and addresses are repaired by the comparison that comes by time")
   func unheard() async throws {
     try await NamespaceWorld.with(1) { world in
       var cluster = Cluster(hosts: 1)
@@ -105,8 +105,7 @@ struct UntoldRulesTests {
       func apply() async throws -> [String] {
         try await overlay.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: cluster.endpoints).map(\.object)
       }
-      #expect(try await apply() == ["changes by others"])
-      #expect(try await apply() == [])
+      for _ in 1...2 { #expect(try await apply() == ["changes by others"]) }
       let one = try await overlay.attach(cluster.network(1)).path
       let server = try await world.serve("task1", in: one)
       defer { world.stop([server]) }

@@ -2,6 +2,7 @@ import Glibc
 import LinuxSystem
 import Logging
 import Model
+import OwnProcess
 import Synchronization
 import Testing
 
@@ -187,9 +188,9 @@ struct NameServerTests {
   }
 
   @Test("who comes by TCP when no descriptor is left is closed, also after the one that is kept for that was lost once")
-  func exhausted() async {
-    // A process of its own: the bound on descriptors is the process's.
-    await #expect(processExitsWith: .success) { try await NameServerTests().exhaust() }
+  func exhausted() async throws {
+    // The bound on descriptors is the process's.
+    try await inOwnProcess("DNSTests.NameServerTests/exhausted()") { try await exhaust() }
   }
   private func exhaust() async throws {
     func allow(_ count: UInt) {

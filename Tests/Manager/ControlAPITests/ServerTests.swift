@@ -5,6 +5,7 @@ import LinuxSystem
 import Logging
 import Model
 import NIOCore
+import ServiceLifecycle
 import Synchronization
 import Testing
 
@@ -13,6 +14,23 @@ import Testing
 #elseif canImport(Musl)
   import Musl
 #endif
+
+/// Serves until it is told to stop, as a daemon is: swift-nio ends the process when a task that serves is cancelled while a connection is accepted and
+/// nobody has read it yet (swift-nio, issue 2637).
+private func start(_ server: ControlServer, ended: @escaping @Sendable () -> Void = {}) -> ServiceGroup {
+  struct Part: ServiceLifecycle.Service {
+    let server: ControlServer
+    func run() async throws { try await server.run() }
+  }
+  var quiet = Logger(label: "test")
+  quiet.logLevel = .critical
+  let group = ServiceGroup(services: [Part(server: server)], logger: quiet)
+  Task {
+    defer { ended() }
+    try await group.run()
+  }
+  return group
+}
 
 /// A server on a socket of its own, for one test.
 func withServer<Result: Sendable>(
@@ -28,12 +46,9 @@ func withServer<Result: Sendable>(
   }
   let (ready, isReady) = AsyncStream.makeStream(of: Void.self)
   let server = ControlServer(ControlAPI(backend: backend), on: .unix(path: path), logger: Logger(label: "test")) { _ in isReady.finish() }
-  let running = Task {
-    defer { isReady.finish() }
-    try await server.run()
-  }
+  let group = start(server) { isReady.finish() }
   for await _ in ready {}
-  defer { running.cancel() }
+  defer { Task { await group.triggerGracefulShutdown() } }
   return try await body(backend, path)
 }
 
@@ -62,10 +77,10 @@ func withServer<Result: Sendable>(
     let (ready, isReady) = AsyncStream.makeStream(of: Void.self)
     let replacing = ControlServer(ControlAPI(backend: MemoryBackend()), on: .unix(path: plain), logger: Logger(label: "test")) { _ in isReady.finish()
     }
-    let running = Task { try await replacing.run() }
+    let group = start(replacing) { isReady.finish() }
     for await _ in ready {}
     #expect(try await APIClient(endpoint: .unix(path: plain)).call("GET", "/_ping") == Array("OK".utf8))
-    running.cancel()
+    await group.triggerGracefulShutdown()
   }
 
   @Test("a read whose leader is lost on the way is asked again of the next; a change is not, for nobody knows what became of it")
@@ -227,11 +242,8 @@ func withServer<Result: Sendable>(
       isReady.yield(UInt16(address?.port ?? 0))
       isReady.finish()
     }
-    let running = Task {
-      defer { isReady.finish() }
-      try await server.run()
-    }
-    defer { running.cancel() }
+    let group = start(server) { isReady.finish() }
+    defer { Task { await group.triggerGracefulShutdown() } }
     var port: UInt16 = 0
     for await one in ready { port = one }
     try #require(port > 0)
