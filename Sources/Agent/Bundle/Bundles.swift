@@ -193,7 +193,8 @@ public struct Bundles: Sendable {
     case .created: break
     case .stopped: throw BundleError("cannot start a container that has stopped")
     case .creating: throw BundleError("cannot start a container that is not created yet")
-    case .running, .paused: throw BundleError("cannot start an already running container")
+    case .paused: throw BundleError("cannot start a paused container: resume it first")
+    case .running: throw BundleError("cannot start an already running container")
     }
     if stored.program.isEmpty { throw BundleError("cannot start a container without a process: config.json has no \"process\"") }
     var state = State(id: id, pid: stored.pid, status: .created, bundle: stored.bundle, annotations: stored.annotations)
