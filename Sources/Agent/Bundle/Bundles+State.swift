@@ -11,7 +11,7 @@ extension Bundles {
     if stored.isBeingMade == true { return .creating }
     // Before whether it was started, as with runc: a created one can be paused, too.
     if (try? cgroup(stored))?.isFrozen == true { return .paused }
-    return Files.exists(folder.path + "/" + StartSocket.name) ? .created : .running
+    return Files.exists(folder.path + "/" + StartSocket.name) || folder.isBeingStarted ? .created : .running
   }
   func process(_ stored: StoredBundle) -> PidDescriptor? { stored.identity.open() }
 
