@@ -13,7 +13,12 @@ func fail(_ code: Int32) -> Never {
 nonisolated(unsafe) var plan = clinux_plan()
 // One thread: globals need no guard.
 nonisolated(unsafe) var launch = clinux_launch()
-if clinux_plan_map(3, &plan) < 0 || clinux_plan_launch(&plan, &launch) < 0 { fail(125) }
+let map = clinux_plan_map(3, &plan)
+let refusal = map < 0 ? map : clinux_plan_launch(&plan, &launch)
+if refusal < 0 {
+  clinux_refuse(4, -refusal)
+  fail(125)
+}
 close(3)
 close(6)
 if launch.detached != 0 { runDetached() } else if launch.join != 0 { runExec() } else { runContainer() }

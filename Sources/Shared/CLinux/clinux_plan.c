@@ -106,6 +106,8 @@ void clinux_child_tell(int socket, uint32_t kind, int error, uint32_t index, con
   clinux_send_fd(socket, &report, sizeof report, fd);
 }
 
+void clinux_refuse(int report, int error) { clinux_child_tell(report, CLINUX_REPORT_FAILED, error, ~0U, "read the plan", -1); }
+
 // MARK: the child
 
 void clinux_child_fd_path(char path[40], int fd) {
@@ -1022,7 +1024,8 @@ static int hand_over(struct clinux_plan *plan, struct clinux_launch *launch, int
 }
 
 pid_t clinux_launch(struct clinux_plan *plan, struct clinux_launch *launch, const int stdio[3], int report, int *pidfd, int *terminal) {
-  int channel[2], cgroup = -1, tasks[16], joined[8], trees[CLINUX_TREES], receiver = -1;
+  static int trees[CLINUX_TREES];
+  int channel[2], cgroup = -1, tasks[16], joined[8], receiver = -1;
   struct clinux_shared *outside = NULL;
   *pidfd = *terminal = -1;
 #define GIVE_UP(text) do { clinux_child_tell(report, CLINUX_REPORT_FAILED, errno, ~0U, text, -1); return -1; } while (0)

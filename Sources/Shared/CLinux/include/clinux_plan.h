@@ -121,7 +121,7 @@ int clinux_resolve_user(int root, const char *user, const char *const *groups, i
 
 // Runs the plan in the child's part: never returns on success when it has an EXEC.
 struct clinux_plan { const uint8_t *bytes; size_t length; };
-enum { CLINUX_TREES = 128 };  // most of one plan
+enum { CLINUX_TREES = 4096 };  // most of one plan; each is a descriptor, of which the parent may have fewer
 int clinux_plan_map(int fd, struct clinux_plan *plan);
 // What the parent's side of a plan says.
 struct clinux_launch {
@@ -147,3 +147,5 @@ int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *lau
 // terminal: receives the master's descriptor, -1 without.
 pid_t clinux_launch(struct clinux_plan *plan, struct clinux_launch *launch, const int stdio[3], int report, int *pidfd, int *terminal);
 uint64_t clinux_start_time(pid_t pid);
+// Tells `report` that the plan cannot be carried out: nothing was done.
+void clinux_refuse(int report, int error);
