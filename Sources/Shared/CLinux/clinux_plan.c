@@ -569,16 +569,18 @@ static int do_cwd(struct child *child, struct cursor *p) {
   if (n < 0) return -errno;
   return here[0] == '/' ? 0 : -EPERM;
 }
+uint32_t clinux_child_groups[CLINUX_GROUPS];
 static int do_user(struct child *child, struct cursor *p) {
   const char *user = string(p);
   uint64_t count = number(p);
-  const char *groups[32];
-  if (count > 32) return -E2BIG;
-  for (uint64_t i = 0; i < count; i++) groups[i] = string(p);
+  char **groups = child->strings;
+  if (count > child->strings_most) return -EBADMSG;
+  for (uint64_t i = 0; i < count; i++) groups[i] = (char *)(uintptr_t)string(p);
   int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (root < 0) return -errno;
   char what[64];
-  int r = clinux_resolve_user(root, user, groups, (int)count, &child->user, what);
+  child->user.groups = clinux_child_groups;
+  int r = clinux_resolve_user(root, user, (const char *const *)groups, (int)count, &child->user, what);
   close(root);
   if (r < 0) {
     clinux_child_join_text(child, r == -ENOENT ? "no such user in /etc/passwd: " : r == -ESRCH ? "no such group in /etc/group: " : "not a valid id: ", what);
@@ -711,7 +713,7 @@ static int make_room(struct child *child, const struct clinux_plan *plan) {
   while (clinux_next(&c, &code, &p) > 0) {
     // A string is 16 bytes of the plan, or more.
     uint64_t here = (uint64_t)(p.end - p.at) / 16;
-    if ((code == CLINUX_OP_EXEC || code == CLINUX_OP_HOOK) && here > most) most = here;
+    if ((code == CLINUX_OP_EXEC || code == CLINUX_OP_HOOK || code == CLINUX_OP_USER) && here > most) most = here;
   }
   if (most == 0) return 0;
   // Each list has its NULL, and HOME may be added.

@@ -115,6 +115,15 @@ import Testing
     #expect(tooMany.code == 1 && tooMany.err.contains("4096 bind mounts and device nodes"), "\(tooMany)")
   }
 
+  @Test("groups are as many as the kernel takes", arguments: [2000, 65_536])
+  func manyGroups(_ count: Int) throws {
+    let world = try BundleWorld()
+    let result = try world.run("grep ^Groups: /proc/self/status | wc -w") { config in
+      config.object("process") { $0["user"] = ["uid": 1000, "gid": 1000, "additionalGids": Array(5000..<5000 + count)] }
+    }
+    #expect(result.code == 0 && result.out == "\(1 + count)\n", "\(result)")
+  }
+
   @Test("a user namespace's devices need no counterpart on the host, and have their owner and mode")
   func devices() throws {
     let world = try BundleWorld()

@@ -310,6 +310,21 @@ let isRoot = geteuid() == 0
     }
   }
 
+  @Test("groups of the image and of the service are as many as they are")
+  func manyGroups() async throws {
+    let world = try World()
+    let lines = (0..<200).map { "g\($0):x:\(5000 + $0):app\n" }.joined() + (0..<100).map { "h\($0):x:\(6000 + $0):\n" }.joined()
+    try Files.writeAtomically(
+      world.layer + "/etc/group", Files.text(world.layer + "/etc/group") + lines, mode: 0o644, durable: false)
+    var config = world.shell("groups", "grep ^Groups: /proc/self/status | wc -w")
+    config.user = "app"
+    config.groups = (0..<100).map { $0 % 2 == 0 ? "h\($0)" : "\(6000 + $0)" }
+    do {
+      // The word itself, 2000 of the image's own file, and app's own.
+      #expect(try await world.run(config).stdout == "\(1 + 1 + 200 + 100 + 1)\n")
+    } catch { Issue.record("\(error)") }
+  }
+
   @Test("limits of memory, processes and CPU are set and seen; an OOM kill is reported")
   func limits() async throws {
     let world = try World()

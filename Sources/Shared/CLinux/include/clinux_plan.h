@@ -111,12 +111,13 @@ enum { CLINUX_REPORT_FAILED = 1, CLINUX_REPORT_WARNING = 2, CLINUX_REPORT_STARTE
 struct clinux_user {
   uint32_t uid, gid;
   uint32_t group_count;
-  uint32_t groups[64];
+  uint32_t *groups;  // room for CLINUX_GROUPS; NULL: they are not wanted
   char home[256];
 };
+enum { CLINUX_GROUPS = 65536 };  // NGROUPS_MAX (setgroups(2))
 // Resolves "user[:group]" and additional groups by etc/passwd and etc/group below `root` (openat2 RESOLVE_IN_ROOT). The rules
 // are Docker's: a name in the file wins, then a number; a number must fit in 31 bits. -ENOENT: no such user; -ESRCH: no such
-// group; -ERANGE: not a valid number; `what` names the culprit.
+// group; -ERANGE: not a valid number; -E2BIG: more groups than the kernel takes; `what` names the culprit.
 int clinux_resolve_user(int root, const char *user, const char *const *groups, int count, struct clinux_user *result, char what[64]);
 
 // Runs the plan in the child's part: never returns on success when it has an EXEC.
