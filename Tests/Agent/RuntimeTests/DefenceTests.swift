@@ -265,6 +265,36 @@ private final class Flag: Sendable {
     try? await world.runtime.delete("many")
   }
 
+  /// - Parameter errno: of what has no instance of inotify for it.
+  private func lines(_ world: World, _ id: String, _ options: LogOptions, errno number: Int32, _ asked: Flag) async throws -> [String] {
+    let paths = ContainerPaths(world.configuration, id)
+    let feed = LogFeed()
+    let handle = LogFeed.Handle(feed)
+    let reader = LogReader(path: paths.log, state: paths.state, options: options, feed: feed) {
+      asked.set()
+      errno = number
+      return -1
+    }
+    startThread("reader") { reader.run() }
+    var found: [String] = []
+    while let line = try await handle.next() { found.append(String(decoding: line.bytes, as: UTF8.self)) }
+    return found
+  }
+  @Test("logs are read where there is no instance of inotify left, and followed; what is not followed needs none")
+  func withoutWatch() async throws {
+    let world = try World()
+    _ = try await world.runtime.start(world.shell("unwatched", "for i in 1 2 3 4; do echo $i; sleep 0.5; done"))
+    let asked = Flag()
+    let followed = try await lines(world, "unwatched", LogOptions(follow: true), errno: EMFILE, asked)
+    #expect(followed == ["1\n", "2\n", "3\n", "4\n"] && asked.isSet)
+    _ = try await world.runtime.wait("unwatched")
+    let never = Flag()
+    #expect(try await lines(world, "unwatched", LogOptions(), errno: EMFILE, never) == followed)
+    #expect(!never.isSet)
+    await #expect(throws: SystemError.self) { _ = try await lines(world, "unwatched", LogOptions(follow: true), errno: EACCES, never) }
+    try await world.runtime.delete("unwatched")
+  }
+
   @Test("logs --since begins with the first line of that moment")
   func since() async throws {
     let world = try World()
