@@ -136,7 +136,7 @@ public struct Reconciler: Sendable {
 
   /// Follows a change in every index; marks what has to be looked at again.
   mutating func note(_ change: StateChange, _ state: ClusterState) {
-    allocator.observe(change)
+    allocator.observe(change, state: state)
     scheduler.observe(change, state: state)
     switch change {
     case .node(let old, let new):
@@ -146,7 +146,10 @@ public struct Reconciler: Sendable {
       }
     case .service(let old, let new):
       let id = (new ?? old)!.id
-      if let new, let old, onlyProgress(old, new) { break }
+      if let new, let old, onlyProgress(old, new) {
+        if old.endpoint != new.endpoint { dirty.formUnion(refusedEndpoints.keys) }
+        break
+      }
       dirty.insert(id)
       dirty.formUnion(waitedFor[id] ?? [])
       checkStacks = true
@@ -223,7 +226,7 @@ public struct Reconciler: Sendable {
 
   /// As `note`, without marking work: this very decision takes care of it, and its changes come back once they are applied.
   private mutating func follow(_ change: StateChange, _ world: ClusterState) {
-    allocator.observe(change)
+    allocator.observe(change, state: world)
     scheduler.observe(change, state: world)
     switch change {
     case .task(let old, let new):
