@@ -3,9 +3,9 @@ import Model
 extension Allocator {
   /// Everything anew from the rows. O(state).
   public mutating func reset(_ state: ClusterState) {
-    let resting = resting
+    let (resting, occupied) = (resting, occupied)
     self = Allocator()
-    self.resting = resting
+    (self.resting, self.occupied) = (resting, occupied)
     for network in state.networks.values { observe(.network(old: nil, new: network), state: state) }
     for service in state.services.values { observe(.service(old: nil, new: service), state: state) }
     for node in state.nodes.values { observe(.node(old: nil, new: node), state: state) }

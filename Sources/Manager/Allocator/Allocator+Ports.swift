@@ -3,6 +3,17 @@ import Model
 // Published ports. A number that a service fixes it is given, or refused with the name of who has it; one that is chosen goes around all that is known to be in
 // the way.
 extension Allocator {
+  /// Hosts were asked who has `asked`: processes have `taken`, as far as they answered. Kept until somebody asks for the same again.
+  public mutating func learn(asked: [PortClaim], taken: [PortClaim]) {
+    // A hint: without it a number is given that one of the hosts does not answer.
+    if occupied.count > Self.occupiedMax { occupied = [:] }
+    for claim in asked {
+      let found = taken.filter(claim.overlaps)
+      occupied[claim] = found.isEmpty ? nil : found
+    }
+  }
+  static let occupiedMax = 4_096
+
   /// Services that have a number which `ports` fix, whatever they want by now.
   public func holders(inTheWayOf ports: [PortConfig], of service: ServiceID) -> Set<ServiceID> {
     Set(ports.flatMap { port in PortClaim(port).map { holders(of: $0, port.publishMode, besides: service) } ?? [] })
@@ -17,7 +28,7 @@ extension Allocator {
     var given: [PortConfig] = []
     let fixed = wanted.compactMap { PortClaim($0) }
     for var port in wanted {
-      if port.isChosen { port.publishedPort = try number(for: port, service, avoiding: fixed + given.compactMap { PortClaim($0) }) }
+      if port.isChosen { port.publishedPort = try number(for: port, service, avoiding: fixed + given.compactMap { PortClaim($0) }, state: state) }
       if let claim = PortClaim(port) {
         let isHost = port.publishMode == .host
         // What it has it keeps, though another should have it in host mode, too: that may be older than this rule.
@@ -35,7 +46,9 @@ extension Allocator {
     return given
   }
 
-  private mutating func number(for port: PortConfig, _ service: Service, avoiding: [PortClaim]) throws(AllocationRefusal) -> UInt16 {
+  private mutating func number(
+    for port: PortConfig, _ service: Service, avoiding: [PortClaim], state: ClusterState
+  ) throws(AllocationRefusal) -> UInt16 {
     func claim(_ number: UInt16) -> PortClaim { PortClaim(number, port.protocol ?? .tcp, at: port.hostIP) }
     let had = service.endpoint.ports.filter(port.accepts).compactMap(\.publishedPort)
     let kept = had.first { number in
@@ -47,15 +60,26 @@ extension Allocator {
     // Of any number, another each time: what became free waits until all others had their turn.
     let first = port.publishedRange == nil ? nextPort : range.lowerBound
     let numbers = (0..<range.count).lazy.map { range.lowerBound + UInt16((Int(first - range.lowerBound) + $0) % range.count) }
-    let free = numbers.first { number in
-      let claim = claim(number)
-      return ![ports, hostPorts, declared].contains { $0.isTaken(claim) } && !avoiding.contains(where: claim.overlaps)
-    }
-    if let free {
+    let busy = busy(state)
+    // Where all that is left is some process's, its host does not answer and says so; the others do.
+    for known in [busy, PortClaims()] {
+      let free = numbers.first { number in
+        let claim = claim(number)
+        return ![ports, hostPorts, declared].contains { $0.isTaken(claim) } && !known.isTaken(claim) && !avoiding.contains(where: claim.overlaps)
+      }
+      guard let free else { continue }
       if port.publishedRange == nil { nextPort = free == range.upperBound ? range.lowerBound : free + 1 }
       return free
     }
     if port.publishedRange == nil { throw AllocationRefusal("no port of 30000-32767 is free: name the port to publish") }
     throw AllocationRefusal("no port of \(range.lowerBound)-\(range.upperBound) is free: publish a wider range")
+  }
+
+  /// What processes of hosts are known to have: of what hosts were asked for, and of what is published.
+  private func busy(_ state: ClusterState) -> PortClaims<Bool> {
+    var busy = PortClaims<Bool>()
+    for claim in occupied.values.joined() { busy.insert(claim, true) }
+    for node in state.nodes.values { for conflict in node.description?.portConflicts ?? [] { busy.insert(conflict.claim, true) } }
+    return busy
   }
 }

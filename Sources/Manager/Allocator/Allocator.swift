@@ -11,7 +11,8 @@ import Model
 // - What nobody has is not given while it rests (`resting`), nor in the decision that frees it.
 // - Subnets from the pool overlap no other; declared ones not ingress's. VNIs and published ports are not given twice. What a network had that is
 //   gone is not given while it rests.
-// - A number that is chosen goes around those that other services fix, through ingress or in host mode. What a service was given it keeps while its spec fits.
+// - A number that is chosen goes around those that other services fix, through ingress or in host mode, and around what processes of hosts are known
+//   to have. What a service was given it keeps while its spec fits.
 // - An IPv6 address is nobody's choice: who has the n-th address of a network's IPv4 subnet has the n-th of its IPv6 subnet, and it rests with it.
 //
 // It refuses to know why a task exists and where it should run.
@@ -56,6 +57,8 @@ public struct Allocator: Sendable {
   /// Numbers that services fix, given to them or not yet.
   var declared = PortClaims<ServiceID>()
   var declarations: [ServiceID: [PortClaim]] = [:]
+  /// What processes of hosts had of the ports that hosts were asked for last, by what was asked.
+  var occupied: [PortClaim: [PortClaim]] = [:]
   /// Somebody may still be sent to them.
   public var resting = RestingAddresses()
   var nextPort: UInt16 = PortConfig.dynamicNumbers.lowerBound

@@ -70,10 +70,11 @@ public struct Reconciler: Sendable {
 
   /// Forgets everything and takes `state` as it is; the next `step` looks at every service. O(state).
   public mutating func reset(_ state: ClusterState) {
-    let (limit, resting) = (actionLimit, allocator.resting)
+    let (limit, before) = (actionLimit, allocator)
     self = Reconciler()
     actionLimit = limit
-    allocator.resting = resting
+    // What is not in the state stays.
+    allocator = before
     allocator.reset(state)
     scheduler.reset(state)
     for network in state.networks.values { dirtyNetworks.insert(network.id) }
@@ -127,6 +128,9 @@ public struct Reconciler: Sendable {
     unaddressed = []
     return true
   }
+
+  /// What hosts answered who were asked for ports: numbers that are chosen from now on go around what their processes have.
+  public mutating func learn(asked: [PortClaim], taken: [PortClaim]) { allocator.learn(asked: asked, taken: taken) }
 
   private func wakeTime(_ plan: Plan, _ now: Timestamp) -> Timestamp? {
     if plan.isFull || !dirty.isEmpty { return now }

@@ -78,6 +78,48 @@ extension ServiceEdits {
     }
   }
 
+  /// One port of a spec that has no number yet.
+  public struct Choice: Sendable {
+    public var service: String
+    /// With the numbers that no service has, in the order in which they may be given: the first 64.
+    public var candidates: [PortConfig]
+    /// No other number may be given.
+    public var isComplete: Bool
+    /// "8000-8010".
+    public var range: String
+  }
+
+  /// Where the allocator is to choose a number, what it may choose.
+  public static func choices(_ specs: [ServiceSpec], state: ClusterState) -> [Choice] {
+    let open = specs.flatMap { spec in unchosen(spec, state).map { (spec.name, $0) } }
+    guard !open.isEmpty else { return [] }
+    var taken = claims(state, leaving: [])
+    for spec in specs { for claim in spec.ports.compactMap({ PortClaim($0) }) { taken.insert(claim, spec.name) } }
+    return open.map { name, port in
+      let range = port.choice
+      func candidates(from first: UInt16, _ most: Int) -> [PortConfig] {
+        let all = (0..<range.count).lazy.map { range.lowerBound + UInt16((Int(first - range.lowerBound) + $0) % range.count) }.filter { number in
+          number > 0 && !taken.isTaken(PortClaim(number, port.protocol ?? .tcp, at: port.hostIP))
+        }
+        return all.prefix(most).map {
+          var fixed = port
+          (fixed.publishedPort, fixed.publishedRange) = ($0, nil)
+          return fixed
+        }
+      }
+      let text = "\(range.lowerBound)-\(range.upperBound)"
+      guard port.publishedRange == nil else {
+        let found = candidates(from: range.lowerBound, candidatesMost + 1)
+        return Choice(service: name, candidates: Array(found.prefix(candidatesMost)), isComplete: found.count <= candidatesMost, range: text)
+      }
+      // The allocator goes on behind what it gave last, which is the highest mostly; a new leader's begins at the first.
+      let last = state.services.values.flatMap { $0.endpoint.ports }.compactMap(\.publishedPort).filter(range.contains).max()
+      let found = candidates(from: last ?? range.lowerBound, candidatesMost / 2) + candidates(from: range.lowerBound, candidatesMost / 2)
+      return Choice(service: name, candidates: found, isComplete: false, range: text)
+    }
+  }
+  static let candidatesMost = 64
+
   private static func given(_ spec: ServiceSpec, _ state: ClusterState) -> [PortConfig] {
     state.service(named: spec.name).flatMap { $0.pendingDelete ? nil : $0 }?.endpoint.ports ?? []
   }

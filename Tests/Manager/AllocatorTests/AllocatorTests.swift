@@ -305,7 +305,7 @@ private let start = Timestamp(nanoseconds: 1_000)
       ])
   }
 
-  @Test("a number is chosen around what other services fix, in host mode, too; what was given stays")
+  @Test("a number is chosen around what other services fix, in host mode, too, and around what processes of hosts have; what was given stays")
   func chosenAround() throws {
     var allocator = Allocator()
     var state = ClusterState()
@@ -337,7 +337,8 @@ private let start = Timestamp(nanoseconds: 1_000)
     // Declared and not given yet; 8001 through ingress.
     let first = declare(1, [host(8000), host(30_000), PortConfig(targetPort: 1, publishedPort: 8001)])
     let second = declare(2, [range(8003), PortConfig(targetPort: 80, publishedPort: nil)])
-    #expect(try give(second).ports.map(\.publishedPort) == [8002, 30_001])
+    var given = try give(second)
+    #expect(given.ports.map(\.publishedPort) == [8002, 30_001])
     #expect(try give(first).ports.map(\.publishedPort) == [8000, 30_000, 8001])
     // The other way round.
     let error = #expect(throws: AllocationRefusal.self) { try give(declare(3, [host(8002)])) }
@@ -347,7 +348,20 @@ private let start = Timestamp(nanoseconds: 1_000)
     }
     // In host mode several may have one.
     #expect(try give(declare(5, [host(8000)])).ports.map(\.publishedPort) == [8000])
-    let given = try give(state.services[second.id]!)
+    // Processes: what was asked for, and what a host tells of itself.
+    allocator.learn(asked: [PortClaim(8003, .tcp), PortClaim(8004, .tcp)], taken: [PortClaim(8003, .tcp, at: IPAddress("0.0.0.0"))])
+    var node = Node(id: NodeID(value: 1), spec: NodeSpec(role: .worker), createdAt: start)
+    node.description = NodeDescription(
+      hostname: "host1", platform: Platform(architecture: "x86_64", os: "linux"), resources: .init(nanoCPUs: 1, memoryBytes: 1),
+      engine: .init(engineVersion: "1"))
+    node.description?.portConflicts = [.init(port: 8004, protocol: .tcp, holder: nil)]
+    _ = state.speculate([.putNode(node)])
+    #expect(try give(declare(6, [range(8010)])).ports.map(\.publishedPort) == [8005])
+    // Where nothing else is left, the hosts that can answer it.
+    #expect(try give(declare(7, [range(8004)])).ports.map(\.publishedPort) == [8003])
+    // The process is gone.
+    allocator.learn(asked: [PortClaim(8003, .tcp)], taken: [])
+    given = try give(state.services[second.id]!)
     #expect(given.ports.map(\.publishedPort) == [8002, 30_001])
     var fresh = Allocator()
     fresh.reset(state)

@@ -109,4 +109,13 @@ import Testing
       #expect(world.violations == [])
     }
   }
+
+  @Test("a leader's allocator goes around what hosts said that their processes have, after a decision was begun anew, too")
+  func processes() throws {
+    var world = World(nodes: 2)
+    world.reconciler.learn(asked: [PortClaim(8000, .tcp), PortClaim(30_000, .tcp)], taken: [PortClaim(8000, .tcp), PortClaim(30_000, .tcp)])
+    world.reconciler.reset(world.state)
+    try deploy(["a": [port(of: 8000...8002)], "c": [port(nil)]], &world)
+    #expect(numbers("a", world) == [8001] && numbers("c", world) == [30_001])
+  }
 }
