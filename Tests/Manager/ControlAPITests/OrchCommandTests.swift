@@ -22,7 +22,10 @@ let orchPath =
 
   @Test("orch deploys, lists, scales, updates, runs commands, inspects and removes over the same API")
   func session() async throws {
-    try await withServer { _, socket in
+    try await withServer { backend, socket in
+      var description = try #require(try await backend.state().nodes[backend.nodes[1]]?.description)
+      description.networkRepairs = ["rules": 3]
+      backend.apply([.nodeDescription(backend.nodes[1], description)])
       let file = socket + ".shop.yaml"
       try manifest.write(toFile: file, atomically: true, encoding: .utf8)
       defer { try? FileManager.default.removeItem(atPath: file) }
@@ -66,6 +69,11 @@ let orchPath =
       try await line("inspect web", expect: [#""Image": "web:2""#, #""A=b""#])
       try await line("inspect h2", expect: [#""Hostname": "h2""#])
       try await line("inspect nothing", expect: ["no service, task, node"], code: 1)
+      try await line("node inspect h2 h1", expect: ["[\n    {", #""Hostname": "h2""#, #""Hostname": "h1""#, #""NetworkRepairs": {"#, #""rules": 3"#])
+      try await line("node inspect --format json h2", expect: [#""NetworkRepairs":{"rules":3}"#])
+      try await line("node inspect shop_web h2", expect: ["no node is called shop_web", #""Hostname": "h2""#], code: 1)
+      try await line("node inspect --help", expect: ["NetworkRepairs", "Example: orch node inspect h2"])
+      try await line("network inspect shop_default nothing", expect: [#""Name": "shop_default""#, "no network is called nothing"], code: 1)
       try await line("rollback web --timeout 20", expect: ["converged"])
       try await line("ps web", expect: ["Shutdown", "web:2", " \\_ shop_web.1"])
       try await line("exec web.1 sh -c ls -x", expect: ["sh -c ls -x ready"], code: 7)
@@ -87,7 +95,7 @@ let orchPath =
       try await line("join-token -q manager", expect: ["ORCHTKN-1-abc-manager"])
       try await run(["image", "import", "busy:1", file], expect: ["h1: busy:1", "h3: no space left on device"], code: 1)
       try await line("image ls", expect: ["web", "0123456789ab", "1.24MB", "h1,h2,h3"])
-      try await line("completion bash", expect: ["_orch", "--until"])
+      try await line("completion bash", expect: ["_orch", "--until", "_orch_node_inspect"])
       try await line("down shop --volumes", expect: ["removing   service shop_web", "is gone"])
       try await line("services -q")
       try await line("down nothing", expect: ["stack nothing not found"], code: 1)
