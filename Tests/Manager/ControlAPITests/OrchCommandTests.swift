@@ -84,7 +84,11 @@ let orchPath =
       try await line("logs web --until tomorrow", expect: ["--until tomorrow: give a time like"], code: 2)
       try await line("run --detach --name bound -p 127.0.0.1:8081:81 -p [::1]:8081:81 -p 0.0.0.0:8082:82/udp -p 8083:83 web:1")
       try await line("services", expect: ["127.0.0.1:8081->81/tcp", "[::1]:8081->81/tcp", "0.0.0.0:8082->82/udp", "*:8083->83/tcp"])
-      try await line("run --detach -p nowhere:8081:81 web:1", expect: ["such as 127.0.0.1:8080:80"], code: 2)
+      try await line("run --detach -p nowhere:8081:81 web:1", expect: ["write it as 127.0.0.1:8080:80"], code: 2)
+      try await line("run --detach -p +80:80 web:1", expect: ["expected PUBLISHED:TARGET"], code: 2)
+      try await line("run --detach --name any -p 9000-9009:80 -p 127.0.0.1::81 -p 0:82 web:1")
+      try await line(
+        "inspect any", expect: [#""OrchPublishedRange": ["#, #""TargetPort": 81"#, #""TargetPort": 82"#])
       try await line("node drain h2", expect: ["h2"])
       try await line("node ls", expect: ["Drain"])
       try await line("node activate h2")
