@@ -71,6 +71,13 @@ enum BundlePlan {
     try self.process(
       process, linux, start: config.hooks ?? Config.Hooks.empty, preserved: options.preserved, waits: true, config.annotations ?? [:],
       options.programs, &plan)
+    return try bounded(plan)
+  }
+  /// What the parent makes before the clone it holds all at once.
+  private static func bounded(_ plan: PlanWriter) throws(BundleError) -> PlanWriter {
+    guard plan.trees <= UInt64(CLINUX_TREES) else {
+      throw BundleError("mounts: with a new user namespace at most \(CLINUX_TREES) bind mounts and device nodes are made; these are \(plan.trees)")
+    }
     return plan
   }
 
@@ -118,7 +125,7 @@ enum BundlePlan {
       }
     }
     plan.add(CLINUX_OP_END, "end")
-    return plan
+    return try bounded(plan)
   }
   private static func enter(_ linux: Linux, _ plan: inout PlanWriter) {
     let kinds = (linux.namespaces ?? []).reduce(UInt64(0)) { $0 | $1.type.flag }

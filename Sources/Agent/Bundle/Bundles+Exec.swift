@@ -46,6 +46,8 @@ extension Bundles {
       folder.config(), process, cgroups: execCgroups(stored, options.cgroups), root: "/proc/\(getpid())/fd/\(root.rawValue)",
       preserved: options.preserved.map { $0 != nil },
       State(id: id, pid: 0, status: .running, bundle: stored.bundle, annotations: stored.annotations), programs)
+    // As with `start`: till the program is executed others must reach the container.
+    folder.unlock()
     let launched: Launcher.Launched
     do {
       launched = try Launcher(initPath: initPath).launch(

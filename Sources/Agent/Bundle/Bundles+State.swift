@@ -9,8 +9,9 @@ extension Bundles {
     if stored.pid == 0 { return .creating }
     guard let process = process(stored), !process.hasEnded else { return .stopped }
     if stored.isBeingMade == true { return .creating }
-    if Files.exists(folder.path + "/" + StartSocket.name) { return .created }
-    return (try? cgroup(stored))?.isFrozen == true ? .paused : .running
+    // Before whether it was started, as with runc: a created one can be paused, too.
+    if (try? cgroup(stored))?.isFrozen == true { return .paused }
+    return Files.exists(folder.path + "/" + StartSocket.name) || folder.isBeingStarted ? .created : .running
   }
   func process(_ stored: StoredBundle) -> PidDescriptor? { stored.identity.open() }
 

@@ -159,7 +159,7 @@ public struct Bundles: Sendable {
     } catch { outcome = .failure(error) }
     if !isHeld {
       // Now that createContainer hooks have ended, too. What other commands changed stays (`update`).
-      try folder.relock()
+      try folder.relock(after: "its hooks ran")
       stored = try folder.stored()
       stored.isBeingMade = nil
     }
@@ -193,8 +193,10 @@ public struct Bundles: Sendable {
     case .created: break
     case .stopped: throw BundleError("cannot start a container that has stopped")
     case .creating: throw BundleError("cannot start a container that is not created yet")
-    case .running, .paused: throw BundleError("cannot start an already running container")
+    case .paused: throw BundleError("cannot start a paused container: resume it first")
+    case .running: throw BundleError("cannot start an already running container")
     }
+    if folder.isBeingStarted { throw BundleError("cannot start a container that is being started") }
     if stored.program.isEmpty { throw BundleError("cannot start a container without a process: config.json has no \"process\"") }
     var state = State(id: id, pid: stored.pid, status: .created, bundle: stored.bundle, annotations: stored.annotations)
     var failure: BundleError?
@@ -203,8 +205,10 @@ public struct Bundles: Sendable {
     do throws(SystemError) {
       let connection = try StartSocket.connect(in: folder.lock.rawValue)
       let input = try Hooks.input(state)
+      try folder.beginStart()
       try checkResult(clinux_send_fd(connection.rawValue, "s", 1, input.rawValue), "start", id)
-      if stored.hasStartHooks == true { folder.unlock() }
+      // Hooks take their time, and so may exec: of a program on a file server that hangs, or where a seccomp listener is asked first.
+      folder.unlock()
       var record = clinux_report()
       var descriptor: Int32 = -1
       while withUnsafeMutableBytes(of: &record, { clinux_receive_fd(connection.rawValue, $0.baseAddress, $0.count, &descriptor) }) > 0 {
@@ -217,11 +221,11 @@ public struct Bundles: Sendable {
           program: stored.program)
       }
     } catch {
-      if error.errno == Errno(ECONNREFUSED) { throw BundleError("cannot start a container that is being started") }
+      if error.errno == Errno(ECONNREFUSED) { throw BundleError("cannot start a container that has stopped") }
       throw BundleError("start container", error)
     }
-    if stored.hasStartHooks == true { try folder.relock() }
-    try? Files.removeTree(folder.path + "/" + StartSocket.name)
+    try folder.relock(after: stored.hasStartHooks == true ? "its hooks ran" : "it was being started")
+    folder.endStart()
     if let failure { throw failure }
     if !hooksHaveEnded { throw BundleError("start container: its first process was killed while startContainer hooks ran") }
     state.status = .running

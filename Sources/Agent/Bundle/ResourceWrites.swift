@@ -17,10 +17,12 @@ struct ResourceWrites: Hashable, Sendable {
       var value: String
     }
     var isQuota: Bool { file == "cpu.max" || file == "cpu.cfs_quota_us" }
+    /// What goes with a quota.
+    var isOfQuota: Bool { ["cpu.max.burst", "cpu.cfs_burst_us", "cpu.cfs_period_us"].contains(file) }
     /// What may be refused for what another file says until now.
     func isPaired(hasQuota: Bool, _ error: Errno) -> Bool {
       if file.hasPrefix("memory.memsw") || file == "memory.limit_in_bytes" { return true }
-      return hasQuota && error == .invalid && (file == "cpu.max.burst" || file == "cpu.cfs_burst_us")
+      return hasQuota && error == .invalid && isOfQuota
     }
   }
   private(set) var writes: [Write] = []
@@ -121,6 +123,7 @@ struct ResourceWrites: Hashable, Sendable {
         add("cpu", "cpu.max", (quota.map { $0 > 0 ? "\($0)" : "max" } ?? "\(quotaNow)") + (period.map { " \($0)" } ?? ""))
       }
     } else {
+      // Again after the quota where the old one in the new period is more than the parent gives (as runc, cgroups/fs/cpu.go).
       if let period { add("cpu", "cpu.cfs_period_us", "\(period)") }
       if let quota { add("cpu", "cpu.cfs_quota_us", "\(quota)") }
     }
@@ -175,7 +178,7 @@ struct ResourceWrites: Hashable, Sendable {
     throttle(io.throttleWriteIOPSDevice, "write_iops", "wiops")
   }
 
-  /// Raising memory.memsw before memory, and lowering it after: the kernel keeps the one above the other (v1). Burst and quota likewise.
+  /// Raising memory.memsw before memory, and lowering it after: the kernel keeps the one above the other (v1). Burst and period with the quota likewise.
   func apply(to cgroup: Cgroup) throws(BundleError) {
     if let least, let used = cgroup.read(controller: "memory", file: v2 ? "memory.current" : "memory.usage_in_bytes") {
       let used = Int64(used.filter { !$0.isWhitespace }) ?? 0
@@ -190,7 +193,7 @@ struct ResourceWrites: Hashable, Sendable {
         (write.file, write.value) = (other.file, other.value)
       }
       do throws(SystemError) { try cgroup.write(controller: write.controller, file: write.file, write.value) } catch {
-        if write.isPaired(hasQuota: hasQuota, error.errno), !again.contains(where: { $0.controller == write.controller }) {
+        if write.isPaired(hasQuota: hasQuota, error.errno), write.isOfQuota || !again.contains(where: { $0.controller == write.controller }) {
           again.append(write)
           continue
         }

@@ -77,13 +77,29 @@ struct BundleFolder: ~Copyable {
     var (held, named) = (stat(), stat())
     return fstat(lock.rawValue, &held) == 0 && lstat(path, &named) == 0 && held.st_ino == named.st_ino && held.st_dev == named.st_dev
   }
-  /// Until `relock` other commands may change the container: hooks call them, and others must not wait for hooks, which may take any time.
+  /// Until `relock` other commands may change the container: hooks call them, and others must not wait for hooks or programs, which may take any time.
   func unlock() { flock(lock.rawValue, LOCK_UN) }
-  /// Throws when the container was deleted meanwhile.
-  func relock() throws(BundleError) {
+  /// Throws when the container was deleted meanwhile, `what`: as in "its hooks ran".
+  func relock(after what: String) throws(BundleError) {
     do throws(SystemError) { try wait() } catch { throw BundleError("lock the container's state", error) }
-    if !isThere { throw BundleError("the container was deleted while its hooks ran") }
+    if !isThere { throw BundleError("the container was deleted while \(what)") }
   }
+
+  /// In place of the socket while `start` waits: the process that does.
+  private var starter: String { path + "/starter" }
+  /// False, too, when that process was killed.
+  var isBeingStarted: Bool {
+    let words = ((try? Files.text(starter)) ?? "").split(separator: " ")
+    guard words.count == 2, let pid = Int32(words[0]), let time = UInt64(words[1]) else { return false }
+    return ProcessIdentity(pid: pid, startTime: time).open()?.hasEnded == false
+  }
+  /// From then on no other command starts it.
+  func beginStart() throws(SystemError) {
+    guard let own = ProcessIdentity.of(getpid()) else { throw SystemError("find", "own process", .noProcess) }
+    try Files.writeAtomically(starter, "\(own.pid) \(own.startTime)", durable: false)
+    if unlink(path + "/" + StartSocket.name) < 0 { throw SystemError("remove", StartSocket.name, .current) }
+  }
+  func endStart() { unlink(starter) }
 
   /// As runc and crun take them: it names a folder and a cgroup.
   static func checkID(_ id: String) throws(BundleError) {

@@ -184,7 +184,7 @@ actor TaskController {
         target: reference.path, content: file.data, uid: target?.uid.flatMap { UInt32($0) } ?? 0, gid: target?.gid.flatMap { UInt32($0) } ?? 0,
         mode: target?.mode ?? FileTarget.defaultMode)
     }
-    let health = HealthCheck.Config(spec.healthCheck, image: image.config.healthcheck)
+    let health = HealthCheck.Config(spec.healthCheck, image: image.config.healthcheck, shell: image.config.shell)
     try rooms.keepHealth(health, of: id)
     return Prepared(order: order, config: config, health: health)
   }

@@ -18,17 +18,23 @@ struct Stream {
     if fd >= 0 { _ = clinux_nonblocking(fd) }
   }
 
-  /// Reads once; false when there is nothing now or no more.
-  mutating func read(into log: inout Log, _ attachment: inout Attachment) -> Bool {
-    if fd < 0 { return false }
+  /// All that has been written by now: who was handed the other end (SCM_RIGHTS) may go on writing for ever.
+  mutating func drain(into log: inout Log, _ attachment: inout Attachment) {
+    var left = Int(clinux_unread_max(fd))
+    while left > 0, case let got = read(into: &log, &attachment), got > 0 { left -= got }
+  }
+
+  /// Reads once: how many bytes; 0 when there is nothing now or no more.
+  @discardableResult mutating func read(into log: inout Log, _ attachment: inout Attachment) -> Int {
+    if fd < 0 { return 0 }
     let got = CLinux.read(fd, buffer + count, Self.capacity - count)
-    if got < 0, clinux_errno() == 11 || clinux_errno() == 4 { return false }
+    if got < 0, clinux_errno() == 11 || clinux_errno() == 4 { return 0 }
     if got <= 0 {
       // The end; EIO is a terminal's way to say so.
       finish(into: &log)
       close(fd)
       fd = -1
-      return false
+      return 0
     }
     attachment.send(kind, buffer + count, got)
     let end = count + got
@@ -52,7 +58,7 @@ struct Stream {
     }
     count = end - start
     if start > 0, count > 0 { memmove(buffer, buffer + start, count) }
-    return true
+    return got
   }
 
   mutating func finish(into log: inout Log) {

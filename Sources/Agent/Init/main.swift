@@ -13,7 +13,12 @@ func fail(_ code: Int32) -> Never {
 nonisolated(unsafe) var plan = clinux_plan()
 // One thread: globals need no guard.
 nonisolated(unsafe) var launch = clinux_launch()
-if clinux_plan_map(3, &plan) < 0 || clinux_plan_launch(&plan, &launch) < 0 { fail(125) }
+let map = clinux_plan_map(3, &plan)
+let refusal = map < 0 ? map : clinux_plan_launch(&plan, &launch)
+if refusal < 0 {
+  clinux_refuse(4, -refusal)
+  fail(125)
+}
 close(3)
 close(6)
 if launch.detached != 0 { runDetached() } else if launch.join != 0 { runExec() } else { runContainer() }
@@ -119,17 +124,17 @@ func runContainer() -> Never {
     }
     if count < 0 { continue }
     if waits || polled.3.revents != 0 { attachment.look() }
-    if polled.0.revents != 0 { _ = stdout.read(into: &log, &attachment) }
-    if polled.1.revents != 0 { _ = stderr.read(into: &log, &attachment) }
+    if polled.0.revents != 0 { stdout.read(into: &log, &attachment) }
+    if polled.1.revents != 0 { stderr.read(into: &log, &attachment) }
     if launch.tty != 0, stdout.fd < 0 { attachment.terminalIsGone() }
     log.flush()
     if polled.2.revents != 0 { break }
   }
   // Who has just come gets what there is.
   if attachment.isAwaited { attachment.look() }
-  // Its processes are gone with it, so what is in the pipes is all there will be.
-  while stdout.read(into: &log, &attachment) {}
-  while stderr.read(into: &log, &attachment) {}
+  // Its processes are gone with it, so what is in the pipes is all there will be of them.
+  stdout.drain(into: &log, &attachment)
+  stderr.drain(into: &log, &attachment)
   stdout.finish(into: &log)
   stderr.finish(into: &log)
   log.flush()

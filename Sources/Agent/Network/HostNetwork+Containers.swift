@@ -49,7 +49,10 @@ extension HostNetwork {
         }
         if port.protocol == .sctp, PortHolder.taken(of: [port]).isEmpty { continue }
         guard port.protocol != .sctp, let descriptor = Self.hold(port) else {
-          throw NetworkProblem(.init(port: port.number, protocol: port.protocol, address: port.address, holder: PortHolder.find([port])[port]))
+          // The process may have the other family's, too.
+          let twins = Set(ports.filter { held[$0] == nil && ($0 == port || port.address == nil && $0 == port.inOtherFamily) })
+          if let told = conflicts(on: twins).first { throw NetworkProblem(told) }
+          throw NetworkProblem(.init(port: port.number, protocol: port.protocol, address: port.address, holder: nil))
         }
         held[port] = descriptor
       }

@@ -50,9 +50,16 @@ extension HostNetwork {
   }
 
   private func conflicts(_ taken: [PublishedPort: NodeDescription.Holder?]) -> [NodeDescription.PortConflict] {
-    // Of both families once.
-    Dictionary(taken.map { ($0.key.claim, $0.value) }, uniquingKeysWith: { $0 ?? $1 }).map {
-      NodeDescription.PortConflict(port: $0.key.port, protocol: $0.key.protocol, address: $0.key.address, holder: $0.value)
+    taken.compactMap { port, holder -> NodeDescription.PortConflict? in
+      var address = port.address
+      var holder = holder
+      if address == nil {
+        // Of both families once; of one, as all addresses of that one.
+        let other = taken[port.inOtherFamily]
+        if other != nil, port.family == .v6 { return nil }
+        (address, holder) = (other == nil ? .any(port.family) : nil, holder ?? other ?? nil)
+      }
+      return NodeDescription.PortConflict(port: port.number, protocol: port.protocol, address: address, holder: holder)
     }.sorted()
   }
 

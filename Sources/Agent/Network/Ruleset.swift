@@ -564,6 +564,8 @@ struct PublishedPort: Hashable, Comparable, Sendable, CustomStringConvertible {
   func overlaps(_ other: Self) -> Bool { family == other.family && claim.overlaps(other.claim) }
   /// Whatever the address.
   var inFamily: Self { Self(protocol: self.protocol, number: number, family: family) }
+  /// The same number at all addresses of the other family.
+  var inOtherFamily: Self { Self(protocol: self.protocol, number: number, family: family == .v4 ? .v6 : .v4) }
   /// Whatever the family, as IPv4's: for looking up who has it.
   var anywhere: Self { Self(protocol: self.protocol, number: number) }
 }

@@ -142,8 +142,13 @@ final class LogReader: Sendable {
   let state: String
   let options: LogOptions
   let feed: LogFeed
-  init(path: String, state: String, options: LogOptions, feed: LogFeed) {
-    (self.path, self.state, self.options, self.feed) = (path, state, options, feed)
+  private let makeWatch: @Sendable () -> Int32
+  /// - Parameter makeWatch: an instance of inotify, or -1 and errno.
+  init(
+    path: String, state: String, options: LogOptions, feed: LogFeed,
+    makeWatch: @escaping @Sendable () -> Int32 = { inotify_init1(Int32(IN_CLOEXEC | IN_NONBLOCK)) }
+  ) {
+    (self.path, self.state, self.options, self.feed, self.makeWatch) = (path, state, options, feed, makeWatch)
   }
 
   func run() {
@@ -166,15 +171,28 @@ final class LogReader: Sendable {
   /// Till nothing can come that is wanted; nil: there is no such time.
   private var remaining: Nanoseconds? { options.until.map { $0 + Self.lateness - .now } }
 
+  /// What tells of changes. nil: a user has 128 instances and a bounded number of watches, in all programs together; where they are used up the files
+  /// are looked at every `glance`.
+  private func watch() throws(SystemError) -> SharedDescriptor? {
+    let descriptor = makeWatch()
+    if descriptor < 0 {
+      if [Errno(EMFILE), Errno(ENFILE)].contains(Errno.current) { return nil }
+      throw SystemError("watch", path, .current)
+    }
+    let events = SharedDescriptor(owning: descriptor)
+    let folder = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
+    for (watched, mask) in [(folder, IN_MODIFY | IN_CREATE | IN_MOVED_TO), (state, IN_MOVED_TO | IN_DELETE_SELF)] {
+      if inotify_add_watch(events.rawValue, watched, UInt32(mask)) >= 0 { continue }
+      if Errno.current == Errno(ENOSPC) { return nil }
+      if Errno.current != .noEntry { throw SystemError("watch", watched, .current) }
+    }
+    return events
+  }
+  private static let glance = Nanoseconds(200_000_000)
+
   private func read() throws(SystemError) {
     // Watched before the first look, so that nothing falls between.
-    let events = OwnedDescriptor(owning: try check(inotify_init1(Int32(IN_CLOEXEC | IN_NONBLOCK)), "watch", path))
-    if options.follow {
-      let folder = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
-      for (watched, mask) in [(folder, IN_MODIFY | IN_CREATE | IN_MOVED_TO), (state, IN_MOVED_TO | IN_DELETE_SELF)] {
-        if inotify_add_watch(events.rawValue, watched, UInt32(mask)) < 0, Errno.current != .noEntry { throw SystemError("watch", watched, .current) }
-      }
-    }
+    let events = options.follow ? try watch() : nil
     var tail: [LogLine] = []
     var file = try oldest()
     var first = true
@@ -209,8 +227,11 @@ final class LogReader: Sendable {
         file = try oldest()
         if file != nil { continue }
       }
-      var polled = [pollfd(fd: events.rawValue, events: Int16(POLLIN), revents: 0), pollfd(fd: feed.wake, events: Int16(POLLIN), revents: 0)]
-      poll(&polled, 2, remaining.map { Int32(clamping: max(0, $0.rawValue) / 1_000_000 + 1) } ?? -1)
+      // A descriptor of -1 is passed over by poll(2).
+      var polled = [pollfd(fd: events?.rawValue ?? -1, events: Int16(POLLIN), revents: 0), pollfd(fd: feed.wake, events: Int16(POLLIN), revents: 0)]
+      let wait = events == nil ? min(Self.glance, remaining ?? Self.glance) : remaining
+      poll(&polled, 2, wait.map { Int32(clamping: max(0, $0.rawValue) / 1_000_000 + 1) } ?? -1)
+      guard let events else { continue }
       var sink = [UInt8](repeating: 0, count: 4096)
       while Glibc.read(events.rawValue, &sink, sink.count) > 0 {}
     }

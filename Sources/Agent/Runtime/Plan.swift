@@ -74,6 +74,10 @@ enum Plan {
     stored.tty = config.tty
     stored.oomScoreAdj = config.oomScoreAdj
     stored.labels = config.labels
+    stored.limits = config.ulimits.map { limit in
+      func value(_ number: Int64?, _ other: Int64?) -> UInt64 { UInt64(bitPattern: number ?? other ?? -1) }
+      return .init(name: limit.name, soft: value(limit.soft, limit.hard), hard: value(limit.hard, limit.soft))
+    }
     stored.isPinned = config.resources.cpuset != nil
     return stored
   }
@@ -258,14 +262,7 @@ enum Plan {
     for path in readOnly { plan.add(CLINUX_OP_READONLY, "make \(path) read-only", [.text(path)]) }
     plan.add(CLINUX_OP_HOSTNAME, "set hostname \(hostname(config))", [.text(hostname(config))])
     if let name = config.domainname { plan.add(CLINUX_OP_DOMAINNAME, "set domainname \(name)", [.text(name)]) }
-    for limit in config.ulimits {
-      let resource = clinux_rlimit(limit.name)
-      guard resource >= 0 else { throw RuntimeError(.invalid, "set ulimit", limit.name, "no such limit") }
-      func value(_ number: Int64?, _ other: Int64?) -> UInt64 { UInt64(bitPattern: number ?? other ?? -1) }
-      plan.add(
-        CLINUX_OP_RLIMIT, "set ulimit \(limit.name)",
-        [.number(UInt64(resource)), .number(value(limit.soft, limit.hard)), .number(value(limit.hard, limit.soft))])
-    }
+    try add(stored.limits, &plan)
     plan.add(CLINUX_OP_PIVOT, "change the root")
     if config.tty { plan.add(CLINUX_OP_TTY, "make a terminal", [0, 0, 1]) }
     plan.add(CLINUX_OP_CWD, "enter working directory \(stored.cwd)", [.text(stored.cwd), 1])
@@ -290,6 +287,7 @@ enum Plan {
     }
     let cwd = exec.cwd.flatMap { $0.isEmpty ? nil : $0 } ?? stored.cwd
     plan.add(CLINUX_OP_CWD, "enter working directory \(cwd)", [.text(cwd), 0])
+    try add(stored.limits, &plan)
     if let user = exec.user, !user.isEmpty {
       stored.user = user
     }
@@ -298,6 +296,14 @@ enum Plan {
     if exec.tty, !env.contains(where: { $0.hasPrefix("TERM=") }) { env.append("TERM=xterm") }
     try finish(&plan, stored: stored, args: exec.args, env: env, useInit: false)
     return plan
+  }
+
+  private static func add(_ limits: [StoredContainer.Limit], _ plan: inout PlanWriter) throws(RuntimeError) {
+    for limit in limits {
+      let resource = clinux_rlimit(limit.name)
+      guard resource >= 0 else { throw RuntimeError(.invalid, "set ulimit", limit.name, "no such limit") }
+      plan.add(CLINUX_OP_RLIMIT, "set ulimit \(limit.name)", [.number(UInt64(resource)), .number(limit.soft), .number(limit.hard)])
+    }
   }
 
   /// From here on it is the same for a container's first process and for every later one.

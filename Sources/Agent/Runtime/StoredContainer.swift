@@ -18,6 +18,16 @@ struct StoredContainer: Hashable, Sendable {
   /// What that is below; nil of a container of an agent that did not write it down.
   var parent: String?
 
+  /// Its ulimits, of every process that `exec` adds, too.
+  var limits: [Limit] = []
+  struct Limit: Hashable, Sendable {
+    /// As setrlimit(2) has it without RLIMIT_, in lower case.
+    var name: String
+    /// All ones: none.
+    var soft: UInt64
+    var hard: UInt64
+  }
+
   /// On v1 it is in the hierarchy of cpuset, too.
   var isPinned = false
 
@@ -30,6 +40,7 @@ struct StoredContainer: Hashable, Sendable {
     if isPinned { lines.append("pinned 1") }
     if let cgroup { lines.append("cgroup \(Self.escape(cgroup))") }
     if let parent { lines.append("parent \(Self.escape(parent))") }
+    lines += limits.map { "limit \(Self.escape($0.name)) \($0.soft) \($0.hard)" }
     lines += groups.map { "group \(Self.escape($0))" }
     lines += env.map { "env \(Self.escape($0))" }
     for (key, value) in labels.sorted(by: { $0.key < $1.key }) { lines.append("label \(Self.escape(key)) \(Self.escape(value))") }
@@ -53,6 +64,8 @@ struct StoredContainer: Hashable, Sendable {
       case "pinned": isPinned = true
       case "cgroup": cgroup = words[1]
       case "parent": parent = words[1]
+      case "limit":
+        if words.count == 4, let soft = UInt64(words[2]), let hard = UInt64(words[3]) { limits.append(Limit(name: words[1], soft: soft, hard: hard)) }
       case "group": groups.append(words[1])
       case "env": env.append(words[1])
       case "label": if words.count > 2 { labels[words[1]] = words[2] }

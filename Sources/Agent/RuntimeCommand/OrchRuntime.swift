@@ -43,7 +43,9 @@ import OCI
   func bundles() -> Bundles {
     let own = (try? Files.link("/proc/self/exe")) ?? "/usr/bin/orch-runtime"
     let folder = own.lastIndex(of: "/").map { String(own[..<$0]) } ?? "/usr/bin"
-    return Bundles(root: globals.root, initPath: folder + "/orch-init", cgroupManager: globals.systemdCgroup ? .systemd : globals.cgroupManager)
+    // Of the caller's folder, not of the bundle's, which some commands change to.
+    return Bundles(
+      root: absolute(globals.root), initPath: folder + "/orch-init", cgroupManager: globals.systemdCgroup ? .systemd : globals.cgroupManager)
   }
 
   static func main() {

@@ -15,7 +15,8 @@ public struct HealthCheck: Sendable {
     public var startInterval: Nanoseconds = .seconds(5)
 
     /// A service's declaration over its image's; nil: none, or switched off. What the service leaves out is the image's.
-    public init?(_ service: HealthConfig?, image: HealthConfig?) {
+    /// - Parameter shell: the image's, which a CMD-SHELL is handed to, whoever declares it (moby daemon/health.go, getShell); empty: /bin/sh -c.
+    public init?(_ service: HealthConfig?, image: HealthConfig?, shell: [String] = []) {
       func pick<Value>(_ field: KeyPath<HealthConfig, Value?>, _ isSet: (Value) -> Bool) -> Value? {
         for config in [service, image] { if let value = config?[keyPath: field], isSet(value) { return value } }
         return nil
@@ -23,7 +24,7 @@ public struct HealthCheck: Sendable {
       guard let test = pick(\.test, { !$0.isEmpty }) else { return nil }
       switch test[0] {
       case "CMD" where test.count > 1: arguments = Array(test.dropFirst())
-      case "CMD-SHELL" where test.count > 1: arguments = ["/bin/sh", "-c", test[1]]
+      case "CMD-SHELL" where test.count > 1: arguments = (shell.isEmpty ? ["/bin/sh", "-c"] : shell) + [test[1]]
       default: return nil
       }
       if let value = pick(\.interval, { $0 > 0 }) { interval = value }

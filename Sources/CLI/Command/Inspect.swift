@@ -14,34 +14,42 @@ struct Inspect: AsyncParsableCommand {
   @OptionGroup var connection: Connection
   @Argument(help: "Names or ids.") var names: [String]
   @Option(help: "service, task, node, network, stack or volume.") var type: Kind?
+  @OptionGroup var shape: InspectShape
+
+  func run() async throws { try await inspect(names, as: type.map { [$0] } ?? Kind.allCases, connection, shape) }
+}
+
+struct InspectShape: ParsableArguments {
   @Option(help: "json: one object a line; without it one indented list, as docker inspect's.") var format: JSONFormat?
+}
 
-  func run() async throws {
-    let client = try connection.client()
-    var found: [[UInt8]] = []
-    var missing: [String] = []
-    for name in names {
-      if let object = try await look(for: name, client) { found.append(object) } else { missing.append(name) }
-    }
-    if format == .json {
-      for object in found { Terminal.write(1, object.last == 10 ? object : object + [10]) }
-    } else {
-      let list =
-        [UInt8(ascii: "[")] + Array(found.map { $0.last == 10 ? Array($0.dropLast()) : $0 }.joined(separator: [UInt8(ascii: ",")])) + [
-          UInt8(ascii: "]")
-        ]
-      Terminal.print(JSONText.indented(list))
-    }
-    for name in missing { Terminal.warn("orch: no \(type?.rawValue ?? "service, task, node, network, stack or volume") is called \(name)") }
-    if !missing.isEmpty { throw ExitCode(1) }
-  }
-
-  private func look(for name: String, _ client: APIClient) async throws -> [UInt8]? {
-    for kind in type.map({ [$0] }) ?? Kind.allCases {
+/// Those that are there are shown, the others named; each is of the first kind that has it.
+func inspect(_ names: [String], as kinds: [Inspect.Kind], _ connection: Connection, _ shape: InspectShape) async throws {
+  let client = try connection.client()
+  func object(_ name: String) async throws -> [UInt8]? {
+    for kind in kinds {
       do { return try await client.call("GET", kind.path + percentEncoded(name)) } catch let error as ClientError where error.status == 404 {}
     }
     return nil
   }
+  var found: [[UInt8]] = []
+  var missing: [String] = []
+  for name in names {
+    if let object = try await object(name) { found.append(object) } else { missing.append(name) }
+  }
+  if shape.format == .json {
+    for object in found { Terminal.write(1, object.last == 10 ? object : object + [10]) }
+  } else {
+    let list =
+      [UInt8(ascii: "[")] + Array(found.map { $0.last == 10 ? Array($0.dropLast()) : $0 }.joined(separator: [UInt8(ascii: ",")])) + [
+        UInt8(ascii: "]")
+      ]
+    Terminal.print(JSONText.indented(list))
+  }
+  let texts = kinds.map(\.rawValue)
+  let wanted = texts.count == 1 ? texts[0] : texts.dropLast().joined(separator: ", ") + " or " + texts[texts.count - 1]
+  for name in missing { Terminal.warn("orch: no \(wanted) is called \(name)") }
+  if !missing.isEmpty { throw ExitCode(1) }
 }
 
 struct Events: AsyncParsableCommand {

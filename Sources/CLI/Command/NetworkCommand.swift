@@ -80,12 +80,8 @@ struct NetworkCommand: AsyncParsableCommand {
       commandName: "inspect", abstract: "Show networks as JSON.", discussion: "Example: orch network inspect shared")
     @OptionGroup var connection: Connection
     @Argument(help: "Names or ids.") var names: [String]
-    func run() async throws {
-      let client = try connection.client()
-      var found: [NetworkInspect] = []
-      for name in names { found.append(try await client.get("/networks/\(percentEncoded(name))", as: NetworkInspect.self)) }
-      Terminal.print(JSONText.indented(JSONText.encode(found)))
-    }
+    @OptionGroup var shape: InspectShape
+    func run() async throws { try await inspect(names, as: [.network], connection, shape) }
   }
 
   struct Remove: AsyncParsableCommand {

@@ -14,8 +14,9 @@ struct Nodes: AsyncParsableCommand {
 
 struct NodeCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    commandName: "node", abstract: "List nodes and change them: drain, activate, pause, rm, update.", discussion: "Example: orch node drain h2",
-    subcommands: [List.self, Drain.self, Activate.self, Pause.self, Update.self, Remove.self])
+    commandName: "node", abstract: "List nodes, inspect and change them: drain, activate, pause, rm, update.",
+    discussion: "Example: orch node drain h2",
+    subcommands: [List.self, Show.self, Drain.self, Activate.self, Pause.self, Update.self, Remove.self])
 
   struct List: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -23,6 +24,20 @@ struct NodeCommand: AsyncParsableCommand {
     @OptionGroup var connection: Connection
     @OptionGroup var list: ListOptions
     func run() async throws { try await listNodes(connection, list) }
+  }
+  struct Show: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+      commandName: "inspect", abstract: "Show everything about nodes, as JSON.",
+      discussion: """
+        Description.NetworkRepairs counts what others changed of a host's network and was put back, by kind; PortConflicts are published ports that its
+        processes have. "self" is the node of the manager that answers.
+
+        Example: orch node inspect h2
+        """)
+    @OptionGroup var connection: Connection
+    @Argument(help: "Hostnames or ids.") var nodes: [String]
+    @OptionGroup var shape: InspectShape
+    func run() async throws { try await inspect(nodes, as: [.node], connection, shape) }
   }
   struct Drain: AsyncParsableCommand {
     static let configuration = CommandConfiguration(

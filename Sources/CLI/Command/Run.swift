@@ -35,7 +35,8 @@ struct Run: AsyncParsableCommand {
   @Option(
     name: .shortAndLong,
     help: ArgumentHelp(
-      "Publish a port, or as many on either side as 8000-8009, on every host; repeatable.", valueName: "[address:]published:target[/proto]"))
+      "Publish a port on every host: 8080:80, as many on either side (8000-8009:80-89), one that is free of a range (8000-8009:80); repeatable.",
+      valueName: "[address:]published:target[/proto]"))
   var publish: [String] = []
   @Option(name: .shortAndLong, help: ArgumentHelp("Mount a volume or a folder of the host; repeatable.", valueName: "source:target[:ro]")) var volume:
     [String] = []
@@ -171,35 +172,10 @@ struct Run: AsyncParsableCommand {
     return Mount(type: source.hasPrefix("/") ? .bind : .volume, source: source, target: parts[1], readOnly: parts.last == "ro" && parts.count == 3)
   }
 
-  /// One, or as many as a range has: `8000-8002:80-82` are three.
   static func ports(_ text: String) throws -> [PortConfig] {
-    let halves = text.split(separator: "/", omittingEmptySubsequences: false).map(String.init)
-    let written = PortText(halves[0][...])
-    let address = written?.address.flatMap { IPAddress($0) }
-    if let given = written?.address, address == nil {
-      throw ValidationError("-p '\(text)': '\(given)' before PUBLISHED:TARGET is no address of a host, such as 127.0.0.1:8080:80 or [::1]:8080:80")
+    do throws(PortTextError) { return try PortText.ports(text[...]) } catch {
+      throw ValidationError("-p '\(text)': \(error)\(error.advice.isEmpty ? "" : "; \(error.advice)")")
     }
-    let parts = written?.ports ?? []
-    let ranges = parts.compactMap(range)
-    guard halves.count <= 2, let proto = PortConfig.PortProtocol(rawValue: halves.count == 2 ? halves[1] : "tcp"), (1...2).contains(parts.count),
-      ranges.count == parts.count, let targets = ranges.last, targets.lowerBound > 0
-    else { throw ValidationError("-p '\(text)': write PUBLISHED:TARGET, such as 8080:80, 53:53/udp or 8000-8002:80-82") }
-    guard ranges[0].count == targets.count else {
-      throw ValidationError("-p '\(text)': \(ranges[0].count) ports are published for \(targets.count) of the container: give as many of both")
-    }
-    return targets.enumerated().map { index, target in
-      var port = PortConfig(targetPort: target, publishedPort: ranges.count == 2 ? ranges[0].lowerBound + UInt16(index) : nil, protocol: proto)
-      port.hostIP = address
-      return port
-    }
-  }
-
-  /// "80" or "80-82".
-  private static func range(_ text: Substring) -> ClosedRange<UInt16>? {
-    let bounds = text.split(separator: "-", omittingEmptySubsequences: false).map { UInt16($0) }
-    guard (1...2).contains(bounds.count), let first = bounds[0], let last = bounds[bounds.count - 1], first <= last else { return nil }
-    // Zero, which is any, has no neighbours.
-    return first == 0 && last > 0 ? nil : first...last
   }
 }
 

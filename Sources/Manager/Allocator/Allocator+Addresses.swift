@@ -75,49 +75,4 @@ extension Allocator {
     }
     return "network \(network.name) has no free address (\(space.owners.count) of \(space.prefix) are in use): give it a larger subnet"
   }
-
-  private mutating func publish(_ wanted: [PortConfig], for service: Service, state: ClusterState) throws(AllocationRefusal) -> [PortConfig] {
-    var given: [PortConfig] = []
-    let fixed = wanted.compactMap { PortClaim($0) }
-    for port in wanted {
-      var port = port
-      if (port.publishMode ?? .ingress) == .host {
-        given.append(port)
-        continue
-      }
-      if (port.publishedPort ?? 0) == 0 { port.publishedPort = try number(for: port, service, avoiding: fixed + given.compactMap { PortClaim($0) }) }
-      let claim = PortClaim(port)!
-      if let holder = ports.holders(overlapping: claim).first(where: { $0 != service.id }) {
-        let name = state.services[holder]?.name ?? "\(holder)"
-        throw AllocationRefusal("port \(claim) is already in use by service \(name): publish another port or change that service")
-      }
-      ports.insert(claim, service.id)
-      given.append(port)
-    }
-    return given
-  }
-
-  private mutating func number(for port: PortConfig, _ service: Service, avoiding: [PortClaim]) throws(AllocationRefusal) -> UInt16 {
-    let kind = port.protocol ?? .tcp
-    let range = port.publishedRange ?? Self.dynamicPorts
-    func isFree(_ number: UInt16, _ hasIt: (PortClaim) -> Bool) -> Bool {
-      let claim = PortClaim(number, kind, at: port.hostIP)
-      return hasIt(claim) && !avoiding.contains(where: claim.overlaps)
-    }
-    let had = service.endpoint.ports.filter {
-      $0.targetPort == port.targetPort && ($0.protocol ?? .tcp) == kind && $0.name == port.name && ($0.publishMode ?? .ingress) == .ingress
-        && $0.hostIP == port.hostIP && range.contains($0.publishedPort ?? 0)
-    }.compactMap(\.publishedPort)
-    if let kept = had.first(where: { isFree($0) { ports.holders(overlapping: $0).allSatisfy { $0 == service.id } } }) { return kept }
-    if port.publishedRange != nil {
-      if let number = range.first(where: { isFree($0) { !ports.isTaken($0) } }) { return number }
-      throw AllocationRefusal("no port of \(range.lowerBound)-\(range.upperBound) is free: publish a wider range")
-    }
-    for _ in Self.dynamicPorts {
-      let candidate = nextPort
-      nextPort = candidate == Self.dynamicPorts.upperBound ? Self.dynamicPorts.lowerBound : candidate + 1
-      if isFree(candidate, { !ports.isTaken($0) }) { return candidate }
-    }
-    throw AllocationRefusal("no port of 30000-32767 is free: name the port to publish")
-  }
 }

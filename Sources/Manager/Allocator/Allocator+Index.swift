@@ -3,20 +3,21 @@ import Model
 extension Allocator {
   /// Everything anew from the rows. O(state).
   public mutating func reset(_ state: ClusterState) {
-    let resting = resting
+    let (resting, occupied) = (resting, occupied)
     self = Allocator()
-    self.resting = resting
-    for network in state.networks.values { observe(.network(old: nil, new: network)) }
-    for service in state.services.values { observe(.service(old: nil, new: service)) }
-    for node in state.nodes.values { observe(.node(old: nil, new: node)) }
-    for task in state.tasks.values { observe(.task(old: nil, new: task)) }
+    (self.resting, self.occupied) = (resting, occupied)
+    for network in state.networks.values { observe(.network(old: nil, new: network), state: state) }
+    for service in state.services.values { observe(.service(old: nil, new: service), state: state) }
+    for node in state.nodes.values { observe(.node(old: nil, new: node), state: state) }
+    for task in state.tasks.values { observe(.task(old: nil, new: task), state: state) }
   }
 
   /// What was freed until now is in the log: whether it rests is told by `resting`.
   public mutating func begin() { for id in spaces.keys where !spaces[id]!.released.isEmpty { spaces[id]!.released = [] } }
 
   /// Follows a change. Seeing the same one again (first tried on a copy, then applied) changes nothing.
-  public mutating func observe(_ change: StateChange) {
+  /// - Parameter state: the state after it.
+  public mutating func observe(_ change: StateChange, state: ClusterState) {
     switch change {
     case .network(let old, let new):
       if let old, new == nil { forget(old) }
@@ -25,11 +26,17 @@ extension Allocator {
     case .service(let old, let new):
       let id = (new ?? old)!.id
       move(old?.endpoint.virtualIPs ?? [], new?.endpoint.virtualIPs ?? [], .service(id))
-      for port in old?.endpoint.ports ?? [] { if let claim = PortClaim(ingress: port) { ports.remove(claim, id) } }
-      // A service on its way out answers no port any more: the next one may have it.
-      if let new, !new.pendingDelete {
-        for port in new.endpoint.ports { if let claim = PortClaim(ingress: port), !ports.isTaken(claim) { ports.insert(claim, id) } }
+      for port in old?.endpoint.ports ?? [] {
+        guard let claim = PortClaim(port) else { continue }
+        if port.publishMode == .host { hostPorts.remove(claim, id) } else { ports.remove(claim, id) }
       }
+      // A service on its way out answers no port any more: the next one may have it.
+      let stays = new.flatMap { $0.pendingDelete ? nil : $0 }
+      for port in stays?.endpoint.ports ?? [] {
+        guard let claim = PortClaim(port) else { continue }
+        if port.publishMode == .host { hostPorts.insert(claim, id) } else if !ports.isTaken(claim) { ports.insert(claim, id) }
+      }
+      declare(id, stays.flatMap { state.spec(of: $0) })
     case .task(let old, let new):
       let id = (new ?? old)!.id
       let held = new.map { $0.status.state.isTerminal ? [] : $0.attachments } ?? []
@@ -37,6 +44,15 @@ extension Allocator {
       move(old?.attachments ?? [], held, .task(id))
     case .cluster, .revision, .volume, .stack, .file: break
     }
+  }
+
+  private mutating func declare(_ id: ServiceID, _ spec: ServiceSpec?) {
+    let claims = spec?.ports.compactMap { PortClaim($0) } ?? []
+    let before = declarations[id] ?? []
+    if claims == before { return }
+    for claim in before { declared.remove(claim, id) }
+    for claim in claims { declared.insert(claim, id) }
+    declarations[id] = claims.isEmpty ? nil : claims
   }
 
   private mutating func learn(_ network: Network) {
@@ -80,14 +96,6 @@ extension Allocator {
   /// Whether a task or a service still has an address on the network.
   public func isInUse(_ network: NetworkID) -> Bool {
     spaces[network]?.owners.values.contains { if case .node = $0 { false } else { true } } ?? false
-  }
-}
-
-extension PortClaim {
-  /// nil for host mode, whose ports are a node's matter, and for a number that was not chosen yet.
-  init?(ingress config: PortConfig) {
-    guard (config.publishMode ?? .ingress) == .ingress else { return nil }
-    self.init(config)
   }
 }
 

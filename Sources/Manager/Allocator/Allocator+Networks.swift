@@ -142,7 +142,7 @@ extension Allocator {
     if network.spec.enableIPv6 == true, network.subnet6 == nil {
       network.subnet6 = try subnet6(declared6, for: network, cluster: cluster)
     }
-    observe(.network(old: nil, new: network))
+    observe(.network(old: nil, new: network), state: state)
     return network
   }
 

@@ -11,6 +11,8 @@ import Model
 // - What nobody has is not given while it rests (`resting`), nor in the decision that frees it.
 // - Subnets from the pool overlap no other; declared ones not ingress's. VNIs and published ports are not given twice. What a network had that is
 //   gone is not given while it rests.
+// - A number that is chosen goes around those that other services fix, through ingress or in host mode, and around what processes of hosts are known
+//   to have. What a service was given it keeps while its spec fits.
 // - An IPv6 address is nobody's choice: who has the n-th address of a network's IPv4 subnet has the n-th of its IPv6 subnet, and it rests with it.
 //
 // It refuses to know why a task exists and where it should run.
@@ -50,15 +52,21 @@ public struct Allocator: Sendable {
   var subnets6: [NetworkID: IPv6Prefix] = [:]
   /// Through ingress.
   var ports = PortClaims<ServiceID>()
+  /// In host mode, with a number: of several services, maybe, on different hosts.
+  var hostPorts = PortClaims<ServiceID>()
+  /// Numbers that services fix, given to them or not yet.
+  var declared = PortClaims<ServiceID>()
+  var declarations: [ServiceID: [PortClaim]] = [:]
+  /// What processes of hosts had of the ports that hosts were asked for last, by what was asked.
+  var occupied: [PortClaim: [PortClaim]] = [:]
   /// Somebody may still be sent to them.
   public var resting = RestingAddresses()
-  var nextPort: UInt16 = Allocator.dynamicPorts.lowerBound
+  var nextPort: UInt16 = PortConfig.dynamicNumbers.lowerBound
   public internal(set) var ingress: NetworkID?
 
   public static let firstVNI: UInt32 = 4096
   /// 24 bits (RFC 7348), without the last.
   public static let lastVNI: UInt32 = 0xFF_FFFE
-  public static let dynamicPorts: ClosedRange<UInt16> = 30_000...32_767
 
   public init() {}
 }

@@ -37,6 +37,8 @@ public protocol ControlBackend: Sendable {
   func images(on node: NodeID) async throws -> [ImageRecord]
   /// Which of these ports a process of that host has. Throws when the agent does not answer within a second.
   func portConflicts(_ ports: [PortConfig], on node: NodeID) async throws -> [NodeDescription.PortConflict]
+  /// For the leader's allocator: hosts were asked for `asked`, of which processes have `taken`. A hint; elsewhere than on the leader nothing is done.
+  func learn(asked: [PortClaim], taken: [PortClaim]) async
   /// Deletes the volume's data on one host; not an error when it has none.
   func removeVolume(_ name: String, on node: NodeID) async throws
   /// Lines of JSON (docs/sql.md), once the statement is prepared; throws 400 for one that is refused. Any manager answers; `stale`: from

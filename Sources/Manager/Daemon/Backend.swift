@@ -19,6 +19,7 @@ struct Backend: ControlBackend {
   let consensus: Consensus
   let queries: StateQueries
   let sessions: AgentSessions
+  let loop: ControlLoop
   let leaderLink: LeaderLink
   let vault: FileVault
   let joining: JoinService
@@ -184,6 +185,8 @@ struct Backend: ControlBackend {
     let answer: WirePortConflicts = try await agent(node).call(.portCheck, request, timeout: .seconds(1))
     return try ModelJSON.decode(from: answer.conflicts)
   }
+
+  func learn(asked: [PortClaim], taken: [PortClaim]) async { await loop.learn(asked: asked, taken: taken) }
 
   func removeVolume(_ name: String, on node: NodeID) async throws {
     var request = WireVolumeRemove()

@@ -57,6 +57,9 @@ actor ControlLoop {
   /// From the sessions.
   func input(_ input: DispatcherInput) { step(.session(input)) }
 
+  /// From the API, which asked hosts.
+  func learn(asked: [PortClaim], taken: [PortClaim]) { step(.ports(asked: asked, taken: taken)) }
+
   private func step(_ input: LeaderInput) {
     var generator = SystemRandomNumberGenerator()
     for output in core.step(input, now: .now, generator: &generator) {

@@ -60,8 +60,8 @@ struct ManagerDaemon {
     let loop = ControlLoop(consensus: consensus, sessions: sessions, log: Logger(label: "control"))
     let joining = JoinService(consensus: consensus, leader: leaderLink, unlock: unlock, log: log)
     let backend = Backend(
-      consensus: consensus, queries: StateQueries(consensus), sessions: sessions, leaderLink: leaderLink, vault: vault, joining: joining,
-      node: credentials.identity.node,
+      consensus: consensus, queries: StateQueries(consensus), sessions: sessions, loop: loop, leaderLink: leaderLink, vault: vault,
+      joining: joining, node: credentials.identity.node,
       address: settings.advertise)
     let api = ControlAPI(backend: backend)
     joining.register(on: router)

@@ -76,6 +76,7 @@ public struct LeaderCore: Sendable {
       }
     case .session(let input): if isLeading { carryOut(dispatcher.step(input, state: state, now: now.steady), &outputs) }
     case .answered(let number, let answer): if isLeading { settle(number, answer, now, &outputs) }
+    case .ports(let asked, let taken): reconciler.learn(asked: asked, taken: taken)
     case .tick: askedFor = nil
     }
     guard isLeading else { return outputs }

@@ -31,6 +31,8 @@ public enum LeaderInput: Sendable {
   /// From an agent's session. Ignored while another manager leads: such sessions are closed.
   case session(DispatcherInput)
   case answered(ProposalNumber, ProposalAnswer)
+  /// Hosts were asked who has these ports; processes have `taken`.
+  case ports(asked: [PortClaim], taken: [PortClaim])
   /// The instant asked for by `wakeAt` has come.
   case tick
 }

@@ -40,12 +40,25 @@ extension Reconciler {
   mutating func allocateEndpoint(_ service: Service, _ spec: ServiceSpec, _ plan: inout Plan) {
     do throws(AllocationRefusal) {
       for id in allocator.networks(of: spec) { if let reason = refusedNetworks[id] { throw AllocationRefusal(reason) } }
+      takeBack(for: service, spec, &plan)
       let endpoint = try allocator.endpoint(for: service, spec: spec, state: plan.world)
       if refusedEndpoints.removeValue(forKey: service.id) != nil { dirty.insert(service.id) }
       if endpoint != service.endpoint { emit(.serviceEndpoint(service.id, endpoint), &plan) }
     } catch {
       lacksAddresses = true
       refusedEndpoints[service.id] = error.description
+    }
+  }
+
+  /// Numbers that this service fixes, and that others were given and do not want any more: theirs no longer, lest two that exchange theirs wait for each other.
+  private mutating func takeBack(for service: Service, _ spec: ServiceSpec, _ plan: inout Plan) {
+    for id in allocator.holders(inTheWayOf: spec.ports, of: service.id).sorted() {
+      guard let holder = plan.world.services[id], let wanted = plan.world.spec(of: holder)?.ports else { continue }
+      var endpoint = holder.endpoint
+      endpoint.ports = wanted.kept(of: endpoint.ports)
+      if endpoint == holder.endpoint { continue }
+      emit(.serviceEndpoint(id, endpoint), &plan)
+      dirty.insert(id)
     }
   }
 

@@ -70,10 +70,11 @@ public struct Reconciler: Sendable {
 
   /// Forgets everything and takes `state` as it is; the next `step` looks at every service. O(state).
   public mutating func reset(_ state: ClusterState) {
-    let (limit, resting) = (actionLimit, allocator.resting)
+    let (limit, before) = (actionLimit, allocator)
     self = Reconciler()
     actionLimit = limit
-    allocator.resting = resting
+    // What is not in the state stays.
+    allocator = before
     allocator.reset(state)
     scheduler.reset(state)
     for network in state.networks.values { dirtyNetworks.insert(network.id) }
@@ -128,6 +129,9 @@ public struct Reconciler: Sendable {
     return true
   }
 
+  /// What hosts answered who were asked for ports: numbers that are chosen from now on go around what their processes have.
+  public mutating func learn(asked: [PortClaim], taken: [PortClaim]) { allocator.learn(asked: asked, taken: taken) }
+
   private func wakeTime(_ plan: Plan, _ now: Timestamp) -> Timestamp? {
     if plan.isFull || !dirty.isEmpty { return now }
     let nodes = downSince.values.map { $0 + Self.orphanAfter }
@@ -136,7 +140,7 @@ public struct Reconciler: Sendable {
 
   /// Follows a change in every index; marks what has to be looked at again.
   mutating func note(_ change: StateChange, _ state: ClusterState) {
-    allocator.observe(change)
+    allocator.observe(change, state: state)
     scheduler.observe(change, state: state)
     switch change {
     case .node(let old, let new):
@@ -146,7 +150,10 @@ public struct Reconciler: Sendable {
       }
     case .service(let old, let new):
       let id = (new ?? old)!.id
-      if let new, let old, onlyProgress(old, new) { break }
+      if let new, let old, onlyProgress(old, new) {
+        if old.endpoint != new.endpoint { dirty.formUnion(refusedEndpoints.keys) }
+        break
+      }
       dirty.insert(id)
       dirty.formUnion(waitedFor[id] ?? [])
       checkStacks = true
@@ -223,7 +230,7 @@ public struct Reconciler: Sendable {
 
   /// As `note`, without marking work: this very decision takes care of it, and its changes come back once they are applied.
   private mutating func follow(_ change: StateChange, _ world: ClusterState) {
-    allocator.observe(change)
+    allocator.observe(change, state: world)
     scheduler.observe(change, state: world)
     switch change {
     case .task(let old, let new):

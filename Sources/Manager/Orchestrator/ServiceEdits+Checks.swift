@@ -61,6 +61,7 @@ extension ServiceEdits {
     try checkUpdate(spec.updateConfig, "update_config", spec.name)
     try checkUpdate(spec.rollbackConfig, "rollback_config", spec.name)
     try checkPorts(spec, id: old?.id, state: state, leaving: leaving)
+    if leaving.isEmpty { try checkRanges([spec], state: state, leaving: Set([old?.id].compactMap { $0 })) }
     if let networks = spec.taskTemplate.networks {
       spec.taskTemplate.networks = try resolve(networks, service: spec.name, state: state, known: known)
       let rows = (spec.taskTemplate.networks ?? []).compactMap { network -> Network? in
@@ -202,38 +203,6 @@ extension ServiceEdits {
     }
     if name == "rollback_config", config.failureAction == .rollback {
       throw .invalid("service \(service): a rollback cannot be rolled back; rollback_config failure_action is pause or continue")
-    }
-  }
-
-  private static func checkPorts(_ spec: ServiceSpec, id: ServiceID?, state: ClusterState, leaving: Set<ServiceID>) throws(EditError) {
-    var seen = PortClaims<PortConfig.PublishMode>()
-    for port in spec.ports {
-      if port.targetPort == 0 { throw .invalid("service \(spec.name): a port's target must be 1 to 65535") }
-      if spec.endpointMode == .dnsrr, (port.publishMode ?? .ingress) == .ingress {
-        throw .invalid("service \(spec.name): ports published in ingress mode need endpoint mode vip, not dnsrr; publish in host mode or change it")
-      }
-      if let range = port.publishedRange {
-        let text = "\(range.lowerBound)-\(range.upperBound)"
-        if range.lowerBound == 0 || (port.publishedPort ?? 0) != 0 {
-          throw .invalid("service \(spec.name): the range of ports \(text) begins at 1 at least, and goes with no published port beside it")
-        }
-        if port.publishMode == .host {
-          throw .invalid("service \(spec.name): a range of ports (\(text)) is not supported in host mode: publish one port, or leave the number out")
-        }
-      }
-      guard let claim = PortClaim(port) else { continue }
-      if seen.isTaken(claim) { throw .invalid("service \(spec.name): port \(claim) is published twice") }
-      seen.insert(claim, port.publishMode ?? .ingress)
-    }
-    guard !seen.isEmpty else { return }
-    for other in state.services.values where other.id != id && !other.pendingDelete && !leaving.contains(other.id) {
-      let held = (state.spec(of: other)?.ports ?? []) + other.endpoint.ports
-      for port in held {
-        guard let claim = PortClaim(port) else { continue }
-        // Host-mode ports of two services may live side by side on different nodes.
-        guard seen.holders(overlapping: claim).contains(where: { $0 != .host || port.publishMode != .host }) else { continue }
-        throw .conflict("port \(claim) is already in use by service \(other.name): publish another port or change that service")
-      }
     }
   }
 

@@ -85,7 +85,8 @@ extension ServiceEdits {
     if names.count != wanted.services.count { throw .invalid("stack \(wanted.name) declares a service twice") }
     let removed = stack.services.keys.compactMap { state.services[$0] }.filter { !$0.pendingDelete && !names.contains($0.name) }
     let leaving = Set(removed.map(\.id)).union(wanted.services.compactMap { state.service(named: $0.name)?.id })
-    try checkPortsTogether(wanted.services)
+    try checkPortsTogether(wanted.services, state: state)
+    try checkRanges(wanted.services, state: state, leaving: leaving)
     stack.services = [:]
     for spec in wanted.services {
       let old = state.service(named: spec.name).flatMap { $0.pendingDelete ? nil : $0 }
@@ -190,18 +191,6 @@ extension ServiceEdits {
     command.conditions += [.serviceVersion(old.id, old.version)] + fileConditions(spec, state)
     command.actions += try updateActions(old, to: spec, state: state, now: now)
     return (old.id, .updated)
-  }
-
-  private static func checkPortsTogether(_ services: [ServiceSpec]) throws(EditError) {
-    var holders = PortClaims<PortOwner>()
-    for spec in services {
-      for port in spec.ports {
-        guard let claim = PortClaim(port) else { continue }
-        let own = PortOwner(spec.name, port)
-        if let other = holders.other(than: own, at: claim) { throw .conflict("port \(claim) is published by both \(other) and \(spec.name)") }
-        holders.insert(claim, own)
-      }
-    }
   }
 }
 

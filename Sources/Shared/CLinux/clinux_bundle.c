@@ -354,11 +354,10 @@ static int do_home(struct child *child, struct cursor *p) {
 }
 static int do_ids(struct child *child, struct cursor *p) {
   uint64_t uid = number(p), gid = number(p), count = number(p);
-  static gid_t groups[1024];
   int keep = count == UINT64_MAX;
   if (keep) count = 0;
-  if (count > 1024) return -E2BIG;
-  for (uint64_t i = 0; i < count; i++) groups[i] = (gid_t)number(p);
+  if (count > CLINUX_GROUPS) return -E2BIG;
+  for (uint64_t i = 0; i < count; i++) clinux_child_groups[i] = (uint32_t)number(p);
   if (p->bad) return -EBADMSG;
   STEP("own stdio");
   for (int fd = 0; fd < 3; fd++) {
@@ -374,7 +373,7 @@ static int do_ids(struct child *child, struct cursor *p) {
   }
   TRY(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0));
   STEP("set groups");
-  if (!keep && syscall(SYS_setgroups, count, groups) < 0 && (errno != EPERM || count > 0)) return -errno;
+  if (!keep && syscall(SYS_setgroups, count, clinux_child_groups) < 0 && (errno != EPERM || count > 0)) return -errno;
   STEP("set gid");
   TRY(syscall(SYS_setresgid, gid, gid, gid));
   STEP("set uid");

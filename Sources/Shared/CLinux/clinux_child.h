@@ -39,8 +39,8 @@ struct child {
   struct { const char *type, *data; uint64_t flags; int fd; } staged[16];  // mounts that are nowhere yet
   int staged_count;
   char executable[4096];  // found before the wait for start; "" none
-  char **strings;         // room for the pointers of one EXEC or HOOK
-  uint64_t strings_most;  // of its arguments and environment together
+  char **strings;         // room for the pointers of one EXEC, HOOK or USER
+  uint64_t strings_most;  // of its arguments and environment together, or its groups
 };
 // Memory that the child and its parent share, for what must be told where no system call may be made.
 struct clinux_shared { pid_t pid; int listener; };
@@ -86,5 +86,6 @@ static inline char *clinux_child_digits(char text[24], uint64_t value) {
 }
 // "/proc/self/fd/N".
 void clinux_child_fd_path(char path[40], int fd);
+extern uint32_t clinux_child_groups[CLINUX_GROUPS];  // one thread: room for one list
 // Operations of OCI bundles (clinux_bundle.c); -ENOSYS for others.
 int clinux_child_bundle(struct child *child, uint32_t code, struct cursor *p);

@@ -15,6 +15,11 @@ int clinux_make_pipe(int *read_end, int *write_end) {
   *write_end = ends[1];
   return r;
 }
+int clinux_unread_max(int fd) {
+  // Of a terminal the kernel holds less (drivers/tty/pty.c, pty_common_install; N_TTY_BUF_SIZE).
+  int size = fcntl(fd, F_GETPIPE_SZ);
+  return size > 0 ? size : 1 << 17;
+}
 int clinux_terminal_peer(int master) { return ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC); }
 int clinux_write_byte(int fd, uint8_t byte) { return (int)write(fd, &byte, 1); }
 int clinux_save(const char *folder, const char *name, const void *bytes, size_t count) {

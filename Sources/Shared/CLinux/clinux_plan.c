@@ -106,6 +106,8 @@ void clinux_child_tell(int socket, uint32_t kind, int error, uint32_t index, con
   clinux_send_fd(socket, &report, sizeof report, fd);
 }
 
+void clinux_refuse(int report, int error) { clinux_child_tell(report, CLINUX_REPORT_FAILED, error, ~0U, "read the plan", -1); }
+
 // MARK: the child
 
 void clinux_child_fd_path(char path[40], int fd) {
@@ -120,46 +122,82 @@ void clinux_child_join_text(struct child *child, const char *a, const char *b) {
   child->step = child->step_buffer;
 }
 
-// A folder of the root, made step by step where it is missing; no step leaves the root. O_PATH descriptor. An absolute symbolic
-// link to what is not there yet is followed inside the root and its goal made, as Docker does.
-static int make_folder(struct child *child, const char *path, uint64_t resolve, int depth) {
-  char prefix[4096];
+// No symbolic link on the way.
+static const uint64_t plain_path = CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_SYMLINKS | CLINUX_RESOLVE_NO_MAGICLINKS;
+
+// A folder of the root, or a file, made where it is missing, with the folders before it. By a descriptor from name to name, so that nothing that changes
+// meanwhile leads out; what a link says is gone below the root in its stead (no links: only with RESOLVE_IN_ROOT). So one to what is not there yet has
+// its goal made, as runc and Docker have it. O_PATH descriptor.
+static int walk(struct child *child, const char *path, int folder, uint64_t resolve) {
+  // What is still to be gone, and the way to `fd`, without links.
+  char rest[4096], here[4096] = "", name[256];
   size_t length = 0;
-  int fd = dup(child->root);
+  int links = 0, r = -ENAMETOOLONG, fd = dup(child->root);
   if (fd < 0) return -errno;
-  for (const char *at = path; *at;) {
-    while (*at == '/') at++;
-    const char *end = strchrnul(at, '/');
-    size_t n = (size_t)(end - at);
-    if (n == 0) break;
-    if (n == 2 && at[0] == '.' && at[1] == '.') { close(fd); return -EINVAL; }
-    if (length + n + 2 > sizeof prefix) { close(fd); return -ENAMETOOLONG; }
-    if (length) prefix[length++] = '/';
-    memcpy(prefix + length, at, n);
-    prefix[length + n] = 0;
-    const char *name = prefix + length;
-    length += n;
-    int below = clinux_openat2(child->root, prefix, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, resolve);
-    if (below == -ENOENT) {
-      if (mkdirat(fd, name, 0755) < 0 && errno != EEXIST) { int e = errno; close(fd); return -e; }
-      below = clinux_openat2(child->root, prefix, O_PATH | O_DIRECTORY | O_CLOEXEC, 0, resolve);
-      if (below == -ENOENT && depth < 8 && (resolve & CLINUX_RESOLVE_IN_ROOT)) {
-        char link[4096];
-        ssize_t count = readlinkat(fd, name, link, sizeof link - 1);
-        if (count > 0 && link[0] == '/') {
-          link[count] = 0;
-          below = make_folder(child, link, resolve, depth + 1);
-        }
-      }
+  if (strlen(path) >= sizeof rest) goto fail;
+  strcpy(rest, path);
+  for (const char *at = rest + strspn(rest, "/"); *at;) {
+    size_t n = strcspn(at, "/");
+    const char *end = at + n, *next = end + strspn(end, "/");
+    r = -ENAMETOOLONG;
+    if (n >= sizeof name || length + n + 2 > sizeof here) goto fail;
+    memcpy(name, at, n);
+    name[n] = 0;
+    if (!strcmp(name, "..")) {
+      // Only links may say so: by names, since the folder may be elsewhere by now.
+      r = -EINVAL;
+      if (!links) goto fail;
+      while (length && here[--length] != '/') {}
+      here[length] = 0;
+      close(fd);
+      if ((fd = clinux_openat2(child->root, length ? here : ".", O_PATH | O_DIRECTORY | O_CLOEXEC, 0, plain_path)) < 0) return fd;
     }
+    if (!strcmp(name, "..") || !strcmp(name, ".")) { at = next; continue; }
+    int is_folder = folder || *next, kind = is_folder ? O_DIRECTORY : 0;
+    int below = clinux_openat2(fd, name, O_PATH | O_CLOEXEC | kind, 0, plain_path);
+    if (below == -ENOENT) {
+      int made = is_folder ? mkdirat(fd, name, 0755) : openat(fd, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_RDONLY, 0644);
+      if (made < 0 && errno != EEXIST) { r = -errno; goto fail; }
+      if (made >= 0 && !is_folder) close(made);
+      below = clinux_openat2(fd, name, O_PATH | O_CLOEXEC | kind, 0, plain_path);
+    }
+    if (below == -ELOOP && (resolve & CLINUX_RESOLVE_IN_ROOT)) {
+      char link[4096];
+      ssize_t count = readlinkat(fd, name, link, sizeof link);
+      size_t left = strlen(end);
+      if (count < 0) { r = -errno; goto fail; }
+      if (++links > 40) { r = -ELOOP; goto fail; }
+      if (count == (ssize_t)sizeof link || (size_t)count + left >= sizeof rest) goto fail;
+      memmove(rest + count, end, left + 1);
+      memcpy(rest, link, (size_t)count);
+      if (rest[0] == '/') {
+        here[length = 0] = 0;
+        close(fd);
+        if ((fd = dup(child->root)) < 0) return -errno;
+      }
+      at = rest + strspn(rest, "/");
+      continue;
+    }
+    if ((r = below) < 0) goto fail;
+    if (length) here[length++] = '/';
+    memcpy(here + length, name, n + 1);
+    length += n;
     close(fd);
-    if (below < 0) return below;
     fd = below;
-    at = end;
+    at = next;
+    if (is_folder) continue;
+    struct stat status;
+    r = fstat(fd, &status) < 0 ? -errno : S_ISDIR(status.st_mode) ? -EISDIR : 0;
+    if (r < 0) goto fail;
+    return fd;
   }
-  return fd;
+  if (folder) return fd;
+  r = -EISDIR;
+fail:
+  close(fd);
+  return r;
 }
-int clinux_child_folder_in_root(struct child *child, const char *path, uint64_t resolve) { return make_folder(child, path, resolve, 0); }
+int clinux_child_folder_in_root(struct child *child, const char *path, uint64_t resolve) { return walk(child, path, 1, resolve); }
 
 // The last name of a path, and a descriptor of the folder before it.
 int clinux_child_parent_in_root(struct child *child, const char *path, const char **name) {
@@ -175,61 +213,14 @@ int clinux_child_parent_in_root(struct child *child, const char *path, const cha
   *name = path + slash;
   return clinux_child_folder_in_root(child, folder, in_root);
 }
-// Where a symbolic link leads, by names alone: whatever it says stays below the root when it is resolved there.
-static int follow(const char *path, const char *link, char goal[4096]) {
-  size_t n = 0, k = strlen(path);
-  if (link[0] != '/') {
-    while (k && path[k - 1] != '/') k--;
-    if (k + strlen(link) + 2 > 4096) return -ENAMETOOLONG;
-    memcpy(goal, path, k);
-    n = k;
-  } else if (strlen(link) >= 4096) return -ENAMETOOLONG;
-  for (const char *at = link; *at;) {
-    const char *end = strchrnul(at, '/');
-    size_t length = (size_t)(end - at);
-    if (length == 2 && at[0] == '.' && at[1] == '.') {
-      while (n && goal[n - 1] == '/') n--;
-      while (n && goal[n - 1] != '/') n--;
-    } else if (length && !(length == 1 && at[0] == '.')) {
-      if (n && goal[n - 1] != '/') goal[n++] = '/';
-      memcpy(goal + n, at, length);
-      n += length;
-    }
-    at = *end ? end + 1 : end;
-  }
-  goal[n] = 0;
-  return n ? 0 : -EINVAL;
-}
-static int make_target(struct child *child, const char *path, int folder, int depth);
-int clinux_child_target_in_root(struct child *child, const char *path, int folder) { return make_target(child, path, folder, 0); }
-static int make_target(struct child *child, const char *path, int folder, int depth) {
+int clinux_child_target_in_root(struct child *child, const char *path, int folder) {
   int fd = clinux_openat2(child->root, *path ? path : ".", O_PATH | O_CLOEXEC, 0, in_root);
-  if (fd >= 0) {
-    struct stat status;
-    if (fstat(fd, &status) < 0) { int e = errno; close(fd); return -e; }
-    if ((S_ISDIR(status.st_mode) ? 1 : 0) != folder) { close(fd); return folder ? -ENOTDIR : -EISDIR; }
-    return fd;
-  }
-  if (fd != -ENOENT) return fd;
-  if (folder) return clinux_child_folder_in_root(child, path, in_root);
-  const char *name;
-  int parent = clinux_child_parent_in_root(child, path, &name);
-  if (parent < 0) return parent;
-  int made = openat(parent, name, O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC | O_RDONLY, 0644), error = errno;
-  if (made < 0 && error == EEXIST && depth < 8) {
-    // A link to what is not there yet: its goal is made.
-    char link[4096], goal[4096];
-    ssize_t count = readlinkat(parent, name, link, sizeof link - 1);
-    close(parent);
-    if (count <= 0) return -EEXIST;
-    link[count] = 0;
-    TRYR(follow(path, link, goal));
-    return make_target(child, goal, folder, depth + 1);
-  }
-  close(parent);
-  if (made < 0) return -error;
-  close(made);
-  return clinux_openat2(child->root, path, O_PATH | O_CLOEXEC, 0, in_root);
+  if (fd == -ENOENT) return walk(child, path, folder, in_root);
+  if (fd < 0) return fd;
+  struct stat status;
+  if (fstat(fd, &status) < 0) { int e = errno; close(fd); return -e; }
+  if ((S_ISDIR(status.st_mode) ? 1 : 0) != folder) { close(fd); return folder ? -ENOTDIR : -EISDIR; }
+  return fd;
 }
 // /proc, /sys, /dev: a folder by that very name; a symbolic link there is an attack (CVE-2019-19921, CVE-2023-27561).
 int clinux_child_plain_folder(struct child *child, const char *path) {
@@ -390,7 +381,6 @@ static int do_bind(struct child *child, struct cursor *p) {
   return r;
 }
 // Only in folders that this plan made: no symbolic link on the way, and no file there before.
-static const uint64_t plain_path = CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_SYMLINKS | CLINUX_RESOLVE_NO_MAGICLINKS;
 static int do_file(struct child *child, struct cursor *p) {
   const char *path = string(p);
   uint64_t uid = number(p), gid = number(p), mode = number(p), length;
@@ -579,16 +569,18 @@ static int do_cwd(struct child *child, struct cursor *p) {
   if (n < 0) return -errno;
   return here[0] == '/' ? 0 : -EPERM;
 }
+uint32_t clinux_child_groups[CLINUX_GROUPS];
 static int do_user(struct child *child, struct cursor *p) {
   const char *user = string(p);
   uint64_t count = number(p);
-  const char *groups[32];
-  if (count > 32) return -E2BIG;
-  for (uint64_t i = 0; i < count; i++) groups[i] = string(p);
+  char **groups = child->strings;
+  if (count > child->strings_most) return -EBADMSG;
+  for (uint64_t i = 0; i < count; i++) groups[i] = (char *)(uintptr_t)string(p);
   int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (root < 0) return -errno;
   char what[64];
-  int r = clinux_resolve_user(root, user, groups, (int)count, &child->user, what);
+  child->user.groups = clinux_child_groups;
+  int r = clinux_resolve_user(root, user, (const char *const *)groups, (int)count, &child->user, what);
   close(root);
   if (r < 0) {
     clinux_child_join_text(child, r == -ENOENT ? "no such user in /etc/passwd: " : r == -ESRCH ? "no such group in /etc/group: " : "not a valid id: ", what);
@@ -721,7 +713,7 @@ static int make_room(struct child *child, const struct clinux_plan *plan) {
   while (clinux_next(&c, &code, &p) > 0) {
     // A string is 16 bytes of the plan, or more.
     uint64_t here = (uint64_t)(p.end - p.at) / 16;
-    if ((code == CLINUX_OP_EXEC || code == CLINUX_OP_HOOK) && here > most) most = here;
+    if ((code == CLINUX_OP_EXEC || code == CLINUX_OP_HOOK || code == CLINUX_OP_USER) && here > most) most = here;
   }
   if (most == 0) return 0;
   // Each list has its NULL, and HOME may be added.
@@ -1034,7 +1026,8 @@ static int hand_over(struct clinux_plan *plan, struct clinux_launch *launch, int
 }
 
 pid_t clinux_launch(struct clinux_plan *plan, struct clinux_launch *launch, const int stdio[3], int report, int *pidfd, int *terminal) {
-  int channel[2], cgroup = -1, tasks[16], joined[8], trees[CLINUX_TREES], receiver = -1;
+  static int trees[CLINUX_TREES];
+  int channel[2], cgroup = -1, tasks[16], joined[8], receiver = -1;
   struct clinux_shared *outside = NULL;
   *pidfd = *terminal = -1;
 #define GIVE_UP(text) do { clinux_child_tell(report, CLINUX_REPORT_FAILED, errno, ~0U, text, -1); return -1; } while (0)

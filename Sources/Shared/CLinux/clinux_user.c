@@ -74,8 +74,10 @@ static int number(struct field f, uint32_t *value) {
 }
 static int same(struct field a, struct field b) { return a.length == b.length && memcmp(a.start, b.start, a.length) == 0; }
 static int add_group(struct clinux_user *user, uint32_t gid) {
-  for (uint32_t i = 0; i < user->group_count; i++) if (user->groups[i] == gid) return 0;
-  if (user->group_count == sizeof user->groups / sizeof *user->groups) return -E2BIG;
+  if (!user->groups) return 0;
+  // One that is there twice does no harm; looked for among the first alone, so that a file with very many takes no time.
+  for (uint32_t i = 0; i < user->group_count && i < 256; i++) if (user->groups[i] == gid) return 0;
+  if (user->group_count == CLINUX_GROUPS) return -E2BIG;
   user->groups[user->group_count++] = gid;
   return 0;
 }
@@ -98,7 +100,7 @@ static int find_group(const struct text *file, struct field wanted, uint32_t *gi
 
 int clinux_resolve_user(int root, const char *text, const char *const *groups, int count, struct clinux_user *user, char what[64]) {
   struct text passwd = {0}, group = {0};
-  memset(user, 0, sizeof *user);
+  *user = (struct clinux_user){.groups = user->groups};
   memset(what, 0, 64);
   strcpy(user->home, "/");
   const char *colon = strchr(text, ':');

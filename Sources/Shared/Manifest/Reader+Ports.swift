@@ -23,69 +23,26 @@ extension Reader {
     return ports
   }
 
-  /// `[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]`, an IPv6 address in brackets, ranges `3000-3005:4000-4005`.
   private func shortPort(_ value: Value) -> [PortConfig] {
     guard let text = nonEmpty(value, "a port") else { return [] }
-    let expected = "expected PUBLISHED:TARGET such as 8080:80, found \(value.found)"
-    let halves = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
-    guard let `protocol` = PortConfig.PortProtocol(rawValue: halves.count > 1 ? String(halves[1]) : "tcp") else {
-      error(value, "expected one of 'tcp', 'udp', 'sctp' after '/', found '\(halves[1])'")
-      return []
-    }
-    guard let written = PortText(halves[0]) else {
-      error(value, expected)
-      return []
-    }
-    var address: IPAddress?
-    if let text = written.address {
-      guard let given = hostAddress(text, value) else { return [] }
-      address = given
-    }
-    guard let target = portRange(written.ports[written.ports.count - 1], value, expected) else { return [] }
-    guard written.ports.count > 1, case let text = written.ports[0], !text.isEmpty else {
-      return target.map { port($0, nil, `protocol`, address) }
-    }
-    guard let published = portRange(text, value, expected) else { return [] }
-    guard published.count == target.count else {
-      error(
-        value, "\(published.count) published ports for \(target.count) of the container",
-        "make both ranges equally long" + (target.count == 1 ? ", or write 'target' and 'published' for one of the range" : ""))
-      return []
-    }
-    return zip(published, target).map { port($1, $0, `protocol`, address) }
-  }
-
-  private func port(_ target: UInt16, _ published: UInt16?, _ kind: PortConfig.PortProtocol, _ address: IPAddress?) -> PortConfig {
-    var port = PortConfig(targetPort: target, publishedPort: published, protocol: kind)
-    port.hostIP = address
-    return port
+    return read(value, "PUBLISHED:TARGET such as 8080:80") { () throws(PortTextError) in try PortText.ports(text[...]) } ?? []
   }
 
   /// nil: refused.
-  private func hostAddress(_ text: String, _ value: Value) -> IPAddress? {
-    // Brackets are the short form's; in the long one some write them too.
-    let isBracketed = text.hasPrefix("[") && text.hasSuffix("]")
-    if let address = IPAddress(isBracketed ? String(text.dropFirst().dropLast()) : text) { return address }
-    error(value, "expected an address of a host before the published port, found '\(text)'", "write it as 127.0.0.1:8080:80 or '[::1]:8080:80'")
-    return nil
+  private func read<T>(_ value: Value, _ expected: String, _ body: () throws(PortTextError) -> T) -> T? {
+    do throws(PortTextError) { return try body() } catch {
+      self.error(value, error == .form ? "expected \(expected), found \(value.found)" : error.description, error.advice)
+      return nil
+    }
   }
 
-  private func portRange(_ text: Substring, _ value: Value, _ expected: String) -> ClosedRange<UInt16>? {
-    let ends = text.split(separator: "-", omittingEmptySubsequences: false)
-    guard ends.count <= 2, ends.allSatisfy({ !$0.isEmpty && $0.utf8.allSatisfy { (48...57).contains($0) } }) else {
-      error(value, expected)
-      return nil
+  /// Brackets are the short form's; in the long one some write them too. nil: refused.
+  private func hostAddress(_ text: String, _ value: Value) -> IPAddress? {
+    let isBracketed = text.hasPrefix("[") && text.hasSuffix("]")
+    return read(value, "") { () throws(PortTextError) in
+      guard let address = IPAddress(isBracketed ? String(text.dropFirst().dropLast()) : text) else { throw .address(text) }
+      return address
     }
-    let numbers = ends.compactMap { UInt16($0) }
-    guard numbers.count == ends.count, numbers.allSatisfy({ $0 > 0 }) else {
-      error(value, "a port is a number from 1 to 65535, found '\(text)'")
-      return nil
-    }
-    guard numbers[0] <= numbers[numbers.count - 1] else {
-      error(value, "the range '\(text)' runs backwards", "write the lower port first")
-      return nil
-    }
-    return numbers[0]...numbers[numbers.count - 1]
   }
 
   private func longPort(_ value: Value) -> [PortConfig] {
@@ -115,7 +72,8 @@ extension Reader {
     guard case .scalar(let text, _) = value.kind, text.dropFirst().contains("-") else {
       return integer(value, 0...65_535).map { UInt16($0)...UInt16($0) }
     }
-    guard let range = portRange(text[...], value, "expected a port or a range such as 8000-8010, found \(value.found)") else { return nil }
+    let read = read(value, "a port or a range such as 8000-8010") { () throws(PortTextError) in try PortText.range(text[...]) }
+    guard let range = read else { return nil }
     if range.count > 1, mode == .host {
       error(
         value, "a range of ports is not supported in host mode", "write one port, or leave 'published' out: each task has a free one of its host then"

@@ -145,6 +145,8 @@ public enum IPAddress: Hashable, Comparable, Sendable, LosslessStringConvertible
     case .v6: .v6
     }
   }
+  /// 0.0.0.0 or `::`: all addresses of a family.
+  public static func any(_ family: IPFamily) -> Self { family == .v4 ? .v4(IPv4Address(0)) : .v6(IPv6Address(0)) }
   /// 0.0.0.0 or `::`.
   public var isUnspecified: Bool { octets.allSatisfy { $0 == 0 } }
 }

@@ -73,3 +73,35 @@ extension PortClaims where Holder == PortOwner {
     holders(overlapping: claim).first { $0.service != owner.service && !($0.isHost && owner.isHost) }?.service
   }
 }
+
+// MARK: - Numbers that are chosen
+
+extension PortConfig {
+  /// Those that the allocator chooses from when nothing else is said (Swarm's).
+  public static let dynamicNumbers: ClosedRange<UInt16> = 30_000...32_767
+  /// The number is the allocator's to choose, of `choice`. In host mode it is each task's own.
+  public var isChosen: Bool { (publishMode ?? .ingress) == .ingress && (publishedPort ?? 0) == 0 }
+  public var choice: ClosedRange<UInt16> { publishedRange ?? Self.dynamicNumbers }
+  /// Whether `given`, which has a number, may go on as what was chosen for this one.
+  public func accepts(_ given: PortConfig) -> Bool {
+    isChosen && given.targetPort == targetPort && (given.protocol ?? .tcp) == (self.protocol ?? .tcp) && given.name == name
+      && (given.publishMode ?? .ingress) == .ingress && given.hostIP == hostIP && choice.contains(given.publishedPort ?? 0)
+  }
+}
+
+extension [PortConfig] {
+  /// Of what a service was given, what it keeps with these as its ports: the numbers that they fix, and one that was chosen before for each that is to be
+  /// chosen.
+  public func kept(of given: [PortConfig]) -> [PortConfig] {
+    let fixed = compactMap { PortClaim($0) }
+    var rest = given
+    return compactMap { port in
+      let place = rest.firstIndex { old in
+        guard let claim = PortClaim(old) else { return old == port }
+        if port.isChosen { return port.accepts(old) && !fixed.contains(where: claim.overlaps) }
+        return claim == PortClaim(port) && (old.publishMode ?? .ingress) == (port.publishMode ?? .ingress)
+      }
+      return place.map { rest.remove(at: $0) }
+    }
+  }
+}

@@ -105,7 +105,7 @@ struct OverlayNetworkTests {
       cluster.ports.append(PortConfig(targetPort: 80, publishedPort: 9090))
       cluster.place(1, on: 1)
       let problems = try await apply()
-      #expect(problems.map(\.object) == ["port 9090/tcp"] && problems.first?.conflict?.holder?.command == "busybox", "\(problems)")
+      #expect(problems.map(\.object) == ["port 0.0.0.0:9090/tcp"] && problems.first?.conflict?.holder?.command == "busybox", "\(problems)")
       #expect(try await world.ask("192.168.77.3:9090", from: world.outside)?.name == "other", "its traffic is not taken from it")
       #expect(try await world.ask("192.168.77.2:9090", from: world.outside)?.name == "task1")
     }
@@ -748,7 +748,8 @@ struct OverlayNetworkTests {
       network.hostPorts.append(PortConfig(targetPort: 81, publishedPort: 8082, protocol: kind, publishMode: .host))
       let process = try await world.open(kind == .udp ? SOCK_DGRAM : SOCK_STREAM, in: world.host(1), port: 8082)
       let taken = await #expect(throws: NetworkProblem.self) { try await overlay.attach(network) }
-      #expect(taken?.conflict?.holder?.pid == getpid() && taken?.conflict?.claim == PortClaim(8082, kind), "\(taken?.description ?? "")")
+      let claim = PortClaim(8082, kind, at: IPAddress("0.0.0.0"))
+      #expect(taken?.conflict?.holder?.pid == getpid() && taken?.conflict?.claim == claim, "\(taken?.description ?? "")")
       let path = await overlay.host.path(network.task)
       #expect(access(path, F_OK) != 0, "nothing is left of it")
       close(process)
@@ -768,7 +769,9 @@ struct OverlayNetworkTests {
     }
   }
 
-  @Test("a task's host ports are taken all or none: when one is refused, the others are free for others and for another try")
+  @Test(
+    "a task's host ports are taken all or none: when one of a family is refused, it is told with that family, and the others are free for others and for another try"
+  )
   func hostPortRefused() async throws {
     try await NamespaceWorld.with(1) { world in
       try await world.addIPv6()
@@ -789,10 +792,18 @@ struct OverlayNetworkTests {
         }
       }
       let six = try #require(try await listen("::"))
-      await #expect(throws: NetworkProblem.self) { try await overlay.attach(network) }
-      let four = try await listen("0.0.0.0")
-      #expect(four != nil)
-      for descriptor in [four, six].compactMap({ $0 }) { close(descriptor) }
+      func told() async throws -> [PortClaim] { try await overlay.conflicts(on: network.hostPorts).map(\.claim) }
+      let all6 = PortClaim(8081, .tcp, at: IPAddress("::"))
+      let refused6 = await #expect(throws: NetworkProblem.self) { try await overlay.attach(network) }
+      #expect(refused6?.conflict?.claim == all6 && refused6?.conflict?.holder?.pid == getpid(), "\(refused6?.description ?? "")")
+      #expect(try await told() == [all6])
+      let four = try #require(try await listen("0.0.0.0"))
+      let refused = await #expect(throws: NetworkProblem.self) { try await overlay.attach(network) }
+      #expect(refused?.conflict?.claim == PortClaim(8081, .tcp), "\(refused?.description ?? "")")
+      #expect(try await told() == [PortClaim(8081, .tcp)])
+      close(six)
+      #expect(try await told() == [PortClaim(8081, .tcp, at: IPAddress("0.0.0.0"))])
+      close(four)
       _ = try await overlay.attach(network)
     }
   }

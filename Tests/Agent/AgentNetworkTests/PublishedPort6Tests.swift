@@ -282,7 +282,7 @@ struct PublishedPort6Tests {
         return descriptor
       }
       defer { close(listener) }
-      #expect(try await apply(overlays, cluster).map(\.object) == ["port 8083/tcp"])
+      #expect(try await apply(overlays, cluster).map(\.object) == ["port [::]:8083/tcp"])
       #expect(try await overlays[1].conflicts(on: cluster.ports).map(\.port) == [8083])
       let own = try await overlays[0].attach(cluster.network(1)).path
       let servers = [try await world.serve("task1", in: own)]

@@ -97,6 +97,33 @@ import Testing
     #expect(stat(source + "/third", &made) == 0 && made.st_uid == 0)
   }
 
+  @Test("a user namespace takes hundreds of bind mounts; of more than the parent can hold, an error says so")
+  func manyMounts() throws {
+    let world = try BundleWorld()
+    try open(world)
+    try Files.makeDirectories(world.folder + "/source", mode: 0o755)
+    func run(_ count: Int) throws -> BundleWorld.Result {
+      try world.run("cd /m; ls | wc -l; grep -c ' /m/' /proc/self/mountinfo") { config in
+        userNamespace(&config)
+        for number in 0..<count { config.append("mounts", ["destination": "/m/\(number)", "source": world.folder + "/source", "options": ["bind"]]) }
+      }
+    }
+    for number in 0..<300 { try Files.makeDirectories(world.bundle + "/rootfs/m/\(number)", mode: 0o755) }
+    let many = try run(300)
+    #expect(many.code == 0 && many.out == "300\n300\n", "\(many)")
+    let tooMany = try run(5000)
+    #expect(tooMany.code == 1 && tooMany.err.contains("4096 bind mounts and device nodes"), "\(tooMany)")
+  }
+
+  @Test("groups are as many as the kernel takes", arguments: [2000, 65_536])
+  func manyGroups(_ count: Int) throws {
+    let world = try BundleWorld()
+    let result = try world.run("grep ^Groups: /proc/self/status | wc -w") { config in
+      config.object("process") { $0["user"] = ["uid": 1000, "gid": 1000, "additionalGids": Array(5000..<5000 + count)] }
+    }
+    #expect(result.code == 0 && result.out == "\(1 + count)\n", "\(result)")
+  }
+
   @Test("a user namespace's devices need no counterpart on the host, and have their owner and mode")
   func devices() throws {
     let world = try BundleWorld()

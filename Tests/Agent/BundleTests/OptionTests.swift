@@ -80,6 +80,25 @@ import Testing
     #expect(count > 100)
   }
 
+  @Test("a relative --root is that of the caller's folder, whatever the bundle's is")
+  func relativeRoot() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    try world.configure(["true"])
+    func call(_ arguments: String...) throws -> Int32 {
+      // env changes to the folder before it executes.
+      let words = ["/usr/bin/env", "-C", world.folder, world.program, "--root", "./root"] + arguments
+      return ChildProcess.exitCode(ChildProcess.reap(try ChildProcess.start(words[0], words) { _ = clinux_spawn_closefrom(&$0, 3) }))
+    }
+    #expect(try call("create", "--bundle", "bundle", "one") == 0)
+    #expect(!Files.exists(world.bundle + "/root"))
+    #expect(try world.state("one")["status"] as? String == "created")
+    #expect(try call("start", "one") == 0)
+    #expect(try call("delete", "--force", "one") == 0)
+    #expect(try call("run", "--bundle", "bundle", "two") == 0)
+    #expect(try Files.list(world.folder + "/root").filter { !$0.hasPrefix("@") }.isEmpty)
+  }
+
   @Test("--log is looked for before the command alone, where the parser failed")
   func ownLog() {
     #expect(Words.value(of: "--log", in: ["--root", "r", "--log", "f", "run"]) == "f")

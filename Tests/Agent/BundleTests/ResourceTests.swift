@@ -186,6 +186,37 @@ private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else
     }
   }
 
+  @Test(
+    "v1: period and quota change together below a parent that gives no more of both",
+    .enabled(if: Files.exists("/sys/fs/cgroup/cpu/cpu.stat") && !isV2, "no hierarchy of cpu"), arguments: [false, true])
+  func periodAndQuota(_ hasBurst: Bool) throws {
+    let world = try BundleWorld()
+    try world.specify()
+    let parent = "orch-bundle-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
+    let folder = "/sys/fs/cgroup/cpu/\(parent)"
+    try Files.makeDirectories(folder)
+    defer { try? CgroupHost.detect(more: ["cpuset", "devices", "freezer"]).group(parent: "", name: parent).remove() }
+    // One CPU, as a pod has it.
+    try Files.writeExisting(folder + "/cpu.cfs_quota_us", "100000")
+    try world.configure(["sleep", "1000"]) { config in
+      config.object("linux") {
+        $0["cgroupsPath"] = "/\(parent)/one"
+        $0.object("resources") { $0["cpu"] = ["quota": 100_000, "period": 100_000] }
+      }
+    }
+    #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
+    let burst = hasBurst && Files.exists(folder + "/one/cpu.cfs_burst_us") ? ["--cpu-burst", "0"] : []
+    for time in [50_000, 20_000, 100_000] {
+      let result = try world.call(["update", "--cpu-period", "\(time)", "--cpu-quota", "\(time)"] + burst + ["one"])
+      #expect(result.code == 0, "\(result)")
+      for file in ["period", "quota"] { #expect(try Files.text("\(folder)/one/cpu.cfs_\(file)_us") == "\(time)\n") }
+    }
+    // What the parent does not give is refused as ever.
+    let much = try world.call(["update", "--cpu-period", "50000", "--cpu-quota", "60000", "one"])
+    #expect(much.code == 1 && much.err.contains("invalid argument"), "\(much)")
+    #expect(try world.call(["delete", "-f", "one"]).code == 0)
+  }
+
   @Test("the group that containers without a path of their own are in goes with the last of them")
   func ownParent() throws {
     let world = try BundleWorld()

@@ -265,6 +265,74 @@ private final class Flag: Sendable {
     try? await world.runtime.delete("many")
   }
 
+  @Test("who else holds a container's output and writes on does not keep its end from being told", arguments: [false, true])
+  func foreignWriter(_ hasTerminal: Bool) async throws {
+    let world = try World()
+    var config = world.shell("held", "echo first; sleep 1; echo last")
+    config.tty = hasTerminal
+    // Of the flood the last is enough.
+    config.log = .init(maxSize: 2 << 20, maxFiles: 2)
+    let running = try await world.runtime.start(config)
+    let (begun, ended) = (Flag(), Flag())
+    // As one who was sent the descriptor (unix(7), SCM_RIGHTS) has it: outside of the container, which it outlives.
+    let output = SharedDescriptor(owning: open("/proc/\(running.pid)/fd/1", O_WRONLY | O_NOCTTY | O_CLOEXEC))
+    try #require(output.rawValue >= 0)
+    signal(SIGPIPE, SIG_IGN)
+    startThread("writer") {
+      // As yes(1) has it: faster than anybody reads.
+      let lines = [UInt8](String(repeating: "foreign\n", count: 8192).utf8)
+      while !ended.isSet, write(output.rawValue, lines, lines.count) > 0 { begun.set() }
+    }
+    while !begun.isSet { try await Task.sleep(for: .milliseconds(1)) }
+    let runtime = world.runtime
+    let exit = await withTaskGroup { group in
+      group.addTask { try? await runtime.wait("held") }
+      group.addTask {
+        try? await Task.sleep(for: .seconds(30))
+        // What would hold it for ever.
+        ended.set()
+        return nil
+      }
+      defer { group.cancelAll() }
+      return await group.next() ?? nil
+    }
+    ended.set()
+    #expect(exit?.code == 0)
+    // What a terminal holds as its session ends is gone (tty_vhangup_session).
+    if !hasTerminal { #expect(try await world.output("held").stdout.contains("last")) }
+    try await world.runtime.delete("held")
+  }
+
+  /// - Parameter errno: of what has no instance of inotify for it.
+  private func lines(_ world: World, _ id: String, _ options: LogOptions, errno number: Int32, _ asked: Flag) async throws -> [String] {
+    let paths = ContainerPaths(world.configuration, id)
+    let feed = LogFeed()
+    let handle = LogFeed.Handle(feed)
+    let reader = LogReader(path: paths.log, state: paths.state, options: options, feed: feed) {
+      asked.set()
+      errno = number
+      return -1
+    }
+    startThread("reader") { reader.run() }
+    var found: [String] = []
+    while let line = try await handle.next() { found.append(String(decoding: line.bytes, as: UTF8.self)) }
+    return found
+  }
+  @Test("logs are read where there is no instance of inotify left, and followed; what is not followed needs none")
+  func withoutWatch() async throws {
+    let world = try World()
+    _ = try await world.runtime.start(world.shell("unwatched", "for i in 1 2 3 4; do echo $i; sleep 0.5; done"))
+    let asked = Flag()
+    let followed = try await lines(world, "unwatched", LogOptions(follow: true), errno: EMFILE, asked)
+    #expect(followed == ["1\n", "2\n", "3\n", "4\n"] && asked.isSet)
+    _ = try await world.runtime.wait("unwatched")
+    let never = Flag()
+    #expect(try await lines(world, "unwatched", LogOptions(), errno: EMFILE, never) == followed)
+    #expect(!never.isSet)
+    await #expect(throws: SystemError.self) { _ = try await lines(world, "unwatched", LogOptions(follow: true), errno: EACCES, never) }
+    try await world.runtime.delete("unwatched")
+  }
+
   @Test("logs --since begins with the first line of that moment")
   func since() async throws {
     let world = try World()

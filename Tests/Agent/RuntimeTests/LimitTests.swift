@@ -71,6 +71,29 @@ import Testing
     try CgroupHost.detect().group(parent: configuration.cgroupParent, name: "").remove()
   }
 
+  @Test("ulimits are those of exec and of health probes, too, also where another agent has found the container")
+  func ulimits() async throws {
+    let world = try World()
+    var config = world.config("ulimits", "sleep", "1000")
+    config.ulimits = [.init(name: "nofile", hard: 120, soft: 99), .init(name: "core", hard: 0, soft: 0)]
+    _ = try await world.runtime.start(config)
+    let other = try ContainerRuntime(configuration: world.configuration)
+    _ = await other.recover()
+    let script = "ulimit -n; ulimit -Hn; ulimit -c"
+    for runtime in [world.runtime, other] {
+      let probe = try await runtime.probe("ulimits", ["sh", "-c", script], timeout: .seconds(30), outputMax: 4096)
+      #expect(String(decoding: probe.output, as: UTF8.self) == "99\n120\n0\n")
+      let exec = try await runtime.exec("ulimits", ExecConfig(args: ["sh", "-c", script], user: "app"))
+      var chunk = [UInt8](repeating: 0, count: 4096)
+      var text: [UInt8] = []
+      while case let count = Glibc.read(exec.stdout.rawValue, &chunk, chunk.count), count > 0 { text += chunk[..<count] }
+      #expect(String(decoding: text, as: UTF8.self) == "99\n120\n0\n")
+      #expect(await exec.wait() == 0)
+    }
+    other.close()
+    try await world.runtime.delete("ulimits")
+  }
+
   @Test("limits of a running container are changed in place, up and down")
   func update() async throws {
     let world = try World()

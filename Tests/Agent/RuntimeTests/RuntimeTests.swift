@@ -276,6 +276,55 @@ let isRoot = geteuid() == 0
     }
   }
 
+  @Test("a target whose links lead to what is not there yet is made where they lead, inside the root", arguments: [false, true])
+  func dangling(_ isFile: Bool) async throws {
+    let world = try World()
+    try Files.makeDirectories(world.folder + "/volume", mode: 0o777)
+    try Files.makeDirectories(world.layer + "/real/sub", mode: 0o755)
+    try Files.writeAtomically(world.folder + "/volume/file", "mounted\n", mode: 0o644, durable: false)
+    let outside = String((world.folder + "/outside").dropFirst())
+    symlink("srv/data", world.layer + "/data")
+    symlink("real/sub", world.layer + "/alias")
+    // Beside the folder that the first link leads to, not beside that link.
+    symlink("../other/./deep", world.layer + "/real/sub/out")
+    symlink("hop/", world.layer + "/first")
+    symlink("/last/one", world.layer + "/hop")
+    symlink("../../../../../../" + outside, world.layer + "/escape")
+    symlink("loop", world.layer + "/loop")
+    let goals = ["/data": "/srv/data", "/alias/out": "/real/other/deep", "/first": "/last/one", "/escape": "/" + outside]
+    for (target, goal) in goals.sorted(by: { $0.key < $1.key }) {
+      var config = world.shell("dangling", isFile ? "cat \(goal)" : "cat \(goal)/file")
+      // A file is not a folder, which is what the name ends in.
+      if isFile, target == "/first" { continue }
+      config.mounts = [.bind(world.folder + "/volume" + (isFile ? "/file" : ""), target)]
+      do {
+        let result = try await world.run(config)
+        #expect(result.stdout == "mounted\n" && result.exit.code == 0, "\(target): \(result)")
+      } catch { Issue.record("\(target): \(error)") }
+    }
+    #expect(!Files.exists(world.folder + "/outside"))
+    for target in ["/loop", "/loop/below"] {
+      var config = world.config("loop", "true")
+      config.mounts = [.bind(world.folder + "/volume" + (isFile ? "/file" : ""), target)]
+      await #expect { _ = try await world.run(config) } throws: { "\($0)".contains("ELOOP") }
+    }
+  }
+
+  @Test("groups of the image and of the service are as many as they are")
+  func manyGroups() async throws {
+    let world = try World()
+    let lines = (0..<200).map { "g\($0):x:\(5000 + $0):app\n" }.joined() + (0..<100).map { "h\($0):x:\(6000 + $0):\n" }.joined()
+    try Files.writeAtomically(
+      world.layer + "/etc/group", Files.text(world.layer + "/etc/group") + lines, mode: 0o644, durable: false)
+    var config = world.shell("groups", "grep ^Groups: /proc/self/status | wc -w")
+    config.user = "app"
+    config.groups = (0..<100).map { $0 % 2 == 0 ? "h\($0)" : "\(6000 + $0)" }
+    do {
+      // The word itself, 2000 of the image's own file, and app's own.
+      #expect(try await world.run(config).stdout == "\(1 + 1 + 200 + 100 + 1)\n")
+    } catch { Issue.record("\(error)") }
+  }
+
   @Test("limits of memory, processes and CPU are set and seen; an OOM kill is reported")
   func limits() async throws {
     let world = try World()

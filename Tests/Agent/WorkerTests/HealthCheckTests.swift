@@ -101,6 +101,13 @@ struct HealthCheckTests {
     #expect(merged?.arguments == ["/bin/sh", "-c", "curl x"])
     #expect(merged?.interval == .seconds(7) && merged?.retries == 2 && merged?.timeout == .seconds(30))
     #expect(HealthCheck.Config(nil, image: image)?.retries == 9)
+    // The image's shell, whoever declares the line (moby daemon/health.go, getShell).
+    let shell = ["/bin/bash", "-o", "pipefail", "-c"]
+    #expect(HealthCheck.Config(own, image: image, shell: shell)?.arguments == shell + ["curl x"])
+    own.test = ["CMD-SHELL", "curl y"]
+    #expect(HealthCheck.Config(own, image: image, shell: shell)?.arguments == shell + ["curl y"])
+    own.test = ["CMD", "curl", "z"]
+    #expect(HealthCheck.Config(own, image: image, shell: shell)?.arguments == ["curl", "z"])
     own.test = ["NONE"]
     #expect(HealthCheck.Config(own, image: image) == nil)
     #expect(HealthCheck.Config(HealthConfig(), image: nil) == nil && HealthCheck.Config(nil, image: nil) == nil)

@@ -74,17 +74,17 @@ private let start = Timestamp(nanoseconds: 1_000)
     var (allocator, state, network) = try world("10.5.0.0/29")
     var task = ClusterTask(id: TaskID(value: 1), service: ServiceID(value: 1), revision: 1, slot: 1, createdAt: start)
     task.attachments = try allocator.attachments(for: task.id, spec: service(network), state: state)
-    allocator.observe(.task(old: nil, new: task))
+    allocator.observe(.task(old: nil, new: task), state: state)
     func next(_ number: UInt128) -> String? {
       try? allocator.attachments(for: TaskID(value: number), spec: service(network), state: state)[0].address.description
     }
     var leaving = task
     leaving.desiredState = .shutdown
-    allocator.observe(.task(old: task, new: leaving))
+    allocator.observe(.task(old: task, new: leaving), state: state)
     #expect([next(2), next(3), next(4), next(5), next(6)] == ["10.5.0.3", "10.5.0.4", "10.5.0.5", "10.5.0.6", nil])
     var gone = leaving
     gone.status.state = .shutdown
-    allocator.observe(.task(old: leaving, new: gone))
+    allocator.observe(.task(old: leaving, new: gone), state: state)
     // Not in the decision that frees it, nor while it rests.
     #expect(next(7) == nil)
     allocator.begin()
@@ -99,7 +99,7 @@ private let start = Timestamp(nanoseconds: 1_000)
     allocator.resting.open(network.id)
     #expect(next(7) == "10.5.0.2")
     // The row's removal, seen later, does not take the address from its new owner.
-    allocator.observe(.task(old: gone, new: nil))
+    allocator.observe(.task(old: gone, new: nil), state: state)
     #expect(next(8) == nil)
   }
 
@@ -112,7 +112,7 @@ private let start = Timestamp(nanoseconds: 1_000)
     }
     let one = try make(1)
     _ = state.speculate([.putNetwork(one)])
-    allocator.observe(.network(old: one, new: nil))
+    allocator.observe(.network(old: one, new: nil), state: state)
     _ = state.speculate([.removeNetwork(one.id)])
     allocator.resting.begin(vni: one.vni, subnet: one.subnet)
     let two = try make(2)
@@ -252,7 +252,7 @@ private let start = Timestamp(nanoseconds: 1_000)
       service.endpoint = kept
       let endpoint = try allocator.endpoint(for: service, spec: spec, state: state)
       service.endpoint = endpoint
-      allocator.observe(.service(old: nil, new: service))
+      allocator.observe(.service(old: nil, new: service), state: state)
       return endpoint
     }
     let first = try give(1, [80, 0, nil])
@@ -272,7 +272,7 @@ private let start = Timestamp(nanoseconds: 1_000)
     service.endpoint = kept
     let old = service
     service.endpoint = try allocator.endpoint(for: service, spec: spec, state: ClusterState())
-    allocator.observe(.service(old: kept.ports.isEmpty ? nil : old, new: service))
+    allocator.observe(.service(old: kept.ports.isEmpty ? nil : old, new: service), state: ClusterState())
     return service.endpoint
   }
 
@@ -303,6 +303,70 @@ private let start = Timestamp(nanoseconds: 1_000)
       try give(4, [PortConfig(targetPort: 1, publishedPort: nil), PortConfig(targetPort: 2, publishedPort: 30_000)]).ports.map(\.publishedPort) == [
         30_001, 30_000,
       ])
+  }
+
+  @Test("a number is chosen around what other services fix, in host mode, too, and around what processes of hosts have; what was given stays")
+  func chosenAround() throws {
+    var allocator = Allocator()
+    var state = ClusterState()
+    func spec(_ ports: [PortConfig]) -> ServiceSpec {
+      var spec = ServiceSpec(name: "s", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "app")))
+      spec.endpointSpec = EndpointSpec(mode: .dnsrr, ports: ports)
+      return spec
+    }
+    func declare(_ number: UInt128, _ ports: [PortConfig]) -> Service {
+      var service = Service(id: ServiceID(value: number), name: "s\(number)", createdAt: start)
+      service.current = 1
+      let revision = ServiceRevision(key: .init(service.id, 1), spec: spec(ports), template: 1, createdAt: start)
+      for change in state.speculate([.putService(service), .putRevision(revision)]) { allocator.observe(change, state: state) }
+      // As a batch of changes is seen: after all of them.
+      allocator.observe(.service(old: nil, new: service), state: state)
+      return service
+    }
+    func give(_ service: Service) throws -> Service.Endpoint {
+      let endpoint = try allocator.endpoint(for: service, spec: state.spec(of: service)!, state: state)
+      for change in state.speculate([.serviceEndpoint(service.id, endpoint)]) { allocator.observe(change, state: state) }
+      return endpoint
+    }
+    func range(_ last: UInt16) -> PortConfig {
+      var config = PortConfig(targetPort: 80, publishedPort: nil)
+      config.publishedRange = 8000...last
+      return config
+    }
+    func host(_ number: UInt16) -> PortConfig { PortConfig(targetPort: 80, publishedPort: number, publishMode: .host) }
+    // Declared and not given yet; 8001 through ingress.
+    let first = declare(1, [host(8000), host(30_000), PortConfig(targetPort: 1, publishedPort: 8001)])
+    let second = declare(2, [range(8003), PortConfig(targetPort: 80, publishedPort: nil)])
+    var given = try give(second)
+    #expect(given.ports.map(\.publishedPort) == [8002, 30_001])
+    #expect(try give(first).ports.map(\.publishedPort) == [8000, 30_000, 8001])
+    // The other way round.
+    let error = #expect(throws: AllocationRefusal.self) { try give(declare(3, [host(8002)])) }
+    #expect(error?.description == "port 8002/tcp is already in use by service s2: publish another port or change that service")
+    #expect(throws: AllocationRefusal("port 8000/tcp is already in use by service s1: publish another port or change that service")) {
+      try give(declare(4, [PortConfig(targetPort: 1, publishedPort: 8000)]))
+    }
+    // In host mode several may have one.
+    #expect(try give(declare(5, [host(8000)])).ports.map(\.publishedPort) == [8000])
+    // Processes: what was asked for, and what a host tells of itself.
+    allocator.learn(asked: [PortClaim(8003, .tcp), PortClaim(8004, .tcp)], taken: [PortClaim(8003, .tcp, at: IPAddress("0.0.0.0"))])
+    var node = Node(id: NodeID(value: 1), spec: NodeSpec(role: .worker), createdAt: start)
+    node.description = NodeDescription(
+      hostname: "host1", platform: Platform(architecture: "x86_64", os: "linux"), resources: .init(nanoCPUs: 1, memoryBytes: 1),
+      engine: .init(engineVersion: "1"))
+    node.description?.portConflicts = [.init(port: 8004, protocol: .tcp, holder: nil)]
+    _ = state.speculate([.putNode(node)])
+    #expect(try give(declare(6, [range(8010)])).ports.map(\.publishedPort) == [8005])
+    // Where nothing else is left, the hosts that can answer it.
+    #expect(try give(declare(7, [range(8004)])).ports.map(\.publishedPort) == [8003])
+    // The process is gone.
+    allocator.learn(asked: [PortClaim(8003, .tcp)], taken: [])
+    given = try give(state.services[second.id]!)
+    #expect(given.ports.map(\.publishedPort) == [8002, 30_001])
+    var fresh = Allocator()
+    fresh.reset(state)
+    #expect(fresh.ports.holders(overlapping: PortClaim(8002, .tcp)) == [second.id] && fresh.hostPorts.isTaken(PortClaim(8000, .tcp)))
+    #expect(fresh.declared.isTaken(PortClaim(8000, .tcp)) && !fresh.declared.isTaken(PortClaim(8002, .udp)))
   }
 
   @Test("a number is given once for each address of hosts, and all addresses of a family exclude each of them")

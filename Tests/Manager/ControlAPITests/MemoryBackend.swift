@@ -30,6 +30,8 @@ final class MemoryBackend: ControlBackend {
     var proposals = 0
     /// What processes of hosts have.
     var taken: [NodeID: [NodeDescription.PortConflict]] = [:]
+    /// What the allocator was told of them.
+    var learned: [(asked: [PortClaim], taken: [PortClaim])] = []
   }
   let world = Mutex(World())
   let nodes: [NodeID] = (1...3).map { NodeID(value: UInt128($0)) }
@@ -76,6 +78,8 @@ final class MemoryBackend: ControlBackend {
   func portConflicts(_ ports: [PortConfig], on node: NodeID) async throws -> [NodeDescription.PortConflict] {
     world.withLock { ($0.taken[node] ?? []).filter { taken in ports.contains { $0.publishedPort == taken.port } } }
   }
+
+  func learn(asked: [PortClaim], taken: [PortClaim]) async { world.withLock { $0.learned.append((asked, taken)) } }
 
   func settle(_ state: ClusterState) -> [Action] {
     var actions: [Action] = []

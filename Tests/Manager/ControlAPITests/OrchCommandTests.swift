@@ -22,7 +22,10 @@ let orchPath =
 
   @Test("orch deploys, lists, scales, updates, runs commands, inspects and removes over the same API")
   func session() async throws {
-    try await withServer { _, socket in
+    try await withServer { backend, socket in
+      var description = try #require(try await backend.state().nodes[backend.nodes[1]]?.description)
+      description.networkRepairs = ["rules": 3]
+      backend.apply([.nodeDescription(backend.nodes[1], description)])
       let file = socket + ".shop.yaml"
       try manifest.write(toFile: file, atomically: true, encoding: .utf8)
       defer { try? FileManager.default.removeItem(atPath: file) }
@@ -66,6 +69,11 @@ let orchPath =
       try await line("inspect web", expect: [#""Image": "web:2""#, #""A=b""#])
       try await line("inspect h2", expect: [#""Hostname": "h2""#])
       try await line("inspect nothing", expect: ["no service, task, node"], code: 1)
+      try await line("node inspect h2 h1", expect: ["[\n    {", #""Hostname": "h2""#, #""Hostname": "h1""#, #""NetworkRepairs": {"#, #""rules": 3"#])
+      try await line("node inspect --format json h2", expect: [#""NetworkRepairs":{"rules":3}"#])
+      try await line("node inspect shop_web h2", expect: ["no node is called shop_web", #""Hostname": "h2""#], code: 1)
+      try await line("node inspect --help", expect: ["NetworkRepairs", "Example: orch node inspect h2"])
+      try await line("network inspect shop_default nothing", expect: [#""Name": "shop_default""#, "no network is called nothing"], code: 1)
       try await line("rollback web --timeout 20", expect: ["converged"])
       try await line("ps web", expect: ["Shutdown", "web:2", " \\_ shop_web.1"])
       try await line("exec web.1 sh -c ls -x", expect: ["sh -c ls -x ready"], code: 7)
@@ -76,7 +84,11 @@ let orchPath =
       try await line("logs web --until tomorrow", expect: ["--until tomorrow: give a time like"], code: 2)
       try await line("run --detach --name bound -p 127.0.0.1:8081:81 -p [::1]:8081:81 -p 0.0.0.0:8082:82/udp -p 8083:83 web:1")
       try await line("services", expect: ["127.0.0.1:8081->81/tcp", "[::1]:8081->81/tcp", "0.0.0.0:8082->82/udp", "*:8083->83/tcp"])
-      try await line("run --detach -p nowhere:8081:81 web:1", expect: ["such as 127.0.0.1:8080:80"], code: 2)
+      try await line("run --detach -p nowhere:8081:81 web:1", expect: ["write it as 127.0.0.1:8080:80"], code: 2)
+      try await line("run --detach -p +80:80 web:1", expect: ["expected PUBLISHED:TARGET"], code: 2)
+      try await line("run --detach --name any -p 9000-9009:80 -p 127.0.0.1::81 -p 0:82 web:1")
+      try await line(
+        "inspect any", expect: [#""OrchPublishedRange": ["#, #""TargetPort": 81"#, #""TargetPort": 82"#])
       try await line("node drain h2", expect: ["h2"])
       try await line("node ls", expect: ["Drain"])
       try await line("node activate h2")
@@ -87,7 +99,7 @@ let orchPath =
       try await line("join-token -q manager", expect: ["ORCHTKN-1-abc-manager"])
       try await run(["image", "import", "busy:1", file], expect: ["h1: busy:1", "h3: no space left on device"], code: 1)
       try await line("image ls", expect: ["web", "0123456789ab", "1.24MB", "h1,h2,h3"])
-      try await line("completion bash", expect: ["_orch", "--until"])
+      try await line("completion bash", expect: ["_orch", "--until", "_orch_node_inspect"])
       try await line("down shop --volumes", expect: ["removing   service shop_web", "is gone"])
       try await line("services -q")
       try await line("down nothing", expect: ["stack nothing not found"], code: 1)

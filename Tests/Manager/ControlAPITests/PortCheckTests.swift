@@ -59,4 +59,34 @@ import Testing
     }
     #expect(try await create("127.0.0.1").status == 201)
   }
+
+  @Test("hosts are asked about the numbers that may be chosen, and the allocator is told; a range that processes have is refused with them")
+  func chosen() async throws {
+    func create(_ port: String) async throws -> (status: Int, text: String) {
+      let body = #"{"Name":"web","TaskTemplate":{"ContainerSpec":{"Image":"i"}},"EndpointSpec":{"Ports":[{"TargetPort":80,\#(port)}]}}"#
+      let answer = try await caller.send("POST", "/services/create", body)
+      if answer.status == 201 { #expect(try await caller.send("DELETE", "/services/web").status == 200) }
+      return (answer.status, answer.text)
+    }
+    func range(_ last: Int) -> String { #""OrchPublishedRange":[8080,\#(last)]"# }
+    take([2, 3])
+    #expect(try await create(range(8082)).status == 201)
+    var learned = caller.backend.world.withLock { $0.learned.last }
+    #expect(Set(learned?.asked ?? []) == Set((8080...8082).map { PortClaim($0, .tcp) }))
+    #expect(Set(learned?.taken ?? []) == [PortClaim(8080, .tcp)])
+    #expect(try await create(#""PublishedPort":0"#).status == 201)
+    learned = caller.backend.world.withLock { $0.learned.last }
+    #expect(learned?.asked.contains(PortClaim(30_000, .tcp)) == true && learned?.taken == [])
+    caller.backend.world.withLock { world in
+      for host in caller.backend.nodes {
+        world.taken[host] = [
+          .init(port: 8080, protocol: .tcp, holder: .init(command: "nginx", pid: 7)), .init(port: 8081, protocol: .tcp, holder: nil),
+        ]
+      }
+    }
+    let refused = try await create(range(8081))
+    #expect(
+      refused.status == 409 && refused.text.contains("service web: no port of 8080-8081 is free: 8080/tcp by nginx (pid 7) on h1"), "\(refused.text)")
+    #expect(try await create(range(8082)).status == 201)
+  }
 }

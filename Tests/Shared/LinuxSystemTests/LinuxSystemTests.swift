@@ -65,10 +65,9 @@ import Testing
       ("app:logs", 1000, 3000, [3000], "/home/app"), ("77:88", 77, 88, [88], "/"), ("55", 55, 0, [0], "/"),
     ] as [(String, UInt32, UInt32, [UInt32], String)])
   func users(_ text: String, _ uid: UInt32, _ gid: UInt32, _ groups: [UInt32], _ home: String) throws {
-    let (result, user, _) = try resolve(text)
+    let (result, user, found, _) = try resolve(text)
     #expect(result == 0)
     #expect(user.uid == uid && user.gid == gid)
-    let found = withUnsafeBytes(of: user.groups) { Array($0.bindMemory(to: UInt32.self).prefix(Int(user.group_count))) }
     #expect(found == groups)
     #expect(withUnsafeBytes(of: user.home) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) } == home)
   }
@@ -77,12 +76,12 @@ import Testing
     "users that are refused",
     arguments: [("nobody", ENOENT), ("4294967296", ERANGE), ("2147483648", ERANGE), ("-1", ENOENT), ("app:none", ESRCH), ("big", ERANGE)])
   func refusedUsers(_ text: String, _ error: Int32) throws {
-    let (result, _, what) = try resolve(text)
+    let (result, _, _, what) = try resolve(text)
     #expect(Errno(-result) == Errno(error))
     #expect(text.contains(what))
   }
 
-  private func resolve(_ text: String) throws -> (Int32, clinux_user, String) {
+  private func resolve(_ text: String) throws -> (Int32, clinux_user, [UInt32], String) {
     try Files.makeDirectories(folder + "/etc")
     try Files.writeAtomically(
       folder + "/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n55:x:0:0::/:\napp:x:1000:1001::/home/app:/bin/sh\nbig:x:4294967296:0::/:\n")
@@ -90,8 +89,13 @@ import Testing
     let root = try OwnedDescriptor.open(folder, O_RDONLY | O_DIRECTORY)
     var user = clinux_user()
     var what = [CChar](repeating: 0, count: 64)
-    let result = clinux_resolve_user(root.rawValue, text, nil, 0, &user, &what)
-    return (result, user, String(decoding: what.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+    var room = [UInt32](repeating: 0, count: Int(CLINUX_GROUPS))
+    let result = room.withUnsafeMutableBufferPointer {
+      user.groups = $0.baseAddress
+      return clinux_resolve_user(root.rawValue, text, nil, 0, &user, &what)
+    }
+    let culprit = String(decoding: what.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    return (result, user, Array(room.prefix(Int(user.group_count))), culprit)
   }
 
   @Test("a thread enters a network namespace and no other does", .enabled(if: geteuid() == 0))

@@ -50,11 +50,13 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     ("ports: 8080:80", "4:12 services.web.ports: expected a list of ports, found text '8080:80'; write '- \"8080:80\"'"),
     ("ports: [abc]", "4:13 services.web.ports[0]: expected PUBLISHED:TARGET such as 8080:80, found text 'abc'"),
     ("ports: ['70000:80']", "4:13 services.web.ports[0]: a port is a number from 1 to 65535, found '70000'"),
-    ("ports: ['0:80']", "4:13 services.web.ports[0]: a port is a number from 1 to 65535, found '0'"),
+    ("ports: ['0-1:80-81']", "4:13 services.web.ports[0]: a port is a number from 1 to 65535, found '0-1'"),
+    ("ports: ['80:0']", "4:13 services.web.ports[0]: a port is a number from 1 to 65535, found '0'"),
+    ("ports: ['+80:80']", "4:13 services.web.ports[0]: expected PUBLISHED:TARGET such as 8080:80, found text '+80:80'"),
     ("ports: ['80:80/icmp']", "4:13 services.web.ports[0]: expected one of 'tcp', 'udp', 'sctp' after '/', found 'icmp'"),
     (
-      "ports: ['8000-8002:80']",
-      "4:13 services.web.ports[0]: 3 published ports for 1 of the container; make both ranges equally long, or write 'target' and 'published' for one of the range"
+      "ports: ['8000-8002:80-81']",
+      "4:13 services.web.ports[0]: 3 published ports for 2 of the container; make both ranges equally long, or name one port of the container for one of the range"
     ),
     (
       "ports: [{target: 80, published: 8000-8010, mode: host}]",
@@ -364,8 +366,12 @@ func service(_ lines: String, _ environment: [String: String] = [:], top: String
     #expect(six.map(\.targetPort) == [80, 53, 54, 81, 82, 83, 84, 80])
   }
 
-  @Test("a range in the long form is one port of it, which the managers choose; one of one port is that one")
+  @Test("a range is one port of it, which the managers choose, short and long; one of one port is that one")
   func portRanges() throws {
+    let short = try service("ports: ['8000-8010:80', '[::1]:8000-8001:81/udp', '8020-8020:82', '0:83', ':84/TCP']").ports
+    #expect(short.map(\.publishedRange) == [8000...8010, 8000...8001, nil, nil, nil])
+    #expect(short.map(\.publishedPort) == [nil, nil, 8020, nil, nil] && short.map(\.targetPort) == [80, 81, 82, 83, 84])
+    #expect(short.map(\.hostIP) == [nil, IPAddress("::1"), nil, nil, nil] && short.map(\.protocol) == [.tcp, .udp, .tcp, .tcp, .tcp])
     let ports = try service(
       "ports: [{target: 80, published: \"8000-8010\", host_ip: 127.0.0.1}, {target: 81, published: 8000-8000}, {target: 82, published: 0}]"
     ).ports

@@ -148,7 +148,7 @@ extension World {
         }
       case .portReused:
         host.leader.reconciler.allocator.ports = .init()
-        host.leader.reconciler.allocator.nextPort = Allocator.dynamicPorts.lowerBound
+        host.leader.reconciler.allocator.nextPort = PortConfig.dynamicNumbers.lowerBound
       case .decisionsOverlap:
         if case .proposed = host.leader.flight {
           host.leader.flight = .none

@@ -87,6 +87,8 @@ ssize_t clinux_send_record(int socket, uint8_t kind, const void *bytes, size_t c
 int64_t clinux_monotonic_ms(void);
 int clinux_make_pipe(int *read_end, int *write_end);
 int clinux_write_byte(int fd, uint8_t byte);
+// Bytes that a pipe (or a terminal) can hold at most.
+int clinux_unread_max(int fd);
 // Writes folder/name whole (beside, then renamed).
 int clinux_save(const char *folder, const char *name, const void *bytes, size_t count);
 // The other end of a terminal, which does not become the caller's own; whatever name it has and wherever. -1 and errno on failure.

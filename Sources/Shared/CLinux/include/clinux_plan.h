@@ -111,17 +111,18 @@ enum { CLINUX_REPORT_FAILED = 1, CLINUX_REPORT_WARNING = 2, CLINUX_REPORT_STARTE
 struct clinux_user {
   uint32_t uid, gid;
   uint32_t group_count;
-  uint32_t groups[64];
+  uint32_t *groups;  // room for CLINUX_GROUPS; NULL: they are not wanted
   char home[256];
 };
+enum { CLINUX_GROUPS = 65536 };  // NGROUPS_MAX (setgroups(2))
 // Resolves "user[:group]" and additional groups by etc/passwd and etc/group below `root` (openat2 RESOLVE_IN_ROOT). The rules
 // are Docker's: a name in the file wins, then a number; a number must fit in 31 bits. -ENOENT: no such user; -ESRCH: no such
-// group; -ERANGE: not a valid number; `what` names the culprit.
+// group; -ERANGE: not a valid number; -E2BIG: more groups than the kernel takes; `what` names the culprit.
 int clinux_resolve_user(int root, const char *user, const char *const *groups, int count, struct clinux_user *result, char what[64]);
 
 // Runs the plan in the child's part: never returns on success when it has an EXEC.
 struct clinux_plan { const uint8_t *bytes; size_t length; };
-enum { CLINUX_TREES = 128 };  // most of one plan
+enum { CLINUX_TREES = 4096 };  // most of one plan; each is a descriptor, of which the parent may have fewer
 int clinux_plan_map(int fd, struct clinux_plan *plan);
 // What the parent's side of a plan says.
 struct clinux_launch {
@@ -147,3 +148,5 @@ int clinux_plan_launch(const struct clinux_plan *plan, struct clinux_launch *lau
 // terminal: receives the master's descriptor, -1 without.
 pid_t clinux_launch(struct clinux_plan *plan, struct clinux_launch *launch, const int stdio[3], int report, int *pidfd, int *terminal);
 uint64_t clinux_start_time(pid_t pid);
+// Tells `report` that the plan cannot be carried out: nothing was done.
+void clinux_refuse(int report, int error);
