@@ -70,6 +70,8 @@ final class HostNetwork: Sendable {
     var pool: UplinkPool
     /// Somebody changed host routes of uplinks.
     var uplinkRoutesTouched = false
+    /// Or routes of bridges, or may have, before this agent began; they are read then, and with what is compared by time.
+    var bridgeRoutesTouched = true
     /// Sockets that hold published ports, so that nobody else takes them and that who has them is noticed.
     var ports: [PublishedPort: Int32] = [:]
     /// Those that someone else has.
@@ -121,7 +123,14 @@ final class HostNetwork: Sendable {
     var (world, problems) = withUplinks(able, links, addresses)
     problems += lacking + unheard
     let wanted = HostState(world)
-    let present = try observe(socket, links, addresses)
+    let readsRoutes = memory.withLock { memory in
+      defer { memory.bridgeRoutesTouched = false }
+      memory.drift?.destinations.all.withLock { $0 = wanted.destinations }
+      return memory.bridgeRoutesTouched || comparesAll
+    }
+    var isDone = false
+    defer { if !isDone { memory.withLock { $0.bridgeRoutesTouched = true } } }
+    let present = try observe(socket, links, addresses, routes: readsRoutes ? nil : wanted)
     let operations = wanted.operations(from: present.state)
     let (isKnown, rulesTouched, rulesUnknown) = memory.withLock { memory in
       defer { (memory.rulesTouched, memory.rulesUnknown) = (false, false) }
@@ -171,6 +180,7 @@ final class HostNetwork: Sendable {
     // Links that are there since the last look have other numbers.
     if reconnected.madeLinks { links = (try? socket.links()) ?? links }
     problems += bypass(made, wanted, links, successors, socket, compares: comparesAll)
+    isDone = refused.isEmpty
     memory.withLock { $0.reached = refused.isEmpty ? wanted : nil }
     let ready = world.readyEndpoints()
     var common = CommonRules(world, ready: ready)
@@ -242,6 +252,7 @@ final class HostNetwork: Sendable {
           case .containerRules(let namespace?): memory.touchedNamespaces.insert(namespace)
           case .containerRules(nil): memory.allRulesTouched = true
           case .uplinkRoutes: memory.uplinkRoutesTouched = true
+          case .bridgeRoutes: memory.bridgeRoutesTouched = true
           case .containerLinks(let namespace?): memory.touchedLinks.insert(namespace)
           case .containerLinks(nil): memory.allLinksTouched = true
           }
@@ -374,7 +385,8 @@ final class HostNetwork: Sendable {
   }
 
   /// The kernel's present state, as far as it is ours.
-  private func observe(_ socket: NetlinkSocket, _ links: [LinkInfo], _ addresses: [AddressInfo]) throws -> (
+  /// - Parameter assumed: what has the routes that nobody touched; nil: they are read.
+  private func observe(_ socket: NetlinkSocket, _ links: [LinkInfo], _ addresses: [AddressInfo], routes assumed: HostState?) throws -> (
     state: HostState, ports: Set<BridgeForwardingInfo>, neighbours: [NeighbourInfo]
   ) {
     var state = HostState()
@@ -386,7 +398,9 @@ final class HostNetwork: Sendable {
     for link in links where isOurs(link) {
       if link.kind == "bridge", let vni = InterfaceName.vni(link.name, prefix: InterfaceName.bridgePrefix) {
         let own = (addresses[link.index] ?? []).map { HostState.Address(address: IPAddress(octets: $0.address), length: $0.length) }
-        state.bridges[vni] = .init(mac: link.mac, mtu: link.mtu, up: link.up, isPlain: link.isPlainBridge, addresses: Set(own))
+        var bridge = HostState.Bridge(mac: link.mac, mtu: link.mtu, up: link.up, isPlain: link.isPlainBridge, addresses: Set(own))
+        if let assumed { bridge.routes = assumed.bridges[vni]?.routes ?? [] } else { bridge.routes = try routes(of: link, own, socket) }
+        state.bridges[vni] = bridge
       } else if let vni = InterfaceName.vni(link.name, prefix: InterfaceName.tunnelPrefix), let vxlan = link.vxlan, vxlan.local.count == 4 {
         let known = (neighbours[link.index] ?? []).map { HostState.Neighbour(IPAddress(octets: $0.address), mac: $0.mac) }
         let entries = (entries[link.index] ?? []).map { HostState.Forwarding(mac: $0.mac, host: IPv4Address(octets: $0.destination)) }
@@ -398,6 +412,17 @@ final class HostNetwork: Sendable {
       }
     }
     return (state, Set(forwarding.bridges), all)
+  }
+
+  /// Of the families that it has addresses of.
+  private func routes(of bridge: LinkInfo, _ addresses: [HostState.Address], _ socket: NetlinkSocket) throws -> Set<LinkRoute> {
+    do {
+      return Set(
+        try Set(addresses.map(\.address.family)).flatMap { family in try socket.routes(family == .v4 ? AF_INET : AF_INET6, on: bridge.index) })
+    } catch let error as NetlinkError where error.errno == ENODEV {
+      // It went meanwhile.
+      return []
+    }
   }
 
   private func message(_ operation: HostOperation, _ links: [LinkInfo]) -> NetlinkMessage {
@@ -422,6 +447,7 @@ final class HostNetwork: Sendable {
     case .deleteNeighbour(let vni, let neighbour): return .deleteNeighbour(neighbour.address.octets, on: tunnel(vni))
     case .addAddress(let vni, let address): return .addAddress(address.address.octets, length: address.length, on: bridge(vni))
     case .deleteAddress(let vni, let address): return .deleteAddress(address.address.octets, length: address.length, on: bridge(vni))
+    case .addRoute(let vni, let route): return .addRoute(route, on: bridge(vni))
     case .addForwarding(let vni, let entry): return .addForwarding(entry.mac, to: entry.host.octets, on: tunnel(vni))
     case .deleteForwarding(let vni, let entry): return .deleteForwarding(entry.mac, to: entry.host.octets, on: tunnel(vni))
     }

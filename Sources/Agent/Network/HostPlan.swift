@@ -10,12 +10,28 @@ struct HostState: Equatable, Sendable {
     /// Nobody made it filter VLANs, or the like.
     var isPlain = true
     var addresses: Set<Address>
+    /// Those that the kernel makes with an address and which somebody may take: they lead this host to its containers.
+    var routes: Set<LinkRoute> = []
   }
   struct Address: Hashable, Sendable {
     var address: IPAddress
     var length: UInt8
     init(address: IPAddress, length: UInt8) { (self.address, self.length) = (address, length) }
     init(address: IPv4Address, length: UInt8) { self.init(address: .v4(address), length: length) }
+
+    /// As Linux makes them (net/ipv4/fib_frontend.c, fib_add_ifaddr; net/ipv6/addrconf.c, addrconf_prefix_route: metric 256). Of IPv6 not the one to the
+    /// address itself, which comes a moment after it, and none of a link-local one, which nothing here needs.
+    var routes: [LinkRoute] {
+      switch address {
+      case .v4(let own):
+        let itself = LinkRoute(own.octets, length: 32, isLocal: true, source: own.octets)
+        guard length < 32, let prefix = IPv4Prefix(own, length: length) else { return [itself] }
+        return [itself, LinkRoute(prefix.address.octets, length: length, source: own.octets)]
+      case .v6(let own):
+        guard length < 128, own.rawValue >> 118 != 0x3fa, let prefix = IPv6Prefix(own, length: length) else { return [] }
+        return [LinkRoute(prefix.address.octets, length: length, metric: 256)]
+      }
+    }
   }
   struct Tunnel: Equatable, Sendable {
     var local: IPv4Address
@@ -50,6 +66,11 @@ struct HostState: Equatable, Sendable {
 
   init() {}
 
+  /// Where routes of bridges lead, as the watch knows them.
+  var destinations: Set<DriftWatch.Destination> {
+    Set(bridges.values.lazy.flatMap(\.routes).map { .init(bytes: $0.destination, length: $0.length) })
+  }
+
   /// As it should be.
   init(_ world: NetworkWorld) {
     let remote = Dictionary(grouping: world.endpoints.lazy.filter { $0.underlay != world.underlay }, by: \.network)
@@ -64,6 +85,7 @@ struct HostState: Equatable, Sendable {
           Address(address: .v6(door.address), length: door.subnet.length), Address(address: .v6(door.linkLocal), length: 64),
         ])
       }
+      bridges[network.vni]!.routes = Set(bridges[network.vni]!.addresses.flatMap(\.routes))
       var places: [IPv4Address: IPv4Address] = [:]
       for endpoint in remote[network.id] ?? [] { places[endpoint.address] = endpoint.underlay }
       for peer in network.peers { if let address = peer.address { places[address] = peer.underlay } }
@@ -98,6 +120,7 @@ enum HostOperation: Equatable, Sendable {
   case openPort(UInt32)
   case addAddress(UInt32, HostState.Address)
   case deleteAddress(UInt32, HostState.Address)
+  case addRoute(UInt32, LinkRoute)
   case addForwarding(UInt32, HostState.Forwarding)
   case deleteForwarding(UInt32, HostState.Forwarding)
   case addNeighbour(UInt32, HostState.Neighbour)
@@ -109,7 +132,7 @@ enum HostOperation: Equatable, Sendable {
       .endVLANs(let vni), .plainTunnel(let vni):
       vni
     case .addBridge(let vni, _, _), .addTunnel(let vni, _, _, _), .setBridge(let vni, _, _), .setTunnel(let vni, _): vni
-    case .addAddress(let vni, _), .deleteAddress(let vni, _): vni
+    case .addAddress(let vni, _), .deleteAddress(let vni, _), .addRoute(let vni, _): vni
     case .addForwarding(let vni, _), .deleteForwarding(let vni, _): vni
     case .addNeighbour(let vni, _), .deleteNeighbour(let vni, _): vni
     }
@@ -121,6 +144,7 @@ enum HostOperation: Equatable, Sendable {
     case .addForwarding, .deleteForwarding: "forwarding"
     case .addNeighbour, .deleteNeighbour: "neighbour"
     case .addAddress, .deleteAddress: "address"
+    case .addRoute: "route"
     case .setPort: "port"
     case .openPort, .endVLANs: nil
     default: "link"
@@ -151,6 +175,10 @@ extension HostState {
       let addresses = old?.addresses ?? []
       for address in addresses.subtracting(bridge.addresses).sorted() { rest.append(.deleteAddress(vni, address)) }
       for address in bridge.addresses.subtracting(addresses).sorted() { rest.append(.addAddress(vni, address)) }
+      // With an address that is new, and where the link comes up, the kernel makes them itself.
+      let kept = old?.up == true ? addresses.intersection(bridge.addresses) : []
+      let missing = bridge.routes.intersection(kept.flatMap(\.routes)).subtracting(old?.routes ?? [])
+      for route in missing.sorted() { rest.append(.addRoute(vni, route)) }
     }
     for (vni, tunnel) in tunnels.sorted(by: { $0.key < $1.key }) {
       var old = present.tunnels[vni]

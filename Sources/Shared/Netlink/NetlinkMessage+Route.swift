@@ -212,6 +212,27 @@ extension NetlinkMessage {
     return message
   }
 
+  /// In place of another to the same with the same metric.
+  public static func addRoute(_ route: LinkRoute, on index: UInt32) -> Self {
+    var message = Self(
+      type: 24, flags: NetlinkFlag.create | NetlinkFlag.replace, operation: "add route", object: "\(dotted(route.destination))/\(route.length)")
+    // rtmsg: as in `addDefaultRoute`; protocol kernel, since the kernel takes those away with the address; scope host or link.
+    let kind: [UInt8] = route.isLocal ? [255, 2, 254, 2] : [254, 2, 253, 1]
+    message.append([family(route.destination), route.length, 0, 0] + kind + nativeBytes(UInt32(0)))
+    message.attribute(1, route.destination)
+    message.attribute(4, index)
+    if let source = route.source { message.attribute(7, source) }
+    if route.metric != 0 { message.attribute(6, route.metric) }
+    return message
+  }
+  /// Those of one family that leave by a link alone: the kernel leaves the others out (Linux net/ipv4/fib_frontend.c, ip_valid_fib_dump_req).
+  public static func dumpRoutes(_ family: Int32, on index: UInt32) -> Self {
+    var message = Self(type: 26, flags: NetlinkFlag.dump, operation: "list", object: "routes")
+    message.append([UInt8(family)] + [UInt8](repeating: 0, count: 11))
+    message.attribute(4, index)
+    return message
+  }
+
   /// An address that the kernel takes for this namespace's own when it comes by a link (table local, scope host).
   public static func addLocalRoute(_ address: [UInt8], on index: UInt32) -> Self {
     var message = Self(type: 24, flags: NetlinkFlag.create | NetlinkFlag.exclusive, operation: "add local route", object: dotted(address))

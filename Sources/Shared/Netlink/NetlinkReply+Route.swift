@@ -96,6 +96,44 @@ public struct AddressInfo: Hashable, Sendable {
   }
 }
 
+/// A route that the kernel makes with an address of a link: to what is on the link (table main), or to the address itself (table local).
+public struct LinkRoute: Hashable, Sendable {
+  /// 4 or 16 bytes.
+  public var destination: [UInt8]
+  public var length: UInt8
+  public var isLocal: Bool
+  /// What this host calls from by it; nil: as the kernel chooses.
+  public var source: [UInt8]?
+  public var metric: UInt32
+  public init(_ destination: [UInt8], length: UInt8, isLocal: Bool = false, source: [UInt8]? = nil, metric: UInt32 = 0) {
+    (self.destination, self.length, self.isLocal, self.source, self.metric) = (destination, length, isLocal, source, metric)
+  }
+  /// nil for those of other tables, and those with a gateway, or that hold for some packets only.
+  public init?(_ reply: NetlinkReply) {
+    guard reply.type == 24, reply.payload.count >= 12, [2, 10].contains(reply.payload[0]), reply.payload[2...3] == [0, 0] else { return nil }
+    let attributes = reply.attributes(after: 12)
+    // RTA_GATEWAY, RTA_MULTIPATH, RTA_VIA
+    guard let destination = attributes[1], destination.count == (reply.payload[0] == 2 ? 4 : 16), attributes[5] == nil, attributes[9] == nil,
+      attributes[18] == nil
+    else { return nil }
+    // rtm_table and rtm_type: main and unicast, or local and local.
+    switch (reply.payload[4], reply.payload[7]) {
+    case (254, 1): isLocal = false
+    case (255, 2): isLocal = true
+    default: return nil
+    }
+    (self.destination, length, source) = (destination, reply.payload[1], attributes[7])
+    metric = (attributes[6] ?? []).read(UInt32.self, at: 0)
+  }
+}
+
+/// To an address of this namespace's first: the others name it as their source.
+extension LinkRoute: Comparable {
+  public static func < (a: Self, b: Self) -> Bool {
+    a.isLocal == b.isLocal ? a.destination.lexicographicallyPrecedes(b.destination) : a.isLocal
+  }
+}
+
 /// A forwarding entry of a VXLAN device as RTM_NEWNEIGH tells it.
 public struct ForwardingInfo: Hashable, Sendable {
   public var index: UInt32
@@ -149,6 +187,10 @@ extension NetlinkSocket {
   public func forwarding() throws(NetlinkError) -> (tunnels: [ForwardingInfo], bridges: [BridgeForwardingInfo]) {
     let replies = try dump(.dumpForwarding())
     return (replies.compactMap(ForwardingInfo.init), replies.compactMap(BridgeForwardingInfo.init))
+  }
+  /// Of a family (AF_INET, AF_INET6), by one link.
+  public func routes(_ family: Int32, on index: UInt32) throws(NetlinkError) -> [LinkRoute] {
+    try dump(.dumpRoutes(family, on: index)).filter { $0.attributes(after: 12)[4] == nativeBytes(index) }.compactMap(LinkRoute.init)
   }
   public func neighbours() throws(NetlinkError) -> [NeighbourInfo] { try dump(.dumpNeighbours()).compactMap(NeighbourInfo.init) }
 }

@@ -58,6 +58,7 @@ struct KernelAnswersTests {
           ("links", NetlinkMessage.dumpLinks()), ("addresses", .dumpAddresses()), ("forwarding", .dumpForwarding()),
           ("neighbours", .dumpNeighbours()),
         ] { files[name] = Self.datagram(try socket.dump(request)) }
+        files["routes"] = Self.datagram(try socket.dump(.dumpRoutes(AF_INET, on: if_nametoindex("orbr4097"))))
         files["filters"] = Self.datagram(try socket.dump(.dumpIngressFilters(if_nametoindex("orvx4096"))))
         files["counter"] = Self.datagram(try NetlinkSocket(family: 12).dump(.getCounter("datagrams", table: "orch", family: AF_INET)))
         files["flows"] = Self.datagram(try NetlinkSocket(family: 12).dump(.dumpFlows(AF_INET)))
@@ -77,6 +78,11 @@ struct KernelAnswersTests {
       #expect(replies("forwarding").compactMap(ForwardingInfo.init).contains { $0.destination == [192, 168, 77, 2] })
       #expect(replies("forwarding").compactMap(BridgeForwardingInfo.init).contains { $0.mac == [2, 0x42, 10, 77, 0, 11] })
       #expect(replies("neighbours").compactMap(NeighbourInfo.init).contains { $0.address.count == 16 })
+      #expect(
+        replies("routes").compactMap(LinkRoute.init).sorted() == [
+          LinkRoute([10, 255, 0, 251], length: 32, isLocal: true, source: [10, 255, 0, 251]),
+          LinkRoute([10, 255, 0, 0], length: 24, source: [10, 255, 0, 251]),
+        ])
       #expect(replies("flows").compactMap(FlowInfo.init).map(\.answerer) == [[10, 255, 0, 11]])
       #expect(KernelRoute.read(text("route")).contains { $0.destination == IPv4Prefix("192.168.77.0/24") && $0.device == "eth0" })
       #expect(KernelRoute6.read(text("ipv6_route")).contains { $0.device == InterfaceName.uplink(cluster.task(3)) })

@@ -67,11 +67,11 @@ struct NetlinkMessageTests {
       var datagram = (0..<Int.random(in: 0...96)).map { _ in UInt8.random(in: 0...255, using: &generator) }
       if datagram.count >= 4 { datagram.replaceSubrange(0..<4, with: nativeBytes(UInt32(datagram.count))) }
       for reply in NetlinkReply.split(datagram) ?? [] {
-        for type in [UInt16(2), 16, 20, 28, 0x100] {
+        for type in [UInt16(2), 16, 20, 24, 28, 0x100] {
           var other = reply
           other.type = type
           _ = (LinkInfo(other), AddressInfo(other), ForwardingInfo(other), NetlinkSocket.refusal(other, of: .dumpLinks()))
-          _ = (BridgeForwardingInfo(other), NeighbourInfo(other), FlowInfo(other))
+          _ = (BridgeForwardingInfo(other), NeighbourInfo(other), FlowInfo(other), LinkRoute(other))
         }
       }
     }
