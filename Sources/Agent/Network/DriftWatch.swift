@@ -23,6 +23,8 @@ final class DriftWatch: Sendable {
   }
   /// Links whose neighbours are ours.
   let tunnels: Links
+  /// All of ours: who sets an entry or a neighbour there for good means it.
+  let links: Links
   /// Links whose routes are ours.
   let uplinks: Links
   final class Links: Sendable {
@@ -76,8 +78,8 @@ final class DriftWatch: Sendable {
       setsockopt(descriptor, 270, 8, &on, socklen_t(MemoryLayout<Int32>.size))  // NETLINK_LISTEN_ALL_NSID
     }
     let end = dup(stop)
-    let (tunnels, uplinks, destinations) = (Links(), Links(), Destinations())
-    (self.tunnels, self.uplinks, self.destinations) = (tunnels, uplinks, destinations)
+    let (tunnels, links, uplinks, destinations) = (Links(), Links(), Links(), Destinations())
+    (self.tunnels, self.links, self.uplinks, self.destinations) = (tunnels, links, uplinks, destinations)
     let heard = Heard()
     self.heard = heard
     startThread("orch-drift") {
@@ -99,7 +101,7 @@ final class DriftWatch: Sendable {
         if polled[0].revents != 0 { return }
         if polled[1].revents != 0 {
           let messages = Self.read(routes, &buffer)
-          if messages?.contains(where: { Self.concerns($0.message, tunnels) }) ?? true { seen.insert(.links) }
+          if messages?.contains(where: { Self.concerns($0.message, tunnels, links) }) ?? true { seen.insert(.links) }
           if messages?.contains(where: { Self.isRoute($0.message, of: uplinks) }) ?? true { seen.insert(.uplinkRoutes) }
           if messages?.contains(where: { Self.isRoute($0.message, to: destinations) }) ?? true { seen.insert(.bridgeRoutes) }
         }
@@ -153,18 +155,18 @@ final class DriftWatch: Sendable {
   }
   private static func now() -> Int64 { Int64(MonotonicClock.now / 1_000_000) }
 
-  /// A neighbour that was learned or aged is not of our making: only entries that somebody set, of bridges and VXLAN devices, and neighbours on
-  /// the latter.
-  static func concerns(_ message: NetlinkReply, _ tunnels: Links) -> Bool {
+  /// A neighbour that was learned or aged is not of our making: only entries that somebody set, of bridges and VXLAN devices, all neighbours on
+  /// the latter, and on our other links those that somebody set. Our bridges learn nothing: what they learned somebody let them.
+  static func concerns(_ message: NetlinkReply, _ tunnels: Links, _ links: Links) -> Bool {
     // Of IPv6 addresses those that go, and of routes ours alone: routers renew a host's own every few seconds.
     if [20, 24, 25].contains(message.type), message.payload.first == UInt8(AF_INET6) { return false }
     guard message.type == 28 || message.type == 29 else { return true }
     guard message.payload.count >= 12 else { return false }
-    if [UInt8(AF_INET), UInt8(AF_INET6)].contains(message.payload[0]) {
-      return tunnels.contains(message.payload.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 4, as: UInt32.self) })
-    }
+    let index = message.payload.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 4, as: UInt32.self) }
+    let isSet = (message.payload[8] | message.payload[9]) & 0xc0 != 0
+    if [UInt8(AF_INET), UInt8(AF_INET6)].contains(message.payload[0]) { return tunnels.contains(index) || (isSet && links.contains(index)) }
     guard message.payload[0] == UInt8(AF_BRIDGE) else { return false }
-    return message.payload[10] & 2 != 0 || (message.payload[8] | message.payload[9]) & 0xc0 != 0
+    return message.payload[10] & 2 != 0 || isSet || links.contains(index)
   }
 
   /// One that was taken away (RTM_DELROUTE).

@@ -12,6 +12,22 @@ struct HostState: Equatable, Sendable {
     var addresses: Set<Address>
     /// Those that the kernel makes with an address and which somebody may take: they lead this host to its containers.
     var routes: Set<LinkRoute> = []
+    /// Nobody made it a port of another link.
+    var isFree = true
+    /// What others put there, and what should be empty.
+    var surplus = Surplus()
+  }
+  /// What leads frames astray that come to a bridge, or are the host's own.
+  struct Surplus: Equatable, Sendable {
+    var entries: Set<BridgeForwardingInfo> = []
+    /// Ports that are no task's: their links are somebody's, the bridge is ours.
+    var ports: Set<Port> = []
+    /// Of the host on the bridge: it asks for its neighbours there.
+    var neighbours: Set<Neighbour> = []
+    struct Port: Hashable, Sendable {
+      var index: UInt32
+      var name: String
+    }
   }
   struct Address: Hashable, Sendable {
     var address: IPAddress
@@ -121,6 +137,10 @@ enum HostOperation: Equatable, Sendable {
   case addAddress(UInt32, HostState.Address)
   case deleteAddress(UInt32, HostState.Address)
   case addRoute(UInt32, LinkRoute)
+  case freeBridge(UInt32)
+  case releasePort(UInt32, HostState.Surplus.Port)
+  case deleteBridgeForwarding(UInt32, BridgeForwardingInfo)
+  case deleteBridgeNeighbour(UInt32, HostState.Neighbour)
   case addForwarding(UInt32, HostState.Forwarding)
   case deleteForwarding(UInt32, HostState.Forwarding)
   case addNeighbour(UInt32, HostState.Neighbour)
@@ -129,8 +149,9 @@ enum HostOperation: Equatable, Sendable {
   var vni: UInt32 {
     switch self {
     case .deleteBridge(let vni), .deleteTunnel(let vni), .bridgeTunnel(let vni), .setPort(let vni), .openPort(let vni), .plainBridge(let vni),
-      .endVLANs(let vni), .plainTunnel(let vni):
+      .endVLANs(let vni), .plainTunnel(let vni), .freeBridge(let vni):
       vni
+    case .releasePort(let vni, _), .deleteBridgeForwarding(let vni, _), .deleteBridgeNeighbour(let vni, _): vni
     case .addBridge(let vni, _, _), .addTunnel(let vni, _, _, _), .setBridge(let vni, _, _), .setTunnel(let vni, _): vni
     case .addAddress(let vni, _), .deleteAddress(let vni, _), .addRoute(let vni, _): vni
     case .addForwarding(let vni, _), .deleteForwarding(let vni, _): vni
@@ -141,11 +162,11 @@ enum HostOperation: Equatable, Sendable {
   /// As drift is counted; nil: with another.
   var kind: String? {
     switch self {
-    case .addForwarding, .deleteForwarding: "forwarding"
-    case .addNeighbour, .deleteNeighbour: "neighbour"
+    case .addForwarding, .deleteForwarding, .deleteBridgeForwarding: "forwarding"
+    case .addNeighbour, .deleteNeighbour, .deleteBridgeNeighbour: "neighbour"
     case .addAddress, .deleteAddress: "address"
     case .addRoute: "route"
-    case .setPort: "port"
+    case .setPort, .releasePort: "port"
     case .openPort, .endVLANs: nil
     default: "link"
     }
@@ -172,6 +193,13 @@ extension HostState {
       if old == nil { links.append(.addBridge(vni, mac: bridge.mac, mtu: bridge.mtu)) }
       if old?.mac != bridge.mac || old?.mtu != bridge.mtu || old?.up != true { rest.append(.setBridge(vni, mac: bridge.mac, mtu: bridge.mtu)) }
       if old?.isPlain == false { rest += [.plainBridge(vni), .endVLANs(vni)] }
+      if old?.isFree == false { rest.append(.freeBridge(vni)) }
+      let surplus = old?.surplus ?? Surplus()
+      for port in surplus.ports.sorted(by: { $0.index < $1.index }) { rest.append(.releasePort(vni, port)) }
+      for entry in surplus.entries.sorted(by: { ($0.index, $0.mac.description) < ($1.index, $1.mac.description) }) {
+        rest.append(.deleteBridgeForwarding(vni, entry))
+      }
+      for neighbour in surplus.neighbours.sorted() { rest.append(.deleteBridgeNeighbour(vni, neighbour)) }
       let addresses = old?.addresses ?? []
       for address in addresses.subtracting(bridge.addresses).sorted() { rest.append(.deleteAddress(vni, address)) }
       for address in bridge.addresses.subtracting(addresses).sorted() { rest.append(.addAddress(vni, address)) }

@@ -148,6 +148,13 @@ extension NetlinkMessage {
     return message
   }
 
+  /// A port of a bridge, or of another link that has some, is one no more. One that is gone is passed over.
+  public static func releaseLink(_ index: UInt32, _ name: String) -> Self {
+    var message = setLink(index, name, master: 0)
+    message.tolerated = [ENODEV]
+    return message
+  }
+
   public static func deleteLink(_ index: UInt32, _ name: String) -> Self {
     var message = link(17, 0, index: index, up: nil, "delete link", name)
     message.tolerated = [ENODEV]
@@ -272,8 +279,10 @@ extension NetlinkMessage {
   public static func addBridgeForwarding(_ mac: [UInt8], port index: UInt32) -> Self {
     forwarding(28, NetlinkFlag.create | NetlinkFlag.replace, mac, to: nil, on: index, owner: 4, state: 0x40, "add bridge forwarding")
   }
-  public static func deleteBridgeForwarding(_ mac: [UInt8], port index: UInt32) -> Self {
-    var message = forwarding(29, 0, mac, to: nil, on: index, owner: 4, state: 0, "delete bridge forwarding")
+  /// - Parameter isBridge: `index` is the bridge's own: frames for `mac` are the host's.
+  public static func deleteBridgeForwarding(_ mac: [UInt8], port index: UInt32, isBridge: Bool = false) -> Self {
+    // NTF_SELF, NTF_MASTER
+    var message = forwarding(29, 0, mac, to: nil, on: index, owner: isBridge ? 2 : 4, state: 0, "delete bridge forwarding")
     message.tolerated = [ENOENT, ENODEV, EINVAL]
     return message
   }

@@ -149,32 +149,42 @@ public struct ForwardingInfo: Hashable, Sendable {
   }
 }
 
-/// An entry of a bridge that somebody set: `mac` is behind the port `index`.
+/// An entry of a bridge: `mac` is behind the port `index`.
 public struct BridgeForwardingInfo: Hashable, Sendable {
+  public enum Kind: Hashable, Sendable {
+    /// Somebody set it (NUD_NOARP).
+    case fixed
+    /// Frames for it are the host's own (NUD_PERMANENT): those of the ports themselves are such, and the bridge's, with the bridge's number.
+    case local
+    case learned
+  }
   public var index: UInt32
   public var mac: [UInt8]
-  public init(mac: [UInt8], port index: UInt32) { (self.mac, self.index) = (mac, index) }
-  /// nil for those that were learned (no NUD_NOARP) and those of the ports themselves (NUD_PERMANENT).
+  public var kind: Kind
+  public init(mac: [UInt8], port index: UInt32, _ kind: Kind = .fixed) { (self.mac, self.index, self.kind) = (mac, index, kind) }
   public init?(_ reply: NetlinkReply) {
     guard reply.type == 28, reply.payload.count >= 12, reply.payload[0] == 7 else { return nil }
     let attributes = reply.attributes(after: 12)
     // NDA_MASTER
-    guard let mac = attributes[2], attributes[9] != nil, reply.payload.read(UInt16.self, at: 8) & 0xc0 == 0x40 else { return nil }
+    guard let mac = attributes[2], attributes[9] != nil else { return nil }
+    let state = reply.payload.read(UInt16.self, at: 8)
+    kind = state & 0x80 != 0 ? .local : state & 0x40 != 0 ? .fixed : .learned
     index = reply.payload.read(UInt32.self, at: 4)
     self.mac = mac
   }
 }
 
-/// A permanent neighbour (NUD_PERMANENT) over IPv4 or IPv6.
+/// A neighbour over IPv4 or IPv6 that somebody set for good: NUD_PERMANENT, or NUD_NOARP, which the kernel itself gives to groups alone (net/ipv4/arp.c,
+/// arp_constructor; net/ipv6/ndisc.c, ndisc_constructor).
 public struct NeighbourInfo: Hashable, Sendable {
   public var index: UInt32
   public var address: [UInt8]
   public var mac: [UInt8]
   public init?(_ reply: NetlinkReply) {
-    guard reply.type == 28, reply.payload.count >= 12, [2, 10].contains(reply.payload[0]), reply.payload.read(UInt16.self, at: 8) & 0x80 != 0
-    else { return nil }
-    let attributes = reply.attributes(after: 12)
+    guard reply.type == 28, reply.payload.count >= 12, [2, 10].contains(reply.payload[0]) else { return nil }
+    let (attributes, state) = (reply.attributes(after: 12), reply.payload.read(UInt16.self, at: 8))
     guard let address = attributes[1], address.count == (reply.payload[0] == 2 ? 4 : 16), let mac = attributes[2] else { return nil }
+    guard state & 0x80 != 0 || (state & 0x40 != 0 && mac.first.map { $0 & 1 == 0 } == true) else { return nil }
     index = reply.payload.read(UInt32.self, at: 4)
     self.address = address
     self.mac = mac

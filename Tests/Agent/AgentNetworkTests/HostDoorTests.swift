@@ -84,18 +84,81 @@ struct HostDoorTests {
         ("route", "ip -6 route del fd00:255::/64 dev orbr4097", six),
         ("route", "ip -6 route replace fd00:255::/64 via fd00:192::100 metric 256", six),
         // What the kernel makes again itself is no route that somebody took.
-        ("address", "ip address del 10.255.0.251/24 dev orbr4097", "\(four) && \(own)"), ("address", "ip -6 address del fd00:255::fb/64 dev orbr4097", six),
+        ("address", "ip address del 10.255.0.251/24 dev orbr4097", "\(four) && \(own)"),
+        ("address", "ip -6 address del fd00:255::fb/64 dev orbr4097", six),
         ("link", "ip link set orbr4097 down", "\(four) && \(own) && \(six)"), ("link", "ip link del orbr4097", "\(four) && \(own) && \(six)"),
       ] { try await scene.mends(kind, command, whole) }
       #expect(await scene.overlay.repairs["route"] == 9)
     }
   }
 
+  @Test("entries, neighbours and ports that others add to ours are taken away at once and counted; whose link it is, it stays, and that is told")
+  func surplus() async throws {
+    try await with { scene in
+      let port = InterfaceName.veth(scene.cluster.task(1), 0)
+      let uplink = InterfaceName.uplink(scene.cluster.task(3))
+      let peer = "$(ip -o -4 address show \(uplink) | grep -oE 'peer [0-9.]+' | cut -c6-)"
+      let (mac, own) = ("02:42:0a:ff:00:0c", "02:42:0a:ff:00:0b")
+      let clean = "! bridge fdb show | grep -q '\(mac).*master'"
+      let unknown = "! ip neigh show nud permanent nud noarp | grep '02:00:00:00:00:01'"
+      for (kind, command, whole) in [
+        ("forwarding", "bridge fdb add \(mac) dev \(port) master static", clean),
+        ("forwarding", "bridge fdb add \(mac) dev orvx4097 master static", clean),
+        ("forwarding", "bridge fdb add \(mac) dev \(port) master", clean), ("forwarding", "bridge fdb add \(mac) dev orbr4097 self", clean),
+        ("forwarding", "bridge fdb add \(mac) dev orvx4097 master dynamic", clean),
+        ("port", "bridge fdb replace \(own) dev orvx4097 master static", "bridge fdb show | grep -q '\(own) dev \(port) master orbr4097 static'"),
+        ("neighbour", "ip neigh replace 10.255.0.12 lladdr 02:00:00:00:00:01 nud permanent dev orbr4097", unknown),
+        ("neighbour", "ip neigh replace 10.255.0.12 lladdr 02:00:00:00:00:01 nud noarp dev orbr4097", unknown),
+        ("neighbour", "ip neigh replace fd00:255::c lladdr 02:00:00:00:00:01 nud permanent dev orbr4097", unknown),
+        ("neighbour", "ip neigh replace \(peer) lladdr 02:00:00:00:00:01 dev \(uplink)", unknown),
+        (
+          "port", "ip link add guest0 type veth peer name guest1 && ip link set guest0 up master orbr4097",
+          "! ip -o link show master orbr4097 | grep -q guest0"
+        ),
+        ("port", "bridge link set dev orvx4097 learning on", "! bridge -d link show dev orvx4097 | grep -q 'learning on'"),
+      ] { try await scene.mends(kind, command, whole) }
+      #expect(try await scene.world.run(in: scene.world.host(1), "sh", "-c", "ip link show guest0 up").output.contains("guest0"))
+      #expect(try await scene.overlay.repair().map(\.object) == ["link guest0"])
+      // What a host learns of its neighbours is its own.
+      let before = await scene.overlay.repairs
+      let ping = "for i in 10.255.0.11 10.255.0.12 10.255.0.252 fd00:255::c; do busybox ping -c1 -W2 -w2 $i; done"
+      _ = try await scene.world.run(in: scene.world.host(1), "sh", "-c", ping)
+      #expect(try await scene.world.run(in: scene.world.host(1), "sh", "-c", "ip neigh show dev orbr4097").output.contains("10.255.0.12"))
+      try await scene.overlay.repair()
+      #expect(await scene.overlay.repairs == before)
+    }
+  }
+
+  @Test("a bridge that is another link's port is released, its links that are nobody's too, and what belongs there is no surplus")
+  func plan() {
+    var cluster = Cluster(hosts: 2)
+    cluster.place(1, on: 1)
+    let wanted = HostState(cluster.world(1))
+    var present = wanted
+    present.bridges[4096]!.isFree = false
+    let (guest, neighbour) = (HostState.Surplus.Port(index: 9, name: "tap0"), HostState.Neighbour(address("10.255.0.12")))
+    let entry = BridgeForwardingInfo(mac: [2, 0x42, 10, 255, 0, 12], port: 7)
+    present.bridges[4097]!.surplus = .init(entries: [entry], ports: [guest], neighbours: [neighbour])
+    present.bridges[4097]!.routes = []
+    let operations = wanted.operations(from: present)
+    #expect(
+      operations == [
+        .freeBridge(4096), .releasePort(4097, guest), .deleteBridgeForwarding(4097, entry), .deleteBridgeNeighbour(4097, neighbour),
+        .addRoute(4097, LinkRoute([10, 255, 0, 251], length: 32, isLocal: true, source: [10, 255, 0, 251])),
+        .addRoute(4097, LinkRoute([10, 255, 0, 0], length: 24, source: [10, 255, 0, 251])),
+      ])
+    #expect(operations.map(\.kind) == ["link", "port", "forwarding", "neighbour", "route", "route"])
+    // Where the link comes up the kernel makes them.
+    present.bridges[4097]!.up = false
+    #expect(!wanted.operations(from: present).contains { if case .addRoute = $0 { true } else { false } })
+  }
+
   @Test("routes that are others' are left alone")
   func others() async throws {
     try await with { scene in
       let before = await scene.overlay.repairs
-      let command = "ip route add 10.99.0.0/24 dev orbr4097; ip route add 10.255.0.0/24 via 192.168.77.100 metric 100; ip -6 route add fd00:99::/64 dev eth0"
+      let command =
+        "ip route add 10.99.0.0/24 dev orbr4097; ip route add 10.255.0.0/24 via 192.168.77.100 metric 100; ip -6 route add fd00:99::/64 dev eth0"
       #expect(try await scene.world.run(in: scene.world.host(1), "sh", "-c", command).code == 0)
       try await Task.sleep(for: .milliseconds(300))
       try await scene.overlay.repair()

@@ -13,10 +13,10 @@ struct KernelAnswersTests {
     var events = DriftWatch.RuleEvents()
     let links = DriftWatch.Links([1, 2, 3])
     for reply in NetlinkReply.split(bytes) ?? [] {
-      _ = (LinkInfo(reply), AddressInfo(reply), ForwardingInfo(reply), BridgeForwardingInfo(reply), NeighbourInfo(reply))
+      _ = (LinkInfo(reply), AddressInfo(reply), ForwardingInfo(reply), BridgeForwardingInfo(reply), NeighbourInfo(reply), LinkRoute(reply))
       _ = (CounterInfo(reply), FilterInfo(reply))
       _ = FlowInfo(reply).map { NetlinkMessage.deleteFlow($0) }
-      _ = (DriftWatch.concerns(reply, links), DriftWatch.isRoute(reply, of: links), events.foreign(reply))
+      _ = (DriftWatch.concerns(reply, links, links), DriftWatch.isRoute(reply, of: links), events.foreign(reply))
       _ = NetlinkSocket.refusal(reply, of: .dumpLinks())
     }
     let text = String(decoding: bytes, as: UTF8.self)
@@ -94,7 +94,9 @@ struct KernelAnswersTests {
         DriftWatch.Links(Set(links.filter { $0.kind == "vxlan" }.map(\.index))),
         DriftWatch.Links(Set(links.filter { InterfaceName.isUplink($0.name) }.map(\.index)))
       )
-      #expect(replies("events-links").contains { DriftWatch.concerns($0, tunnels) } && replies("events-links").contains { $0.type == 29 })
+      #expect(
+        replies("events-links").contains { DriftWatch.concerns($0, tunnels, DriftWatch.Links()) }
+          && replies("events-links").contains { $0.type == 29 })
       #expect(replies("events-links").contains { DriftWatch.isRoute($0, of: uplinks) })
       var rules = DriftWatch.RuleEvents()
       #expect(replies("events-rules").filter { rules.foreign($0) }.count == 1)

@@ -113,7 +113,11 @@ struct NetlinkSocketTests {
       #expect(addresses.contains { $0.index == bridge.index && $0.address == [10, 9, 0, 1] && $0.length == 24 })
       let read = try socket.forwarding()
       #expect(read.tunnels.count == 200 && read.tunnels.allSatisfy { $0.index == tunnel.index })
-      #expect(read.bridges == [BridgeForwardingInfo(mac: [2, 0, 0, 0, 1, 1], port: tunnel.index)])
+      #expect(
+        Set(read.bridges) == [
+          BridgeForwardingInfo(mac: [2, 0, 0, 0, 1, 1], port: tunnel.index), BridgeForwardingInfo(mac: tunnel.mac, port: tunnel.index, .local),
+          BridgeForwardingInfo(mac: bridge.mac, port: bridge.index, .local),
+        ])
       let neighbours = try socket.neighbours()
       #expect(neighbours.map(\.address) == [[10, 9, 0, 7]] && neighbours.map(\.mac) == [[2, 0, 0, 0, 0, 8]])
       let port = try socket.links().first { $0.name == "orvx9" }
