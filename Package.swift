@@ -109,7 +109,7 @@ let agent: [Target] = [
     ] + nio),
   room("Build", "Agent/Build", ["Model", "Surroundings", "Dockerfile", "AgentImage", "Runtime", "TreeArchive", "LinuxSystem", "CLinux", log]),
   room("DNS", "Agent/DNS", ["Model", "LinuxSystem", "CLinux", log]),
-  room("AgentNetwork", "Agent/Network", ["Model", "LinuxSystem", "CLinux", "Netlink", "CNFTables", log]),
+  room("AgentNetwork", "Agent/Network", ["Model", "LinuxSystem", "CLinux", "Netlink", "CNFTables", "Telemetry", log]),
   room("AgentVolume", "Agent/Volume", ["Model", "LinuxSystem", "CLinux"]),
   .executableTarget(
     name: "orch-init", dependencies: ["CLinux"], path: "Sources/Agent/Init",
@@ -200,7 +200,7 @@ let testTargets: [Target] = [
   tests("Build", "Agent", ["LinuxSystem", "CLinux", "Model", "AgentImage", "Runtime", "Cgroups", "TreeArchive", "Dockerfile", log]),
   tests("Telemetry", "Shared", ["LinuxSystem"]),
   tests("DNS", "Agent", ["Model", "LinuxSystem", "OwnProcess", log]),
-  tests("AgentNetwork", "Agent", ["Model", "Netlink", "LinuxSystem", "CLinux", "OwnProcess", log]),
+  tests("AgentNetwork", "Agent", ["Model", "Netlink", "LinuxSystem", "CLinux", "OwnProcess", "Telemetry", log]),
   tests("AgentVolume", "Agent", ["LinuxSystem", "CLinux", "Model"]),
   tests("APIClient", "CLI", ["Model", "API", "LinuxSystem"]),
   tests("DevCluster", "CLI"),

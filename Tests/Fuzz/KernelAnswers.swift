@@ -28,7 +28,9 @@
         promise(again?.count == 1 && again?[0].attributes(after: 4)[1] == flow.original, "another flow is to be forgotten")
       }
       if let error = NetlinkSocket.refusal(reply, of: .dumpLinks()) { promise(error.errno != 0, "a refusal without a reason") }
-      _ = (DriftWatch.concerns(reply, links), DriftWatch.isRoute(reply, of: links), events.foreign(reply))
+      if let route = LinkRoute(reply) { promise([4, 16].contains(route.destination.count), "a route of no family") }
+      _ = DriftWatch.isRoute(reply, to: .init([.init(bytes: [10, 255, 0, 0], length: 24)]))
+      _ = (DriftWatch.concerns(reply, links, links), DriftWatch.isRoute(reply, of: links), events.foreign(reply))
     }
     let text = String(decoding: bytes, as: UTF8.self)
     for route in KernelRoute.read(text) { promise(route.destination.length <= 32, "a route of \(route.destination.length) bits") }

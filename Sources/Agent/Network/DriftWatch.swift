@@ -18,9 +18,13 @@ final class DriftWatch: Sendable {
     case containerLinks(Int32?)
     /// The host's route to an uplink.
     case uplinkRoutes
+    /// A route to what is on a bridge, or to the host's own address there.
+    case bridgeRoutes
   }
   /// Links whose neighbours are ours.
   let tunnels: Links
+  /// All of ours: who sets an entry or a neighbour there for good means it.
+  let links: Links
   /// Links whose routes are ours.
   let uplinks: Links
   final class Links: Sendable {
@@ -28,6 +32,17 @@ final class DriftWatch: Sendable {
     init(_ indexes: Set<UInt32> = []) { self.indexes = Mutex(indexes) }
     func withLock(_ body: (inout Set<UInt32>) -> Void) { indexes.withLock { body(&$0) } }
     func contains(_ index: UInt32) -> Bool { indexes.withLock { $0.contains(index) } }
+  }
+  /// Where routes lead that are ours, whoever makes one there or takes it.
+  let destinations: Destinations
+  struct Destination: Hashable {
+    /// 4 or 16.
+    var bytes: [UInt8]
+    var length: UInt8
+  }
+  final class Destinations: Sendable {
+    let all: Mutex<Set<Destination>>
+    init(_ all: Set<Destination> = []) { self.all = Mutex(all) }
   }
   private let stop: Int32
   /// Generations of rule sets that were heard of, by namespace.
@@ -63,8 +78,8 @@ final class DriftWatch: Sendable {
       setsockopt(descriptor, 270, 8, &on, socklen_t(MemoryLayout<Int32>.size))  // NETLINK_LISTEN_ALL_NSID
     }
     let end = dup(stop)
-    let (tunnels, uplinks) = (Links(), Links())
-    (self.tunnels, self.uplinks) = (tunnels, uplinks)
+    let (tunnels, links, uplinks, destinations) = (Links(), Links(), Links(), Destinations())
+    (self.tunnels, self.links, self.uplinks, self.destinations) = (tunnels, links, uplinks, destinations)
     let heard = Heard()
     self.heard = heard
     startThread("orch-drift") {
@@ -86,8 +101,9 @@ final class DriftWatch: Sendable {
         if polled[0].revents != 0 { return }
         if polled[1].revents != 0 {
           let messages = Self.read(routes, &buffer)
-          if messages?.contains(where: { Self.concerns($0.message, tunnels) }) ?? true { seen.insert(.links) }
+          if messages?.contains(where: { Self.concerns($0.message, tunnels, links) }) ?? true { seen.insert(.links) }
           if messages?.contains(where: { Self.isRoute($0.message, of: uplinks) }) ?? true { seen.insert(.uplinkRoutes) }
+          if messages?.contains(where: { Self.isRoute($0.message, to: destinations) }) ?? true { seen.insert(.bridgeRoutes) }
         }
         if polled[3].revents != 0 {
           let messages = Self.read(inside, &buffer)
@@ -139,18 +155,18 @@ final class DriftWatch: Sendable {
   }
   private static func now() -> Int64 { Int64(MonotonicClock.now / 1_000_000) }
 
-  /// A neighbour that was learned or aged is not of our making: only entries that somebody set, of bridges and VXLAN devices, and neighbours on
-  /// the latter.
-  static func concerns(_ message: NetlinkReply, _ tunnels: Links) -> Bool {
-    // Of IPv6 addresses those that go, and no routes: routers renew a host's own every few seconds.
+  /// A neighbour that was learned or aged is not of our making: only entries that somebody set, of bridges and VXLAN devices, all neighbours on
+  /// the latter, and on our other links those that somebody set. Our bridges learn nothing: what they learned somebody let them.
+  static func concerns(_ message: NetlinkReply, _ tunnels: Links, _ links: Links) -> Bool {
+    // Of IPv6 addresses those that go, and of routes ours alone: routers renew a host's own every few seconds.
     if [20, 24, 25].contains(message.type), message.payload.first == UInt8(AF_INET6) { return false }
     guard message.type == 28 || message.type == 29 else { return true }
     guard message.payload.count >= 12 else { return false }
-    if [UInt8(AF_INET), UInt8(AF_INET6)].contains(message.payload[0]) {
-      return tunnels.contains(message.payload.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 4, as: UInt32.self) })
-    }
+    let index = message.payload.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 4, as: UInt32.self) }
+    let isSet = (message.payload[8] | message.payload[9]) & 0xc0 != 0
+    if [UInt8(AF_INET), UInt8(AF_INET6)].contains(message.payload[0]) { return tunnels.contains(index) || (isSet && links.contains(index)) }
     guard message.payload[0] == UInt8(AF_BRIDGE) else { return false }
-    return message.payload[10] & 2 != 0 || (message.payload[8] | message.payload[9]) & 0xc0 != 0
+    return message.payload[10] & 2 != 0 || isSet || links.contains(index)
   }
 
   /// One that was taken away (RTM_DELROUTE).
@@ -159,6 +175,12 @@ final class DriftWatch: Sendable {
     // RTA_OIF
     guard let device = message.attributes(after: 12)[4], device.count == 4 else { return false }
     return uplinks.contains(device.withUnsafeBytes { $0.loadUnaligned(as: UInt32.self) })
+  }
+
+  /// Another one to the same place may stand in for ours (`ip route replace`): that is told as one that was made (RTM_NEWROUTE).
+  static func isRoute(_ message: NetlinkReply, to destinations: Destinations) -> Bool {
+    guard [24, 25].contains(message.type), message.payload.count >= 12, let bytes = message.attributes(after: 12)[1] else { return false }
+    return destinations.all.withLock { $0.contains(Destination(bytes: bytes, length: message.payload[1])) }
   }
 
   /// The rule set's events come object by object; the last of a transaction, NFT_MSG_NEWGEN, says who made it.

@@ -10,8 +10,10 @@ extension HostNetwork {
   enum Bypass: Sendable {
     /// Nothing was asked yet.
     case unknown
-    /// The kernel is too old, or refuses; or nobody wants it, and nothing of it is left.
-    case unavailable
+    /// Nobody wants it, and nothing of it is left.
+    case unwanted
+    /// The kernel is too old, or somebody forbids it: tried again by time alone.
+    case refused(NetworkProblem)
     case held(Held)
     struct Held: Sendable {
       var map: SharedDescriptor
@@ -33,14 +35,17 @@ extension HostNetwork {
   func bypass(
     _ world: NetworkWorld, _ state: HostState, _ links: [LinkInfo], _ successors: [NetworkAttachment: TaskID], _ socket: NetlinkSocket, compares: Bool
   ) -> [NetworkProblem] {
-    let before = memory.withLock { $0.bypass }
-    if case .unavailable = before { return [] }
+    switch memory.withLock({ $0.bypass }) {
+    case .unwanted: return []
+    case .refused(let problem) where !compares: return [problem]
+    default: break
+    }
     let doors = links.filter { ($0.kind == "vxlan" && isOurs($0)) || ($0.kind == "veth" && $0.name.hasPrefix(InterfaceName.vethPrefix)) }
     let numbers = Dictionary(doors.lazy.map { ($0.name, $0.index) }, uniquingKeysWith: { a, _ in a })
     let wanted = configuration.bypassesBridges ? BypassState(world, state, successors) { numbers[$0] } : BypassState()
     do {
       guard var held = try hold(doors.map(\.index), socket, isWanted: !wanted.doors.isEmpty) else {
-        if !configuration.bypassesBridges { memory.withLock { $0.bypass = .unavailable } }
+        memory.withLock { $0.bypass = configuration.bypassesBridges ? .unknown : .unwanted }
         return []
       }
       let present: BypassPresent
@@ -60,14 +65,19 @@ extension HostNetwork {
     } catch {
       // An agent before this one may have left programs, too, which go by what it knew.
       let left = end(doors.map(\.index), socket)
-      memory.withLock { $0.bypass = .unknown }
-      if let left { return [left] }
-      if case .unknown = before, let error = error as? NetlinkError, Self.refusals.contains(error.errno) {
-        // Without BPF, or without its classifier: as ever.
-        memory.withLock { $0.bypass = .unavailable }
-        return []
+      let problem = NetworkProblem("way around the bridges", "\(error); frames pass them")
+      memory.withLock { memory in
+        if left != nil {
+          memory.bypass = .unknown
+        } else if !configuration.bypassesBridges {
+          memory.bypass = .unwanted
+        } else if let error = error as? NetlinkError, Self.refusals.contains(error.errno) {
+          memory.bypass = .refused(problem)
+        } else {
+          memory.bypass = .unknown
+        }
       }
-      return [NetworkProblem("way around the bridges", "\(error); frames pass them")]
+      return left.map { [$0] } ?? (configuration.bypassesBridges ? [problem] : [])
     }
   }
 

@@ -70,6 +70,8 @@ final class HostNetwork: Sendable {
     var pool: UplinkPool
     /// Somebody changed host routes of uplinks.
     var uplinkRoutesTouched = false
+    /// Or routes of bridges, or may have, before this agent began; they are read then, and with what is compared by time.
+    var bridgeRoutesTouched = true
     /// Sockets that hold published ports, so that nobody else takes them and that who has them is noticed.
     var ports: [PublishedPort: Int32] = [:]
     /// Those that someone else has.
@@ -92,6 +94,8 @@ final class HostNetwork: Sendable {
     /// Of rule sets, after the last of ours was loaded there (nil: this host's), and at the last comparison of all.
     var generations: [TaskID?: Generation] = [:]
     var isUnheard = false
+    /// Ports that others gave to bridges of ours.
+    var released: Set<ReleasedPort> = []
     /// What was found changed by others, and repaired, since this agent began.
     var repairs: [String: UInt64] = [:]
     init(_ uplinks: IPv4Prefix?) { pool = UplinkPool(uplinks) }
@@ -121,13 +125,21 @@ final class HostNetwork: Sendable {
     var (world, problems) = withUplinks(able, links, addresses)
     problems += lacking + unheard
     let wanted = HostState(world)
-    let present = try observe(socket, links, addresses)
+    let readsRoutes = memory.withLock { memory in
+      defer { memory.bridgeRoutesTouched = false }
+      memory.drift?.destinations.all.withLock { $0 = wanted.destinations }
+      return memory.bridgeRoutesTouched || comparesAll
+    }
+    var isDone = false
+    defer { if !isDone { memory.withLock { $0.bridgeRoutesTouched = true } } }
+    let present = try observe(socket, world, links, addresses, routes: readsRoutes ? nil : wanted)
     let operations = wanted.operations(from: present.state)
     let (isKnown, rulesTouched, rulesUnknown) = memory.withLock { memory in
       defer { (memory.rulesTouched, memory.rulesUnknown) = (false, false) }
       return (memory.reached == wanted, memory.rulesTouched, memory.rulesUnknown)
     }
     if isKnown { count(operations.compactMap(\.kind)) }
+    problems += noteReleased(operations, world)
     let linkChanges = operations.filter(\.changesLinks)
     // What stands in the way of one network (another program's link has its name, or its VNI) stops no other, and no rules.
     var refused: [UInt32: NetlinkError] = [:]
@@ -154,6 +166,9 @@ final class HostNetwork: Sendable {
     }
     let byName = Self.byName(links)
     problems += keep(parameters(made, byName), isDrift: isSettled)
+    problems += attempt("neighbours on uplinks", .again) {
+      try forgetUplinkNeighbours(socket, links, present.neighbours, isDrift: isKnown)
+    }
     let successors = world.successors
     let lost = reattachments(world, byName, successors, present.ports)
     let unattached = attempt("containers' interfaces", .again) { try socket.perform(lost) }
@@ -171,6 +186,7 @@ final class HostNetwork: Sendable {
     // Links that are there since the last look have other numbers.
     if reconnected.madeLinks { links = (try? socket.links()) ?? links }
     problems += bypass(made, wanted, links, successors, socket, compares: comparesAll)
+    isDone = refused.isEmpty
     memory.withLock { $0.reached = refused.isEmpty ? wanted : nil }
     let ready = world.readyEndpoints()
     var common = CommonRules(world, ready: ready)
@@ -242,6 +258,7 @@ final class HostNetwork: Sendable {
           case .containerRules(let namespace?): memory.touchedNamespaces.insert(namespace)
           case .containerRules(nil): memory.allRulesTouched = true
           case .uplinkRoutes: memory.uplinkRoutesTouched = true
+          case .bridgeRoutes: memory.bridgeRoutesTouched = true
           case .containerLinks(let namespace?): memory.touchedLinks.insert(namespace)
           case .containerLinks(nil): memory.allLinksTouched = true
           }
@@ -294,6 +311,9 @@ final class HostNetwork: Sendable {
   private func noteDrift(_ world: NetworkWorld, _ links: [String: LinkInfo]) {
     memory.withLock { memory in
       memory.drift?.tunnels.withLock { $0 = Set(links.values.filter { $0.kind == "vxlan" && isOurs($0) }.map(\.index)) }
+      memory.drift?.links.withLock { indexes in
+        indexes = Set(links.values.lazy.filter { self.isOurs($0) || ContainerLink($0) != nil }.map(\.index))
+      }
       memory.drift?.uplinks.withLock { $0 = Set(links.values.filter { InterfaceName.isUplink($0.name) }.map(\.index)) }
       let (rules, allRules) = (memory.touchedNamespaces, memory.allRulesTouched)
       let (inside, allLinks) = (memory.touchedLinks, memory.allLinksTouched)
@@ -374,21 +394,26 @@ final class HostNetwork: Sendable {
   }
 
   /// The kernel's present state, as far as it is ours.
-  private func observe(_ socket: NetlinkSocket, _ links: [LinkInfo], _ addresses: [AddressInfo]) throws -> (
-    state: HostState, ports: Set<BridgeForwardingInfo>, neighbours: [NeighbourInfo]
-  ) {
+  /// - Parameter assumed: what has the routes that nobody touched; nil: they are read.
+  private func observe(
+    _ socket: NetlinkSocket, _ world: NetworkWorld, _ links: [LinkInfo], _ addresses: [AddressInfo], routes assumed: HostState?
+  ) throws -> (state: HostState, ports: Set<BridgeForwardingInfo>, neighbours: [NeighbourInfo]) {
     var state = HostState()
     let forwarding = try socket.forwarding()
     let entries = Dictionary(grouping: forwarding.tunnels, by: \.index)
     let all = try socket.neighbours()
     let neighbours = Dictionary(grouping: all, by: \.index)
     let addresses = Dictionary(grouping: addresses, by: \.index)
+    let surplus = Self.surplus(world, links, bridges: links.filter { $0.kind == "bridge" && isOurs($0) }, forwarding.bridges, neighbours)
     for link in links where isOurs(link) {
       if link.kind == "bridge", let vni = InterfaceName.vni(link.name, prefix: InterfaceName.bridgePrefix) {
         let own = (addresses[link.index] ?? []).map { HostState.Address(address: IPAddress(octets: $0.address), length: $0.length) }
-        state.bridges[vni] = .init(mac: link.mac, mtu: link.mtu, up: link.up, isPlain: link.isPlainBridge, addresses: Set(own))
+        var bridge = HostState.Bridge(mac: link.mac, mtu: link.mtu, up: link.up, isPlain: link.isPlainBridge, addresses: Set(own))
+        (bridge.isFree, bridge.surplus) = (link.master == 0, surplus[link.index] ?? .init())
+        if let assumed { bridge.routes = assumed.bridges[vni]?.routes ?? [] } else { bridge.routes = try routes(of: link, own, socket) }
+        state.bridges[vni] = bridge
       } else if let vni = InterfaceName.vni(link.name, prefix: InterfaceName.tunnelPrefix), let vxlan = link.vxlan, vxlan.local.count == 4 {
-        let known = (neighbours[link.index] ?? []).map { HostState.Neighbour(IPAddress(octets: $0.address), mac: $0.mac) }
+        let known = (neighbours[link.index] ?? []).map(HostState.Neighbour.init)
         let entries = (entries[link.index] ?? []).map { HostState.Forwarding(mac: $0.mac, host: IPv4Address(octets: $0.destination)) }
         let bridge = links.first { $0.index == link.master }?.name
         state.tunnels[vni] = .init(
@@ -398,6 +423,17 @@ final class HostNetwork: Sendable {
       }
     }
     return (state, Set(forwarding.bridges), all)
+  }
+
+  /// Of the families that it has addresses of.
+  private func routes(of bridge: LinkInfo, _ addresses: [HostState.Address], _ socket: NetlinkSocket) throws -> Set<LinkRoute> {
+    do {
+      return Set(
+        try Set(addresses.map(\.address.family)).flatMap { family in try socket.routes(family == .v4 ? AF_INET : AF_INET6, on: bridge.index) })
+    } catch let error as NetlinkError where error.errno == ENODEV {
+      // It went meanwhile.
+      return []
+    }
   }
 
   private func message(_ operation: HostOperation, _ links: [LinkInfo]) -> NetlinkMessage {
@@ -422,6 +458,12 @@ final class HostNetwork: Sendable {
     case .deleteNeighbour(let vni, let neighbour): return .deleteNeighbour(neighbour.address.octets, on: tunnel(vni))
     case .addAddress(let vni, let address): return .addAddress(address.address.octets, length: address.length, on: bridge(vni))
     case .deleteAddress(let vni, let address): return .deleteAddress(address.address.octets, length: address.length, on: bridge(vni))
+    case .freeBridge(let vni): return .releaseLink(bridge(vni), InterfaceName.bridge(vni))
+    case .releasePort(_, let port): return .releaseLink(port.index, port.name)
+    case .deleteBridgeForwarding(let vni, let entry):
+      return .deleteBridgeForwarding(entry.mac, port: entry.index, isBridge: entry.index == bridge(vni))
+    case .deleteBridgeNeighbour(let vni, let neighbour): return .deleteNeighbour(neighbour.address.octets, on: bridge(vni))
+    case .addRoute(let vni, let route): return .addRoute(route, on: bridge(vni))
     case .addForwarding(let vni, let entry): return .addForwarding(entry.mac, to: entry.host.octets, on: tunnel(vni))
     case .deleteForwarding(let vni, let entry): return .deleteForwarding(entry.mac, to: entry.host.octets, on: tunnel(vni))
     }

@@ -10,12 +10,44 @@ struct HostState: Equatable, Sendable {
     /// Nobody made it filter VLANs, or the like.
     var isPlain = true
     var addresses: Set<Address>
+    /// Those that the kernel makes with an address and which somebody may take: they lead this host to its containers.
+    var routes: Set<LinkRoute> = []
+    /// Nobody made it a port of another link.
+    var isFree = true
+    /// What others put there, and what should be empty.
+    var surplus = Surplus()
+  }
+  /// What leads frames astray that come to a bridge, or are the host's own.
+  struct Surplus: Equatable, Sendable {
+    var entries: Set<BridgeForwardingInfo> = []
+    /// Ports that are no task's: their links are somebody's, the bridge is ours.
+    var ports: Set<Port> = []
+    /// Of the host on the bridge: it asks for its neighbours there.
+    var neighbours: Set<Neighbour> = []
+    struct Port: Hashable, Sendable {
+      var index: UInt32
+      var name: String
+    }
   }
   struct Address: Hashable, Sendable {
     var address: IPAddress
     var length: UInt8
     init(address: IPAddress, length: UInt8) { (self.address, self.length) = (address, length) }
     init(address: IPv4Address, length: UInt8) { self.init(address: .v4(address), length: length) }
+
+    /// As Linux makes them (net/ipv4/fib_frontend.c, fib_add_ifaddr; net/ipv6/addrconf.c, addrconf_prefix_route: metric 256). Of IPv6 not the one to the
+    /// address itself, which comes a moment after it, and none of a link-local one, which nothing here needs.
+    var routes: [LinkRoute] {
+      switch address {
+      case .v4(let own):
+        let itself = LinkRoute(own.octets, length: 32, isLocal: true, source: own.octets)
+        guard length < 32, let prefix = IPv4Prefix(own, length: length) else { return [itself] }
+        return [itself, LinkRoute(prefix.address.octets, length: length, source: own.octets)]
+      case .v6(let own):
+        guard length < 128, own.rawValue >> 118 != 0x3fa, let prefix = IPv6Prefix(own, length: length) else { return [] }
+        return [LinkRoute(prefix.address.octets, length: length, metric: 256)]
+      }
+    }
   }
   struct Tunnel: Equatable, Sendable {
     var local: IPv4Address
@@ -50,6 +82,11 @@ struct HostState: Equatable, Sendable {
 
   init() {}
 
+  /// Where routes of bridges lead, as the watch knows them.
+  var destinations: Set<DriftWatch.Destination> {
+    Set(bridges.values.lazy.flatMap(\.routes).map { .init(bytes: $0.destination, length: $0.length) })
+  }
+
   /// As it should be.
   init(_ world: NetworkWorld) {
     let remote = Dictionary(grouping: world.endpoints.lazy.filter { $0.underlay != world.underlay }, by: \.network)
@@ -64,6 +101,7 @@ struct HostState: Equatable, Sendable {
           Address(address: .v6(door.address), length: door.subnet.length), Address(address: .v6(door.linkLocal), length: 64),
         ])
       }
+      bridges[network.vni]!.routes = Set(bridges[network.vni]!.addresses.flatMap(\.routes))
       var places: [IPv4Address: IPv4Address] = [:]
       for endpoint in remote[network.id] ?? [] { places[endpoint.address] = endpoint.underlay }
       for peer in network.peers { if let address = peer.address { places[address] = peer.underlay } }
@@ -98,6 +136,11 @@ enum HostOperation: Equatable, Sendable {
   case openPort(UInt32)
   case addAddress(UInt32, HostState.Address)
   case deleteAddress(UInt32, HostState.Address)
+  case addRoute(UInt32, LinkRoute)
+  case freeBridge(UInt32)
+  case releasePort(UInt32, HostState.Surplus.Port)
+  case deleteBridgeForwarding(UInt32, BridgeForwardingInfo)
+  case deleteBridgeNeighbour(UInt32, HostState.Neighbour)
   case addForwarding(UInt32, HostState.Forwarding)
   case deleteForwarding(UInt32, HostState.Forwarding)
   case addNeighbour(UInt32, HostState.Neighbour)
@@ -106,10 +149,11 @@ enum HostOperation: Equatable, Sendable {
   var vni: UInt32 {
     switch self {
     case .deleteBridge(let vni), .deleteTunnel(let vni), .bridgeTunnel(let vni), .setPort(let vni), .openPort(let vni), .plainBridge(let vni),
-      .endVLANs(let vni), .plainTunnel(let vni):
+      .endVLANs(let vni), .plainTunnel(let vni), .freeBridge(let vni):
       vni
+    case .releasePort(let vni, _), .deleteBridgeForwarding(let vni, _), .deleteBridgeNeighbour(let vni, _): vni
     case .addBridge(let vni, _, _), .addTunnel(let vni, _, _, _), .setBridge(let vni, _, _), .setTunnel(let vni, _): vni
-    case .addAddress(let vni, _), .deleteAddress(let vni, _): vni
+    case .addAddress(let vni, _), .deleteAddress(let vni, _), .addRoute(let vni, _): vni
     case .addForwarding(let vni, _), .deleteForwarding(let vni, _): vni
     case .addNeighbour(let vni, _), .deleteNeighbour(let vni, _): vni
     }
@@ -118,10 +162,11 @@ enum HostOperation: Equatable, Sendable {
   /// As drift is counted; nil: with another.
   var kind: String? {
     switch self {
-    case .addForwarding, .deleteForwarding: "forwarding"
-    case .addNeighbour, .deleteNeighbour: "neighbour"
+    case .addForwarding, .deleteForwarding, .deleteBridgeForwarding: "forwarding"
+    case .addNeighbour, .deleteNeighbour, .deleteBridgeNeighbour: "neighbour"
     case .addAddress, .deleteAddress: "address"
-    case .setPort: "port"
+    case .addRoute: "route"
+    case .setPort, .releasePort: "port"
     case .openPort, .endVLANs: nil
     default: "link"
     }
@@ -148,9 +193,20 @@ extension HostState {
       if old == nil { links.append(.addBridge(vni, mac: bridge.mac, mtu: bridge.mtu)) }
       if old?.mac != bridge.mac || old?.mtu != bridge.mtu || old?.up != true { rest.append(.setBridge(vni, mac: bridge.mac, mtu: bridge.mtu)) }
       if old?.isPlain == false { rest += [.plainBridge(vni), .endVLANs(vni)] }
+      if old?.isFree == false { rest.append(.freeBridge(vni)) }
+      let surplus = old?.surplus ?? Surplus()
+      for port in surplus.ports.sorted(by: { $0.index < $1.index }) { rest.append(.releasePort(vni, port)) }
+      for entry in surplus.entries.sorted(by: { ($0.index, $0.mac.description) < ($1.index, $1.mac.description) }) {
+        rest.append(.deleteBridgeForwarding(vni, entry))
+      }
+      for neighbour in surplus.neighbours.sorted() { rest.append(.deleteBridgeNeighbour(vni, neighbour)) }
       let addresses = old?.addresses ?? []
       for address in addresses.subtracting(bridge.addresses).sorted() { rest.append(.deleteAddress(vni, address)) }
       for address in bridge.addresses.subtracting(addresses).sorted() { rest.append(.addAddress(vni, address)) }
+      // With an address that is new, and where the link comes up, the kernel makes them itself.
+      let kept = old?.up == true ? addresses.intersection(bridge.addresses) : []
+      let missing = bridge.routes.intersection(kept.flatMap(\.routes)).subtracting(old?.routes ?? [])
+      for route in missing.sorted() { rest.append(.addRoute(vni, route)) }
     }
     for (vni, tunnel) in tunnels.sorted(by: { $0.key < $1.key }) {
       var old = present.tunnels[vni]

@@ -193,9 +193,14 @@ public actor OverlayNetwork {
     }
   }
 
-  /// What others changed of ours on this host and was repaired, by kind ("link", "address", "forwarding", "port", "rules", "parameter", "bypass"), since this
-  /// agent began.
+  /// What others changed of ours on this host and was repaired, by kind ("link", "address", "route", "forwarding", "neighbour", "port", "rules", "parameter",
+  /// "bypass", those of containers), since this agent began.
   public var repairs: [String: UInt64] { host.memory.withLock { $0.repairs } }
+
+  /// Whether frames between containers go around the bridges.
+  public var bypassesBridges: Bool {
+    host.memory.withLock { if case .held = $0.bypass { true } else { false } }
+  }
 
   /// VXLAN packets of our networks that came from hosts which are not on them, or from containers, and were dropped; 0 anew when the table was made anew.
   public var strangers: UInt64 {

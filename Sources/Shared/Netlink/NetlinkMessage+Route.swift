@@ -148,6 +148,13 @@ extension NetlinkMessage {
     return message
   }
 
+  /// A port of a bridge, or of another link that has some, is one no more. One that is gone is passed over.
+  public static func releaseLink(_ index: UInt32, _ name: String) -> Self {
+    var message = setLink(index, name, master: 0)
+    message.tolerated = [ENODEV]
+    return message
+  }
+
   public static func deleteLink(_ index: UInt32, _ name: String) -> Self {
     var message = link(17, 0, index: index, up: nil, "delete link", name)
     message.tolerated = [ENODEV]
@@ -212,6 +219,27 @@ extension NetlinkMessage {
     return message
   }
 
+  /// In place of another to the same with the same metric.
+  public static func addRoute(_ route: LinkRoute, on index: UInt32) -> Self {
+    var message = Self(
+      type: 24, flags: NetlinkFlag.create | NetlinkFlag.replace, operation: "add route", object: "\(dotted(route.destination))/\(route.length)")
+    // rtmsg: as in `addDefaultRoute`; protocol kernel, since the kernel takes those away with the address; scope host or link.
+    let kind: [UInt8] = route.isLocal ? [255, 2, 254, 2] : [254, 2, 253, 1]
+    message.append([family(route.destination), route.length, 0, 0] + kind + nativeBytes(UInt32(0)))
+    message.attribute(1, route.destination)
+    message.attribute(4, index)
+    if let source = route.source { message.attribute(7, source) }
+    if route.metric != 0 { message.attribute(6, route.metric) }
+    return message
+  }
+  /// Those of one family that leave by a link alone: the kernel leaves the others out (Linux net/ipv4/fib_frontend.c, ip_valid_fib_dump_req).
+  public static func dumpRoutes(_ family: Int32, on index: UInt32) -> Self {
+    var message = Self(type: 26, flags: NetlinkFlag.dump, operation: "list", object: "routes")
+    message.append([UInt8(family)] + [UInt8](repeating: 0, count: 11))
+    message.attribute(4, index)
+    return message
+  }
+
   /// An address that the kernel takes for this namespace's own when it comes by a link (table local, scope host).
   public static func addLocalRoute(_ address: [UInt8], on index: UInt32) -> Self {
     var message = Self(type: 24, flags: NetlinkFlag.create | NetlinkFlag.exclusive, operation: "add local route", object: dotted(address))
@@ -251,8 +279,10 @@ extension NetlinkMessage {
   public static func addBridgeForwarding(_ mac: [UInt8], port index: UInt32) -> Self {
     forwarding(28, NetlinkFlag.create | NetlinkFlag.replace, mac, to: nil, on: index, owner: 4, state: 0x40, "add bridge forwarding")
   }
-  public static func deleteBridgeForwarding(_ mac: [UInt8], port index: UInt32) -> Self {
-    var message = forwarding(29, 0, mac, to: nil, on: index, owner: 4, state: 0, "delete bridge forwarding")
+  /// - Parameter isBridge: `index` is the bridge's own: frames for `mac` are the host's.
+  public static func deleteBridgeForwarding(_ mac: [UInt8], port index: UInt32, isBridge: Bool = false) -> Self {
+    // NTF_SELF, NTF_MASTER
+    var message = forwarding(29, 0, mac, to: nil, on: index, owner: isBridge ? 2 : 4, state: 0, "delete bridge forwarding")
     message.tolerated = [ENOENT, ENODEV, EINVAL]
     return message
   }

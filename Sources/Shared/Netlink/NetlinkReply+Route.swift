@@ -96,6 +96,44 @@ public struct AddressInfo: Hashable, Sendable {
   }
 }
 
+/// A route that the kernel makes with an address of a link: to what is on the link (table main), or to the address itself (table local).
+public struct LinkRoute: Hashable, Sendable {
+  /// 4 or 16 bytes.
+  public var destination: [UInt8]
+  public var length: UInt8
+  public var isLocal: Bool
+  /// What this host calls from by it; nil: as the kernel chooses.
+  public var source: [UInt8]?
+  public var metric: UInt32
+  public init(_ destination: [UInt8], length: UInt8, isLocal: Bool = false, source: [UInt8]? = nil, metric: UInt32 = 0) {
+    (self.destination, self.length, self.isLocal, self.source, self.metric) = (destination, length, isLocal, source, metric)
+  }
+  /// nil for those of other tables, and those with a gateway, or that hold for some packets only.
+  public init?(_ reply: NetlinkReply) {
+    guard reply.type == 24, reply.payload.count >= 12, [2, 10].contains(reply.payload[0]), reply.payload[2...3] == [0, 0] else { return nil }
+    let attributes = reply.attributes(after: 12)
+    // RTA_GATEWAY, RTA_MULTIPATH, RTA_VIA
+    guard let destination = attributes[1], destination.count == (reply.payload[0] == 2 ? 4 : 16), attributes[5] == nil, attributes[9] == nil,
+      attributes[18] == nil
+    else { return nil }
+    // rtm_table and rtm_type: main and unicast, or local and local.
+    switch (reply.payload[4], reply.payload[7]) {
+    case (254, 1): isLocal = false
+    case (255, 2): isLocal = true
+    default: return nil
+    }
+    (self.destination, length, source) = (destination, reply.payload[1], attributes[7])
+    metric = (attributes[6] ?? []).read(UInt32.self, at: 0)
+  }
+}
+
+/// To an address of this namespace's first: the others name it as their source.
+extension LinkRoute: Comparable {
+  public static func < (a: Self, b: Self) -> Bool {
+    a.isLocal == b.isLocal ? a.destination.lexicographicallyPrecedes(b.destination) : a.isLocal
+  }
+}
+
 /// A forwarding entry of a VXLAN device as RTM_NEWNEIGH tells it.
 public struct ForwardingInfo: Hashable, Sendable {
   public var index: UInt32
@@ -111,32 +149,42 @@ public struct ForwardingInfo: Hashable, Sendable {
   }
 }
 
-/// An entry of a bridge that somebody set: `mac` is behind the port `index`.
+/// An entry of a bridge: `mac` is behind the port `index`.
 public struct BridgeForwardingInfo: Hashable, Sendable {
+  public enum Kind: Hashable, Sendable {
+    /// Somebody set it (NUD_NOARP).
+    case fixed
+    /// Frames for it are the host's own (NUD_PERMANENT): those of the ports themselves are such, and the bridge's, with the bridge's number.
+    case local
+    case learned
+  }
   public var index: UInt32
   public var mac: [UInt8]
-  public init(mac: [UInt8], port index: UInt32) { (self.mac, self.index) = (mac, index) }
-  /// nil for those that were learned (no NUD_NOARP) and those of the ports themselves (NUD_PERMANENT).
+  public var kind: Kind
+  public init(mac: [UInt8], port index: UInt32, _ kind: Kind = .fixed) { (self.mac, self.index, self.kind) = (mac, index, kind) }
   public init?(_ reply: NetlinkReply) {
     guard reply.type == 28, reply.payload.count >= 12, reply.payload[0] == 7 else { return nil }
     let attributes = reply.attributes(after: 12)
     // NDA_MASTER
-    guard let mac = attributes[2], attributes[9] != nil, reply.payload.read(UInt16.self, at: 8) & 0xc0 == 0x40 else { return nil }
+    guard let mac = attributes[2], attributes[9] != nil else { return nil }
+    let state = reply.payload.read(UInt16.self, at: 8)
+    kind = state & 0x80 != 0 ? .local : state & 0x40 != 0 ? .fixed : .learned
     index = reply.payload.read(UInt32.self, at: 4)
     self.mac = mac
   }
 }
 
-/// A permanent neighbour (NUD_PERMANENT) over IPv4 or IPv6.
+/// A neighbour over IPv4 or IPv6 that somebody set for good: NUD_PERMANENT, or NUD_NOARP, which the kernel itself gives to groups alone (net/ipv4/arp.c,
+/// arp_constructor; net/ipv6/ndisc.c, ndisc_constructor).
 public struct NeighbourInfo: Hashable, Sendable {
   public var index: UInt32
   public var address: [UInt8]
   public var mac: [UInt8]
   public init?(_ reply: NetlinkReply) {
-    guard reply.type == 28, reply.payload.count >= 12, [2, 10].contains(reply.payload[0]), reply.payload.read(UInt16.self, at: 8) & 0x80 != 0
-    else { return nil }
-    let attributes = reply.attributes(after: 12)
+    guard reply.type == 28, reply.payload.count >= 12, [2, 10].contains(reply.payload[0]) else { return nil }
+    let (attributes, state) = (reply.attributes(after: 12), reply.payload.read(UInt16.self, at: 8))
     guard let address = attributes[1], address.count == (reply.payload[0] == 2 ? 4 : 16), let mac = attributes[2] else { return nil }
+    guard state & 0x80 != 0 || (state & 0x40 != 0 && mac.first.map { $0 & 1 == 0 } == true) else { return nil }
     index = reply.payload.read(UInt32.self, at: 4)
     self.address = address
     self.mac = mac
@@ -149,6 +197,10 @@ extension NetlinkSocket {
   public func forwarding() throws(NetlinkError) -> (tunnels: [ForwardingInfo], bridges: [BridgeForwardingInfo]) {
     let replies = try dump(.dumpForwarding())
     return (replies.compactMap(ForwardingInfo.init), replies.compactMap(BridgeForwardingInfo.init))
+  }
+  /// Of a family (AF_INET, AF_INET6), by one link.
+  public func routes(_ family: Int32, on index: UInt32) throws(NetlinkError) -> [LinkRoute] {
+    try dump(.dumpRoutes(family, on: index)).filter { $0.attributes(after: 12)[4] == nativeBytes(index) }.compactMap(LinkRoute.init)
   }
   public func neighbours() throws(NetlinkError) -> [NeighbourInfo] { try dump(.dumpNeighbours()).compactMap(NeighbourInfo.init) }
 }

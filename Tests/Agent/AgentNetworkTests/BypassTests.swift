@@ -279,19 +279,21 @@ struct BypassTests {
     }
   }
 
-  /// The calling thread may not open programs that are not its own (CAP_SYS_ADMIN, CAP_BPF) from now on.
-  private static func dropRights() {
+  /// The calling thread may or may not open programs that are not its own (CAP_SYS_ADMIN, CAP_BPF) from now on.
+  private static func setRights(_ on: Bool) {
     typealias Call = @convention(c) (UnsafeMutableRawPointer, UnsafeMutableRawPointer) -> Int32
     func call(_ name: String) -> Call { unsafeBitCast(dlsym(nil, name)!, to: Call.self) }
     // capset(2): version 3, this thread; twice effective, permitted and inheritable ones.
     var header: [UInt32] = [0x2008_0522, 0]
     var sets = [UInt32](repeating: 0, count: 6)
     precondition(call("capget")(&header, &sets) == 0)
-    for (index, bit) in [(0, UInt32(1) << 21), (3, UInt32(1) << 7)] { sets[index] &= ~bit }
+    for (index, bit) in [(0, UInt32(1) << 21), (3, UInt32(1) << 7)] { sets[index] = on ? sets[index] | bit : sets[index] & ~bit }
     precondition(call("capset")(&header, &sets) == 0)
   }
 
-  @Test("an agent that may not open an earlier agent's programs takes them away, whether it wants some of its own or not", arguments: [true, false])
+  @Test(
+    "an agent that may not open an earlier agent's programs takes them away; one that wants its own says what is wrong, and has them when it may",
+    arguments: [true, false])
   func leftBehind(isBypassing: Bool) async throws {
     try await NamespaceWorld.with(1) { world in
       var cluster = Cluster(hosts: 1)
@@ -303,11 +305,21 @@ struct BypassTests {
       let (door, tunnel) = (InterfaceName.veth(cluster.task(1), 1), "orvx4096")
       #expect(try await programs(world, 1, door).count == 1)
       let overlay = try world.overlay(1, bypassesBridges: isBypassing)
-      try await overlay.host.thread.run { Self.dropRights() }
-      for _ in 1...2 {
-        #expect(try await overlay.apply(networks: networks, services: [], endpoints: endpoints) == [])
+      try await overlay.host.thread.run { Self.setRights(false) }
+      func isOn() async -> Bool { await overlay.metrics().contains { $0.text.contains("\norch_network_bridge_bypass 1\n") } }
+      func check(_ problems: [NetworkProblem]) async throws {
+        #expect(problems.map(\.object) == (isBypassing ? ["way around the bridges"] : []))
+        #expect(problems.allSatisfy { $0.reason.contains("Operation not permitted; frames pass them") && $0.weight == .told }, "\(problems)")
         for link in [door, tunnel] { #expect(try await programs(world, 1, link) == []) }
+        #expect(await !isOn())
       }
+      for _ in 1...2 { try await check(try await overlay.apply(networks: networks, services: [], endpoints: endpoints)) }
+      try await check(try await compare(overlay))
+      try await overlay.host.thread.run { Self.setRights(true) }
+      _ = try await overlay.recover([cluster.network(1)])
+      #expect(try await compare(overlay) == [])
+      for link in [door, tunnel] { #expect(try await programs(world, 1, link).count == (isBypassing ? 1 : 0)) }
+      #expect(await isOn() == isBypassing)
     }
   }
 

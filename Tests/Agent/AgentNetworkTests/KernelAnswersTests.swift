@@ -13,10 +13,10 @@ struct KernelAnswersTests {
     var events = DriftWatch.RuleEvents()
     let links = DriftWatch.Links([1, 2, 3])
     for reply in NetlinkReply.split(bytes) ?? [] {
-      _ = (LinkInfo(reply), AddressInfo(reply), ForwardingInfo(reply), BridgeForwardingInfo(reply), NeighbourInfo(reply))
+      _ = (LinkInfo(reply), AddressInfo(reply), ForwardingInfo(reply), BridgeForwardingInfo(reply), NeighbourInfo(reply), LinkRoute(reply))
       _ = (CounterInfo(reply), FilterInfo(reply))
       _ = FlowInfo(reply).map { NetlinkMessage.deleteFlow($0) }
-      _ = (DriftWatch.concerns(reply, links), DriftWatch.isRoute(reply, of: links), events.foreign(reply))
+      _ = (DriftWatch.concerns(reply, links, links), DriftWatch.isRoute(reply, of: links), events.foreign(reply))
       _ = NetlinkSocket.refusal(reply, of: .dumpLinks())
     }
     let text = String(decoding: bytes, as: UTF8.self)
@@ -58,6 +58,7 @@ struct KernelAnswersTests {
           ("links", NetlinkMessage.dumpLinks()), ("addresses", .dumpAddresses()), ("forwarding", .dumpForwarding()),
           ("neighbours", .dumpNeighbours()),
         ] { files[name] = Self.datagram(try socket.dump(request)) }
+        files["routes"] = Self.datagram(try socket.dump(.dumpRoutes(AF_INET, on: if_nametoindex("orbr4097"))))
         files["filters"] = Self.datagram(try socket.dump(.dumpIngressFilters(if_nametoindex("orvx4096"))))
         files["counter"] = Self.datagram(try NetlinkSocket(family: 12).dump(.getCounter("datagrams", table: "orch", family: AF_INET)))
         files["flows"] = Self.datagram(try NetlinkSocket(family: 12).dump(.dumpFlows(AF_INET)))
@@ -77,6 +78,11 @@ struct KernelAnswersTests {
       #expect(replies("forwarding").compactMap(ForwardingInfo.init).contains { $0.destination == [192, 168, 77, 2] })
       #expect(replies("forwarding").compactMap(BridgeForwardingInfo.init).contains { $0.mac == [2, 0x42, 10, 77, 0, 11] })
       #expect(replies("neighbours").compactMap(NeighbourInfo.init).contains { $0.address.count == 16 })
+      #expect(
+        replies("routes").compactMap(LinkRoute.init).sorted() == [
+          LinkRoute([10, 255, 0, 251], length: 32, isLocal: true, source: [10, 255, 0, 251]),
+          LinkRoute([10, 255, 0, 0], length: 24, source: [10, 255, 0, 251]),
+        ])
       #expect(replies("flows").compactMap(FlowInfo.init).map(\.answerer) == [[10, 255, 0, 11]])
       #expect(KernelRoute.read(text("route")).contains { $0.destination == IPv4Prefix("192.168.77.0/24") && $0.device == "eth0" })
       #expect(KernelRoute6.read(text("ipv6_route")).contains { $0.device == InterfaceName.uplink(cluster.task(3)) })
@@ -88,7 +94,9 @@ struct KernelAnswersTests {
         DriftWatch.Links(Set(links.filter { $0.kind == "vxlan" }.map(\.index))),
         DriftWatch.Links(Set(links.filter { InterfaceName.isUplink($0.name) }.map(\.index)))
       )
-      #expect(replies("events-links").contains { DriftWatch.concerns($0, tunnels) } && replies("events-links").contains { $0.type == 29 })
+      #expect(
+        replies("events-links").contains { DriftWatch.concerns($0, tunnels, DriftWatch.Links()) }
+          && replies("events-links").contains { $0.type == 29 })
       #expect(replies("events-links").contains { DriftWatch.isRoute($0, of: uplinks) })
       var rules = DriftWatch.RuleEvents()
       #expect(replies("events-rules").filter { rules.foreign($0) }.count == 1)

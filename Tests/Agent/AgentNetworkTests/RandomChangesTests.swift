@@ -1,4 +1,6 @@
+import CLinux
 import Glibc
+import LinuxSystem
 import Logging
 import Model
 import Netlink
@@ -202,7 +204,7 @@ private struct Run {
 
   private func path(_ container: TaskNetwork, of run: String) -> String { "\(world.folder)/\(run)/netns/\(container.task)" }
 
-  func grown() async throws -> Set<String> { try await kernel(of: world.host(1), run: "run1") }
+  func grown() async throws -> Set<String> { try await kernel(of: world.host(1), run: "run1").union(try await bypass(of: world.host(1))) }
 
   /// The kernel takes a task's namespace away beside what goes on, some seconds after it was detached, with its interfaces: until then they are
   /// there, without a master where their bridge is gone.
@@ -237,11 +239,48 @@ private struct Run {
     try await apply(twin)
     for (_, network) in containers.sorted(by: { $0.key < $1.key }) { _ = try await twin.attach(network) }
     try await twin.repair()
-    let seen = try await kernel(of: path, run: "\(name)-run")
+    let seen = try await kernel(of: path, run: "\(name)-run").union(try await bypass(of: path))
     try await twin.removeAll()
     umount2(path, Int32(MNT_DETACH))
     unlink(path)
     return seen
+  }
+
+  /// Where the way around the bridges begins, and whom it knows. None where the kernel has no such programs.
+  private func bypass(of host: String) async throws -> Set<String> {
+    try await world.thread.run(in: host) {
+      let socket = try NetlinkSocket()
+      let links = try socket.links()
+      let names = Dictionary(uniqueKeysWithValues: links.map { ($0.index, $0.name) })
+      var (seen, maps) = (Set<String>(), Set<UInt32>())
+      for link in links {
+        for filter in try socket.ingressFilters(link.index) {
+          let program = SharedDescriptor(owning: clinux_bpf_open(0, filter.program))
+          var (name, id, map) = ([CChar](repeating: 0, count: 16), UInt32(0), UInt32(0))
+          #expect(clinux_bpf_program(program.rawValue, &name, &id, &map) == 0)
+          let text = String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+          seen.insert("at \(link.name): \(filter.priority) \(text)")
+          maps.insert(map)
+        }
+      }
+      #expect(maps.count <= 1, "one map has all receivers")
+      for map in maps {
+        let descriptor = SharedDescriptor(owning: clinux_bpf_open(1, map))
+        var (keys, values) = ([UInt64](repeating: 0, count: 1000), [UInt64](repeating: 0, count: 1000))
+        let count = clinux_bpf_read(descriptor.rawValue, &keys, &values, 1000)
+        #expect(count >= 0)
+        for entry in 0..<max(0, Int(count)) {
+          let place = BypassState.Place(bits: keys[entry])
+          let target =
+            switch BypassState.Target(bits: values[entry]) {
+            case .container(let link): "container \(names[link] ?? "nobody")"
+            case .tunnel(let link): "tunnel \(names[link] ?? "nobody")"
+            }
+          seen.insert("receiver \(place.vni) \(place.address): \(target)")
+        }
+      }
+      return seen
+    }
   }
 
   private func kernel(of host: String, run: String) async throws -> Set<String> {
@@ -289,7 +328,7 @@ private struct Run {
   }
 
   /// Chains, elements and links are listed in the order in which they were made. Subnets that uplinks once had are remembered.
-  private static func settled(_ text: String, _ place: Int) -> [String] {
+  fileprivate static func settled(_ text: String, _ place: Int) -> [String] {
     let blocks = text.split(separator: "\n").filter { $0 != "}" && !$0.contains("ip daddr 172.28.240.0/20") }.reduce(into: [""]) { blocks, line in
       if ["\tchain ", "\tset ", "\tmap ", "# ", "table "].contains(where: line.hasPrefix) { blocks.append("") }
       blocks[blocks.count - 1] += line + "\n"
@@ -297,12 +336,31 @@ private struct Run {
     return blocks.filter { !$0.isEmpty }.map { block in
       if block.hasPrefix("\tchain ") || block.hasPrefix("table ") { return "\(place) \(block)" }
       if block.hasPrefix("# ") { return "\(place) " + block.split(separator: "\n").map { $0.trimmed }.sorted().joined(separator: "\n") }
-      let words = block.replacing("elements = {", with: "").split { ",\n\t{}".contains($0) }
-      return "\(place) " + words.map(\.trimmed).filter { !$0.isEmpty }.sorted().joined(separator: "\n")
+      // One element, with what it leads to, whole; nft breaks lines between them.
+      let parts = block.split(separator: "elements = {", maxSplits: 1)
+      let elements = parts.count < 2 ? [] : parts[1].prefix { $0 != "}" }.split(separator: ",").map(\.trimmed)
+      return "\(place) " + ([parts[0].trimmed] + elements.sorted()).joined(separator: "\n")
     }
   }
 }
 
 extension Substring {
-  fileprivate var trimmed: String { String(drop { $0 == " " }.reversed().drop { $0 == " " }.reversed()) }
+  /// With one space where there were several, or line breaks.
+  fileprivate var trimmed: String { split(whereSeparator: \.isWhitespace).joined(separator: " ") }
+}
+
+@Suite("What random changes are compared by")
+struct ComparedTextTests {
+  private func table(_ elements: String) -> [String] {
+    Run.settled("table ip orch {\n\tmap backends {\n\t\ttype ipv4_addr . integer : ipv4_addr\n\t\telements = { \(elements) }\n\t}\n}", 0)
+  }
+
+  @Test("elements in another order are the same; what they lead to exchanged between two of them is not")
+  func elements() {
+    let (one, other) = ("10.77.0.2 . 0 : 10.77.0.11", "10.77.0.3 . 0 : 10.77.0.12")
+    let text = table("\(one),\n\t\t\t     \(other)")
+    #expect(text == table("\(other), \(one)"))
+    #expect(text != table("10.77.0.2 . 0 : 10.77.0.12, 10.77.0.3 . 0 : 10.77.0.11"))
+    #expect(text != table(one) && table(one) != table(""))
+  }
 }

@@ -67,11 +67,11 @@ struct NetlinkMessageTests {
       var datagram = (0..<Int.random(in: 0...96)).map { _ in UInt8.random(in: 0...255, using: &generator) }
       if datagram.count >= 4 { datagram.replaceSubrange(0..<4, with: nativeBytes(UInt32(datagram.count))) }
       for reply in NetlinkReply.split(datagram) ?? [] {
-        for type in [UInt16(2), 16, 20, 28, 0x100] {
+        for type in [UInt16(2), 16, 20, 24, 28, 0x100] {
           var other = reply
           other.type = type
           _ = (LinkInfo(other), AddressInfo(other), ForwardingInfo(other), NetlinkSocket.refusal(other, of: .dumpLinks()))
-          _ = (BridgeForwardingInfo(other), NeighbourInfo(other), FlowInfo(other))
+          _ = (BridgeForwardingInfo(other), NeighbourInfo(other), FlowInfo(other), LinkRoute(other))
         }
       }
     }
@@ -113,7 +113,11 @@ struct NetlinkSocketTests {
       #expect(addresses.contains { $0.index == bridge.index && $0.address == [10, 9, 0, 1] && $0.length == 24 })
       let read = try socket.forwarding()
       #expect(read.tunnels.count == 200 && read.tunnels.allSatisfy { $0.index == tunnel.index })
-      #expect(read.bridges == [BridgeForwardingInfo(mac: [2, 0, 0, 0, 1, 1], port: tunnel.index)])
+      #expect(
+        Set(read.bridges) == [
+          BridgeForwardingInfo(mac: [2, 0, 0, 0, 1, 1], port: tunnel.index), BridgeForwardingInfo(mac: tunnel.mac, port: tunnel.index, .local),
+          BridgeForwardingInfo(mac: bridge.mac, port: bridge.index, .local),
+        ])
       let neighbours = try socket.neighbours()
       #expect(neighbours.map(\.address) == [[10, 9, 0, 7]] && neighbours.map(\.mac) == [[2, 0, 0, 0, 0, 8]])
       let port = try socket.links().first { $0.name == "orvx9" }
