@@ -268,7 +268,7 @@ private final class Flag: Sendable {
   @Test("who else holds a container's output and writes on does not keep its end from being told", arguments: [false, true])
   func foreignWriter(_ hasTerminal: Bool) async throws {
     let world = try World()
-    var config = world.shell("held", "echo first; sleep 1; echo last")
+    var config = world.shell("held", "echo first; sleep 4; echo last")
     config.tty = hasTerminal
     // Of the flood the last is enough.
     config.log = .init(maxSize: 2 << 20, maxFiles: 2)
