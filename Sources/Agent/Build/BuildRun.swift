@@ -261,6 +261,7 @@ struct BuildRun {
     return try store.addLayer(try TreeArchive([.init(folder, "", as: "")], options))
   }
 
+    options.keepsLists = true
   // MARK: - RUN
 
   private func run(

@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import LinuxSystem
+import TreeArchive
 
 /// Writes a layer's members into a folder, in overlayfs' form (OCI image specification, layer.md; kernel, overlayfs.rst).
 /// Every parent is opened beneath the folder with no symbolic link followed, and every name is made by an *at call in that parent:
@@ -13,8 +14,8 @@ final class LayerUnpacker {
   private let maximumEntries: Int
   private(set) var bytes: Int64 = 0
   private var entries = 0
-  /// Folders' times are set last: writing into them changes them.
-  private var folderTimes: [(path: [UInt8], modified: (seconds: Int, nanoseconds: Int))] = []
+  /// What folders get last, by their paths: writing into them changes their times, and what is made in them would inherit.
+  private var folders: [[UInt8]: (modified: (seconds: Int, nanoseconds: Int), defaultList: [UInt8]?)] = [:]
   /// Parent of the last member, kept open: members come folder by folder.
   private var lastParent: (path: [UInt8], descriptor: SharedDescriptor)?
   private var buffer = [UInt8](repeating: 0, count: 256 << 10)
@@ -35,10 +36,12 @@ final class LayerUnpacker {
       guard entries <= maximumEntries else { throw hostile("the layer has more than \(maximumEntries) members") }
       try write(entry, tar)
     }
-    for (path, modified) in folderTimes.reversed() {
+    for (path, last) in folders {
       // A later member may have replaced the folder.
       guard let folder = try? open(path, O_RDONLY | O_DIRECTORY) else { continue }
-      try setTimes(folder.rawValue, nil, modified)
+      current = text(path)
+      if let list = last.defaultList { try set(ExtendedAttributes.defaultList, list, of: folder.rawValue) }
+      try setTimes(folder.rawValue, nil, last.modified)
     }
     try tar.drain()
     // One call for all files of the layer; the rename that makes it visible comes after.
@@ -235,7 +238,7 @@ final class LayerUnpacker {
     if isRoot { try check(fchown(folder, entry.uid, entry.gid), "change the owner of", current) }
     try check(fchmod(folder, mode_t(entry.mode)), "set the mode of", current)
     try setAttributes(folder, entry)
-    folderTimes.append((path, entry.modified))
+    folders[path] = (entry.modified, entry.attributes.last { $0.name == ExtendedAttributes.defaultList }?.value)
   }
 
   private func finish(_ name: [UInt8], _ folder: Int32, _ entry: TarEntry, changesMode: Bool) throws {
@@ -244,16 +247,25 @@ final class LayerUnpacker {
     try setTimes(folder, name, entry.modified)
   }
 
-  /// File capabilities only, and users' own: `trusted.`, `user.overlay.` and `system.` would speak to overlayfs and to the host.
+  /// After owner and mode: an access control list is kept in the mode, too.
   private func setAttributes(_ descriptor: Int32, _ entry: TarEntry) throws {
-    for (name, value) in entry.attributes where name == "security.capability" || (name.hasPrefix("user.") && !name.hasPrefix("user.overlay.")) {
-      guard name.utf8.count <= 255, value.count <= 65_536 else { throw hostile("an extended attribute is too long") }
-      let result = clinux_fsetxattr(descriptor, name, value, value.count)
-      if result < 0 {
-        let error = Errno(-result)
-        if error == .unsupported || (error == .perm && !isRoot) { continue }
-        throw SystemError("set \(name) of", current, error)
-      }
+    // A folder gets its default list last, and nothing else has one.
+    for (name, value) in entry.attributes where ExtendedAttributes.isKept(name) && name != ExtendedAttributes.defaultList {
+      try set(name, value, of: descriptor)
+    }
+  }
+
+  private func set(_ name: String, _ value: [UInt8], of descriptor: Int32) throws {
+    guard name.utf8.count <= 255, value.count <= 65_536 else { throw hostile("an extended attribute is too long") }
+    let result = clinux_fsetxattr(descriptor, name, value, value.count)
+    guard result < 0 else { return }
+    switch Errno(-result) {
+    // The file system has none.
+    case .unsupported: return
+    case .perm where !isRoot: return
+    case .invalid where name == ExtendedAttributes.accessList || name == ExtendedAttributes.defaultList:
+      throw hostile("its \(name) is no access control list")
+    case let error: throw SystemError("set \(name) of", current, error)
     }
   }
 
