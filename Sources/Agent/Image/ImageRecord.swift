@@ -13,7 +13,8 @@ public struct ImageRecord: Hashable, Sendable {
   public var config: ImageConfig
   /// Whose programs it has, as Go calls it; empty: it does not say.
   public var architecture = hostArchitecture
-  /// Folders of the unpacked layers in the order of `rootfs.diff_ids`: base first. Overlayfs' `lowerdir` wants the reverse.
+  /// Folders of the unpacked layers in the order of `rootfs.diff_ids`: base first. Above one that has files in folders without saying how those are
+  /// stands a further one, of these folders alone. Overlayfs' `lowerdir` wants the reverse.
   /// Whiteouts are character devices 0/0, opaque folders have trusted.overlay.opaque=y. Never write to them.
   public var layerPaths: [String]
   /// Bytes of all files of all layers.

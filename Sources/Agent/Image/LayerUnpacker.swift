@@ -16,6 +16,11 @@ final class LayerUnpacker {
   private var entries = 0
   /// What folders get last, by their paths: writing into them changes their times, and what is made in them would inherit.
   private var folders: [[UInt8]: (modified: (seconds: Int, nanoseconds: Int), defaultList: [UInt8]?)] = [:]
+  /// Folders of a layer that it has no entry for: how they are is for the layers below to say. After `unpack`, in the order of a walk.
+  private(set) var implicit: Set<[UInt8]> = []
+  private var implicitBytes = 0
+  /// Of their names together. One member of 4 KiB may bring 2,000 of them.
+  static let implicitBytesMax = 64 << 20
   /// Parent of the last member, kept open: members come folder by folder.
   private var lastParent: (path: [UInt8], descriptor: SharedDescriptor)?
   private var buffer = [UInt8](repeating: 0, count: 256 << 10)
@@ -43,6 +48,7 @@ final class LayerUnpacker {
       if let list = last.defaultList { try set(ExtendedAttributes.defaultList, list, of: folder.rawValue) }
       try setTimes(folder.rawValue, nil, last.modified)
     }
+    implicit = implicit.filter { (try? open($0, O_RDONLY | O_DIRECTORY)) != nil }
     try tar.drain()
     // One call for all files of the layer; the rename that makes it visible comes after.
     try checkResult(clinux_syncfs(root.rawValue), "sync", "the layer")
@@ -66,10 +72,7 @@ final class LayerUnpacker {
   }
 
   private func open(_ path: [UInt8], _ flags: Int32) throws -> OwnedDescriptor {
-    let resolve = UInt64(CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_SYMLINKS | CLINUX_RESOLVE_NO_MAGICLINKS)
-    let descriptor = withName(path.isEmpty ? [46] : path) {
-      clinux_openat2(root.rawValue, $0, UInt64(UInt32(bitPattern: flags | O_CLOEXEC)), 0, resolve)
-    }
+    let descriptor = openBeneath(root.rawValue, path, flags)
     guard descriptor >= 0 else {
       switch Errno(-descriptor) {
       case .loop: throw hostile("a part of its path is a symbolic link")
@@ -93,7 +96,9 @@ final class LayerUnpacker {
       } catch let error as SystemError where error.errno == .noEntry && there > 0 { there -= 1 }
     }
     var folder = opened!
-    for name in parts.dropFirst(there) {
+    for depth in there..<parts.count {
+      let name = parts[parts.startIndex + depth]
+      try note(implicit: parts.prefix(depth + 1))
       try check(withName(name) { mkdirat(folder.rawValue, $0, 0o755) }, "make directory", current)
       let made = SharedDescriptor(
         owning: try check(withName(name) { openat(folder.rawValue, $0, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) }, "open", current))
@@ -103,6 +108,18 @@ final class LayerUnpacker {
     }
     lastParent = (path, folder)
     return folder
+  }
+
+  private func note(implicit parts: ArraySlice<[UInt8]>) throws {
+    entries += 1
+    guard entries <= maximumEntries else { throw hostile("the layer has more than \(maximumEntries) members and folders") }
+    guard isLayer else { return }
+    let path = Array(parts.joined(separator: [47]))
+    implicitBytes += path.count
+    guard implicitBytes <= Self.implicitBytesMax else {
+      throw hostile("the folders that the layer has no entries for have names of more than \(Self.implicitBytesMax) bytes")
+    }
+    implicit.insert(path)
   }
 
   // MARK: - Members
@@ -116,7 +133,7 @@ final class LayerUnpacker {
     }
     for part in parts.dropLast() where isWhiteout(part) { throw hostile("a part of its path is a whiteout") }
     let folder = try parent(parts.dropLast())
-    if isWhiteout(name) { return try whiteout(name, folder.rawValue) }
+    if isWhiteout(name) { return try whiteout(name, folder.rawValue, parts.dropLast()) }
     switch entry.kind {
     case .directory: try directory(name, folder.rawValue, entry, Array(parts.joined(separator: [47])))
     case .file: try file(name, folder.rawValue, entry, tar)
@@ -207,7 +224,7 @@ final class LayerUnpacker {
   private static let whiteoutPrefix = Array(".wh.".utf8)
   private func isWhiteout(_ name: [UInt8]) -> Bool { isLayer && name.starts(with: Self.whiteoutPrefix) }
 
-  private func whiteout(_ name: [UInt8], _ folder: Int32) throws {
+  private func whiteout(_ name: [UInt8], _ folder: Int32, _ parts: ArraySlice<[UInt8]>) throws {
     let hidden = Array(name.dropFirst(4))
     if hidden == Array(".wh..opq".utf8) { return try makeOpaque(folder) }
     // Other names with the doubled prefix are aufs' own bookkeeping.
@@ -220,6 +237,8 @@ final class LayerUnpacker {
         let own = OwnedDescriptor(
           owning: try check(withName(hidden) { openat(folder, $0, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) }, "open", current))
         try makeOpaque(own.rawValue)
+        // It is another than the one below.
+        implicit.remove(Array((parts + [hidden]).joined(separator: [47])))
       }
       return
     }
@@ -239,6 +258,7 @@ final class LayerUnpacker {
     try check(fchmod(folder, mode_t(entry.mode)), "set the mode of", current)
     try setAttributes(folder, entry)
     folders[path] = (entry.modified, entry.attributes.last { $0.name == ExtendedAttributes.defaultList }?.value)
+    implicit.remove(path)
   }
 
   private func finish(_ name: [UInt8], _ folder: Int32, _ entry: TarEntry, changesMode: Bool) throws {
@@ -280,7 +300,13 @@ final class LayerUnpacker {
   }
 }
 
+/// openat2(2) of a path below the folder, no symbolic link followed; empty: the folder itself. Below zero: -errno.
+func openBeneath(_ folder: Int32, _ path: [UInt8], _ flags: Int32) -> Int32 {
+  let resolve = UInt64(CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_SYMLINKS | CLINUX_RESOLVE_NO_MAGICLINKS)
+  return withName(path.isEmpty ? [46] : path) { clinux_openat2(folder, $0, UInt64(UInt32(bitPattern: flags | O_CLOEXEC)), 0, resolve) }
+}
+
 /// A name as the kernel wants it. Names are bytes: a String would mend what is not UTF-8.
-private func withName<Result>(_ name: [UInt8], _ body: (UnsafePointer<CChar>) throws -> Result) rethrows -> Result {
+func withName<Result>(_ name: [UInt8], _ body: (UnsafePointer<CChar>) throws -> Result) rethrows -> Result {
   try (name + [0]).withUnsafeBufferPointer { try $0.withMemoryRebound(to: CChar.self) { try body($0.baseAddress!) } }
 }

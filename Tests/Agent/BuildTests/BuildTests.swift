@@ -227,6 +227,37 @@ struct BuildTests {
     #expect(try await world.run(upper.image, "ls /bin/wc /srv 2>&1 || true").contains("No such file"))
   }
 
+  @Test("a base whose layer says nothing of its folders: steps see them as the layers below have them, and leave them so")
+  func implicitFolders() async throws {
+    let world = try await World()
+    let script = """
+      cd \(world.folder) && mkdir -p low/tmp low/home up/tmp up/home && chmod 1777 low/tmp && chmod 700 low/home && chown 9 low/home && \
+      touch up/tmp/x up/home/y && tar -C low -cf low.tar tmp home && tar -C up --no-recursion -cf up.tar tmp/x home/y
+      """
+    #expect(system(script) == 0)
+    let base = try #require(try world.store.resolve("base:1"))
+    let (folder, store) = (world.folder, world.store)
+    let layers = try await store.holding {
+      // The upper first.
+      let up = try await store.addLayer(tar: folder + "/up.tar").diffID
+      let layers = store.layers(of: base) + [try await store.addLayer(tar: folder + "/low.tar").diffID, up]
+      let image = BuiltImage(config: base.config, layers: layers, created: .zero, history: [])
+      _ = try await store.commit(config: image.configuration(), names: ["implicit:1"])
+      return layers
+    }
+    #expect(layers.count == 3)
+    let seen = "/tmp 1777 0\n/home 700 9\n"
+    let look = "stat -c '%n %a %u' /tmp /home"
+    let result = try await world.build([
+      "Dockerfile": "FROM implicit:1\nRUN \(look); touch /tmp/z\nCOPY Dockerfile /home/d\nRUN \(look)"
+    ])
+    #expect(result.output == seen + seen)
+    #expect(try await world.run(result.image, look + "; ls /tmp /home") == seen + "/home:\nd\ny\n\n/tmp:\nx\nz\n")
+    // An entry of the history for each layer, whatever stands between them.
+    let history = try await store.history(of: result.image)
+    #expect(history.count { !$0.isEmpty } == 5 && store.layers(of: result.image).count == 5)
+  }
+
   @Test("access control lists go from stage to stage and into the layers of steps, those of a context do not")
   func accessLists() async throws {
     let world = try await World()
