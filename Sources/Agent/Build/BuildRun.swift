@@ -216,10 +216,11 @@ struct BuildRun {
     let (epoch, builder) = (epoch, builder)
     switch step.action {
     case .none: return nil
-    case .folder(let path):
+    case .folder(let path, let user):
+      let line = instruction.line
       return try await blocking {
         try Self.layer(of: place, layers, epoch, builder.store) { root in
-          _ = try Target.folder(path, in: root, owner: nil)
+          _ = try Target.folder(path, in: root, owner: user.isEmpty ? nil : Target.owner(ofWorkdir: user, in: root, line: line))
         }
       }
     case .copy(let copy):
@@ -260,13 +261,12 @@ struct BuildRun {
     if try Files.list(upper).allSatisfy(leavingOut.contains) { return nil }
     var options = TreeArchive.Options()
     options.isOverlay = true
-    options.latest = epoch
     options.keepsLists = true
+    options.latest = epoch
     if !leavingOut.isEmpty { options.includes = { !leavingOut.contains($0) } }
     return try store.addLayer(try TreeArchive([.init(folder, "", as: "")], options))
   }
 
-    options.keepsLists = true
   // MARK: - RUN
 
   private func run(
@@ -360,7 +360,7 @@ struct BuildRun {
         guard let done = stages[other] else { throw DockerfileError(instruction.line, "the stage \(from) was not built") }
         layers = done.layers
       }
-      let (place, paths) = (try newFolder(), try layers.map(path))
+      let (place, paths) = (try newFolder(), try await stack(layers))
       let root = try await blocking { try RootTree(layers: paths, work: place, upper: nil) }
       tree = SourceTree(root: root.descriptor, rules: .none, hidden: [], isContext: false)
     }

@@ -14,8 +14,8 @@ public struct BuildStage: Sendable {
       case none
       case run(RunAction)
       case copy(CopyAction)
-      /// WORKDIR: is made when it is missing.
-      case folder(String)
+      /// WORKDIR: is made when it is missing, as this user's; empty: root's.
+      case folder(String, user: String)
     }
     public var action: Action
     /// Empty: it decides nothing by itself (ARG).
@@ -86,7 +86,8 @@ public struct BuildStage: Sendable {
       let path = try expand(text)
       if path.isEmpty { throw .init(message: "the path is empty") }
       settings.workingDir = absolute(path)
-      return Step(action: .folder(settings.workingDir), fingerprint: fingerprint("WORKDIR", [settings.workingDir, settings.user]))
+      return Step(
+        action: .folder(settings.workingDir, user: settings.user), fingerprint: fingerprint("WORKDIR", [settings.workingDir, settings.user]))
     case .env(let pairs):
       // All of one instruction see what was before it.
       var changes: [(String, String)] = []

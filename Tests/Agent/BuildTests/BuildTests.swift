@@ -227,6 +227,32 @@ struct BuildTests {
     #expect(try await world.run(upper.image, "ls /bin/wc /srv 2>&1 || true").contains("No such file"))
   }
 
+  @Test("WORKDIR makes folders that are its user's; those that are there stay as they are")
+  func workdir() async throws {
+    let world = try await World()
+    let result = try await world.build([
+      "Dockerfile": """
+      FROM base:1
+      USER 9999
+      WORKDIR /work/deep
+      RUN touch x && stat -c '%n %u:%g %a' /work /work/deep && stat -c '%u' x
+      USER app
+      WORKDIR /app
+      USER app:staff
+      WORKDIR in
+      RUN touch y && stat -c '%n %u:%g' /app /app/in
+      WORKDIR /srv
+      USER ghost
+      WORKDIR /ghost
+      USER root
+      RUN stat -c '%n %u:%g' /srv /ghost
+      """
+    ])
+    #expect(
+      result.output
+        == "/work 9999:9999 755\n/work/deep 9999:9999 755\n9999\n/app 1000:1001\n/app/in 1000:50\n/srv 0:0\n/ghost 0:0\n")
+  }
+
   @Test("a base whose layer says nothing of its folders: steps see them as the layers below have them, and leave them so")
   func implicitFolders() async throws {
     let world = try await World()
