@@ -73,8 +73,8 @@ public struct ImageStoreConfiguration: Sendable {
   public var proxies = ProxySettings()
   /// Folders as docker's /etc/docker/certs.d: HOST[:PORT]/*.crt are authorities, X.cert and X.key a client's certificate. First that has the host.
   public var certificateFolders = ["/etc/orch/certs.d", "/etc/docker/certs.d"]
-  /// docker's configuration with the host's own credentials, for tasks; nil: none. Read anew for each pull.
-  public var credentialsFile: String?
+  /// Files of docker and podman with the host's own credentials, for tasks and mirrors; the first that has some counts. Read anew for each pull.
+  public var credentialsFiles: [String] = []
   /// Bytes of one layer's files, and their number; bytes of a layer as it travels; layers of one image.
   public var maximumLayerBytes: Int64 = 64 << 30
   public var maximumLayerEntries = 4_000_000

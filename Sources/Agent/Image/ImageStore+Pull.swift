@@ -8,7 +8,7 @@ extension ImageStore {
   /// Several pulls of one image or of one layer share the work. A pull that fails leaves whole layers, but no image.
   /// - Parameters:
   ///   - platform: nil: this machine's. Another's image is kept, and runs where the kernel can (`ImageRecord.checkRuns`).
-  ///   - credentials: nil: those of `configuration.credentialsFile`, if there are any.
+  ///   - credentials: nil: those of `configuration.credentialsFiles`, if there are any.
   public func pull(
     _ reference: String, platform: ImagePlatform? = nil, credentials: RegistryCredentials? = nil, always: Bool = false,
     progress: @escaping @Sendable (PullProgress) -> Void = { _ in }
@@ -28,8 +28,14 @@ extension ImageStore {
   }
 
   func credentials(_ given: RegistryCredentials?, for name: ImageReference) async throws -> RegistryCredentials? {
-    guard given == nil, let file = configuration.credentialsFile else { return given }
-    return try await onOwnThread("orch-image") { try CredentialsFile.credentials(for: name.registry, path: name.path, in: file) }
+    if let given { return given }
+    return try await own(for: name.registry, path: name.path)
+  }
+
+  /// The host's own.
+  private func own(for registry: String, path: String) async throws -> RegistryCredentials? {
+    let files = configuration.credentialsFiles
+    return try await onOwnThread("orch-image") { try CredentialsFile.credentials(for: registry, path: path, in: files) }
   }
 
   /// Each mirror, then the registry: what one does not have, refuses, or has wrong, is asked of the next.

@@ -155,7 +155,7 @@ import Testing
     // The host's own, as tasks use them.
     try folder.write("config.json", Array("{\"auths\":{\"\(registry.host)\":{\"auth\":\"dXNlcjpzZWNyZXQ=\"}}}".utf8))
     let file = folder.path + "/config.json"
-    #expect(try await open("third") { $0.credentialsFile = file }.pull("\(registry.host)/web:1").config.cmd == ["x"])
+    #expect(try await open("third") { $0.credentialsFiles = [file] }.pull("\(registry.host)/web:1").config.cmd == ["x"])
   }
 
   @Test("tokens: anonymous where that is allowed, several scopes for a mount, wrong credentials are told")
