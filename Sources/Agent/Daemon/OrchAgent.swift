@@ -41,7 +41,8 @@ struct OrchAgent: AsyncParsableCommand {
     @Option(name: .customLong("insecure-registry"), help: "HOST:PORT of a registry that speaks plain HTTP.") var insecureRegistries: [String] = []
     @Option(
       name: .customLong("registry-mirror"),
-      help: ArgumentHelp("Asked before the registry HOST, for pulls; repeatable. http:// declares plain HTTP.", valueName: "HOST=URL"))
+      help: ArgumentHelp(
+        "Asked before the registry HOST, for pulls; repeatable. URL: https://MIRROR[:PORT][/PATH], or http://.", valueName: "HOST=URL"))
     var registryMirrors: [String] = []
     @Option(help: "docker's or podman's file with this host's credentials for images of tasks and for mirrors; default: where a login puts them.")
     var registryConfig: String?

@@ -67,7 +67,8 @@ public struct PullProgress: Hashable, Sendable {
 public struct ImageStoreConfiguration: Sendable {
   /// Hosts ("host:port") spoken to by plain HTTP; loopback is when it does not speak TLS.
   public var insecureRegistries: Set<String> = []
-  /// For a registry's host other addresses that are asked first, each "https://HOST[:PORT]" (or http://, which declares it); pulls only.
+  /// For a registry's host other addresses that are asked first, each "https://HOST[:PORT][/PATH]" (or http://, which declares it); pulls only.
+  /// With a path the mirror has the registry's repositories below it.
   public var mirrors: [String: [String]] = [:]
   /// Of the agent's environment.
   public var proxies = ProxySettings()

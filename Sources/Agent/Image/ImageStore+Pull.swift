@@ -47,7 +47,13 @@ extension ImageStore {
     for host in hosts.dropLast() {
       var hasty = configuration
       hasty.attempts = min(2, configuration.attempts)
-      do { return try await fetch(RegistryClient(name, nil, host, hasty), platform, progress) } catch is ImageError { continue }
+      do {
+        // Never the registry's: the mirror is somebody else.
+        let own = try await own(for: host.authority, path: host.prefix + name.path)
+        return try await fetch(RegistryClient(name, own, host, hasty), platform, progress)
+      } catch let error where error is ImageError || error is LoginError {
+        configuration.log.info("mirror \(host.base): \(error)")
+      }
     }
     try await fetch(RegistryClient(name, credentials, hosts[hosts.count - 1], configuration), platform, progress)
   }
@@ -109,7 +115,7 @@ extension ImageStore {
           // The same diff id may come in several packings: then the first to come is taken. What another registry does is not waited for, and what
           // another repository lacks may be in this one: asked once for all who want it of there.
           let flight = "layer \(diffID) \(digest) \(client.source)"
-          try await flights.join(flight, orElse: "\(flight) \(client.name.path)") { [self] in
+          try await flights.join(flight, orElse: "\(flight) \(client.repository)") { [self] in
             try await fetch(layer, digest, diffID, client)
           }
           progress(PullProgress(layer: digest, phase: .done, done: layer.size, total: layer.size))
