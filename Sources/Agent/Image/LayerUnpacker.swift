@@ -19,6 +19,7 @@ final class LayerUnpacker {
   /// Folders of a layer that it has no entry for: how they are is for the layers below to say. After `unpack`, in the order of a walk.
   private(set) var implicit: Set<[UInt8]> = []
   private var implicitBytes = 0
+  private let implicitBytesMax: Int
   /// Of their names together. One member of 4 KiB may bring 2,000 of them.
   static let implicitBytesMax = 64 << 20
   /// Parent of the last member, kept open: members come folder by folder.
@@ -27,8 +28,12 @@ final class LayerUnpacker {
   private var current = ""
 
   /// - Parameter isLayer: false: a plain tree, in which a name that looks like a whiteout is a name.
-  init(folder: String, maximumBytes: Int64 = .max, maximumEntries: Int = .max, isLayer: Bool = true) throws {
+  init(
+    folder: String, maximumBytes: Int64 = .max, maximumEntries: Int = .max, isLayer: Bool = true,
+    implicitBytesMax: Int = LayerUnpacker.implicitBytesMax
+  ) throws {
     self.isLayer = isLayer
+    self.implicitBytesMax = implicitBytesMax
     root = try OwnedDescriptor.open(folder, O_RDONLY | O_DIRECTORY)
     self.maximumBytes = maximumBytes
     self.maximumEntries = maximumEntries
@@ -96,28 +101,28 @@ final class LayerUnpacker {
       } catch let error as SystemError where error.errno == .noEntry && there > 0 { there -= 1 }
     }
     var folder = opened!
+    var made = Array(parts.prefix(there).joined(separator: [47]))
     for depth in there..<parts.count {
       let name = parts[parts.startIndex + depth]
-      try note(implicit: parts.prefix(depth + 1))
+      if !made.isEmpty { made.append(47) }
+      made += name
+      try note(implicit: made)
       try check(withName(name) { mkdirat(folder.rawValue, $0, 0o755) }, "make directory", current)
-      let made = SharedDescriptor(
+      let next = SharedDescriptor(
         owning: try check(withName(name) { openat(folder.rawValue, $0, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) }, "open", current))
       // Not the process's umask decides.
-      try check(fchmod(made.rawValue, 0o755), "set the mode of", current)
-      folder = made
+      try check(fchmod(next.rawValue, 0o755), "set the mode of", current)
+      folder = next
     }
     lastParent = (path, folder)
     return folder
   }
 
-  private func note(implicit parts: ArraySlice<[UInt8]>) throws {
-    entries += 1
-    guard entries <= maximumEntries else { throw hostile("the layer has more than \(maximumEntries) members and folders") }
+  private func note(implicit path: [UInt8]) throws {
     guard isLayer else { return }
-    let path = Array(parts.joined(separator: [47]))
     implicitBytes += path.count
-    guard implicitBytes <= Self.implicitBytesMax else {
-      throw hostile("the folders that the layer has no entries for have names of more than \(Self.implicitBytesMax) bytes")
+    guard implicitBytes <= implicitBytesMax else {
+      throw hostile("the folders that the layer has no entries for have names of more than \(implicitBytesMax) bytes")
     }
     implicit.insert(path)
   }
