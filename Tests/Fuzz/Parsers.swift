@@ -54,7 +54,7 @@
       for instruction in item.stage.instructions {
         guard let step = try? stage.step(instruction) else { break }
         if case .copy(let copy) = step.action { promise(copy.target.hasPrefix("/"), "a target that is not absolute: \(copy.target)") }
-        if case .folder(let path) = step.action { promise(path.hasPrefix("/") && !path.contains("/../"), "a folder outside: \(path)") }
+        if case .folder(let path, _) = step.action { promise(path.hasPrefix("/") && !path.contains("/../"), "a folder outside: \(path)") }
       }
     }
   }

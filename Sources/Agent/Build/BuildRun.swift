@@ -119,10 +119,12 @@ struct BuildRun {
       try await announce("FROM \(reference)\(name)")
       let record = try await image(reference, line: item.stage.line)
       let settings = ImageSettings(record.config)
+      let layers = try layers(of: record, line: item.stage.line)
       triggers = settings.onbuild
       done = Done(
-        stage: BuildStage(settings, arguments: arguments, escape: dockerfile.escape), layers: try layers(of: record, line: item.stage.line),
-        key: ImageStore.digest(Array("image \(record.id)".utf8)), created: record.createdAt, history: try await history(of: record))
+        stage: BuildStage(settings, arguments: arguments, escape: dockerfile.escape), layers: layers,
+        key: ImageStore.digest(Array("image \(record.id)".utf8)), created: record.createdAt,
+        history: try await history(of: record, layers: layers.count))
     case .stage(let number):
       guard let below = stages[number] else { throw DockerfileError(item.stage.line, "stage \(number) was not built") }
       try await announce("FROM \(item.stage.from.image)\(name)")
@@ -152,7 +154,7 @@ struct BuildRun {
   /// Diff ids, base first; all are here whole.
   private func layers(of record: ImageRecord, line: Int) throws -> [Digest] {
     let layers = builder.store.layers(of: record)
-    guard layers.count == record.layerPaths.count else { throw DockerfileError(line, "\(record.reference) was removed meanwhile") }
+    guard !layers.isEmpty || record.layerPaths.isEmpty else { throw DockerfileError(line, "\(record.reference) was removed meanwhile") }
     guard layers.allSatisfy({ builder.store.layer($0) != nil }) else {
       throw DockerfileError(line, "an older agent unpacked \(record.reference) and kept no packing: pull or load the image again")
     }
@@ -160,15 +162,17 @@ struct BuildRun {
   }
 
   /// Of a base: an entry for each of its layers, since ours follow.
-  private func history(of record: ImageRecord) async throws -> [BuiltImage.Step] {
+  private func history(of record: ImageRecord, layers: Int) async throws -> [BuiltImage.Step] {
     let steps = try await builder.store.history(of: record)
-    if steps.count(where: { !$0.isEmpty }) == record.layerPaths.count { return steps }
-    return record.layerPaths.map { _ in .init(created: record.createdAt, text: "", isEmpty: false) }
+    if steps.count(where: { !$0.isEmpty }) == layers { return steps }
+    return (0..<layers).map { _ in .init(created: record.createdAt, text: "", isEmpty: false) }
   }
 
-  private func path(_ layer: Digest) throws -> String {
-    guard let stored = builder.store.layer(layer) else { throw BuildError(.invalid, "layer \(layer) is not in the store any more: build again") }
-    return stored.path
+  private func stack(_ layers: [Digest]) async throws -> [String] {
+    let store = builder.store
+    do { return try await blocking { try store.stack(layers) } } catch let error as ImageError where error.kind == .notFound {
+      throw BuildError(.invalid, "\(error): build again")
+    }
   }
 
   // MARK: - Steps
@@ -208,14 +212,15 @@ struct BuildRun {
   private mutating func make(_ step: BuildStage.Step, _ copying: [Copying], _ instruction: Instruction, _ done: Done) async throws -> Digest? {
     let place = try newFolder()
     defer { try? Files.removeTree(place) }
-    let layers = try done.layers.map(path)
+    let layers = try await stack(done.layers)
     let (epoch, builder) = (epoch, builder)
     switch step.action {
     case .none: return nil
-    case .folder(let path):
+    case .folder(let path, let user):
+      let line = instruction.line
       return try await blocking {
         try Self.layer(of: place, layers, epoch, builder.store) { root in
-          _ = try Target.folder(path, in: root, owner: nil)
+          _ = try Target.folder(path, in: root, owner: user.isEmpty ? nil : Target.owner(ofWorkdir: user, in: root, line: line))
         }
       }
     case .copy(let copy):
@@ -256,6 +261,7 @@ struct BuildRun {
     if try Files.list(upper).allSatisfy(leavingOut.contains) { return nil }
     var options = TreeArchive.Options()
     options.isOverlay = true
+    options.keepsLists = true
     options.latest = epoch
     if !leavingOut.isEmpty { options.includes = { !leavingOut.contains($0) } }
     return try store.addLayer(try TreeArchive([.init(folder, "", as: "")], options))
@@ -354,7 +360,7 @@ struct BuildRun {
         guard let done = stages[other] else { throw DockerfileError(instruction.line, "the stage \(from) was not built") }
         layers = done.layers
       }
-      let (place, paths) = (try newFolder(), try layers.map(path))
+      let (place, paths) = (try newFolder(), try await stack(layers))
       let root = try await blocking { try RootTree(layers: paths, work: place, upper: nil) }
       tree = SourceTree(root: root.descriptor, rules: .none, hidden: [], isContext: false)
     }

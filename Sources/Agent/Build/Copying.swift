@@ -151,26 +151,37 @@ enum Target {
   /// "user", "user:group", numbers or names of the image's own /etc/passwd and /etc/group. A user alone stands for its own number as
   /// the group's too (docs.docker.com/reference/dockerfile, COPY --chown).
   static func owner(_ text: String, in root: SharedDescriptor, line: Int) throws -> (uid: UInt32, gid: UInt32) {
+    let (user, group) = try ids(text, "--chown=\(text)", in: root, line: line)
+    if user.id == nil { throw DockerfileError(line, "--chown=\(text): the image's /etc/passwd has no '\(user.name)'") }
+    if let group, group.id == nil { throw DockerfileError(line, "--chown=\(text): the image's /etc/group has no '\(group.name)'") }
+    return (user.id ?? 0, group?.id ?? user.group ?? 0)
+  }
+
+  /// The same of USER. Who is not in the image's files is root, as BuildKit has it (solver/llbsolver/ops/user_linux.go).
+  static func owner(ofWorkdir text: String, in root: SharedDescriptor, line: Int) throws -> (uid: UInt32, gid: UInt32) {
+    let (user, group) = try ids(text, "the user '\(text)'", in: root, line: line)
+    return (user.id ?? 0, group?.id ?? user.group ?? 0)
+  }
+
+  private typealias Identity = (name: String, id: UInt32?, group: UInt32?)
+  /// Ids are nil of names that the image's files have not.
+  private static func ids(_ text: String, _ what: String, in root: SharedDescriptor, line: Int) throws -> (user: Identity, group: Identity?) {
     let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
-    func id(_ name: String, _ file: String) throws -> (id: UInt32, group: UInt32?) {
+    func look(_ name: String, _ file: String) throws -> Identity {
       // Digits are a number and never a name; beyond 31 bits nobody's (as the runtime takes them), and 2^32 - 1 would change nothing.
       if !name.isEmpty, name.utf8.allSatisfy({ (48...57).contains($0) }) {
-        guard let number = UInt32(name), number < 1 << 31 else {
-          throw DockerfileError(line, "--chown=\(text): \(name) is not an id below 2147483648")
-        }
-        return (number, nil)
+        guard let number = UInt32(name), number < 1 << 31 else { throw DockerfileError(line, "\(what): \(name) is not an id below 2147483648") }
+        return (name, number, number)
       }
       let opened = try? OwnedDescriptor.open(inRoot: root.rawValue, file, O_RDONLY)
       if let opened, let bytes = try? Files.read(descriptor: opened.rawValue, name: file) {
         for entry in String(decoding: bytes, as: UTF8.self).split(separator: "\n") {
           let fields = entry.split(separator: ":", omittingEmptySubsequences: false)
-          if fields.count > 3, fields[0] == name, let number = UInt32(fields[2]) { return (number, UInt32(fields[3])) }
+          if fields.count > 3, fields[0] == name, let number = UInt32(fields[2]) { return (name, number, UInt32(fields[3]) ?? number) }
         }
       }
-      throw DockerfileError(line, "--chown=\(text): the image's /\(file) has no '\(name)'")
+      return (name, nil, nil)
     }
-    let user = try id(parts[0], "etc/passwd")
-    guard parts.count == 2 else { return (user.id, user.group ?? user.id) }
-    return (user.id, try id(parts[1], "etc/group").id)
+    return (try look(parts[0], "etc/passwd"), parts.count == 2 ? try look(parts[1], "etc/group") : nil)
   }
 }

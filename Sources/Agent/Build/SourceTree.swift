@@ -116,6 +116,8 @@ struct SourceTree: Sendable {
       includes(path) && !(found.isFolder && excludes.excludes(String(decoding: path.utf8.dropFirst(base), as: UTF8.self)))
     }
     options.descends = rules.takesSomethingBack || excludes.takesSomethingBack
+    // Of a context they are the user's machine's.
+    options.keepsLists = !isContext
     adapt(&options)
     return try TreeArchive([.init(root, found.path, as: found.isFolder ? "" : name)], options)
   }

@@ -41,9 +41,10 @@ struct OrchAgent: AsyncParsableCommand {
     @Option(name: .customLong("insecure-registry"), help: "HOST:PORT of a registry that speaks plain HTTP.") var insecureRegistries: [String] = []
     @Option(
       name: .customLong("registry-mirror"),
-      help: ArgumentHelp("Asked before the registry HOST, for pulls; repeatable. http:// declares plain HTTP.", valueName: "HOST=URL"))
+      help: ArgumentHelp(
+        "Asked before the registry HOST, for pulls; repeatable. URL: https://MIRROR[:PORT][/PATH], or http://.", valueName: "HOST=URL"))
     var registryMirrors: [String] = []
-    @Option(help: "docker's config.json with this host's credentials for the images of tasks; default: $DOCKER_CONFIG or ~/.docker.")
+    @Option(help: "docker's or podman's file with this host's credentials for images of tasks and for mirrors; default: where a login puts them.")
     var registryConfig: String?
     @Option(help: "Percent of the disk that may be used before unused images that can be pulled again are removed; 100: never.")
     var imageHighWater = 85
@@ -76,7 +77,9 @@ struct OrchAgent: AsyncParsableCommand {
         let parts = mirror.split(separator: "=", maxSplits: 1).map(String.init)
         images.mirrors[parts[0], default: []].append(parts[1])
       }
-      images.credentialsFile = registryConfig ?? CredentialsFile.path { ProcessInfo.processInfo.environment[$0] } ?? "/root/.docker/config.json"
+      let environment = ProcessInfo.processInfo.environment
+      // A service of systemd has no HOME.
+      images.credentialsFiles = registryConfig.map { [$0] } ?? CredentialsFile.paths { environment[$0] ?? ($0 == "HOME" ? "/root" : nil) }
       (images.highWater, images.lowWater) = (imageHighWater, imageLowWater)
       return images
     }

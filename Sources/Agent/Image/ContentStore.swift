@@ -62,7 +62,7 @@ struct ContentStore: Sendable {
   // MARK: - Layers
 
   func layerFolder(_ diffID: Digest) -> String { "\(directory)/layers/\(diffID.hex)" }
-  /// The tree itself; beside it stand `size` and `blob`.
+  /// The tree itself; beside it stand `size`, `blob`, and what `stack` needs.
   func layerPath(_ diffID: Digest) -> String { layerFolder(diffID) + "/fs" }
   func hasLayer(_ diffID: Digest) -> Bool {
     pins.pin(layers: [diffID])
@@ -124,6 +124,7 @@ struct ContentStore: Sendable {
       pins.pin(layers: [digest], blobs: [packing.digest])
       try publish(blob: blob, packing.digest)
       try Files.writeAtomically(folder + "/size", String(unpacker.bytes), mode: 0o644)
+      try writeImplicit(unpacker.implicit, of: folder)
       try Files.writeAtomically(folder + "/blob", packing.description, mode: 0o644)
       try check(chmod(folder, 0o711), "set the mode of", folder)
       try publish(folder, digest, packing)

@@ -13,7 +13,8 @@ public struct ImageRecord: Hashable, Sendable {
   public var config: ImageConfig
   /// Whose programs it has, as Go calls it; empty: it does not say.
   public var architecture = hostArchitecture
-  /// Folders of the unpacked layers in the order of `rootfs.diff_ids`: base first. Overlayfs' `lowerdir` wants the reverse.
+  /// Folders of the unpacked layers in the order of `rootfs.diff_ids`: base first. Above one that has files in folders without saying how those are
+  /// stands a further one, of these folders alone. Overlayfs' `lowerdir` wants the reverse.
   /// Whiteouts are character devices 0/0, opaque folders have trusted.overlay.opaque=y. Never write to them.
   public var layerPaths: [String]
   /// Bytes of all files of all layers.
@@ -66,14 +67,15 @@ public struct PullProgress: Hashable, Sendable {
 public struct ImageStoreConfiguration: Sendable {
   /// Hosts ("host:port") spoken to by plain HTTP; loopback is when it does not speak TLS.
   public var insecureRegistries: Set<String> = []
-  /// For a registry's host other addresses that are asked first, each "https://HOST[:PORT]" (or http://, which declares it); pulls only.
+  /// For a registry's host other addresses that are asked first, each "https://HOST[:PORT][/PATH]" (or http://, which declares it); pulls only.
+  /// With a path the mirror has the registry's repositories below it.
   public var mirrors: [String: [String]] = [:]
   /// Of the agent's environment.
   public var proxies = ProxySettings()
   /// Folders as docker's /etc/docker/certs.d: HOST[:PORT]/*.crt are authorities, X.cert and X.key a client's certificate. First that has the host.
   public var certificateFolders = ["/etc/orch/certs.d", "/etc/docker/certs.d"]
-  /// docker's configuration with the host's own credentials, for tasks; nil: none. Read anew for each pull.
-  public var credentialsFile: String?
+  /// Files of docker and podman with the host's own credentials, for tasks and mirrors; the first that has some counts. Read anew for each pull.
+  public var credentialsFiles: [String] = []
   /// Bytes of one layer's files, and their number; bytes of a layer as it travels; layers of one image.
   public var maximumLayerBytes: Int64 = 64 << 30
   public var maximumLayerEntries = 4_000_000

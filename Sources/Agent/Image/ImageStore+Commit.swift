@@ -37,6 +37,14 @@ extension ImageStore {
     content.whole(diffID).map { stored(diffID, $0) }
   }
 
+  /// Layers of this store as overlayfs is to have them, base first: as ``ImageRecord/layerPaths``. Blocking.
+  public func stack(_ layers: [Digest]) throws -> [String] {
+    if let missing = layers.first(where: { content.whole($0) == nil }) {
+      throw ImageError(.notFound, "stack", "layer \(missing)", "it is not in the store any more")
+    }
+    return try content.stack(layers)
+  }
+
   /// Makes an image of a configuration (OCI image specification, config.md; its `rootfs.diff_ids` name layers of this store, base first) and
   /// names it. Without a name it is known by its digest. A name that another image had moves.
   public func commit(config: [UInt8], names: [String] = []) async throws -> ImageRecord {

@@ -8,7 +8,7 @@ extension ImageStore {
   /// Several pulls of one image or of one layer share the work. A pull that fails leaves whole layers, but no image.
   /// - Parameters:
   ///   - platform: nil: this machine's. Another's image is kept, and runs where the kernel can (`ImageRecord.checkRuns`).
-  ///   - credentials: nil: those of `configuration.credentialsFile`, if there are any.
+  ///   - credentials: nil: those of `configuration.credentialsFiles`, if there are any.
   public func pull(
     _ reference: String, platform: ImagePlatform? = nil, credentials: RegistryCredentials? = nil, always: Bool = false,
     progress: @escaping @Sendable (PullProgress) -> Void = { _ in }
@@ -28,8 +28,14 @@ extension ImageStore {
   }
 
   func credentials(_ given: RegistryCredentials?, for name: ImageReference) async throws -> RegistryCredentials? {
-    guard given == nil, let file = configuration.credentialsFile else { return given }
-    return try await onOwnThread("orch-image") { try CredentialsFile.credentials(for: name.registry, path: name.path, in: file) }
+    if let given { return given }
+    return try await own(for: name.registry, path: name.path)
+  }
+
+  /// The host's own.
+  private func own(for registry: String, path: String) async throws -> RegistryCredentials? {
+    let files = configuration.credentialsFiles
+    return try await onOwnThread("orch-image") { try CredentialsFile.credentials(for: registry, path: path, in: files) }
   }
 
   /// Each mirror, then the registry: what one does not have, refuses, or has wrong, is asked of the next.
@@ -41,7 +47,13 @@ extension ImageStore {
     for host in hosts.dropLast() {
       var hasty = configuration
       hasty.attempts = min(2, configuration.attempts)
-      do { return try await fetch(RegistryClient(name, nil, host, hasty), platform, progress) } catch is ImageError { continue }
+      do {
+        // Never the registry's: the mirror is somebody else.
+        let own = try await own(for: host.authority, path: host.prefix + name.path)
+        return try await fetch(RegistryClient(name, own, host, hasty), platform, progress)
+      } catch let error where error is ImageError || error is LoginError {
+        configuration.log.info("mirror \(host.base): \(error)")
+      }
     }
     try await fetch(RegistryClient(name, credentials, hosts[hosts.count - 1], configuration), platform, progress)
   }
@@ -103,7 +115,7 @@ extension ImageStore {
           // The same diff id may come in several packings: then the first to come is taken. What another registry does is not waited for, and what
           // another repository lacks may be in this one: asked once for all who want it of there.
           let flight = "layer \(diffID) \(digest) \(client.source)"
-          try await flights.join(flight, orElse: "\(flight) \(client.name.path)") { [self] in
+          try await flights.join(flight, orElse: "\(flight) \(client.repository)") { [self] in
             try await fetch(layer, digest, diffID, client)
           }
           progress(PullProgress(layer: digest, phase: .done, done: layer.size, total: layer.size))

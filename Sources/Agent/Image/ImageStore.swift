@@ -3,7 +3,8 @@
 // On disk, below the agent's `images` directory:
 //   index.json            name:tag -> manifest digest; replaced as a whole
 //   blobs/sha256/HEX      manifests, configurations, and layers as they came: what push and save send
-//   layers/HEX/fs         one unpacked layer, named by its diff id; there means whole. Beside it `blob` names its packing
+//   layers/HEX/fs         one unpacked layer, named by its diff id; there means whole. Beside it `blob` names its packing, and `over/HEX/fs` has
+//                         the folders that it has no entries for as the layers below it have them (ContentStore+Stack.swift)
 //   uses/ID               manifest digest of the image that container ID is made of
 //   ingest/               what is being downloaded or unpacked; emptied at start
 // Invariants
@@ -33,6 +34,8 @@ public final class ImageStore: Sendable {
     var config: ImageConfig
     var architecture: String
     var layers: [Digest]
+    /// Their trees, and what stands between them (`ContentStore.stack`).
+    var paths: [String]
     /// Of the layers as the manifest has them.
     var packed: [Digest]
     var size: Int64
@@ -123,7 +126,7 @@ public final class ImageStore: Sendable {
     guard let known = state.images[digest] else { return nil }
     return ImageRecord(
       reference: reference, digest: digest, id: known.id, config: known.config, architecture: known.architecture,
-      layerPaths: known.layers.map(content.layerPath), size: known.size,
+      layerPaths: known.paths, size: known.size,
       createdAt: known.createdAt)
   }
 
@@ -249,7 +252,7 @@ public final class ImageStore: Sendable {
       throw ImageError(.corrupt, "read", "image \(id)", "its layer \(missing) is missing; pull or load it again")
     }
     return Known(
-      id: id, config: config.imageConfig, architecture: config.architecture ?? "", layers: layers,
+      id: id, config: config.imageConfig, architecture: config.architecture ?? "", layers: layers, paths: try content.stack(layers),
       packed: (document.layers ?? []).compactMap { Digest($0.digest) },
       size: layers.reduce(0) { $0 + content.layerSize($1) },
       createdAt: config.created.flatMap { Timestamp($0) } ?? .zero)

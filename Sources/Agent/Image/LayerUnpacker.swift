@@ -1,6 +1,7 @@
 import CLinux
 import Glibc
 import LinuxSystem
+import TreeArchive
 
 /// Writes a layer's members into a folder, in overlayfs' form (OCI image specification, layer.md; kernel, overlayfs.rst).
 /// Every parent is opened beneath the folder with no symbolic link followed, and every name is made by an *at call in that parent:
@@ -13,16 +14,26 @@ final class LayerUnpacker {
   private let maximumEntries: Int
   private(set) var bytes: Int64 = 0
   private var entries = 0
-  /// Folders' times are set last: writing into them changes them.
-  private var folderTimes: [(path: [UInt8], modified: (seconds: Int, nanoseconds: Int))] = []
+  /// What folders get last, by their paths: writing into them changes their times, and what is made in them would inherit.
+  private var folders: [[UInt8]: (modified: (seconds: Int, nanoseconds: Int), defaultList: [UInt8]?)] = [:]
+  /// Folders of a layer that it has no entry for: how they are is for the layers below to say. After `unpack`, in the order of a walk.
+  private(set) var implicit: Set<[UInt8]> = []
+  private var implicitBytes = 0
+  private let implicitBytesMax: Int
+  /// Of their names together. One member of 4 KiB may bring 2,000 of them.
+  static let implicitBytesMax = 64 << 20
   /// Parent of the last member, kept open: members come folder by folder.
   private var lastParent: (path: [UInt8], descriptor: SharedDescriptor)?
   private var buffer = [UInt8](repeating: 0, count: 256 << 10)
   private var current = ""
 
   /// - Parameter isLayer: false: a plain tree, in which a name that looks like a whiteout is a name.
-  init(folder: String, maximumBytes: Int64 = .max, maximumEntries: Int = .max, isLayer: Bool = true) throws {
+  init(
+    folder: String, maximumBytes: Int64 = .max, maximumEntries: Int = .max, isLayer: Bool = true,
+    implicitBytesMax: Int = LayerUnpacker.implicitBytesMax
+  ) throws {
     self.isLayer = isLayer
+    self.implicitBytesMax = implicitBytesMax
     root = try OwnedDescriptor.open(folder, O_RDONLY | O_DIRECTORY)
     self.maximumBytes = maximumBytes
     self.maximumEntries = maximumEntries
@@ -35,11 +46,14 @@ final class LayerUnpacker {
       guard entries <= maximumEntries else { throw hostile("the layer has more than \(maximumEntries) members") }
       try write(entry, tar)
     }
-    for (path, modified) in folderTimes.reversed() {
+    for (path, last) in folders {
       // A later member may have replaced the folder.
       guard let folder = try? open(path, O_RDONLY | O_DIRECTORY) else { continue }
-      try setTimes(folder.rawValue, nil, modified)
+      current = text(path)
+      if let list = last.defaultList { try set(ExtendedAttributes.defaultList, list, of: folder.rawValue) }
+      try setTimes(folder.rawValue, nil, last.modified)
     }
+    implicit = implicit.filter { (try? open($0, O_RDONLY | O_DIRECTORY)) != nil }
     try tar.drain()
     // One call for all files of the layer; the rename that makes it visible comes after.
     try checkResult(clinux_syncfs(root.rawValue), "sync", "the layer")
@@ -63,10 +77,7 @@ final class LayerUnpacker {
   }
 
   private func open(_ path: [UInt8], _ flags: Int32) throws -> OwnedDescriptor {
-    let resolve = UInt64(CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_SYMLINKS | CLINUX_RESOLVE_NO_MAGICLINKS)
-    let descriptor = withName(path.isEmpty ? [46] : path) {
-      clinux_openat2(root.rawValue, $0, UInt64(UInt32(bitPattern: flags | O_CLOEXEC)), 0, resolve)
-    }
+    let descriptor = openBeneath(root.rawValue, path, flags)
     guard descriptor >= 0 else {
       switch Errno(-descriptor) {
       case .loop: throw hostile("a part of its path is a symbolic link")
@@ -90,16 +101,30 @@ final class LayerUnpacker {
       } catch let error as SystemError where error.errno == .noEntry && there > 0 { there -= 1 }
     }
     var folder = opened!
-    for name in parts.dropFirst(there) {
+    var made = Array(parts.prefix(there).joined(separator: [47]))
+    for depth in there..<parts.count {
+      let name = parts[parts.startIndex + depth]
+      if !made.isEmpty { made.append(47) }
+      made += name
+      try note(implicit: made)
       try check(withName(name) { mkdirat(folder.rawValue, $0, 0o755) }, "make directory", current)
-      let made = SharedDescriptor(
+      let next = SharedDescriptor(
         owning: try check(withName(name) { openat(folder.rawValue, $0, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) }, "open", current))
       // Not the process's umask decides.
-      try check(fchmod(made.rawValue, 0o755), "set the mode of", current)
-      folder = made
+      try check(fchmod(next.rawValue, 0o755), "set the mode of", current)
+      folder = next
     }
     lastParent = (path, folder)
     return folder
+  }
+
+  private func note(implicit path: [UInt8]) throws {
+    guard isLayer else { return }
+    implicitBytes += path.count
+    guard implicitBytes <= implicitBytesMax else {
+      throw hostile("the folders that the layer has no entries for have names of more than \(implicitBytesMax) bytes")
+    }
+    implicit.insert(path)
   }
 
   // MARK: - Members
@@ -113,7 +138,7 @@ final class LayerUnpacker {
     }
     for part in parts.dropLast() where isWhiteout(part) { throw hostile("a part of its path is a whiteout") }
     let folder = try parent(parts.dropLast())
-    if isWhiteout(name) { return try whiteout(name, folder.rawValue) }
+    if isWhiteout(name) { return try whiteout(name, folder.rawValue, parts.dropLast()) }
     switch entry.kind {
     case .directory: try directory(name, folder.rawValue, entry, Array(parts.joined(separator: [47])))
     case .file: try file(name, folder.rawValue, entry, tar)
@@ -204,7 +229,7 @@ final class LayerUnpacker {
   private static let whiteoutPrefix = Array(".wh.".utf8)
   private func isWhiteout(_ name: [UInt8]) -> Bool { isLayer && name.starts(with: Self.whiteoutPrefix) }
 
-  private func whiteout(_ name: [UInt8], _ folder: Int32) throws {
+  private func whiteout(_ name: [UInt8], _ folder: Int32, _ parts: ArraySlice<[UInt8]>) throws {
     let hidden = Array(name.dropFirst(4))
     if hidden == Array(".wh..opq".utf8) { return try makeOpaque(folder) }
     // Other names with the doubled prefix are aufs' own bookkeeping.
@@ -217,6 +242,8 @@ final class LayerUnpacker {
         let own = OwnedDescriptor(
           owning: try check(withName(hidden) { openat(folder, $0, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC) }, "open", current))
         try makeOpaque(own.rawValue)
+        // It is another than the one below.
+        implicit.remove(Array((parts + [hidden]).joined(separator: [47])))
       }
       return
     }
@@ -235,7 +262,8 @@ final class LayerUnpacker {
     if isRoot { try check(fchown(folder, entry.uid, entry.gid), "change the owner of", current) }
     try check(fchmod(folder, mode_t(entry.mode)), "set the mode of", current)
     try setAttributes(folder, entry)
-    folderTimes.append((path, entry.modified))
+    folders[path] = (entry.modified, entry.attributes.last { $0.name == ExtendedAttributes.defaultList }?.value)
+    implicit.remove(path)
   }
 
   private func finish(_ name: [UInt8], _ folder: Int32, _ entry: TarEntry, changesMode: Bool) throws {
@@ -244,16 +272,25 @@ final class LayerUnpacker {
     try setTimes(folder, name, entry.modified)
   }
 
-  /// File capabilities only, and users' own: `trusted.`, `user.overlay.` and `system.` would speak to overlayfs and to the host.
+  /// After owner and mode: an access control list is kept in the mode, too.
   private func setAttributes(_ descriptor: Int32, _ entry: TarEntry) throws {
-    for (name, value) in entry.attributes where name == "security.capability" || (name.hasPrefix("user.") && !name.hasPrefix("user.overlay.")) {
-      guard name.utf8.count <= 255, value.count <= 65_536 else { throw hostile("an extended attribute is too long") }
-      let result = clinux_fsetxattr(descriptor, name, value, value.count)
-      if result < 0 {
-        let error = Errno(-result)
-        if error == .unsupported || (error == .perm && !isRoot) { continue }
-        throw SystemError("set \(name) of", current, error)
-      }
+    // A folder gets its default list last, and nothing else has one.
+    for (name, value) in entry.attributes where ExtendedAttributes.isKept(name) && name != ExtendedAttributes.defaultList {
+      try set(name, value, of: descriptor)
+    }
+  }
+
+  private func set(_ name: String, _ value: [UInt8], of descriptor: Int32) throws {
+    guard name.utf8.count <= 255, value.count <= 65_536 else { throw hostile("an extended attribute is too long") }
+    let result = clinux_fsetxattr(descriptor, name, value, value.count)
+    guard result < 0 else { return }
+    switch Errno(-result) {
+    // The file system has none.
+    case .unsupported: return
+    case .perm where !isRoot: return
+    case .invalid where name == ExtendedAttributes.accessList || name == ExtendedAttributes.defaultList:
+      throw hostile("its \(name) is no access control list")
+    case let error: throw SystemError("set \(name) of", current, error)
     }
   }
 
@@ -268,7 +305,13 @@ final class LayerUnpacker {
   }
 }
 
+/// openat2(2) of a path below the folder, no symbolic link followed; empty: the folder itself. Below zero: -errno.
+func openBeneath(_ folder: Int32, _ path: [UInt8], _ flags: Int32) -> Int32 {
+  let resolve = UInt64(CLINUX_RESOLVE_BENEATH | CLINUX_RESOLVE_NO_SYMLINKS | CLINUX_RESOLVE_NO_MAGICLINKS)
+  return withName(path.isEmpty ? [46] : path) { clinux_openat2(folder, $0, UInt64(UInt32(bitPattern: flags | O_CLOEXEC)), 0, resolve) }
+}
+
 /// A name as the kernel wants it. Names are bytes: a String would mend what is not UTF-8.
-private func withName<Result>(_ name: [UInt8], _ body: (UnsafePointer<CChar>) throws -> Result) rethrows -> Result {
+func withName<Result>(_ name: [UInt8], _ body: (UnsafePointer<CChar>) throws -> Result) rethrows -> Result {
   try (name + [0]).withUnsafeBufferPointer { try $0.withMemoryRebound(to: CChar.self) { try body($0.baseAddress!) } }
 }

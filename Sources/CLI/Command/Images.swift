@@ -9,7 +9,7 @@ struct ImageCommand: AsyncParsableCommand {
     commandName: "image", abstract: "Images of the hosts: pull, push, load, save, list, remove.",
     discussion: """
       load, import and ls are about every ready host; the others about the host of the manager that is asked, unless --node or --all-hosts says
-      otherwise. Credentials for registries are those of docker's config.json on this machine (docker login, skopeo login).
+      otherwise. Credentials for registries are those of this machine (docker login, podman login, skopeo login).
 
       Example: orch image pull registry.example:5000/web:1 --all-hosts
       Example: orch image save web:1 -o web.tar

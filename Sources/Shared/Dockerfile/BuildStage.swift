@@ -14,8 +14,8 @@ public struct BuildStage: Sendable {
       case none
       case run(RunAction)
       case copy(CopyAction)
-      /// WORKDIR: is made when it is missing.
-      case folder(String)
+      /// WORKDIR: is made when it is missing, as this user's; empty: root's.
+      case folder(String, user: String)
     }
     public var action: Action
     /// Empty: it decides nothing by itself (ARG).
@@ -76,6 +76,7 @@ public struct BuildStage: Sendable {
   }
 
   private func expand(_ text: String) throws(Words.Problem) -> String { try words.expand(text, variable) }
+  private func expandWords(_ text: String) throws(Words.Problem) -> [String] { try words.expandWords(text, variable) }
 
   private mutating func carry(_ instruction: Instruction) throws(Words.Problem) -> Step {
     switch instruction.kind {
@@ -86,7 +87,8 @@ public struct BuildStage: Sendable {
       let path = try expand(text)
       if path.isEmpty { throw .init(message: "the path is empty") }
       settings.workingDir = absolute(path)
-      return Step(action: .folder(settings.workingDir), fingerprint: fingerprint("WORKDIR", [settings.workingDir, settings.user]))
+      return Step(
+        action: .folder(settings.workingDir, user: settings.user), fingerprint: fingerprint("WORKDIR", [settings.workingDir, settings.user]))
     case .env(let pairs):
       // All of one instruction see what was before it.
       var changes: [(String, String)] = []
@@ -112,7 +114,9 @@ public struct BuildStage: Sendable {
       return Step(action: .none, fingerprint: fingerprint("USER", [settings.user]))
     case .expose(let ports):
       var all = Set(settings.exposedPorts)
-      for port in ports { all.formUnion(try Self.ports(expand(port))) }
+      for port in ports {
+        for word in try expandWords(port) { all.formUnion(try Self.ports(word)) }
+      }
       settings.exposedPorts = all.sorted()
       return Step(action: .none, fingerprint: fingerprint("EXPOSE", settings.exposedPorts))
     case .volume(let paths):
@@ -285,16 +289,28 @@ public struct BuildStage: Sendable {
     return "/" + parts.joined(separator: "/")
   }
 
-  /// "80", "53/udp", "8000-8002/tcp".
+  /// "80", "53/udp", "8000-8002/tcp". What stands before the container's own ports, as for `docker run -p` ("8080:80", "127.0.0.1:8080:80"), is
+  /// read and means nothing (BuildKit, convert_expose.go).
   private static func ports(_ text: String) throws(Words.Problem) -> [String] {
-    let parts = text.split(separator: "/", omittingEmptySubsequences: false)
-    let ends = (parts.first ?? "").split(separator: "-", omittingEmptySubsequences: false).map { UInt16($0) }
-    let protocolName = parts.count == 2 ? parts[1].lowercased() : "tcp"
-    guard parts.count <= 2, ["tcp", "udp", "sctp"].contains(protocolName), (1...2).contains(ends.count), let first = ends[0],
-      let last = ends.last ?? nil,
-      first <= last
-    else { throw .init(message: "'\(text)' is no port: write 80, 53/udp or 8000-8002") }
-    return (first...last).map { "\($0)/\(protocolName)" }
+    let refused = Words.Problem(message: "'\(text)' is no port: write 80, 53/udp or 8000-8002")
+    func range(_ text: Substring) throws(Words.Problem) -> ClosedRange<UInt16> {
+      let ends = text.split(separator: "-", maxSplits: 1, omittingEmptySubsequences: false).map { UInt16($0) }
+      guard let first = ends[0], let last = ends[ends.count - 1], first <= last else { throw refused }
+      return first...last
+    }
+    var parts = text.split(separator: ":", omittingEmptySubsequences: false)
+    let own = parts.removeLast().split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+    let protocolName = own.count == 2 && !own[1].isEmpty ? own[1].lowercased() : "tcp"
+    guard ["tcp", "udp", "sctp"].contains(protocolName) else { throw refused }
+    let ports = try range(own[0])
+    if let published = parts.popLast(), !published.isEmpty {
+      let published = try range(published)
+      // One port may have a range to be published in.
+      guard ports.count == 1 || ports.count == published.count else { throw refused }
+    }
+    // An IPv6 address has colons of its own, and stands in brackets or does not.
+    guard parts.joined().utf8.allSatisfy({ Character(UnicodeScalar($0)).isHexDigit || ".[]".utf8.contains($0) }) else { throw refused }
+    return ports.map { "\($0)/\(protocolName)" }
   }
 }
 

@@ -42,6 +42,13 @@ public struct Words: Sendable {
     return try scanner.word(until: nil, variable)
   }
 
+  /// The same, and a variable outside of quotes may be several words, or none (BuildKit's shell.Lex.ProcessWords).
+  func expandWords(_ text: String, _ variable: (String) -> String?) throws(Problem) -> [String] {
+    var scanner = Scanner(rest: Substring(text), escape: escape)
+    scanner.parts = true
+    return try scanner.word(until: nil, variable).split(separator: Scanner.gap).map(String.init)
+  }
+
   /// Variables replaced and nothing else: quotes stay (heredocs).
   func expandVariables(_ text: String, _ variable: (String) -> String?) throws(Problem) -> String {
     var scanner = Scanner(rest: Substring(text), escape: escape)
@@ -53,6 +60,9 @@ public struct Words: Sendable {
     var rest: Substring
     let escape: Character
     var keepsQuotes = false
+    /// White space of variables outside of quotes becomes a gap, which no environment can hold.
+    var parts = false
+    static let gap: Character = "\0"
     var depth = 0
 
     mutating func word(until end: Character?, _ variable: (String) -> String?) throws(Problem) -> String {
@@ -66,7 +76,9 @@ public struct Words: Sendable {
           result += rest[..<close]
           rest = rest[rest.index(after: close)...]
         case "\"" where !keepsQuotes: result += try quoted(variable)
-        case "$": result += try dollar(variable)
+        case "$":
+          let value = try dollar(variable)
+          result += parts ? String(value.map { $0.isWhitespace ? Self.gap : $0 }) : value
         case escape:
           guard let next = rest.first else { return result + (keepsQuotes ? String(escape) : "") }
           if keepsQuotes, next != "$", next != escape {

@@ -1,3 +1,4 @@
+import Glibc
 import LinuxSystem
 
 #if canImport(FoundationEssentials)
@@ -6,7 +7,8 @@ import LinuxSystem
   import Foundation
 #endif
 
-/// docker's config.json (docker/cli, "config/configfile"), as docker, podman and skopeo write it at login. Blocking; runs credential helpers.
+/// docker's config.json (docker/cli, "config/configfile"), as docker, and podman and skopeo as auth.json, write it at login. Blocking; runs
+/// credential helpers.
 public enum CredentialsFile {
   struct Document: Codable {
     struct Entry: Codable {
@@ -20,11 +22,25 @@ public enum CredentialsFile {
     var credHelpers: [String: String]?
   }
 
-  /// $DOCKER_CONFIG/config.json, ~/.docker/config.json; podman's $REGISTRY_AUTH_FILE before either.
-  public static func path(environment: (String) -> String?) -> String? {
-    if let file = environment("REGISTRY_AUTH_FILE") { return file }
-    if let folder = environment("DOCKER_CONFIG") { return folder + "/config.json" }
-    return environment("HOME").map { $0 + "/.docker/config.json" }
+  /// Where `docker login`, `podman login` and `skopeo login` put credentials, in the order in which podman and skopeo look there
+  /// (containers-auth.json(5); containers/common, pkg/auth: each of the first two variables names the only file).
+  public static func paths(environment: (String) -> String?, user: UInt32 = getuid()) -> [String] {
+    func value(_ name: String) -> String? { environment(name).flatMap { $0.isEmpty ? nil : $0 } }
+    if let file = value("REGISTRY_AUTH_FILE") { return [file] }
+    if let folder = value("DOCKER_CONFIG") { return [folder + "/config.json"] }
+    let home = value("HOME")
+    // /run/containers/UID/auth.json itself has no further `containers` in it.
+    let primary = value("XDG_RUNTIME_DIR").map { $0 + "/containers/auth.json" } ?? "/run/containers/\(user)/auth.json"
+    let configuration = (value("XDG_CONFIG_HOME") ?? home.map { $0 + "/.config" }).map { $0 + "/containers/auth.json" }
+    return [primary, configuration, home.map { $0 + "/.docker/config.json" }].compactMap { $0 }
+  }
+
+  /// The same of the first file that has something for the registry.
+  public static func credentials(for registry: String, path: String = "", in files: [String]) throws -> RegistryCredentials? {
+    for file in files {
+      if let found = try credentials(for: registry, path: path, in: file) { return found }
+    }
+    return nil
   }
 
   /// What the file, or a helper it names, has for the registry ("docker.io", "host:port"); nil: nothing, or there is no such file.
@@ -36,7 +52,7 @@ public enum CredentialsFile {
     do { document = try JSONDecoder().decode(Document.self, from: Data(try Files.read(file, limit: 4 << 20))) } catch let error as SystemError {
       throw LoginError("\(error)")
     } catch {
-      throw LoginError("read \(file): it is not docker's config.json")
+      throw LoginError("read \(file): it is neither docker's config.json nor podman's auth.json")
     }
     // docker.io's is kept under the address of its first version.
     let keys = registry == "docker.io" ? ["https://index.docker.io/v1/", "index.docker.io", "docker.io", "registry-1.docker.io"] : [registry]

@@ -6,7 +6,8 @@ enum HelperProcess {
   /// - Returns: its exit code (128 + signal when a signal ended it) and stdout, at most 1 MiB. Its stderr is ours.
   static func run(_ arguments: [String], input: [UInt8]) throws(LoginError) -> (code: Int32, output: [UInt8]) {
     func fail(_ error: Errno) -> LoginError {
-      LoginError("run \(arguments[0]): \(error == .noEntry ? "it is not in PATH: install it, or take it out of docker's config.json" : "\(error)")")
+      LoginError(
+        "run \(arguments[0]): \(error == .noEntry ? "it is not in PATH: install it, or take it out of the file of credentials" : "\(error)")")
     }
     // The input is small: a file in memory needs no second thread, as a pipe that is full would.
     let file: SharedDescriptor

@@ -39,6 +39,8 @@ public final class TreeArchive {
     public var latest: Int?
     /// All times are 0: for a digest that does not depend on them.
     public var timeless = false
+    /// Access control lists, too; of a file its capabilities are always put in.
+    public var keepsLists = false
     /// Files, folders and links put in; more are refused.
     public var maximumMembers = 4_000_000
     public init() {}
@@ -166,7 +168,7 @@ public final class TreeArchive {
     case S_IFDIR:
       let folder = try Self.open(item.folder.rawValue, item.entry, O_RDONLY | O_DIRECTORY, item.path)
       if isIn {
-        header(item.name + "/", "5", status)
+        header(item.name + "/", "5", status, attributes: options.keepsLists ? try ExtendedAttributes.named(of: folder.rawValue) : [])
         if options.isOverlay {
           if hasAttribute(folder.rawValue, "trusted.overlay.redirect") { throw SystemError("archive the renamed folder", item.path, Errno(EXDEV)) }
           if hasAttribute(folder.rawValue, "trusted.overlay.opaque") { empty(item.name + "/.wh..wh..opq", status) }
@@ -184,7 +186,7 @@ public final class TreeArchive {
       if options.isOverlay, hasAttribute(opened.rawValue, "trusted.overlay.metacopy") {
         throw SystemError("archive the file without its content", item.path, Errno(ENODATA))
       }
-      header(item.name, "0", status, size: Int64(status.st_size), capability: capability(of: opened.rawValue))
+      header(item.name, "0", status, size: Int64(status.st_size), attributes: try attributes(of: opened.rawValue))
       file = (opened, Int64(status.st_size), item.path)
       padding = (512 - Int(status.st_size % 512)) % 512
     case S_IFLNK:
@@ -206,10 +208,9 @@ public final class TreeArchive {
     return clinux_fgetxattr(descriptor, name, &value, value.count) >= 0
   }
 
-  private func capability(of descriptor: Int32) -> [UInt8] {
-    var value = [UInt8](repeating: 0, count: 64)
-    let count = clinux_fgetxattr(descriptor, "security.capability", &value, value.count)
-    return count > 0 ? Array(value[..<count]) : []
+  private func attributes(of file: Int32) throws(SystemError) -> [(name: String, value: [UInt8])] {
+    if options.keepsLists { return try ExtendedAttributes.named(of: file) }
+    return try ExtendedAttributes.value(ExtendedAttributes.capability, of: file).map { [(ExtendedAttributes.capability, $0)] } ?? []
   }
 
   // MARK: - Headers (POSIX ustar, pax for what does not fit)
@@ -220,7 +221,9 @@ public final class TreeArchive {
     header(name, "0", plain)
   }
 
-  private func header(_ name: String, _ type: Character, _ status: stat, link: String = "", size: Int64 = 0, capability: [UInt8] = []) {
+  private func header(
+    _ name: String, _ type: Character, _ status: stat, link: String = "", size: Int64 = 0, attributes: [(name: String, value: [UInt8])] = []
+  ) {
     var pax: [UInt8] = []
     func record(_ key: String, _ value: [UInt8]) { pax += Self.record(key, value) }
     if name.utf8.count > 100 { record("path", Array(name.utf8)) }
@@ -229,7 +232,11 @@ public final class TreeArchive {
     let (uid, gid) = options.owner ?? (status.st_uid, status.st_gid)
     if uid >= 1 << 21 { record("uid", Array(String(uid).utf8)) }
     if gid >= 1 << 21 { record("gid", Array(String(gid).utf8)) }
-    if !capability.isEmpty { record("SCHILY.xattr.security.capability", capability) }
+    for (name, value) in attributes {
+      // It would have the last word on a mode that was asked for.
+      if name == ExtendedAttributes.accessList, options.mode != nil { continue }
+      record("SCHILY.xattr.\(name)", value)
+    }
     var time = options.timeless ? 0 : status.st_mtim.tv_sec
     if let latest = options.latest { time = min(time, latest) }
     if time < 0 || time >= 1 << 33 { record("mtime", Array(String(time).utf8)) }

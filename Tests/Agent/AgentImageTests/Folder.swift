@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 import LinuxSystem
 import Model
@@ -22,6 +23,20 @@ final class Folder: Sendable {
 func status(_ path: String) -> stat? {
   var status = stat()
   return lstat(path, &status) == 0 ? status : nil
+}
+
+/// version 2 of Linux' form (linux/posix_acl_xattr.h): the owner, user 1234, the group and the mask may all; others nothing.
+let accessList: [UInt8] =
+  [2, 0, 0, 0]
+  + [(1, 7, UInt32.max), (2, 7, 1234), (4, 5, UInt32.max), (16, 7, UInt32.max), (32, 0, UInt32.max)].flatMap {
+    (tag: UInt8, mode: UInt8, id: UInt32) in
+    [tag, 0, mode, 0] + (0..<4).map { UInt8(truncatingIfNeeded: id >> (8 * $0)) }
+  }
+
+func attribute(_ name: String, of path: String) -> [UInt8]? {
+  var value = [UInt8](repeating: 0, count: 1000)
+  let count = clinux_lgetxattr(path, name, &value, value.count)
+  return count < 0 ? nil : Array(value[..<count])
 }
 
 @discardableResult

@@ -155,7 +155,7 @@ import Testing
     // The host's own, as tasks use them.
     try folder.write("config.json", Array("{\"auths\":{\"\(registry.host)\":{\"auth\":\"dXNlcjpzZWNyZXQ=\"}}}".utf8))
     let file = folder.path + "/config.json"
-    #expect(try await open("third") { $0.credentialsFile = file }.pull("\(registry.host)/web:1").config.cmd == ["x"])
+    #expect(try await open("third") { $0.credentialsFiles = [file] }.pull("\(registry.host)/web:1").config.cmd == ["x"])
   }
 
   @Test("tokens: anonymous where that is allowed, several scopes for a mount, wrong credentials are told")
@@ -290,6 +290,38 @@ import Testing
     mirror.fault(nil)
     try await store.push("\(host)/web:1")
     #expect(mirror.seen.withLock { $0.isEmpty })
+  }
+
+  @Test("a mirror has the registry's repositories below its path, and is shown what the host has for it, never the registry's own")
+  func mirrorsOfTheirOwn() async throws {
+    let registry = try Registry(.password)
+    let pushed = registry.push(try archive(), "proxy/docker/team/web:1", credentials: "user:secret")
+    #expect(pushed.code == 0, "\(pushed.output)")
+    // The registry itself has nothing.
+    let origin = try FaultProxy(registry.port) { _, _ in .status(404) }
+    let mirror = try FaultProxy(registry.port)
+    let theirs = RegistryCredentials(username: "user", password: "secret")
+    func pull(_ name: String, _ auths: [String: String], path: String = "/proxy/docker/") async throws -> ImageRecord {
+      let entries = auths.map { "\"\($0)\":{\"username\":\"user\",\"password\":\"\($1)\"}" }.joined(separator: ",")
+      try folder.write("auth.json", Array("{\"auths\":{\(entries)}}".utf8))
+      let store = try open(name) {
+        $0.mirrors = [origin.host: ["http://\(mirror.host)\(path)"]]
+        $0.credentialsFiles = [folder.path + "/none", folder.path + "/auth.json"]
+      }
+      return try await store.pull("\(origin.host)/team/web:1", credentials: theirs)
+    }
+    #expect(try await pull("1", [mirror.host: "secret"]).reference == "\(origin.host)/team/web:1")
+    #expect(origin.seen.withLock { $0.isEmpty })
+    #expect(mirror.seen.withLock { $0.allSatisfy { $0.target.hasPrefix("/v2/proxy/docker/team/web/") } })
+    // An entry for that part of it.
+    #expect(try await pull("2", ["\(mirror.host)/proxy/docker": "secret", mirror.host: "wrong"]).config.cmd == ["x"])
+    mirror.fault(nil)
+    await #expect(throws: ImageError.self) { try await pull("3", [origin.host: "secret"]) }
+    #expect(mirror.seen.withLock { !$0.isEmpty && $0.allSatisfy { $0.header("authorization") == nil } })
+    for path in ["/../x", "/Upper", "/a//b", "/a?b", "/a:1", "/a b"] {
+      let error = await #expect(throws: ImageError.self) { try await pull("4", [:], path: path) }
+      #expect(error?.description.contains("a mirror is https://HOST[:PORT][/PATH]") == true, "\(String(describing: error))")
+    }
   }
 
   // MARK: - Faults

@@ -48,6 +48,37 @@ import Testing
     _ = _folder
   }
 
+  @Test("access control lists and users' attributes are kept; a default list is for what containers make, and not for the layer's own members")
+  func lists() throws {
+    var tar = TarWriter()
+    tar.pax([("SCHILY.xattr.system.posix_acl_access", accessList), ("SCHILY.xattr.system.posix_acl_default", accessList)])
+    tar.folder("d/", mode: 0o2770)
+    tar.add("d/plain", "x")
+    tar.pax([("SCHILY.xattr.system.posix_acl_access", accessList), ("SCHILY.xattr.user.x", [1])])
+    tar.add("d/listed", Array("x".utf8), mode: 0o4770, uid: 5, mtime: 999)
+    // Of a file it says nothing.
+    tar.pax([("SCHILY.xattr.system.posix_acl_default", accessList)])
+    tar.add("d/odd", "x")
+    tar.folder("d/sub/", mode: 0o700)
+    tar.add("d/way/x", "x")
+    // Named again, the last counts.
+    tar.pax([("SCHILY.xattr.system.posix_acl_default", accessList)])
+    tar.folder("twice/", mode: 0o700)
+    tar.add("twice/", type: "5", mode: 0o711, mtime: 700)
+    let (_folder, layer) = try unpack(tar)
+    let (access, byDefault) = ("system.posix_acl_access", "system.posix_acl_default")
+    #expect(attribute(access, of: layer + "/d") == accessList && attribute(byDefault, of: layer + "/d") == accessList)
+    #expect(attribute(access, of: layer + "/d/listed") == accessList && attribute("user.x", of: layer + "/d/listed") == [1])
+    for name in ["plain", "odd", "sub", "way", "way/x"] {
+      #expect(attribute(access, of: layer + "/d/" + name) == nil && attribute(byDefault, of: layer + "/d/" + name) == nil, "\(name)")
+    }
+    let (listed, twice) = (status(layer + "/d/listed")!, status(layer + "/twice")!)
+    #expect((listed.st_mode, listed.st_uid, listed.st_mtim.tv_sec) == (S_IFREG | 0o4770, 5, 999))
+    #expect(status(layer + "/d")!.st_mode & 0o7777 == 0o2770 && status(layer + "/d")!.st_mtim.tv_sec == 1000)
+    #expect((twice.st_mode & 0o7777, twice.st_mtim.tv_sec) == (0o711, 700) && attribute(byDefault, of: layer + "/twice") == nil)
+    _ = _folder
+  }
+
   @Test("whiteouts and opaque folders take overlayfs' form")
   func whiteouts() throws {
     var tar = TarWriter()

@@ -1,4 +1,5 @@
 import AgentImage
+import CLinux
 import Cgroups
 import Dockerfile
 import Glibc
@@ -125,8 +126,8 @@ final class World: Sendable {
   var ingest: [String] { (try? Files.list(folder + "/images/ingest")) ?? [] }
 }
 
-private func tar(_ folder: String, _ target: String) throws {
-  let tree = try TreeArchive([.init(SharedDescriptor(try .open(folder, O_RDONLY | O_DIRECTORY)), "", as: "")])
+private func tar(_ folder: String, _ target: String, _ options: TreeArchive.Options = .init()) throws {
+  let tree = try TreeArchive([.init(SharedDescriptor(try .open(folder, O_RDONLY | O_DIRECTORY)), "", as: "")], options)
   let file = try OwnedDescriptor.open(target, O_WRONLY | O_CREAT | O_TRUNC)
   var chunk = [UInt8](repeating: 0, count: 1 << 20)
   while case let count = try chunk.withUnsafeMutableBytes({ try tree.read(into: $0) }), count > 0 {
@@ -224,6 +225,98 @@ struct BuildTests {
     let upper = try await world.build(["Dockerfile": "FROM base:1\nRUN rm -r /srv && rm /bin/wc && echo gone\nRUN ls -d /srv /bin/wc || true"])
     #expect(upper.output.hasPrefix("gone\n") && upper.output.contains("/srv: No such file") && upper.output.contains("/bin/wc: No such file"))
     #expect(try await world.run(upper.image, "ls /bin/wc /srv 2>&1 || true").contains("No such file"))
+  }
+
+  @Test("WORKDIR makes folders that are its user's; those that are there stay as they are")
+  func workdir() async throws {
+    let world = try await World()
+    let result = try await world.build([
+      "Dockerfile": """
+      FROM base:1
+      USER 9999
+      WORKDIR /work/deep
+      RUN touch x && stat -c '%n %u:%g %a' /work /work/deep && stat -c '%u' x
+      USER app
+      WORKDIR /app
+      USER app:staff
+      WORKDIR in
+      RUN touch y && stat -c '%n %u:%g' /app /app/in
+      WORKDIR /srv
+      USER ghost
+      WORKDIR /ghost
+      USER root
+      RUN stat -c '%n %u:%g' /srv /ghost
+      """
+    ])
+    #expect(
+      result.output
+        == "/work 9999:9999 755\n/work/deep 9999:9999 755\n9999\n/app 1000:1001\n/app/in 1000:50\n/srv 0:0\n/ghost 0:0\n")
+  }
+
+  @Test("a base whose layer says nothing of its folders: steps see them as the layers below have them, and leave them so")
+  func implicitFolders() async throws {
+    let world = try await World()
+    let script = """
+      cd \(world.folder) && mkdir -p low/tmp low/home up/tmp up/home && chmod 1777 low/tmp && chmod 700 low/home && chown 9 low/home && \
+      touch up/tmp/x up/home/y && tar -C low -cf low.tar tmp home && tar -C up --no-recursion -cf up.tar tmp/x home/y
+      """
+    #expect(system(script) == 0)
+    let base = try #require(try world.store.resolve("base:1"))
+    let (folder, store) = (world.folder, world.store)
+    let layers = try await store.holding {
+      // The upper first.
+      let up = try await store.addLayer(tar: folder + "/up.tar").diffID
+      let layers = store.layers(of: base) + [try await store.addLayer(tar: folder + "/low.tar").diffID, up]
+      let image = BuiltImage(config: base.config, layers: layers, created: .zero, history: [])
+      _ = try await store.commit(config: image.configuration(), names: ["implicit:1"])
+      return layers
+    }
+    #expect(layers.count == 3)
+    let seen = "/tmp 1777 0\n/home 700 9\n"
+    let look = "stat -c '%n %a %u' /tmp /home"
+    let result = try await world.build([
+      "Dockerfile": "FROM implicit:1\nRUN \(look); touch /tmp/z\nCOPY Dockerfile /home/d\nRUN \(look)"
+    ])
+    #expect(result.output == seen + seen)
+    #expect(try await world.run(result.image, look + "; ls /tmp /home") == seen + "/home:\nd\ny\n\n/tmp:\nx\nz\n")
+    // An entry of the history for each layer, whatever stands between them.
+    let history = try await store.history(of: result.image)
+    #expect(history.count { !$0.isEmpty } == 5 && store.layers(of: result.image).count == 5)
+  }
+
+  @Test("access control lists go from stage to stage and into the layers of steps, those of a context do not")
+  func accessLists() async throws {
+    let world = try await World()
+    // Version 2 (linux/posix_acl_xattr.h): the owner, user 1234, the group and the mask may all; others nothing.
+    let list: [UInt8] =
+      [2, 0, 0, 0]
+      + [(1, 7, UInt32.max), (2, 7, 1234), (4, 5, UInt32.max), (16, 7, UInt32.max), (32, 0, UInt32.max)]
+      .flatMap { (tag: UInt8, mode: UInt8, id: UInt32) in [tag, 0, mode, 0] + (0..<4).map { UInt8(truncatingIfNeeded: id >> (8 * $0)) } }
+    func has(_ path: String, _ kind: String = "access") -> Bool { clinux_lgetxattr(path, "system.posix_acl_\(kind)", nil, 0) == list.count }
+    let root = world.folder + "/listed"
+    try Files.makeDirectories(root + "/d/e", mode: 0o755)
+    try Files.writeAtomically(root + "/d/f", "x", mode: 0o770, durable: false)
+    for (path, kind) in [("/d/f", "access"), ("/d/e", "access"), ("/d/e", "default")] {
+      let file = try OwnedDescriptor.open(root + path, O_RDONLY)
+      #expect(clinux_fsetxattr(file.rawValue, "system.posix_acl_\(kind)", list, list.count) == 0)
+    }
+    var options = TreeArchive.Options()
+    options.keepsLists = true
+    try tar(root, world.folder + "/listed.tar", options)
+    _ = try await world.store.import(world.folder + "/listed.tar", name: "listed:1")
+    let result = try await world.build([
+      "Dockerfile": "FROM base:1\nCOPY --from=listed:1 /d /d\nRUN touch /d/f /d/e/new\nCOPY --from=listed:1 --chmod=700 /d/f /plain"
+    ])
+    let layers = result.image.layerPaths.filter { Files.exists($0 + "/d") }
+    #expect(layers.count == 2)
+    for layer in layers { #expect(has(layer + "/d/f") && has(layer + "/d/e") && has(layer + "/d/e", "default")) }
+    let plain = try #require(result.image.layerPaths.last) + "/plain"
+    var status = stat()
+    #expect(lstat(plain, &status) == 0 && status.st_mode & 0o7777 == 0o700 && !has(plain))
+    // A context's are its machine's.
+    try Files.writeAtomically(root + "/Dockerfile", "FROM scratch\nCOPY d/f /f\n", mode: 0o644, durable: false)
+    let copied = try #require(try await world.builder.build(BuildRequest(), context: root) { _ in }.layerPaths.last) + "/f"
+    #expect(Files.exists(copied) && !has(copied))
   }
 
   @Test("COPY and ADD: patterns, folders, modes, heredocs, archives; RUN's environment, user and arguments; ONBUILD")

@@ -42,6 +42,7 @@ struct EvilBuild: Sendable, CustomTestStringConvertible {
     EvilBuild(
       name: "chown to a name that is a number",
       lines: "RUN echo 99999999999:x:0:0::/: >>/etc/passwd\nCOPY --chown=99999999999 a /x", files: ["a": "1"], refusal: "99999999999 is not an id"),
+    EvilBuild(name: "WORKDIR of user 2^32", lines: "USER 4294967296\nWORKDIR /x", refusal: "4294967296 is not an id"),
     EvilBuild(name: "a group of 2^32", lines: "COPY --chown=app:4294967296 a /x", files: ["a": "1"], refusal: "4294967296 is not an id"),
     EvilBuild(name: "USER 2^32", lines: "USER 4294967296\nRUN id -u", refusal: "4294967296"),
     EvilBuild(name: "USER 2^32 - 1", lines: "USER 4294967295\nRUN id -u", refusal: "4294967295"),

@@ -57,6 +57,23 @@ struct BuildStageTests {
     #expect(try build("FROM a\nENV A=2 B=$A", base: base).stage.settings.env.suffix(2) == ["A=2", "B="])
   }
 
+  static let exposed: [(String, [String]?)] = [
+    ("EXPOSE $PORTS", ["443/tcp", "80/udp"]), ("EXPOSE 1 ${PORTS} 2", ["1/tcp", "2/tcp", "443/tcp", "80/udp"]), ("EXPOSE $NONE", []),
+    ("EXPOSE \"$PORTS\"", nil), ("EXPOSE 8080:80", ["80/tcp"]), ("EXPOSE 127.0.0.1:8080:80/udp", ["80/udp"]), ("EXPOSE [::1]:8080:80", ["80/tcp"]),
+    ("EXPOSE 8000-8001:80-81", ["80/tcp", "81/tcp"]), ("EXPOSE 8000-8009:80", ["80/tcp"]), ("EXPOSE :80", ["80/tcp"]), ("EXPOSE 80/TCP", ["80/tcp"]),
+    ("EXPOSE 80/", ["80/tcp"]), ("EXPOSE 8000-8002:80-81", nil), ("EXPOSE 80:", nil), ("EXPOSE x:80", nil), ("EXPOSE here:8080:80", nil),
+    ("EXPOSE 80/icmp", nil), ("EXPOSE 81-80", nil), ("EXPOSE 65536", nil), ("EXPOSE 1-2-3", nil),
+  ]
+  @Test("EXPOSE takes what BuildKit takes: variables of several ports, and ports of `docker run -p`", arguments: exposed)
+  func exposes(_ line: String, _ ports: [String]?) throws {
+    let text = "FROM a\nARG PORTS=\"80/udp 443\"\nARG NONE=\n\(line)"
+    guard let ports else {
+      #expect(throws: DockerfileError.self) { try build(text) }
+      return
+    }
+    #expect(try build(text).stage.settings.exposedPorts == ports)
+  }
+
   @Test("RUN has its shell, environment, arguments and place")
   func runs() throws {
     let result = try build(

@@ -50,6 +50,77 @@ import Testing
     }
   }
 
+  static let environments: [([String: String], [String])] = [
+    (["HOME": "/h"], ["/run/containers/7/auth.json", "/h/.config/containers/auth.json", "/h/.docker/config.json"]),
+    (["HOME": "/h", "XDG_RUNTIME_DIR": "/x"], ["/x/containers/auth.json", "/h/.config/containers/auth.json", "/h/.docker/config.json"]),
+    (
+      ["HOME": "/h", "XDG_RUNTIME_DIR": "", "XDG_CONFIG_HOME": "/c"],
+      ["/run/containers/7/auth.json", "/c/containers/auth.json", "/h/.docker/config.json"]
+    ),
+    (["HOME": "/h", "XDG_RUNTIME_DIR": "/x", "DOCKER_CONFIG": "/d"], ["/d/config.json"]),
+    (["HOME": "/h", "DOCKER_CONFIG": "/d", "REGISTRY_AUTH_FILE": "/f"], ["/f"]), (["REGISTRY_AUTH_FILE": ""], ["/run/containers/7/auth.json"]),
+  ]
+  @Test("credentials are looked for where docker, podman and skopeo put them, in podman's order", arguments: environments)
+  func places(_ environment: [String: String], _ files: [String]) {
+    #expect(CredentialsFile.paths(environment: { environment[$0] }, user: 7) == files)
+  }
+
+  @Test("the first file that has something for the registry counts")
+  func severalFiles() throws {
+    try inFolder { folder in
+      func write(_ name: String, _ entries: [String: String]) throws {
+        let text = entries.map { "\"\($0)\":{\"username\":\"\($1)\",\"password\":\"p\"}" }.joined(separator: ",")
+        try Files.writeAtomically("\(folder)/\(name)", "{\"auths\":{\(text)}}")
+      }
+      try write("auth.json", ["a.example": "podman"])
+      try write("config.json", ["a.example": "docker", "b.example": "docker"])
+      let files = ["none", "auth.json", "config.json"].map { "\(folder)/\($0)" }
+      #expect(try CredentialsFile.credentials(for: "a.example", in: files)?.username == "podman")
+      #expect(try CredentialsFile.credentials(for: "b.example", in: files)?.username == "docker")
+      #expect(try CredentialsFile.credentials(for: "c.example", in: files) == nil)
+    }
+  }
+
+  @Test("what skopeo login writes is found", .enabled(if: access("/usr/bin/skopeo", X_OK) == 0))
+  func skopeo() throws {
+    try inFolder { folder in
+      // A registry that takes whoever comes: skopeo asks before it writes.
+      let listener = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+      defer {
+        shutdown(listener, Int32(SHUT_RDWR))
+        close(listener)
+      }
+      var address = sockaddr_in()
+      var length = socklen_t(MemoryLayout<sockaddr_in>.size)
+      (address.sin_family, address.sin_addr.s_addr) = (sa_family_t(AF_INET), UInt32(0x7f00_0001).bigEndian)
+      let bound = withUnsafeMutablePointer(to: &address) {
+        $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { bind(listener, $0, length) == 0 && getsockname(listener, $0, &length) == 0 }
+      }
+      #expect(bound && listen(listener, 4) == 0)
+      let registry = "127.0.0.1:\(UInt16(bigEndian: address.sin_port))"
+      startThread("test-registry") {
+        while true {
+          let client = accept(listener, nil, nil)
+          if client < 0 { return }
+          var request = [UInt8](repeating: 0, count: 4096)
+          recv(client, &request, request.count, 0)
+          let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+          send(client, answer, answer.utf8.count, Int32(MSG_NOSIGNAL))
+          close(client)
+        }
+      }
+      let environment = ["XDG_RUNTIME_DIR": folder, "HOME": folder, "PATH": "/usr/bin:/bin"]
+      let words = environment.map { "\($0)=\($1)" } + ["skopeo", "login", "--tls-verify=false", "-u", "ann", "-p", "secret", registry]
+      let process = try ChildProcess.start("env", ["env", "-i"] + words, inPath: true) { actions in
+        posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
+        posix_spawn_file_actions_addopen(&actions, 2, folder + "/errors", O_WRONLY | O_CREAT, 0o600)
+      }
+      #expect(ChildProcess.exitCode(ChildProcess.reap(process)) == 0, "\((try? Files.text(folder + "/errors")) ?? "")")
+      let files = CredentialsFile.paths(environment: { environment[$0] })
+      #expect(try CredentialsFile.credentials(for: registry, in: files) == .init(username: "ann", password: "secret"))
+    }
+  }
+
   @Test("a credential helper is asked; a missing one, a failing one and one that has nothing are told apart")
   func helper() throws {
     try inFolder { folder in

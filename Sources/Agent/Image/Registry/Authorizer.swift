@@ -46,7 +46,7 @@ final class Authorizer: Sendable {
     guard challenges.contains(where: { $0.scheme == "basic" }), let basic else {
       throw ImageError(
         .unauthorized, "ask", object,
-        "the registry \(registry) wants credentials: put them into docker's config.json ('docker login', 'skopeo login')")
+        "the registry \(registry) wants credentials: log in where they are looked for ('docker login', 'podman login', 'skopeo login')")
     }
     kept.withLock { $0[""] = Kept(header: basic, ends: .now + .seconds(86_400)) }
   }

@@ -9,6 +9,8 @@ import Synchronization
 final class RegistryClient: Sendable {
   let name: ImageReference
   let host: RegistryHost
+  /// What the host calls it: a mirror may have it below a path.
+  let repository: String
   let configuration: ImageStoreConfiguration
   /// Whom it asks, as whom: clients with the same may share what they bring.
   let source: String
@@ -37,7 +39,9 @@ final class RegistryClient: Sendable {
     return HTTPClient(eventLoopGroupProvider: .singleton, configuration: configuration)
   }
 
-  /// - Parameter mountable: repositories of the same registry that a push may take layers from.
+  /// - Parameters:
+  ///   - credentials: for this host.
+  ///   - mountable: repositories of the same registry that a push may take layers from.
   init(
     _ name: ImageReference, _ credentials: RegistryCredentials?, _ host: RegistryHost, _ configuration: ImageStoreConfiguration, pushes: Bool = false,
     mountable: [String] = []
@@ -45,14 +49,14 @@ final class RegistryClient: Sendable {
     self.name = name
     self.host = host
     self.configuration = configuration
-    let credentials = host.isMirror ? nil : credentials
+    repository = host.prefix + name.path
     authorizer = Authorizer(credentials)
     source = "\(host.base) \(credentials.hashValue)"
-    scopes = ["repository:\(name.path):\(pushes ? "pull,push" : "pull")"] + mountable.map { "repository:\($0):pull" }
+    scopes = ["repository:\(repository):\(pushes ? "pull,push" : "pull")"] + mountable.map { "repository:\($0):pull" }
     verb = pushes ? "push" : "pull"
   }
 
-  func url(_ path: String) -> String { "\(host.base)/v2/\(name.path)/\(path)" }
+  func url(_ path: String) -> String { "\(host.base)/v2/\(repository)/\(path)" }
 
   // MARK: - Content
 

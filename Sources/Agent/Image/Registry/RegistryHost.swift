@@ -8,29 +8,32 @@ struct RegistryHost: Sendable {
   let base: String
   let plain: Bool
   let tls: TLSConfiguration?
-  /// Whether this is the registry that the name says; a mirror is another, gets no credentials, and is not pushed to.
-  let isMirror: Bool
+  /// Of a mirror: what it has before the repositories' names, "" or "proxy/docker/".
+  let prefix: String
+  /// "host:port" as it is written: what somebody logs in to.
+  let authority: String
 
   /// The mirrors first, then the registry itself. Reads certificate folders: blocking.
   static func candidates(_ name: ImageReference, _ configuration: ImageStoreConfiguration, mirrors: Bool = true) throws -> [RegistryHost] {
     var hosts: [RegistryHost] = []
     for mirror in mirrors ? configuration.mirrors[name.registry] ?? [] : [] {
-      let (scheme, authority) = try split(mirror)
+      let (scheme, authority, prefix) = try split(mirror)
       let plain = scheme == "http"
-      hosts.append(try RegistryHost(authority: authority, plain: plain, isMirror: true, configuration.certificateFolders))
+      hosts.append(try RegistryHost(authority: authority, plain: plain, prefix: prefix, configuration.certificateFolders))
     }
     let authority = name.registry == "docker.io" ? "registry-1.docker.io" : name.registry
     let folder = certificates(name.registry, configuration.certificateFolders)
     // Loopback is the one place where nobody can listen in between: plain, unless certificates for it are given.
     let plain = configuration.insecureRegistries.contains(name.registry) || (isLoopback(name.registry) && folder == nil)
-    hosts.append(try RegistryHost(authority: authority, plain: plain, isMirror: false, configuration.certificateFolders))
+    hosts.append(try RegistryHost(authority: authority, plain: plain, configuration.certificateFolders))
     return hosts
   }
 
-  private init(authority: String, plain: Bool, isMirror: Bool, showsClient: Bool = true, _ folders: [String]) throws {
+  private init(authority: String, plain: Bool, prefix: String = "", showsClient: Bool = true, _ folders: [String]) throws {
     base = Self.origin(of: "\(plain ? "http" : "https")://\(authority)")
     self.plain = plain
-    self.isMirror = isMirror
+    self.prefix = prefix
+    self.authority = authority
     tls = plain ? nil : try Self.certificates(authority, folders).map { try Self.configuration($0, showsClient: showsClient) }
   }
 
@@ -49,15 +52,23 @@ struct RegistryHost: Sendable {
     guard plain || origin.hasPrefix("https://"), isName else {
       throw ImageError(.unsupported, "download", url, "it is no address such as https://HOST[:PORT]/FILE")
     }
-    try self.init(authority: String(authority), plain: plain, isMirror: true, showsClient: false, configuration.certificateFolders)
+    try self.init(authority: String(authority), plain: plain, showsClient: false, configuration.certificateFolders)
   }
 
-  private static func split(_ mirror: String) throws -> (scheme: String, authority: String) {
+  /// A path is what the mirror calls a project, a namespace or a remote, as podman's `location` has it (containers-registries.conf(5)).
+  private static func split(_ mirror: String) throws -> (scheme: String, authority: String, prefix: String) {
     for scheme in ["https", "http"] where mirror.lowercased().hasPrefix(scheme + "://") {
-      let authority = mirror.dropFirst(scheme.count + 3).trimmingSlash
-      if !authority.isEmpty, !authority.contains("/"), !authority.contains("@") { return (scheme, authority) }
+      let rest = mirror.dropFirst(scheme.count + 3).trimmingSlash
+      let authority = String(rest.prefix { $0 != "/" })
+      let path = String(rest.dropFirst(authority.count + 1))
+      if authority.isEmpty || authority.contains("@") { break }
+      if path.isEmpty { return (scheme, authority, "") }
+      // What a repository's name may be, and nothing that leads elsewhere.
+      if (try? ImageReference("mirror.example/\(path)/x"))?.path == "\(path)/x" { return (scheme, authority, path + "/") }
     }
-    throw ImageError(.unsupported, "use mirror", "'\(mirror)'", "a mirror is https://HOST[:PORT], or http:// where that is meant")
+    throw ImageError(
+      .unsupported, "use mirror", "'\(mirror)'",
+      "a mirror is https://HOST[:PORT][/PATH], or http:// where that is meant, without a user; '/v2' is no part of it")
   }
 
   static func isLoopback(_ registry: String) -> Bool {

@@ -214,8 +214,22 @@ extension Evil {
   }
   static let attributes: [Evil] = [
     attribute("trusted.overlay.opaque", "y"), attribute("trusted.overlay.redirect", "/outside"), attribute("trusted.overlay.metacopy", "x"),
-    attribute("user.overlay.redirect", "/outside"), attribute("system.posix_acl_access", "x"),
+    attribute("user.overlay.redirect", "/outside"), attribute("system.nfs4_acl", "x"),
     attribute("security.selinux", "system_u:object_r:x:s0"),
+    .layer("an access control list that is none", .refused("no access control list")) { tar, _ in
+      tar.pax([("SCHILY.xattr.system.posix_acl_access", Array("all".utf8))])
+      tar.add("x", "x")
+    },
+    .layer("a default list that is none", .refused("no access control list")) { tar, _ in
+      tar.pax([("SCHILY.xattr.system.posix_acl_default", Array(accessList.dropLast()))])
+      tar.folder("d")
+    },
+    .layer("a list of the user 2^32 - 1", .refused("no access control list")) { tar, _ in
+      var list = accessList
+      list.replaceSubrange(16..<20, with: [255, 255, 255, 255])
+      tar.pax([("SCHILY.xattr.system.posix_acl_access", list)])
+      tar.add("x", "x")
+    },
     .layer("an attribute of 100 KB", .refused("too long")) { tar, _ in
       tar.pax([("SCHILY.xattr.user.a", [UInt8](repeating: 97, count: 100_000))])
       tar.add("x", "x")
