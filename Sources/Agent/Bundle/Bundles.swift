@@ -227,7 +227,14 @@ public struct Bundles: Sendable {
     try folder.relock(after: stored.hasStartHooks == true ? "its hooks ran" : "it was being started")
     folder.endStart()
     if let failure { throw failure }
-    if !hooksHaveEnded { throw BundleError("start container: its first process was killed while startContainer hooks ran") }
+    if !hooksHaveEnded {
+      // Its descriptors are closed a moment before it has ended, and it is then that `state` and `delete` may be asked.
+      if let process = process(stored) {
+        var end = pollfd(fd: process.rawValue, events: Int16(POLLIN), revents: 0)
+        poll(&end, 1, 10_000)
+      }
+      throw BundleError("start container: its first process was killed while startContainer hooks ran")
+    }
     state.status = .running
     folder.unlock()
     do throws(BundleError) { try Hooks.run(stored.poststart, "poststart", state) } catch {

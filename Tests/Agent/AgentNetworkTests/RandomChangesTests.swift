@@ -296,7 +296,7 @@ private struct Run {
       echo '# entries'; bridge fdb show | grep -E ' dst | static' | sed 's/ *$//'
       echo '# neighbours'; ip neigh show nud permanent; ip -6 neigh show nud permanent
       echo '# addresses'; ip -o -4 address | sed -E 's/^[0-9]+: //; s/valid_lft.*//'; ip -o -6 address | sed -nE 's/^[0-9]+: (or[^ ]*.*) *valid_lft.*/\\1/p'
-      echo '# routes'; (ip route; ip -6 route | grep ' o[rv]') | sed 's/ linkdown//'
+      echo '# routes'; (ip route; ip -6 route | grep ' o[rv]' | grep -v '^fe80::/64 dev ov') | sed 's/ linkdown//'
       # After the last network IPv4 is forwarded still.
       echo '# parameters'; cd /proc/sys/net; ls -d ipv4/conf/orbr* >/dev/null 2>&1 && cat ipv4/ip_forward
       grep -H . ipv6/conf/all/forwarding ipv4/conf/or*/rp_filter ipv4/conf/or*/route_localnet ipv6/conf/or*/disable_ipv6
