@@ -57,6 +57,9 @@ public struct ControlAPI: Sendable {
           }
           return .error(503, "the leader did not answer (\(error)): an election may be going on; look whether it was done before you try again")
         }
+      // The leader that was asked first may have made the change before it was lost: then nobody may be told that nothing was done.
+      case .unreachable where request.isAgain, .noLeader where request.isAgain:
+        return .error(503, "the leader was lost while the change was made, and no other answers yet: look whether it was done before you try again")
       case .unreachable(let sentence): return .error(503, sentence)
       case .noLeader(let detail):
         if target.path == ["orch", "v1", "managers"] { return await respond(to: request) }

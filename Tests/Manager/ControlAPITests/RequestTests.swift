@@ -378,6 +378,31 @@ struct Caller {
     #expect(found.map(\.spec.name) == ["there"])
   }
 
+  @Test(
+    "a change whose leader is lost within it is never called undone: it may have been made",
+    arguments: [ControlRoute.noLeader("1 of 3 managers answers"), .unreachable("nothing was changed")])
+  func lostLeader(afterwards: ControlRoute) async throws {
+    let caller = Caller()
+    let leader = Caller()
+    let api = leader.api
+    struct Lost: Error {}
+    let backend = caller.backend
+    backend.world.withLock { world in
+      world.route = .forward { request in
+        let made = await api.respond(to: request)
+        #expect(made.status == 200)
+        backend.world.withLock { $0.route = afterwards }
+        throw Lost()
+      }
+    }
+    var node: NodeInspect = try await leader.get("/nodes/h2")
+    node.spec.availability = .drain
+    let answer = try await caller.send("POST", "/nodes/h2/update?version=\(node.version.index)", JSONText.line(node.spec))
+    #expect(answer.status == 503)
+    #expect(answer.text.contains("look whether it was done"), "\(answer.text)")
+    #expect(!answer.text.contains("does not have a leader") && !answer.text.contains("nothing was changed"), "\(answer.text)")
+  }
+
   @Test("a body over the limit is refused before it is parsed")
   func limit() async throws {
     let caller = Caller()
