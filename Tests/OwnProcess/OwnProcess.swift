@@ -26,22 +26,14 @@ private let variable = "ORCH_TEST_OWN_PROCESS"
 private func run(_ test: String) throws -> (code: Int32, output: String) {
   let program = CommandLine.arguments[0]
   let pattern = "^" + test.replacing("(", with: "\\(").replacing(")", with: "\\)").replacing(".", with: "\\.")
-  var environment = ["\(variable)=\(test)"]
-  var next = environ
-  while let entry = next.pointee {
-    environment.append(String(cString: entry))
-    next += 1
-  }
   let pipe = try OwnedDescriptor.pipe()
   let reader = SharedDescriptor(owning: pipe.read)
   let pid: pid_t
   do {
     let writer = OwnedDescriptor(owning: pipe.write)
     // timeout(1) ends what hangs; its children as well, which would hold the pipe.
-    pid = try ChildProcess.start(
-      "timeout", ["timeout", "--signal=KILL", "60", program, "--testing-library", "swift-testing", "--filter", pattern], inPath: true,
-      environment: environment
-    ) { actions in
+    let words = ["timeout", "--signal=KILL", "60", "env", "\(variable)=\(test)", program, "--testing-library", "swift-testing", "--filter", pattern]
+    pid = try ChildProcess.start(words[0], words, inPath: true) { actions in
       posix_spawn_file_actions_adddup2(&actions, writer.rawValue, 1)
       posix_spawn_file_actions_adddup2(&actions, writer.rawValue, 2)
     }

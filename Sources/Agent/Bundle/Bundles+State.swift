@@ -70,11 +70,10 @@ extension Bundles {
     }
     if let process = process(stored) {
       try? process.send(SIGKILL)
-      var entry = pollfd(fd: process.rawValue, events: Int16(POLLIN), revents: 0)
-      if poll(&entry, 1, 200) == 0 {
+      if !process.ends(within: 200) {
         // Somebody froze it in a group of theirs (v1): there SIGKILL waits.
         for pid in [stored.pid] + (group?.processes() ?? []) { CgroupHost.takeOutOfFreezer(pid) }
-        poll(&entry, 1, 10_000)
+        process.ends(within: 10_000)
       }
     }
     if let group {

@@ -229,10 +229,7 @@ public struct Bundles: Sendable {
     if let failure { throw failure }
     if !hooksHaveEnded {
       // Its descriptors are closed a moment before it has ended, and it is then that `state` and `delete` may be asked.
-      if let process = process(stored) {
-        var end = pollfd(fd: process.rawValue, events: Int16(POLLIN), revents: 0)
-        poll(&end, 1, 10_000)
-      }
+      process(stored)?.ends(within: 10_000)
       throw BundleError("start container: its first process was killed while startContainer hooks ran")
     }
     state.status = .running

@@ -103,8 +103,7 @@ final class ContainerRecord: Sendable {
   func endWithoutMonitor() -> ContainerExit {
     if let process, !process.hasEnded {
       try? process.send(SIGKILL)
-      var entry = pollfd(fd: process.rawValue, events: Int16(POLLIN), revents: 0)
-      poll(&entry, 1, 5000)
+      process.ends(within: 5000)
     }
     cgroup.killAll()
     let text = "137 9 \(clinux_oom_kills(cgroup.oomFile)) \(Timestamp.now.nanoseconds) lost\n"

@@ -45,9 +45,12 @@ public final class PidDescriptor: Sendable {
   public func send(_ signal: Int32) throws(SystemError) {
     try checkResult(clinux_pidfd_send_signal(rawValue, signal), "send signal \(signal) to pidfd", "\(rawValue)")
   }
-  public var hasEnded: Bool {
+  public var hasEnded: Bool { ends(within: 0) }
+  /// Blocks until it has ended, or for so many milliseconds.
+  @discardableResult
+  public func ends(within milliseconds: Int32) -> Bool {
     var entry = pollfd(fd: rawValue, events: Int16(POLLIN), revents: 0)
-    return poll(&entry, 1, 0) == 1
+    return poll(&entry, 1, milliseconds) == 1
   }
   /// Reaps a child of ours and returns its wait status; nil when it is not ours. Blocks until it has ended.
   public func reap() -> Int32? {
