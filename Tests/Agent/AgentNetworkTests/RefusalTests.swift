@@ -126,7 +126,8 @@ struct RefusalTests {
       func compare() { host.memory.withLock { $0.comparesAll = true } }
       #expect(try await apply().map(\.object) == (hearsChanges ? [] : ["changes by others"]))
       // Nobody else may change a table that has an owner, as long as that one lives (nft(8), "owner").
-      let table = "echo 'delete table ip orch'; echo 'add table ip orch { flags owner; }'"
+      // One line is one transaction: a repair between the two would be another drift.
+      let table = "echo 'delete table ip orch; add table ip orch { flags owner; }'"
       let script = "mkfifo \(world.folder)/gate; (\(table); cat \(world.folder)/gate) | nft -i"
       async let owner = world.run(in: world.host(1), "sh", "-c", script)
       for _ in 1...100 where try await repair().isEmpty {
