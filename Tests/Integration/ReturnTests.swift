@@ -37,6 +37,88 @@ extension MainJobTests {
       try await whole()
     }
 
+    @Test(
+      "two hosts that do not hear each other, in one direction, in both, on and off, have all else, and what runs between them goes on when they do",
+      .enabled(if: FileManager.default.isExecutableFile(atPath: "/usr/bin/socat"), "needs socat"))
+    func apart() async throws {
+      defer {
+        for host in hosts { _ = try? hear(all: host) }
+        down()
+      }
+      try cluster.must(cluster.deploy(manifest: Self.echo, seconds: 90))
+      // Followers' agents need the leader, and nobody else.
+      let leader = try #require(try cluster.leader)
+      let rest = hosts.filter { $0 != leader }
+      let (a, b) = (rest[0], rest[1])
+      let before = try cluster.running("apart_echo") + cluster.running("apart_client")
+      #expect(before.count == 6)
+      let others = try [(leader, a), (a, leader), (leader, b), (b, leader), (a, a), (b, b)].map { try stream($0, to: $1) }
+      let between = try [(a, b), (b, a)].map { try stream($0, to: $1) }
+      try await goOn(others + between, "at the beginning")
+      for deaf in [[a], [b], [a, b]] {
+        for host in deaf { try hear(host, not: host == a ? b : a) }
+        // What was under way has come.
+        try await Task.sleep(for: .milliseconds(500))
+        let counts = between.map(\.count)
+        try await goOn(others, "while \(deaf) does not hear the other")
+        #expect(between.map(\.count) == counts, "they are apart")
+        for host in deaf { try hear(all: host) }
+        try await goOn(between, "when \(deaf) hears again", within: 5)
+      }
+      for _ in 1...10 {
+        for host in [a, b] { try hear(host, not: host == a ? b : a) }
+        try await Task.sleep(for: .milliseconds(200))
+        for host in [a, b] { try hear(all: host) }
+        try await Task.sleep(for: .milliseconds(200))
+      }
+      try await goOn(others + between, "after it came and went", within: 5)
+      for stream in others + between { #expect(stream.lines.enumerated().allSatisfy { $1 == "\($0)" } && !stream.ended, "\(stream)") }
+      // Who is heard by the leader is nobody's loss.
+      let after = try cluster.running("apart_echo") + cluster.running("apart_client")
+      #expect(Set(after.compactMap { $0["ID"] }) == Set(before.compactMap { $0["ID"] }))
+      for host in hosts {
+        for number in 1...3 {
+          let answer = try cluster.on(host, "sh", "-c", "echo 1 | timeout 3 socat - TCP:192.168.77.\(number):8129,connect-timeout=2")
+          #expect(answer.output == "1\n", "host\(number) from \(host): \(answer)")
+        }
+      }
+    }
+
+    /// `nc` as first process is not ended by SIGTERM.
+    private static let echo = """
+      name: apart
+      services:
+        echo:
+          image: busybox:1
+          command: [nc, -ll, -p, "7", -e, cat]
+          ports: ['8129:7']
+          stop_grace_period: 0s
+          deploy: {mode: global}
+        client: {image: "busybox:1", command: sleep 100000, stop_grace_period: 0s, deploy: {mode: global}}
+      """
+
+    /// From the client of one host to the own address of another's task.
+    private func stream(_ host: String, to other: String) throws -> Socat {
+      let client = try #require(try cluster.running("apart_client").first { $0["Node"] == host }?["ID"])
+      let task = try #require(try cluster.running("apart_echo").first { $0["Node"] == other }?["ID"])
+      let found = try rows("select address from addresses where owner_id = '\(task)' and network = 'apart_default'")
+      let address = try #require(found.first?.first, "\(found)")
+      return try Socat(cluster, on: host, "nsenter --net=/run/orch/agent/netns/\(client) ", "TCP:\(address):7")
+    }
+    private func goOn(_ streams: [Socat], _ when: String, within seconds: Double = 45) async throws {
+      let before = streams.map(\.count)
+      try await eventually("every stream goes on \(when)", seconds: seconds) {
+        (zip(streams, before).allSatisfy { $0.count >= $1 + 5 || $0.ended }, "\(streams)")
+      }
+      for stream in streams { try #require(!stream.ended, "\(when): \(stream)") }
+    }
+    /// The host does not take what the other sends; nobody is told.
+    private func hear(_ host: String, not other: String) throws {
+      let rules = "table ip cut { chain in { type filter hook prerouting priority -400; ip saddr 192.168.77.\(other.dropFirst(4)) drop; }; }"
+      try cluster.must(cluster.on(host, "nft", rules))
+    }
+    private func hear(all host: String) throws { try cluster.must(cluster.on(host, "sh", "-c", "nft delete table ip cut 2>/dev/null || true")) }
+
     // MARK: - Scenes
 
     private func begin() throws {
@@ -64,12 +146,22 @@ extension MainJobTests {
       }
     }
 
+    /// A second is promised, and measured in Benchmarks/network. What a comparison by time would mend is late here.
     private func whole() async throws {
+      try await eventually("host3 is heard") {
+        let nodes = try cluster.orch("nodes", "--format", "json").rows
+        return (nodes.contains { $0["Hostname"] == "host3" && $0["Status"] == "Ready" }, "\(nodes)")
+      }
+      let heard = ContinuousClock.now
+      var asked = heard
       try await eventually("host3 has its clients, and its kernel, rules and names are as the state says") {
+        asked = .now
         guard let stays = try client("stays"), let after = try client("after") else { return (false, "\(try cluster.tasks("stays_client"))") }
         let lacks = try [kernel("host3"), inside(stays, "stays"), inside(after, "after")].compactMap { $0 }
         return (lacks.isEmpty, "\(lacks)")
       }
+      print("ReturnTests: whole \(asked - heard) after it was heard")
+      #expect(asked - heard < .seconds(5))
       // Traffic: by the virtual IP from its containers to every other host's tasks, and by its published ports.
       for stack in ["stays", "after"] {
         let task = try #require(try client(stack))
@@ -107,7 +199,7 @@ extension MainJobTests {
     private func down() {
       for host in hosts { _ = try? cluster.dev("start", host) }
       _ = try? cluster.dev("heal")
-      for stack in ["before", "stays", "after"] { _ = try? cluster.orch("down", stack) }
+      for stack in ["before", "stays", "after", "apart"] { _ = try? cluster.orch("down", stack) }
     }
 
     // MARK: - What should be and what is
