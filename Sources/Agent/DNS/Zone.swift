@@ -12,6 +12,10 @@ public struct Zone: Sendable, Equatable {
     case service(ServiceID)
     case tasks(ServiceID)
     case task(TaskID, IPv4Address)
+    /// What its spec names: it means the task where the name is nothing else's (a service `web` whose tasks have `hostname: web`).
+    case hostname(TaskID, IPv4Address)
+
+    var isHostname: Bool { if case .hostname = self { true } else { false } }
   }
   /// A published port's number in the container, of a service.
   struct Port: Hashable, Comparable, Sendable {
@@ -179,7 +183,9 @@ public struct Zone: Sendable, Equatable {
     var names = [full, "\(service.name).\(slot(of: endpoint))", "\(endpoint.task)", "\(endpoint.task.short)"]
     for name in service.names[endpoint.network] ?? [] where service.name.hasSuffix("_\(name)") { names.append("\(name).\(slot(of: endpoint))") }
     return names.compactMap(key).map { Claim(network: endpoint.network, value: .name($0, .task(endpoint.task, endpoint.address))) }
-      + [Claim(network: endpoint.network, value: .reverse(endpoint.address, full))]
+      + [endpoint.hostname].compactMap { $0.flatMap(key) }.map {
+        Claim(network: endpoint.network, value: .name($0, .hostname(endpoint.task, endpoint.address)))
+      } + [Claim(network: endpoint.network, value: .reverse(endpoint.address, full))]
   }
   private static func slot(of endpoint: EndpointRecord) -> String { endpoint.slot == 0 ? "\(endpoint.node)" : "\(endpoint.slot)" }
   private static func name(of endpoint: EndpointRecord, _ service: ServiceRecord) -> String {
@@ -233,7 +239,8 @@ public struct Zone: Sendable, Equatable {
     for network in networks {
       guard let meanings = tables[network]?.names[key] else { continue }
       var addresses: [IPv4Address] = []
-      for meaning in meanings {
+      let isSettled = meanings.contains { !$0.isHostname }
+      for meaning in meanings where !isSettled || !meaning.isHostname {
         for address in self.addresses(meaning, on: network, v6: v6) where meanings.count == 1 || !addresses.contains(address) {
           addresses.append(address)
         }
@@ -260,7 +267,7 @@ public struct Zone: Sendable, Equatable {
       if v6, let ready = groups[id]?[network]?.ready, !ready.isEmpty, !ready.contains(where: { speaks($0.task) }) { return [] }
       return [virtual]
     case .tasks(let id): return groups[id]?[network]?.ready.filter { speaks($0.task) }.map(\.address) ?? []
-    case .task(let task, let address): return speaks(task) ? [address] : []
+    case .task(let task, let address), .hostname(let task, let address): return speaks(task) ? [address] : []
     }
   }
   func name(of address: IPAddress, on networks: [NetworkID]) -> String? {

@@ -97,7 +97,7 @@ struct Touched {
     }
     guard
       old?.status.state != new?.status.state || old?.status.address != new?.status.address
-        || old?.description?.lacksIPv6 != new?.description?.lacksIPv6
+        || old?.description?.lacksIPv6 != new?.description?.lacksIPv6 || old?.hostname != new?.hostname
     else { return }
     if old?.status.address != new?.status.address {
       for network in view.networks(of: id) { add(.network(network), onNetwork: network, view) }

@@ -239,6 +239,9 @@ struct View: Sendable {
       ready: task.isServing && (node.status.state == .ready || node.status.state == .unknown))
     record.lacksIPv6 = node.description?.lacksIPv6 == true
     record.lost = node.status.state == .down
+    if let spec = state.spec(of: task), let hostname = spec.taskTemplate.containerSpec.hostname, !hostname.isEmpty {
+      record.hostname = Placeholders(task, spec, node: node.id, hostname: node.hostname, platform: node.description?.platform).expand(hostname)
+    }
     return record
   }
 }

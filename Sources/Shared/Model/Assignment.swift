@@ -121,6 +121,8 @@ public struct EndpointRecord: Hashable, Sendable, Codable {
   /// Its host is down: it may run, and nobody hears of it. Calls are refused and flows end as if it were gone; its address stays its own, and where
   /// frames to it go, until its host is back or it is given up. Agents that are older than this take it for one that is not ready.
   public var lost = false
+  /// What the task's spec names, with its placeholders filled in; nil: it names none. Agents that are older than this do not answer it.
+  public var hostname: String?
   public init(
     task: TaskID, service: ServiceID, network: NetworkID, node: NodeID, slot: UInt64, address: IPv4Address, underlay: IPv4Address, ready: Bool
   ) {

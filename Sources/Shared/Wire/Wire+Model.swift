@@ -166,6 +166,7 @@ extension WireEndpoint {
     ready = value.ready
     lacksIpv6 = value.lacksIPv6
     lost = value.lost
+    hostname = value.hostname ?? ""
   }
   public func model() throws -> EndpointRecord {
     var record = EndpointRecord(
@@ -173,6 +174,7 @@ extension WireEndpoint {
       slot: slot, address: IPv4Address(address), underlay: IPv4Address(underlay), ready: ready)
     record.lacksIPv6 = lacksIpv6
     record.lost = lost
+    if !hostname.isEmpty { record.hostname = hostname }
     return record
   }
 }

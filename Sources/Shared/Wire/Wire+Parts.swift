@@ -47,8 +47,9 @@ extension WireItem {
   func weight() throws -> Int {
     switch kind {
     case .revision(let json), .network(let json), .service(let json): json.count + Self.smallWeight
-    // Much the most numerous, and only ids and numbers.
-    case .endpoint, nil: Self.smallWeight
+    // Much the most numerous, and ids and numbers but for the name.
+    case .endpoint(let endpoint): endpoint.hostname.utf8.count + Self.smallWeight
+    case nil: Self.smallWeight
     case .task, .file: try (serializedBytes() as [UInt8]).count + Self.smallWeight
     }
   }

@@ -193,6 +193,40 @@ struct ZoneTests {
       ask("web.1") == [] && ask("shop_web.1") == [[10, 0, 1, 11]] && zone == Zone(services: [service], endpoints: [record(one, 1), record(two, 2)]))
   }
 
+  @Test(
+    "a hostname that a task's spec names answers peers with that task, with all that have it, and is a service's where it is a service's name, too")
+  func hostnames() {
+    func record(_ number: Int, _ hostname: String?) -> EndpointRecord {
+      var record = endpoint(number, 1, front, "10.0.1.\(10 + number)", slot: number)
+      record.hostname = hostname
+      return record
+    }
+    let service = ServiceRecord(
+      id: ServiceID(value: 1), name: "shop_kafka", names: [front: ["shop_kafka", "kafka"]], mode: .vip,
+      virtualIPs: [NetworkAttachment(network: front, address: IPv4Address("10.0.1.5")!)], ports: [])
+    let records = [
+      record(1, "kafka-1"), record(2, "Kafka-2"), record(3, "both.example.com"), record(4, "both.example.com"), record(5, "kafka"), record(6, ""),
+    ]
+    var zone = Zone(services: [service], endpoints: records)
+    func ask(_ name: String, on network: NetworkID) -> [[UInt8]] {
+      var query = Message(id: 9)
+      query.questions = [.init(name: Name(name)!, type: RecordType.a)]
+      guard case .answer(let message) = zone.resolve(query, from: DNSClient(networks: [network], ownNames: [:], forwards: false), turn: 0) else {
+        return []
+      }
+      return message.answers.map(\.data)
+    }
+    #expect(ask("kafka-1", on: front) == [[10, 0, 1, 11]] && ask("KAFKA-2", on: front) == [[10, 0, 1, 12]])
+    #expect(ask("both.example.com", on: front) == [[10, 0, 1, 13], [10, 0, 1, 14]])
+    #expect(ask("kafka", on: front) == [[10, 0, 1, 5]], "the service's virtual IP")
+    #expect(ask("kafka-1", on: NetworkID(value: 99)) == [])
+    zone.update(.endpoint(record(1, "other")))
+    #expect(ask("kafka-1", on: front) == [] && ask("other", on: front) == [[10, 0, 1, 11]])
+    #expect(zone == Zone(services: [service], endpoints: [record(1, "other")] + records.dropFirst()))
+    zone.remove(.service(service.id))
+    #expect(ask("kafka-2", on: front) == [])
+  }
+
   @Test("a published port's SRV names the ready tasks and the port that they have it on")
   func ports() {
     var query = Message(id: 9)

@@ -604,6 +604,30 @@ private func at(_ seconds: Double) -> Timestamp { Timestamp(nanoseconds: 1_000_0
   }
 }
 
+@Suite struct EndpointRecordTests {
+  @Test("the hostname that a task's own revision names is told with its placeholders filled in; none that names none")
+  func hostname() {
+    var (state, task) = (DrainTests().state, DrainTests().task)
+    func told() -> String? { View(state).endpoint(task, NetworkID(value: 1))?.hostname }
+    let service = state.tasks[task]!.service
+    func revise(_ number: UInt64, _ hostname: String?) {
+      var spec = ServiceSpec(name: "kafka", taskTemplate: TaskSpec(containerSpec: ContainerSpec(image: "kafka:1")))
+      spec.taskTemplate.containerSpec.hostname = hostname
+      var row = Service(id: service, name: "kafka", createdAt: .zero)
+      row.current = number
+      _ = state.speculate([
+        .putService(row), .putRevision(ServiceRevision(key: .init(service, number), spec: spec, template: number, createdAt: .zero)),
+      ])
+    }
+    #expect(told() == nil)
+    revise(1, "kafka-{{.Task.Slot}}.{{.Node.Hostname}}")
+    revise(2, "other")
+    #expect(told() == "kafka-1.\(node(1).hostname)")
+    revise(1, "")
+    #expect(told() == nil)
+  }
+}
+
 @Suite struct WithoutIPv6Tests {
   @Test("tasks of a host without IPv6 are told so to everyone on their network, when the host says it and when it has it again")
   func told() {

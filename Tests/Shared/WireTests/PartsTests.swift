@@ -13,6 +13,7 @@ struct PartsTests {
       address: IPv4Address(.max), underlay: IPv4Address(.max), ready: true)
     record.lacksIPv6 = true
     record.lost = true
+    record.hostname = String(repeating: "h", count: 63)
     return .endpoint(record)
   }
   private func size(_ part: WireAssignments) throws -> Int { try (part.serializedBytes() as [UInt8]).count }

@@ -296,6 +296,9 @@ public nonisolated struct WireEndpoint: Sendable {
   /// Its host is down.
   public var lost: Bool = false
 
+  /// Of the task, where its spec names one.
+  public var hostname: String = String()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -738,7 +741,7 @@ nonisolated extension WireRevisionKey: SwiftProtobuf.Message, SwiftProtobuf._Mes
 
 nonisolated extension WireEndpoint: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Endpoint"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}service\0\u{1}network\0\u{1}node\0\u{1}slot\0\u{1}address\0\u{1}underlay\0\u{1}ready\0\u{3}lacks_ipv6\0\u{1}lost\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}task\0\u{1}service\0\u{1}network\0\u{1}node\0\u{1}slot\0\u{1}address\0\u{1}underlay\0\u{1}ready\0\u{3}lacks_ipv6\0\u{1}lost\0\u{1}hostname\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -756,6 +759,7 @@ nonisolated extension WireEndpoint: SwiftProtobuf.Message, SwiftProtobuf._Messag
       case 8: try { try decoder.decodeSingularBoolField(value: &self.ready) }()
       case 9: try { try decoder.decodeSingularBoolField(value: &self.lacksIpv6) }()
       case 10: try { try decoder.decodeSingularBoolField(value: &self.lost) }()
+      case 11: try { try decoder.decodeSingularStringField(value: &self.hostname) }()
       default: break
       }
     }
@@ -792,6 +796,9 @@ nonisolated extension WireEndpoint: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if self.lost != false {
       try visitor.visitSingularBoolField(value: self.lost, fieldNumber: 10)
     }
+    if !self.hostname.isEmpty {
+      try visitor.visitSingularStringField(value: self.hostname, fieldNumber: 11)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -806,6 +813,7 @@ nonisolated extension WireEndpoint: SwiftProtobuf.Message, SwiftProtobuf._Messag
     if lhs.ready != rhs.ready {return false}
     if lhs.lacksIpv6 != rhs.lacksIpv6 {return false}
     if lhs.lost != rhs.lost {return false}
+    if lhs.hostname != rhs.hostname {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
