@@ -1,12 +1,22 @@
 import Model
+import Synchronization
 
 /// Who answers for which virtual IP, and which addresses are tasks'. It is in named maps and sets of the table, changed element by element: what a
 /// change costs does not grow with the services, as a chain for each did (5,000 of them took 4 s of the kernel, in every container).
 struct Balancing<Address: OverlayAddress>: Equatable, Sendable {
   /// Ready endpoints by virtual IP; none: calls are refused.
-  var virtual: [Address: [Address]] = [:]
+  var virtual: [Address: [Address]] { content.virtual }
   /// Of all tasks of the networks that are not lost, whether ready or not; what was translated to another address is refused.
-  var alive: Set<Address> = []
+  var alive: Set<Address> { content.alive }
+  private let content: Content
+
+  init(virtual: [Address: [Address]] = [:], alive: Set<Address> = []) { content = Content(virtual: virtual, alive: alive) }
+
+  static func == (a: Balancing, b: Balancing) -> Bool {
+    if a.content === b.content { return true }
+    let change = a.changes(from: b)
+    return change.removals.isEmpty && change.additions.isEmpty
+  }
 
   /// A packet under way when elements change may be too late for the number that it drew, or meet no element between the one that goes and the one
   /// that comes: the kernel's lookups see each its own generation. So maps are asked twice, the second time for number 0, which every virtual IP has.
@@ -26,7 +36,7 @@ struct Balancing<Address: OverlayAddress>: Equatable, Sendable {
 
   /// Where virtual IPs with so many endpoints go: `numgen` wants its number in the rule.
   var chains: [RuleChain] {
-    Set(virtual.values.map(\.count)).subtracting([0]).sorted().map { count in
+    content.counts.map { count in
       RuleChain(
         name: Self.chain(count), hook: "",
         rules: ["meta l4proto udp counter name \"datagrams\""]
@@ -35,16 +45,58 @@ struct Balancing<Address: OverlayAddress>: Equatable, Sendable {
   }
   private static func chain(_ count: Int) -> String { "spread-\(count)" }
 
-  /// - Returns: commands that take elements away, and those that add them, in this order around changed chains.
-  func changes(from old: Balancing) -> (removals: String, additions: String) {
-    var gone = Elements(), new = Elements()
-    if virtual != old.virtual {
-      for (address, backends) in virtual { Self.compare(address, old.virtual[address], backends, &gone, &new) }
-      for (address, backends) in old.virtual where virtual[address] == nil { Self.compare(address, backends, nil, &gone, &new) }
+  /// Commands that take elements away, and those that add them, in this order around changed chains.
+  typealias Change = (removals: String, additions: String)
+  /// Worked out once for all namespaces that go from the same content to the same one.
+  func changes(from old: Balancing) -> Change { content.changes(from: old.content) }
+  /// No namespace is left that goes to this content now: what led to it is not kept.
+  func settle() { content.forgetChange() }
+
+  /// Namespaces on the same networks share it.
+  private final class Content: Sendable {
+    let virtual: [Address: [Address]]
+    let alive: Set<Address>
+    /// Of endpoints, as virtual IPs have them; sorted, without 0.
+    let counts: [Int]
+    /// What was asked for last.
+    private let last = Mutex<(old: Old, change: Change)?>(nil)
+    private enum Old {
+      case nothing
+      case content(Weak)
     }
-    if alive != old.alive {
-      gone.alive = old.alive.subtracting(alive).map { "\($0)" }
-      new.alive = alive.subtracting(old.alive).map { "\($0)" }
+    /// Contents would keep one another.
+    private struct Weak { weak var content: Content? }
+
+    init(virtual: [Address: [Address]], alive: Set<Address>) {
+      (self.virtual, self.alive) = (virtual, alive)
+      var counts: Set<Int> = []
+      for backends in virtual.values where !backends.isEmpty { counts.insert(backends.count) }
+      self.counts = counts.sorted()
+    }
+
+    func changes(from old: Content) -> Change {
+      let isNothing = old.virtual.isEmpty && old.alive.isEmpty
+      return last.withLock { last in
+        switch last?.old {
+        case .nothing where isNothing: return last!.change
+        case .content(let weak) where weak.content === old: return last!.change
+        default: break
+        }
+        let change = Balancing.changes(from: old, to: self)
+        last = (isNothing ? .nothing : .content(Weak(content: old)), change)
+        return change
+      }
+    }
+    func forgetChange() { last.withLock { $0 = nil } }
+  }
+
+  private static func changes(from old: Content, to content: Content) -> Change {
+    var gone = Elements(), new = Elements()
+    for (address, backends) in content.virtual { compare(address, old.virtual[address], backends, &gone, &new) }
+    for (address, backends) in old.virtual where content.virtual[address] == nil { compare(address, backends, nil, &gone, &new) }
+    if content.alive != old.alive {
+      gone.alive = old.alive.subtracting(content.alive).map { "\($0)" }
+      new.alive = content.alive.subtracting(old.alive).map { "\($0)" }
     }
     return (gone.commands("delete"), new.commands("add"))
   }

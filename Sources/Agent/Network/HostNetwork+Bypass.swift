@@ -22,6 +22,13 @@ extension HostNetwork {
       var programs: [UInt32: (id: UInt32, descriptor: SharedDescriptor)] = [:]
       /// What the kernel was brought to last; what differs from it since is drift.
       var reached: BypassState?
+      /// What that was worked out of, beside the places of all tasks; nil: it was changed since.
+      var basis: Basis?
+    }
+    struct Basis: Equatable {
+      var containers: [TaskID: TaskNetwork]
+      /// Of links, by their names.
+      var numbers: [String: UInt32]
     }
   }
 
@@ -31,9 +38,11 @@ extension HostNetwork {
 
   /// - Parameters:
   ///   - links: of this host, as they are now.
+  ///   - isSame: tasks are where they were at the last call.
   ///   - compares: with the kernel, which tells nobody of changes; otherwise what it was brought to is there.
   func bypass(
-    _ world: NetworkWorld, _ state: HostState, _ links: [LinkInfo], _ successors: [NetworkAttachment: TaskID], _ socket: NetlinkSocket, compares: Bool
+    _ world: NetworkWorld, _ state: HostState, _ links: [LinkInfo], _ successors: [NetworkAttachment: TaskID], _ socket: NetlinkSocket, isSame: Bool,
+    compares: Bool
   ) -> [NetworkProblem] {
     switch memory.withLock({ $0.bypass }) {
     case .unwanted: return []
@@ -42,6 +51,8 @@ extension HostNetwork {
     }
     let doors = links.filter { ($0.kind == "vxlan" && isOurs($0)) || ($0.kind == "veth" && $0.name.hasPrefix(InterfaceName.vethPrefix)) }
     let numbers = Dictionary(doors.lazy.map { ($0.name, $0.index) }, uniquingKeysWith: { a, _ in a })
+    let basis = Bypass.Basis(containers: world.containers, numbers: numbers)
+    if case .held(let held) = memory.withLock({ $0.bypass }), isSame, !compares, held.reached != nil, held.basis == basis { return [] }
     let wanted = configuration.bypassesBridges ? BypassState(world, state, successors) { numbers[$0] } : BypassState()
     do {
       guard var held = try hold(doors.map(\.index), socket, isWanted: !wanted.doors.isEmpty) else {
@@ -59,7 +70,7 @@ extension HostNetwork {
       try perform(operations, &held, socket)
       let used = Set(wanted.doors.values)
       held.programs = held.programs.filter { used.contains($0.key) }
-      held.reached = wanted
+      (held.reached, held.basis) = (wanted, basis)
       memory.withLock { $0.bypass = .held(held) }
       return []
     } catch {
@@ -84,7 +95,7 @@ extension HostNetwork {
   /// A container that is new, until the next comparison.
   func bypass(_ container: TaskNetwork, in world: NetworkWorld, _ socket: NetlinkSocket) {
     change(socket) { state in
-      state.add(container, world, world.successors(of: container)) { name in
+      state.add(container, world, world.successors(of: Set(container.attachments))) { name in
         let index = if_nametoindex(name)
         return index == 0 ? nil : index
       }
@@ -98,6 +109,7 @@ extension HostNetwork {
     guard configuration.bypassesBridges, case .held(var held) = memory.withLock({ $0.bypass }), let old = held.reached else { return }
     var wanted = old
     body(&wanted)
+    held.basis = nil
     do {
       try perform(wanted.operations(from: present(old)), &held, socket)
       held.reached = wanted

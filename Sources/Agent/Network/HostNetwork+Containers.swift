@@ -27,7 +27,7 @@ extension HostNetwork {
       try makeNamespace(network.task)
       var made: [String] = []
       try connect(network, world, socket, Self.byName(links), &made)
-      var common = CommonRules(world, ready: world.readyEndpoints())
+      var common = CommonRules(world, ready: world.readyEndpoints(), before: memory.withLock { $0.balancings })
       try loadRules(network, &common)
     } catch {
       detach(network)
@@ -107,12 +107,15 @@ extension HostNetwork {
     let ready: Ruleset.Ready
     let counterpart: Ruleset.Counterpart
     private lazy var published = Ruleset.publishedByTask(world)
-    private var balancings: [Set<NetworkID>: (Balancing<IPv4Address>, Balancing<IPv6Address>)] = [:]
+    typealias Balancings = [Set<NetworkID>: (Balancing<IPv4Address>, Balancing<IPv6Address>)]
+    private(set) var balancings: Balancings = [:]
+    private let before: Balancings
     /// By the number of the container's interface on ingress.
     private var arrivals: [Int: Ruleset.Arrival] = [:]
 
-    init(_ world: NetworkWorld, ready: Ruleset.Ready) {
-      (self.world, self.ready) = (world, ready)
+    /// - Parameter before: of the world before, which most namespaces have loaded.
+    init(_ world: NetworkWorld, ready: Ruleset.Ready, before: Balancings) {
+      (self.world, self.ready, self.before) = (world, ready, before)
       counterpart = Ruleset.counterparts(in: world)
     }
 
@@ -121,9 +124,14 @@ extension HostNetwork {
 
     mutating func balancing(on networks: Set<NetworkID>) -> (Balancing<IPv4Address>, Balancing<IPv6Address>) {
       if let made = balancings[networks] { return made }
-      let new = (
+      var new = (
         Ruleset.balancing(in: world, on: networks, ready: ready), Ruleset.balancing6(in: world, on: networks, ready: ready, counterpart)
       )
+      // What is the same as before is compared with no table again.
+      if let old = before[networks] {
+        if new.0 == old.0 { new.0 = old.0 }
+        if new.1 == old.1 { new.1 = old.1 }
+      }
       balancings[networks] = new
       return new
     }

@@ -69,12 +69,15 @@ extension HostNetwork {
     return tunnels + (world.door6.map { door in Self.ownParameters6(of: door.bridge) } ?? [])
   }
 
-  func detour6(_ world: NetworkWorld, isNeeded: Bool, _ socket: NetlinkSocket, _ links: [LinkInfo], _ neighbours: [NeighbourInfo]) throws {
+  /// - Parameter neighbours: nil: as they were left.
+  func detour6(_ world: NetworkWorld, isNeeded: Bool, _ socket: NetlinkSocket, _ links: [LinkInfo], _ neighbours: [NeighbourInfo]?) throws {
     guard isNeeded else {
       memory.withLock { $0.hasDetour = false }
       return try LoopbackDetour.remove(socket, links)
     }
-    let isMade = try LoopbackDetour.keep(LoopbackDetour.address(of: world), socket, links, neighbours)
+    // It stays as long as there are such ports.
+    if neighbours == nil, memory.withLock({ $0.hasDetour }) { return }
+    let isMade = try LoopbackDetour.keep(LoopbackDetour.address(of: world), socket, links, neighbours ?? socket.neighbours())
     // One that was refused until now is nobody's drift.
     if isMade, memory.withLock({ $0.hasDetour }) { count(["link"]) }
     memory.withLock { $0.hasDetour = true }

@@ -78,8 +78,13 @@ final class HostNetwork: Sendable {
     var taken: [PublishedPort: NodeDescription.Holder?] = [:]
     var watch: PortWatch?
     var drift: DriftWatch?
-    /// What this host was brought to last; what differs from it since is drift.
+    /// What this host was brought to last, and by which networks and endpoints; what differs from it since is drift.
     var reached: HostState?
+    var reachedBy = NetworkWorld()
+    /// Somebody changed links, addresses, entries or neighbours, or may have: `reached` is not known to be there.
+    var linksTouched = true
+    /// What containers' namespaces have in common, as they were brought to last.
+    var balancings: CommonRules.Balancings = [:]
     var rulesTouched = false
     /// The kernel refused our own last change of this host's rules: what is loaded is not known, and nobody's drift.
     var rulesUnknown = false
@@ -115,7 +120,8 @@ final class HostNetwork: Sendable {
 
   // MARK: The host
 
-  func reconcile(_ bare: NetworkWorld) throws -> [NetworkProblem] {
+  /// - Parameter comparesLinks: with what is read of the kernel, even if that told of no change since the last time.
+  func reconcile(_ bare: NetworkWorld, comparesLinks: Bool = true) throws -> [NetworkProblem] {
     let socket = try NetlinkSocket()
     var links = try socket.links()
     let unheard = watchDrift()
@@ -124,15 +130,20 @@ final class HostNetwork: Sendable {
     let (able, lacking) = Self.withoutLacking6(bare)
     var (world, problems) = withUplinks(able, links, addresses)
     problems += lacking + unheard
-    let wanted = HostState(world)
+    let (reached, isSame) = memory.withLock { memory in
+      let isThere = !comparesLinks && !comparesAll && memory.drift != nil && !memory.linksTouched && !memory.bridgeRoutesTouched
+      return isThere ? (memory.reached, world.hasSamePlaces(as: memory.reachedBy)) : (nil, false)
+    }
+    // To read and compare 10,000 endpoints' entries takes longer than their rules.
+    let wanted = reached.flatMap { isSame ? $0 : nil } ?? HostState(world)
     let readsRoutes = memory.withLock { memory in
-      defer { memory.bridgeRoutesTouched = false }
+      defer { (memory.bridgeRoutesTouched, memory.linksTouched) = (false, false) }
       memory.drift?.destinations.all.withLock { $0 = wanted.destinations }
       return memory.bridgeRoutesTouched || comparesAll
     }
     var isDone = false
-    defer { if !isDone { memory.withLock { $0.bridgeRoutesTouched = true } } }
-    let present = try observe(socket, world, links, addresses, routes: readsRoutes ? nil : wanted)
+    defer { if !isDone { memory.withLock { ($0.bridgeRoutesTouched, $0.linksTouched) = (true, true) } } }
+    let present = try observe(socket, world, links, addresses, routes: readsRoutes ? nil : wanted, entries: reached)
     let operations = wanted.operations(from: present.state)
     let (isKnown, rulesTouched, rulesUnknown) = memory.withLock { memory in
       defer { (memory.rulesTouched, memory.rulesUnknown) = (false, false) }
@@ -159,6 +170,12 @@ final class HostNetwork: Sendable {
     if isSettled, quieted.isChanged { count(["link"]) }
     problems += keep(parameters6(made), isDrift: isSettled)
     try perform(operations.filter { !$0.changesLinks && refused[$0.vni] == nil }, socket, links, &refused)
+    if reached != nil, !refused.isEmpty {
+      // Not as it was left, which nobody has told yet.
+      memory.withLock { ($0.rulesTouched, $0.rulesUnknown) = ($0.rulesTouched || rulesTouched, $0.rulesUnknown || rulesUnknown) }
+      isDone = true
+      return try reconcile(bare)
+    }
     problems += refused.sorted { $0.key < $1.key }.map { vni, error in
       let name = world.networks.first { $0.vni == vni }.map { "network \($0.name)" } ?? "network with VNI \(vni), which is gone"
       let advice = error.errno == EEXIST ? "; another program's link has this name, or this VNI and port: remove it" : ""
@@ -167,7 +184,7 @@ final class HostNetwork: Sendable {
     let byName = Self.byName(links)
     problems += keep(parameters(made, byName), isDrift: isSettled)
     problems += attempt("neighbours on uplinks", .again) {
-      try forgetUplinkNeighbours(socket, links, present.neighbours, isDrift: isKnown)
+      try forgetUplinkNeighbours(socket, links, present.neighbours ?? [], isDrift: isKnown)
     }
     let successors = world.successors
     let lost = reattachments(world, byName, successors, present.ports)
@@ -185,11 +202,14 @@ final class HostNetwork: Sendable {
     problems += reconnected.problems
     // Links that are there since the last look have other numbers.
     if reconnected.madeLinks { links = (try? socket.links()) ?? links }
-    problems += bypass(made, wanted, links, successors, socket, compares: comparesAll)
+    problems += bypass(made, wanted, links, successors, socket, isSame: isSame, compares: comparesAll)
     isDone = refused.isEmpty
-    memory.withLock { $0.reached = refused.isEmpty ? wanted : nil }
+    memory.withLock { memory in
+      memory.reached = refused.isEmpty ? wanted : nil
+      (memory.reachedBy.underlay, memory.reachedBy.networks, memory.reachedBy.endpoints) = (world.underlay, world.networks, world.endpoints)
+    }
     let ready = world.readyEndpoints()
-    var common = CommonRules(world, ready: ready)
+    var common = CommonRules(world, ready: ready, before: memory.withLock { $0.balancings })
     let (ports, ports6) = (Ruleset.publishedPorts(world, ready: ready), Ruleset.publishedPorts6(world, ready: ready, common.counterpart))
     let (taken, conflicts) = reserve(ports.map(\.port) + ports6.map(\.port))
     problems += conflicts.map { NetworkProblem($0) }
@@ -229,6 +249,11 @@ final class HostNetwork: Sendable {
         problems.append(isGone ? NetworkProblem("task \(container.task)", "\(error)") : .unfinished("task \(container.task)", "\(error)"))
       }
     }
+    for (balancing, balancing6) in common.balancings.values {
+      balancing.settle()
+      balancing6.settle()
+    }
+    memory.withLock { $0.balancings = common.balancings }
     return problems
   }
 
@@ -253,7 +278,7 @@ final class HostNetwork: Sendable {
       self.memory.withLock { memory in
         for change in changes {
           switch change {
-          case .links: break
+          case .links: memory.linksTouched = true
           case .rules: memory.rulesTouched = true
           case .containerRules(let namespace?): memory.touchedNamespaces.insert(namespace)
           case .containerRules(nil): memory.allRulesTouched = true
@@ -269,6 +294,7 @@ final class HostNetwork: Sendable {
     let watch = configuration.hearsChanges ? DriftWatch(changed: changed) : nil
     return memory.withLock { memory in
       memory.drift = watch
+      memory.linksTouched = true
       // What was changed while nobody listened is told by nobody.
       if watch != nil, memory.isUnheard { (memory.comparesAll, memory.allLinksTouched, memory.uplinkRoutesTouched) = (true, true, true) }
       memory.isUnheard = watch == nil
@@ -393,18 +419,28 @@ final class HostNetwork: Sendable {
       || (link.kind == "vxlan" && InterfaceName.vni(link.name, prefix: InterfaceName.tunnelPrefix) != nil)
   }
 
+  private struct Present {
+    var state: HostState
+    /// Entries of bridges, and neighbours; nil: they were not read, and are as they were left.
+    var ports: Set<BridgeForwardingInfo>?
+    var neighbours: [NeighbourInfo]?
+  }
+
   /// The kernel's present state, as far as it is ours.
-  /// - Parameter assumed: what has the routes that nobody touched; nil: they are read.
+  /// - Parameters:
+  ///   - assumed: what has the routes that nobody touched; nil: they are read.
+  ///   - known: the same of entries and neighbours.
   private func observe(
-    _ socket: NetlinkSocket, _ world: NetworkWorld, _ links: [LinkInfo], _ addresses: [AddressInfo], routes assumed: HostState?
-  ) throws -> (state: HostState, ports: Set<BridgeForwardingInfo>, neighbours: [NeighbourInfo]) {
+    _ socket: NetlinkSocket, _ world: NetworkWorld, _ links: [LinkInfo], _ addresses: [AddressInfo], routes assumed: HostState?,
+    entries known: HostState?
+  ) throws -> Present {
     var state = HostState()
-    let forwarding = try socket.forwarding()
-    let entries = Dictionary(grouping: forwarding.tunnels, by: \.index)
-    let all = try socket.neighbours()
+    let (ofTunnels, ofBridges) = known == nil ? try socket.forwarding() : ([], [])
+    let entries = Dictionary(grouping: ofTunnels, by: \.index)
+    let all = known == nil ? try socket.neighbours() : []
     let neighbours = Dictionary(grouping: all, by: \.index)
     let addresses = Dictionary(grouping: addresses, by: \.index)
-    let surplus = Self.surplus(world, links, bridges: links.filter { $0.kind == "bridge" && isOurs($0) }, forwarding.bridges, neighbours)
+    let surplus = Self.surplus(world, links, bridges: links.filter { $0.kind == "bridge" && isOurs($0) }, ofBridges, neighbours)
     for link in links where isOurs(link) {
       if link.kind == "bridge", let vni = InterfaceName.vni(link.name, prefix: InterfaceName.bridgePrefix) {
         let own = (addresses[link.index] ?? []).map { HostState.Address(address: IPAddress(octets: $0.address), length: $0.length) }
@@ -413,16 +449,21 @@ final class HostNetwork: Sendable {
         if let assumed { bridge.routes = assumed.bridges[vni]?.routes ?? [] } else { bridge.routes = try routes(of: link, own, socket) }
         state.bridges[vni] = bridge
       } else if let vni = InterfaceName.vni(link.name, prefix: InterfaceName.tunnelPrefix), let vxlan = link.vxlan, vxlan.local.count == 4 {
-        let known = (neighbours[link.index] ?? []).map(HostState.Neighbour.init)
-        let entries = (entries[link.index] ?? []).map { HostState.Forwarding(mac: $0.mac, host: IPv4Address(octets: $0.destination)) }
+        var (forwarding, there): (Set<HostState.Forwarding>, Set<HostState.Neighbour>) = ([], [])
+        if let known {
+          (forwarding, there) = (known.tunnels[vni]?.forwarding ?? [], known.tunnels[vni]?.neighbours ?? [])
+        } else {
+          forwarding = Set((entries[link.index] ?? []).map { HostState.Forwarding(mac: $0.mac, host: IPv4Address(octets: $0.destination)) })
+          there = Set((neighbours[link.index] ?? []).map(HostState.Neighbour.init))
+        }
         let bridge = links.first { $0.index == link.master }?.name
         state.tunnels[vni] = .init(
           local: IPv4Address(octets: vxlan.local), port: vxlan.port, mtu: link.mtu, up: link.up, bridged: bridge == InterfaceName.bridge(vni),
           bridgePort: link.bridgePort ?? .init(hairpin: false, learning: true, flood: true), isPlain: vxlan.isPlain, proxy: vxlan.proxy,
-          forwarding: Set(entries), neighbours: Set(known))
+          forwarding: forwarding, neighbours: there)
       }
     }
-    return (state, Set(forwarding.bridges), all)
+    return known == nil ? Present(state: state, ports: Set(ofBridges), neighbours: all) : Present(state: state)
   }
 
   /// Of the families that it has addresses of.
@@ -491,7 +532,7 @@ final class HostNetwork: Sendable {
 
   /// Containers' interfaces that lost their bridge (it was removed by someone and is new) come back to it, or what they are as its ports.
   private func reattachments(
-    _ world: NetworkWorld, _ links: [String: LinkInfo], _ successors: [NetworkAttachment: TaskID], _ ports: Set<BridgeForwardingInfo>
+    _ world: NetworkWorld, _ links: [String: LinkInfo], _ successors: [NetworkAttachment: TaskID], _ ports: Set<BridgeForwardingInfo>?
   ) -> [NetlinkMessage] {
     return world.containers.values.flatMap { container in
       container.attachments.enumerated().flatMap { index, attachment -> [NetlinkMessage] in
@@ -499,7 +540,7 @@ final class HostNetwork: Sendable {
           let veth = links[InterfaceName.veth(container.task, index)], successors[attachment].map({ $0 == container.task }) ?? true
         else { return [] }
         let isPort = veth.master == bridge.index && veth.up && veth.bridgePort.map(Self.isContainers) ?? true
-        if isPort, ports.contains(BridgeForwardingInfo(mac: attachment.address.mac, port: veth.index)) { return [] }
+        if isPort, ports?.contains(BridgeForwardingInfo(mac: attachment.address.mac, port: veth.index)) ?? true { return [] }
         return [.setLink(veth.index, veth.name, up: true, master: bridge.index)] + Self.port(veth.index, veth.name, attachment)
       }
     }

@@ -222,6 +222,8 @@ extension HostState {
       if old?.isPlain == false { rest.append(.plainTunnel(vni)) }
       if old?.mtu != tunnel.mtu || old?.up != true { rest.append(.setTunnel(vni, mtu: tunnel.mtu)) }
       let entries = old?.forwarding ?? []
+      // Sets of one origin are equal at a glance.
+      if entries == tunnel.forwarding, old?.neighbours == tunnel.neighbours { continue }
       // Removals first: an address that moved to another host has the same MAC.
       for entry in entries.subtracting(tunnel.forwarding).sorted() { rest.append(.deleteForwarding(vni, entry)) }
       for entry in tunnel.forwarding.subtracting(entries).sorted() { rest.append(.addForwarding(vni, entry)) }

@@ -27,21 +27,18 @@ struct NetworkWorld: Sendable {
     Set(lingering.lazy.filter { networks.contains($0.network) }.compactMap { network($0.network)?.counterpart(of: $0.address) })
   }
 
-  /// Of tasks whose hosts are not down.
-  var reachable: Set<NetworkAttachment> { Set(endpoints.lazy.filter { !$0.lost }.map(\.attachment)) }
-
-  /// Of tasks that new connections may go to.
-  var readyAttachments: Set<NetworkAttachment> { Set(endpoints.lazy.filter(\.ready).map(\.attachment)) }
-
-  /// Who has an address now, of those that any task has.
-  var successors: [NetworkAttachment: TaskID] {
-    Dictionary(endpoints.lazy.map { ($0.attachment, $0.task) }, uniquingKeysWith: { _, b in b })
+  /// Who has an address now, of those that containers of this host have.
+  var successors: [NetworkAttachment: TaskID] { successors(of: Set(containers.values.lazy.flatMap(\.attachments))) }
+  func successors(of own: Set<NetworkAttachment>) -> [NetworkAttachment: TaskID] {
+    Dictionary(endpoints.lazy.filter { own.contains($0.attachment) }.map { ($0.attachment, $0.task) }, uniquingKeysWith: { _, b in b })
   }
 
-  /// Those of its addresses alone.
-  func successors(of container: TaskNetwork) -> [NetworkAttachment: TaskID] {
-    let own = Set(container.attachments)
-    return Dictionary(endpoints.lazy.filter { own.contains($0.attachment) }.map { ($0.attachment, $0.task) }, uniquingKeysWith: { _, b in b })
+  /// Whether the same tasks are at the same addresses of the same networks, on the same hosts: forwarding follows from that, and from nothing else.
+  func hasSamePlaces(as other: NetworkWorld) -> Bool {
+    underlay == other.underlay && networks == other.networks && endpoints.count == other.endpoints.count
+      && zip(endpoints, other.endpoints).allSatisfy { new, old in
+        new.address == old.address && new.network == old.network && new.underlay == old.underlay && new.task == old.task
+      }
   }
 
   /// Where new connections to a service may go, on each network; sorted, so that equal worlds give equal rules.
@@ -134,6 +131,27 @@ enum InterfaceName {
   static let uplinkPrefix = "orup"
   static let vethPrefix = "ov"
   static let digits = 10
+}
+
+extension [EndpointRecord] {
+  /// Those that differ from an earlier list: all between what both begin with and what both end with.
+  func changed(from old: [EndpointRecord]) -> (old: ArraySlice<EndpointRecord>, new: ArraySlice<EndpointRecord>) {
+    let common = Swift.min(count, old.count)
+    var first = 0
+    while first < common, self[first] == old[first] { first += 1 }
+    var last = 0
+    while last < common - first, self[count - 1 - last] == old[old.count - 1 - last] { last += 1 }
+    return (old[first..<old.count - last], self[first..<count - last])
+  }
+
+  /// Takes out of the set what new connections may go to.
+  func removeReady(from set: inout Set<NetworkAttachment>) {
+    if !set.isEmpty { for endpoint in self where endpoint.ready { set.remove(endpoint.attachment) } }
+  }
+  /// Takes out of the set where tasks are whose hosts are not down.
+  func removeReachable(from set: inout Set<NetworkAttachment>) {
+    if !set.isEmpty { for endpoint in self where !endpoint.lost { set.remove(endpoint.attachment) } }
+  }
 }
 
 extension EndpointRecord {

@@ -103,6 +103,8 @@ public actor OverlayNetwork {
   private var rememberedUplinks: Set<IPv4Address> = []
   private var forgetting: Task<Void, Never>?
   private var isReleasing = false
+  /// The next comparison reads what of links, entries and neighbours is there, though the kernel told of no change.
+  private var comparesLinks = false
   private var asked = 0
   private var done = 0
   private var inFlight: Task<[NetworkProblem], any Error>?
@@ -116,34 +118,44 @@ public actor OverlayNetwork {
     self.log = log
   }
 
-  /// Brings this host to exactly these networks, services and endpoints. Idempotent; repairs what others removed. Calls that come
-  /// while one runs are done together, with the newest state. Throws NetlinkError when the kernel does not tell what it has; what stayed wrong (a port
+  /// Brings this host to exactly these networks, services and endpoints. Idempotent. What others removed is repaired when nothing else changes,
+  /// as by `repair`; a change does not wait for all links, forwarding entries and neighbours to be read, which are as this agent made them while
+  /// the kernel tells of no change (`whenDrifted`). Calls that come while one runs are done together, with the newest state. Throws NetlinkError when the kernel does not tell what it has; what stayed wrong (a port
   /// in use, a network whose link the kernel refuses) is returned, and stops nothing else.
   @discardableResult
   public func apply(networks: [NetworkAssignment], services: [ServiceRecord], endpoints: [EndpointRecord]) async throws -> [NetworkProblem] {
+    let changed = endpoints.changed(from: desired.endpoints)
+    let isChanged = !changed.old.isEmpty || !changed.new.isEmpty
+    // Who asks for what is there already asks for a look.
+    if !isChanged, networks == desired.networks, services == desired.services { comparesLinks = true }
     desired.networks = networks
     desired.services = services
-    if endpoints != desired.endpoints { change(endpoints) }
+    desired.endpoints = endpoints
+    if isChanged { change(from: changed.old) }
     // One that came back while the kernel refused.
-    if !departed.isEmpty { departed.subtract(desired.readyAttachments) }
+    endpoints.removeReady(from: &departed)
     return try await reconcile()
   }
 
-  private func change(_ endpoints: [EndpointRecord]) {
-    let (before, ready) = (desired.reachable, desired.readyAttachments)
-    desired.endpoints = endpoints
-    let there = desired.reachable
-    departed.subtract(desired.readyAttachments)
-    depart(before.subtracting(there), back: there)
+  /// - Parameter old: of what was there, all that is not as it was.
+  private func change(from old: ArraySlice<EndpointRecord>) {
+    let endpoints = desired.endpoints
+    endpoints.removeReachable(from: &desired.lingering)
+    var gone = Set(old.lazy.filter { !$0.lost }.map(\.attachment))
+    endpoints.removeReachable(from: &gone)
+    depart(gone)
     // Those that leave: datagrams that never pause would follow them to the end. Where nobody is left to go to, they stay while it is there.
-    let served = Set(endpoints.lazy.filter(\.ready).map { NetworkWorld.ServiceOnNetwork($0.service, $0.network) })
-    for endpoint in endpoints where !endpoint.ready && !endpoint.lost && ready.contains(endpoint.attachment) {
-      if served.contains(.init(endpoint.service, endpoint.network)) { departed.insert(endpoint.attachment) }
-    }
+    var unready = Set(old.lazy.filter(\.ready).map(\.attachment))
+    endpoints.removeReady(from: &unready)
+    let leaving = unready.isEmpty ? [] : endpoints.filter { !$0.lost && unready.contains($0.attachment) }
+    guard !leaving.isEmpty else { return }
+    let services = Set(leaving.map(\.service))
+    let ready = endpoints.lazy.filter { $0.ready && services.contains($0.service) }
+    let served = Set(ready.map { NetworkWorld.ServiceOnNetwork($0.service, $0.network) })
+    for endpoint in leaving where served.contains(.init(endpoint.service, endpoint.network)) { departed.insert(endpoint.attachment) }
   }
 
-  private func depart(_ gone: Set<NetworkAttachment>, back: Set<NetworkAttachment>) {
-    desired.lingering.subtract(back)
+  private func depart(_ gone: Set<NetworkAttachment>) {
     guard !gone.isEmpty else { return }
     departed.formUnion(gone)
     desired.lingering.formUnion(gone)
@@ -231,7 +243,10 @@ public actor OverlayNetwork {
 
   /// Compares with the kernel once more, with the state of the last `apply`.
   @discardableResult
-  public func repair() async throws -> [NetworkProblem] { try await reconcile() }
+  public func repair() async throws -> [NetworkProblem] {
+    comparesLinks = true
+    return try await reconcile()
+  }
 
   @discardableResult
   private func reconcile() async throws -> [NetworkProblem] {
@@ -252,15 +267,18 @@ public actor OverlayNetwork {
     var world = desired
     world.containers = containers
     let host = self.host
-    let departed = departed
+    let (departed, compares) = (departed, comparesLinks)
     self.departed = []
+    comparesLinks = false
     let problems: [NetworkProblem]
-    do { problems = try await thread.run { [world] in try host.reconcile(world) } } catch {
+    do { problems = try await thread.run { [world] in try host.reconcile(world, comparesLinks: compares) } } catch {
       self.departed.formUnion(departed)
+      comparesLinks = true
       throw error
     }
     // Some may have come back meanwhile.
-    let gone = departed.isEmpty ? [] : departed.subtracting(desired.readyAttachments)
+    var gone = departed
+    desired.endpoints.removeReady(from: &gone)
     forget(gone)
     // Rules that lead to them make new flows.
     if problems.contains(where: { $0.weight == .unfinished }) { self.departed.formUnion(gone) }

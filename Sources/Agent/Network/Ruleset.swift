@@ -51,9 +51,11 @@ enum Ruleset {
   /// told: it is not among these, where one that publishes nothing is.
   static func publishedByTask(_ world: NetworkWorld) -> [TaskID: [PortConfig]] {
     guard let ingress = world.ingress else { return [:] }
-    let services = Dictionary(world.services.map { ($0.id, $0) }, uniquingKeysWith: { a, _ in a })
+    let own = world.endpoints.filter { $0.network == ingress.id && world.containers[$0.task] != nil }
+    let wanted = Set(own.map(\.service))
+    let services = Dictionary(world.services.lazy.filter { wanted.contains($0.id) }.map { ($0.id, $0) }, uniquingKeysWith: { a, _ in a })
     var ports: [TaskID: [PortConfig]] = [:]
-    for endpoint in world.endpoints where endpoint.network == ingress.id && world.containers[endpoint.task] != nil {
+    for endpoint in own {
       ports[endpoint.task] = services[endpoint.service]?.ports.filter { ($0.publishMode ?? .ingress) == .ingress }
     }
     return ports
@@ -126,23 +128,24 @@ enum Ruleset {
   private static func balancing<Address: OverlayAddress>(
     in world: NetworkWorld, on networks: Set<NetworkID>, ready: Ready, _ convert: (NetworkID, IPv4Address) -> Address?
   ) -> Balancing<Address> {
-    var balancing = Balancing<Address>()
-    if networks.isEmpty { return balancing }
+    if networks.isEmpty { return Balancing() }
+    var backends: [Address: [Address]] = [:]
+    var alive: Set<Address> = []
     for service in world.services {
       for virtual in service.virtualIPs where networks.contains(virtual.network) {
         guard let address = convert(virtual.network, virtual.address) else { continue }
-        balancing.virtual[address] = (ready[.init(service.id, virtual.network)] ?? []).compactMap { convert(virtual.network, $0) }
+        backends[address] = (ready[.init(service.id, virtual.network)] ?? []).compactMap { convert(virtual.network, $0) }
       }
     }
     for endpoint in world.endpoints where !endpoint.lost && networks.contains(endpoint.network) {
-      if let address = convert(endpoint.network, endpoint.address) { balancing.alive.insert(address) }
+      if let address = convert(endpoint.network, endpoint.address) { alive.insert(address) }
     }
     for container in world.containers.values {
       for attachment in container.attachments where networks.contains(attachment.network) {
-        if let address = convert(attachment.network, attachment.address) { balancing.alive.insert(address) }
+        if let address = convert(attachment.network, attachment.address) { alive.insert(address) }
       }
     }
-    return balancing
+    return Balancing(virtual: backends, alive: alive)
   }
 
   private static func refusal<Address: OverlayAddress>(_: Address.Type) -> [String] {
