@@ -327,6 +327,48 @@ extension MainJobTests {
       try cluster.must(cluster.orch("rm", "deaf-run"))
     }
 
+    /// Without --network: docker's bridge.
+    private func bridged() async throws {
+      var pids: [Int32] = []
+      defer { for pid in pids { kill(pid, SIGKILL) } }
+      func serve(_ host: String, _ place: String) throws {
+        try cluster.must(cluster.on(host, "busybox", "httpd", "-p", place, "-h", "/etc"))
+        let found = try cluster.must(LocalCluster.run("/usr/bin/pgrep", ["-fx", "busybox httpd -p \(place) -h /etc"])).output
+        pids.append(try #require(Int32(found.trimmingCharacters(in: .whitespacesAndNewlines))))
+      }
+      // On the hosts' network, and at the loopback of the task's.
+      try serve(LocalCluster.outside, "192.168.77.100:8091")
+      try serve("host1", "127.0.0.1:8092")
+      let known = try #require(try cluster.running("made_app").first?["ID"])
+      let address = try cluster.must(cluster.orch("exec", known, "busybox", "ip", "-o", "-4", "address")).output
+      let app = try #require(address.firstMatch(of: /inet (10\.[0-9.]+)\//)?.1, "a task on a network: \(address)")
+      let look = """
+        for t in 192.168.77.100:8091 127.0.0.1:8092 \(app):8000; do
+          busybox timeout 3 busybox wget -qO- http://$t/hostname >/dev/null 2>&1 && echo $t; done
+        busybox ls /sys/class/net | busybox sort | busybox xargs; busybox grep nameserver /etc/resolv.conf; exit 0
+        """
+      for (options, expected) in [
+        ([], "192.168.77.100:8091\neth0 lo\nnameserver 127.0.0.11\n"),
+        (["--network", "bridge"], "192.168.77.100:8091\neth0 lo\nnameserver 127.0.0.11\n"), (["--network", "none"], "lo\n"),
+      ] {
+        let seen = try LocalCluster.run(
+          "\(LocalCluster.programs)/orch", ["run", "--rm", "--node", "host1"] + options + ["made-app", "sh", "-c", look],
+          environment: ["ORCH_HOST": cluster.socket()], seconds: 60)
+        #expect(seen.code == 0 && seen.output == expected, "\(options): \(seen)")
+      }
+      // As docker's own client says it.
+      guard FileManager.default.isExecutableFile(atPath: "/usr/bin/docker") else { return }
+      try cluster.must(
+        cluster.docker(
+          "service", "create", "-d", "--network", "bridge", "--name", "made-bridged", "--constraint", "node.hostname==host1", "busybox:1", "sleep",
+          "100"))
+      try await eventually("it runs") { (try cluster.running("made-bridged").count == 1, "\(try cluster.tasks("made-bridged"))") }
+      let task = try #require(try cluster.running("made-bridged").first?["ID"])
+      let shown = try cluster.must(cluster.orch("exec", task, "ip", "route"))
+      #expect(shown.output.contains("default via"), "\(shown)")
+      try cluster.must(cluster.orch("rm", "made-bridged"))
+    }
+
     private func run() async throws {
       // A volume of one host is there for the next run, and a published port answers on another host.
       func on1(_ words: String...) throws -> Outcome {
@@ -369,6 +411,7 @@ extension MainJobTests {
       #expect(bare.code == 0 && bare.output == "bare\n", "\(bare)")
       let nothing = try cluster.orch("run", "--rm", "--entrypoint", "", "made-app")
       #expect(nothing.code != 0 && nothing.errors.contains("COMMAND"), "\(nothing)")
+      try await bridged()
       // The managers carry --rm out where nobody waits.
       try cluster.must(cluster.orch("run", "-d", "--rm", "--name", "run-brief", "made-app", "busybox", "sleep", "1"))
       try cluster.must(cluster.orch("run", "-d", "--name", "ranged", "-p", "8098-8099:8000-8001/tcp", "made-app", "busybox", "sleep", "100"))

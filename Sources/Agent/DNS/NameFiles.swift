@@ -9,6 +9,8 @@ public struct NameFiles: Hashable, Sendable {
   public enum Network: Hashable, Sendable {
     /// Its own addresses, in the order of its interfaces; names are asked at 127.0.0.11.
     case overlay([IPAddress])
+    /// A way out of the host and no network: its own address there; names are asked at 127.0.0.11, and sought in the domains of the host's file.
+    case bridge(IPAddress?, resolv: String)
     /// The host's, with the host's own files.
     case host(hosts: String, resolv: String)
     case none
@@ -32,12 +34,21 @@ public struct NameFiles: Hashable, Sendable {
     }
     let localhost = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
     let extra = (spec.hosts ?? []).map { $0.replacing(" ", with: "\t") + "\n" }.joined()
-    switch network {
-    case .overlay(let addresses):
+    func listing(_ addresses: [IPAddress]) -> String {
       // The first name is the canonical one: what `hostname -f` says.
       let names = ([spec.fullHostname(hostname)] + [hostname]).compactMap { $0 }.joined(separator: " ")
-      hosts = localhost + extra + addresses.map { "\($0)\t\(names)\n" }.joined()
-      resolv = lines(["\(EmbeddedDNS.address)"], search ?? [], ["ndots:0"] + (own?.options ?? []))
+      return localhost + extra + addresses.map { "\($0)\t\(names)\n" }.joined()
+    }
+    func asking(_ search: [String]) -> String { lines(["\(EmbeddedDNS.address)"], search, ["ndots:0"] + (own?.options ?? [])) }
+    switch network {
+    case .overlay(let addresses):
+      hosts = listing(addresses)
+      resolv = asking(search ?? [])
+    case .bridge(let address, let resolv):
+      hosts = listing([address].compactMap { $0 })
+      // The last such line counts (resolv.conf(5)).
+      let domains = resolv.split(whereSeparator: \.isNewline).last { ["search", "domain"].contains($0.split(whereSeparator: \.isWhitespace).first) }
+      self.resolv = asking(search ?? domains?.split(whereSeparator: \.isWhitespace).dropFirst().map(String.init) ?? [])
     case .host(let hosts, let resolv):
       self.hosts = hosts + (hosts.isEmpty || hosts.hasSuffix("\n") ? "" : "\n") + extra
       // Each kind of line that the task has for itself takes the place of the host's.

@@ -109,9 +109,9 @@ struct AgentDaemon {
       case .running(let running):
         found.append(
           RecoveredTask(id: id, containerID: container.id, pid: running.pid, isHealthChecked: rooms.keptHealth(of: id) != nil))
-        guard let task = tasks[id], !task.attachments.isEmpty else { continue }
-        let ports = specs[ServiceRevision.Key(task.service, task.revision)]?.hostPorts(of: id) ?? []
-        networks.append(TaskNetwork(task: id, attachments: task.attachments, hostPorts: ports))
+        // One that an older agent made without a way out has no namespace of ours, and stays as it is.
+        guard let task = tasks[id], let network = TaskNetwork(task, specs[ServiceRevision.Key(task.service, task.revision)]) else { continue }
+        networks.append(network)
       case .exited: found.append(RecoveredTask(id: id, containerID: container.id, pid: nil))
       case .incomplete: try? await rooms.runtime.delete(container.id)
       }

@@ -203,22 +203,24 @@ actor TaskController {
     config.hostname = hostname
     config.domainname = order.container.domainname.flatMap { $0.isEmpty ? nil : $0 }
     var network = NameFiles.Network.none
+    func text(_ path: String) -> String { (try? String(contentsOfFile: path, encoding: .utf8)) ?? "" }
     if order.spec.predefinedNetwork == Network.hostName {
       config.network = .host
-      func text(_ path: String) -> String { (try? String(contentsOfFile: path, encoding: .utf8)) ?? "" }
       network = .host(hosts: text("/etc/hosts"), resolv: text("/etc/resolv.conf"))
-    } else if !order.task.attachments.isEmpty {
+    } else if let wanted = TaskNetwork(order.task, order.spec) {
       await agent.networkApplied()
-      let hostPorts = order.spec.hostPorts(of: id)
       let namespace: AttachedNamespace
       do {
-        namespace = try await rooms.network.attach(TaskNetwork(task: id, attachments: order.task.attachments, hostPorts: hostPorts))
+        namespace = try await rooms.network.attach(wanted)
       } catch let problem as NetworkProblem {
         if let conflict = problem.conflict { await agent.noteHostConflict(conflict) }
         throw problem
       }
       config.networkNamespacePath = namespace.path
-      network = .overlay(order.task.attachments.map { .v4($0.address) } + namespace.addresses6.map { .v6($0) })
+      network =
+        wanted.isBridged
+        ? .bridge(namespace.bridged.map { .v4($0) }, resolv: text("/etc/resolv.conf"))
+        : .overlay(order.task.attachments.map { .v4($0.address) } + namespace.addresses6.map { .v6($0) })
       try await rooms.names.serve(id, namespace: namespace.path, client: DNSClient(order.task, order.container, hostname, namespace))
     }
     let files = NameFiles(order.container, hostname: hostname, on: network)
@@ -265,6 +267,16 @@ enum Environment {
     }
     // "NAME" alone removes what the image set, as Docker's does.
     return names.compactMap { name in values[name].flatMap { $0.contains("=") ? $0 : nil } }
+  }
+}
+
+extension TaskNetwork {
+  /// nil: it has its loopback alone, or its host's network.
+  /// - Parameter spec: nil: not known; a task without networks then has none.
+  init?(_ task: ClusterTask, _ spec: ServiceSpec?) {
+    self.init(
+      task: task.id, attachments: task.attachments, hostPorts: spec?.hostPorts(of: task.id) ?? [], isBridged: spec?.isBridged ?? false)
+    if attachments.isEmpty, !isBridged { return nil }
   }
 }
 

@@ -9,7 +9,8 @@ extension HostNetwork {
   func describe(_ network: TaskNetwork, in world: NetworkWorld) -> AttachedNamespace {
     AttachedNamespace(
       path: path(network.task), networks: network.attachments.map(\.network), reachesOutside: world.leadsOutside(network),
-      addresses6: network.attachments.compactMap { attachment in world.network(attachment.network)?.counterpart(of: attachment.address) })
+      addresses6: network.attachments.compactMap { attachment in world.network(attachment.network)?.counterpart(of: attachment.address) },
+      bridged: network.isBridged ? world.uplinks[network.task]?.address : nil)
   }
 
   func attach(_ network: TaskNetwork, in bare: NetworkWorld) throws -> AttachedNamespace {

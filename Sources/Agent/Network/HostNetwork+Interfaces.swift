@@ -61,7 +61,7 @@ extension HostNetwork {
     }
     let uplinks6 = Set(addresses.lazy.filter { $0.address == Uplink.gateway6.octets }.map(\.index))
     var (madeLinks, problems) = (false, [NetworkProblem]())
-    for container in world.containers.values where !container.attachments.isEmpty {
+    for container in world.containers.values where container.hasInterfaces {
       let isLost = world.ports(of: container).contains { port in
         guard let link = links[port.name] else { return true }
         return port.peer != nil

@@ -88,6 +88,8 @@ final class HostNetwork: Sendable {
     var rulesTouched = false
     /// The kernel refused our own last change of this host's rules: what is loaded is not known, and nobody's drift.
     var rulesUnknown = false
+    /// What is loaded forwards containers' packets, and says which.
+    var isRouting = false
     /// Namespaces of containers whose rules somebody changed, by this host's id for them.
     var touchedNamespaces: Set<Int32> = []
     var allRulesTouched = false
@@ -223,7 +225,7 @@ final class HostNetwork: Sendable {
       let lingering = Lingering(addresses: addresses, told: told, time: configuration.lingering)
       do {
         let isAnew = try Nftables.load(rules, before: isReloaded ? nil : loaded, lingering, object: "this host")
-        memory.withLock { $0.host = Loaded(rules: rules, told: addresses) }
+        memory.withLock { ($0.host, $0.isRouting) = (Loaded(rules: rules, told: addresses), world.isRouting) }
         if isAnew { distrustCounter(nil, IPv4Address.family) }
       } catch {
         memory.withLock { $0.rulesUnknown = true }
@@ -316,7 +318,7 @@ final class HostNetwork: Sendable {
     for (task, known) in loaded {
       let read = if let task { try? thread.inside(path(task)) { Nftables.generation() } } else { Nftables.generation() }
       guard let now = read else { continue }
-      let namespace = task.flatMap { links[InterfaceName.veth($0, 0)]?.peerNamespace }
+      let namespace = task.flatMap { links[InterfaceName.veth($0, 0)] ?? links[InterfaceName.uplink($0)] }?.peerNamespace
       var known = known
       let isUntold = known.isUntold(now: now, heard: task != nil && namespace == nil ? nil : drift?.generation(of: namespace))
       memory.withLock { memory in
@@ -345,8 +347,8 @@ final class HostNetwork: Sendable {
       let (inside, allLinks) = (memory.touchedLinks, memory.allLinksTouched)
       (memory.touchedNamespaces, memory.allRulesTouched, memory.touchedLinks, memory.allLinksTouched) = ([], false, [], false)
       guard allRules || allLinks || !rules.isEmpty || !inside.isEmpty else { return }
-      for container in world.containers.values where !container.attachments.isEmpty {
-        let namespace = links[InterfaceName.veth(container.task, 0)]?.peerNamespace
+      for container in world.containers.values where container.hasInterfaces {
+        let namespace = links[InterfaceName.first(of: container)]?.peerNamespace
         func isIn(_ touched: Set<Int32>) -> Bool { namespace.map(touched.contains) ?? false }
         if allLinks || isIn(inside) { memory.unchecked[container.task] = memory.unchecked[container.task] ?? true }
         guard allRules || isIn(rules) else { continue }
@@ -511,7 +513,7 @@ final class HostNetwork: Sendable {
   }
 
   private func parameters(_ world: NetworkWorld, _ links: [String: LinkInfo]) -> [KernelParameter] {
-    guard !world.networks.isEmpty else { return [] }
+    guard world.isRouting else { return [] }
     let doors = world.networks.filter(\.ingress).map { InterfaceName.bridge($0.vni) } + world.uplinks.keys.sorted().map(InterfaceName.uplink)
     return [KernelParameter("ipv4/ip_forward", "1")] + doors.filter { links[$0] != nil }.flatMap { Self.door($0) }
   }

@@ -20,6 +20,8 @@ struct NetworkWorld: Sendable {
 
   func network(_ id: NetworkID) -> NetworkAssignment? { networks.first { $0.id == id } }
   var ingress: NetworkAssignment? { networks.first { $0.ingress } }
+  /// There is something whose packets this host forwards.
+  var isRouting: Bool { !networks.isEmpty || !uplinks.isEmpty }
 
   func lingering(on networks: Set<NetworkID>) -> Set<IPv4Address> { Set(lingering.lazy.filter { networks.contains($0.network) }.map(\.address)) }
   /// Those that stand beside them.
@@ -62,7 +64,7 @@ struct NetworkWorld: Sendable {
 
   func isOnIngress(_ container: TaskNetwork) -> Bool { container.attachments.contains { $0.network == ingress?.id } }
   func leadsOutside(_ container: TaskNetwork) -> Bool {
-    isOnIngress(container) || container.attachments.contains { network($0.network)?.internalOnly == false }
+    container.isBridged || isOnIngress(container) || container.attachments.contains { network($0.network)?.internalOnly == false }
   }
   func leadsOutside6(_ container: TaskNetwork) -> Bool {
     container.attachments.contains { network($0.network).map { !$0.internalOnly && $0.subnet6 != nil } ?? false }
@@ -119,6 +121,8 @@ enum InterfaceName {
   static func tunnel(_ vni: UInt32) -> String { "orvx\(vni)" }
   /// The host's end of a container's interface: the last ten digits of the task's id (they are random) and the interface's number.
   static func veth(_ task: TaskID, _ index: Int) -> String { "\(vethPrefix)\(task.description.suffix(digits))\(index)" }
+  /// The host's end of a container's first interface.
+  static func first(of network: TaskNetwork) -> String { network.isBridged ? uplink(network.task) : veth(network.task, 0) }
   /// The host's end of a container's uplink.
   static func uplink(_ task: TaskID) -> String { uplinkPrefix + task.description.suffix(digits) }
   static func isUplink(_ name: String) -> Bool { name.hasPrefix(uplinkPrefix) }

@@ -50,6 +50,8 @@ public struct AttachedNamespace: Hashable, Sendable {
   public var reachesOutside: Bool
   /// On the networks that have IPv6.
   public var addresses6: [IPv6Address] = []
+  /// The container's end of its way out, where it has no network; not known of those that were found again.
+  public var bridged: IPv4Address?
 }
 
 /// A task's place in the network, as it is given to `attach` and, after a restart of the agent, to `recover`.
@@ -58,11 +60,16 @@ public struct TaskNetwork: Hashable, Sendable {
   public var attachments: [NetworkAttachment]
   /// Of its service, those with publishMode host: this host's port leads to this task alone.
   public var hostPorts: [PortConfig]
-  public init(task: TaskID, attachments: [NetworkAttachment], hostPorts: [PortConfig] = []) {
+  /// On no network, with a way out of this host (docker's `bridge`); never with attachments, of which those say what leads outside.
+  public var isBridged: Bool
+  public init(task: TaskID, attachments: [NetworkAttachment], hostPorts: [PortConfig] = [], isBridged: Bool = false) {
     self.task = task
     self.attachments = attachments
     self.hostPorts = hostPorts
+    self.isBridged = isBridged && attachments.isEmpty
   }
+  /// Besides its loopback.
+  var hasInterfaces: Bool { isBridged || !attachments.isEmpty }
 }
 
 public actor OverlayNetwork {
@@ -300,8 +307,10 @@ public actor OverlayNetwork {
   }
 
   /// Makes the task's namespace with an interface for each attachment (eth0, eth1, …), routes and virtual IPs; ready when it returns.
-  /// A task that is attached already is made anew. Throws when a network is not assigned to this node, or a host port is taken.
+  /// A task that is attached already is made anew. Throws when a network is not assigned to this node, or a host port is taken; one that is on no
+  /// network also where the rules that keep it from this host are not loaded: before the first `apply`, or when the kernel refuses them.
   public func attach(_ network: TaskNetwork) async throws -> AttachedNamespace {
+    if network.isBridged, done == 0 { throw NetworkProblem("network of this host", "it is not known yet: try again in a moment") }
     var world = desired
     world.containers = containers
     world.containers[network.task] = network
@@ -311,7 +320,14 @@ public actor OverlayNetwork {
     containers[network.task] = network
     // An `apply` between the two lines above did not know the container.
     let isChanged = desired.networks != world.networks || desired.services != world.services || desired.endpoints != world.endpoints
-    if !network.hostPorts.isEmpty || isChanged { _ = try await reconcile() }
+    // A host without networks has no rules for what leaves it.
+    let isFirst = network.isBridged && desired.networks.isEmpty
+    var problems: [NetworkProblem] = []
+    if !network.hostPorts.isEmpty || isChanged || isFirst { problems = try await reconcile() }
+    if network.isBridged, !host.memory.withLock({ $0.isRouting && !$0.rulesUnknown }) {
+      try await detach(network.task)
+      throw problems.first { $0.weight == .unfinished } ?? NetworkProblem("this host", "its rules are not loaded: try again in a moment")
+    }
     return namespace
   }
 

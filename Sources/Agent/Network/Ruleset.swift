@@ -4,7 +4,7 @@ import Model
 /// were established keep their translation (conntrack).
 enum Ruleset {
   /// In a container: its connections to virtual IPs go to a random ready endpoint, and the endpoint sees the container's own address.
-  /// nil without networks, where nobody answers names.
+  /// nil without interfaces, where nobody answers names.
   /// - Parameters:
   ///   - balancing: of the container's networks.
   ///   - published: what its service publishes through ingress.
@@ -15,7 +15,7 @@ enum Ruleset {
     let guarding = network.attachments.enumerated().filter { $0.element.network == world.ingress?.id }.map {
       Self.unpublished(to: $0.element.address, by: "eth\($0.offset)", published + network.hostPorts)
     }
-    if network.attachments.isEmpty { return nil }
+    if !network.hasInterfaces { return nil }
     guard !balancing.virtual.isEmpty || !guarding.isEmpty else { return RuleTable(chains: [names]) }
     let networks = Set(network.attachments.map(\.network))
     let subnets = subnets4(of: world, on: networks)
@@ -262,7 +262,7 @@ enum Ruleset {
     // own link address is not bridged but routed: that is tracked where the host is on the network, and is nobody's business elsewhere.
     let routed = "iifname \(bridges) ct state untracked drop"
     var forward = (world.networks.isEmpty ? [] : ["\(within(world.networks)) ct state untracked accept", routed]) + smuggled.passing + stale + gone
-    if !world.networks.isEmpty {
+    if world.isRouting {
       // Callers inside would be answered there directly, past the translation; or have addresses that are known here alone. All others keep theirs.
       for device in [bridges, uplinks] {
         postrouting.append("ct status dnat oifname \(device) ip saddr \(set((ingress.map { ["\($0.subnet)"] } ?? []) + ["127.0.0.0/8"])) masquerade")
@@ -272,7 +272,7 @@ enum Ruleset {
       if let ingress { postrouting.append("\(outward) ip saddr \(ingress.subnet) masquerade") }
       postrouting.append("\(outward) iifname \(uplinks) masquerade")
 
-      forward.append("\(within(world.networks)) accept")
+      if !world.networks.isEmpty { forward.append("\(within(world.networks)) accept") }
       forward += insideOnly(world)
       for device in [bridges, uplinks] {
         forward.append("iifname \(device) ct status dnat accept")

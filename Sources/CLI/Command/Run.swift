@@ -17,7 +17,7 @@ struct Run: AsyncParsableCommand {
     discussion: """
       It is a service of one task that is never started again: orch ps shows it, orch logs keeps its output until orch rm, or --rm.
       Without --node it runs on a host that has the image, if any has, and on any host otherwise.
-      Without --network it has its loopback alone. Signals go to the command, which may do with them as it likes: Ctrl-C, too. The third Ctrl-C
+      Without --network it reaches what its host reaches, and nobody reaches it but by -p (docker's bridge); none leaves it its loopback. Signals go to the command, which may do with them as it likes: Ctrl-C, too. The third Ctrl-C
       or SIGTERM ends orch itself. With -it the detach keys leave the command running, and orch attach comes back to it.
       Exit codes of its own: 125 when it could not be started, 126 when the command cannot be executed, 127 when it is not there.
 
@@ -42,7 +42,8 @@ struct Run: AsyncParsableCommand {
     [String] = []
   @Option(name: .shortAndLong, help: ArgumentHelp("Set a variable; NAME alone takes it from here; repeatable.", valueName: "name=value")) var env:
     [String] = []
-  @Option(help: ArgumentHelp("A network, such as a stack's; host; repeatable.", valueName: "network")) var network: [String] = []
+  @Option(help: ArgumentHelp("A network, such as a stack's, repeatable; or bridge, the default, host, or none.", valueName: "network")) var network:
+    [String] = []
   @Option(help: ArgumentHelp("In place of the image's entrypoint; empty: none.", valueName: "command")) var entrypoint: String?
   @Option(name: .shortAndLong, help: "As this user: name, uid, or uid:gid.") var user: String?
   @Option(name: .shortAndLong, help: "In this folder.") var workdir: String?

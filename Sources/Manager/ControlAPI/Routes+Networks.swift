@@ -19,8 +19,9 @@ extension ControlAPI {
 
   func inspectNetwork(_ name: String) async throws -> APIResponse {
     // Docker's clients look up what they attach a service to.
-    if name == Network.hostName || name == Network.noneName { return .json(NetworkInspect(predefined: name)) }
-    return .json(NetworkInspect(try await backend.state().lookUpNetwork(name)))
+    let state = try await backend.state()
+    if Network.predefinedNames.contains(name), state.network(named: name) == nil { return .json(NetworkInspect(predefined: name)) }
+    return .json(NetworkInspect(try state.lookUpNetwork(name)))
   }
 
   func createNetwork(_ request: APIRequest) async throws -> APIResponse {

@@ -69,7 +69,7 @@ extension ServiceEdits {
         return state.networks[id] ?? making.first { known[$0.name] == id }.map { Network(id: id, spec: $0, createdAt: .zero) }
       }
       do { try Allocator.checkApart(spec.name, rows) } catch { throw .invalid(error.description) }
-      if let predefined = spec.predefinedNetwork, !spec.ports.isEmpty {
+      if let predefined = spec.predefinedNetwork, predefined != Network.bridgeName, !spec.ports.isEmpty {
         throw .invalid(
           predefined == Network.hostName
             ? "service \(spec.name): on the host's network it listens on the host's own ports, so it publishes none: remove its ports or the network host"
@@ -210,7 +210,9 @@ extension ServiceEdits {
     _ networks: [NetworkAttachmentConfig], service: String, state: ClusterState, known: [String: NetworkID]
   ) throws(EditError) -> [NetworkAttachmentConfig] {
     var resolved: [NetworkAttachmentConfig] = []
-    if let predefined = networks.first(where: { [Network.hostName, Network.noneName].contains($0.target) }) {
+    // `bridge` was no name of its own once: who has such a network has it still.
+    func isTaken(_ name: String) -> Bool { name == Network.bridgeName && (known[name] != nil || state.network(named: name) != nil) }
+    if let predefined = networks.first(where: { Network.predefinedNames.contains($0.target) && !isTaken($0.target) }) {
       guard networks.count == 1 else {
         throw .invalid("service \(service): network \(predefined.target) cannot be combined with others: name it alone, or leave it out")
       }
@@ -244,8 +246,8 @@ extension ServiceEdits {
     if let driver = spec.driver, !driver.isEmpty, driver != "overlay" {
       throw .invalid("network \(spec.name): driver \(driver) is not supported in a cluster; use overlay")
     }
-    if [Network.hostName, Network.noneName].contains(spec.name) {
-      throw .invalid("network \(spec.name): the name is taken for the host's own network or none: choose another")
+    if Network.predefinedNames.contains(spec.name) {
+      throw .invalid("network \(spec.name): the name is taken, as \(Network.predefinedNames.sorted().joined(separator: ", ")) are: choose another")
     }
     for option in (spec.options ?? [:]).keys.sorted() {
       if let reason = NetworkSpec.refusal(of: option) { throw .invalid("network \(spec.name): \(reason)") }

@@ -49,7 +49,7 @@ public struct NetworkInspect: Codable, Hashable, Sendable {
     labels = spec.labels ?? [:]
   }
 
-  /// Docker's `host` and `none`, which every host has: their id is their name.
+  /// Docker's `host`, `none` and `bridge`, which every host has: their id is their name.
   public init(predefined name: String) {
     var spec = NetworkSpec(name: name)
     spec.driver = name == Network.noneName ? "null" : name

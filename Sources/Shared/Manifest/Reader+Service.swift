@@ -43,7 +43,7 @@ extension Reader {
     if let ports {
       portPositions[fullName] = ports.position
       let configs = readPorts(ports)
-      if let mode = spec.predefinedNetwork, !configs.isEmpty {
+      if let mode = spec.predefinedNetwork, mode != Network.bridgeName, !configs.isEmpty {
         error(
           ports, "network_mode \(mode) and ports do not go together",
           mode == Network.hostName ? "remove them: the service listens on the host's own ports" : "remove one of the two")

@@ -145,9 +145,11 @@ public struct Network: Hashable, Sendable, Codable {
 
   public var name: String { spec.name }
   public static let ingressName = "ingress"
-  /// Docker's names for the host's own network and for none, which no other network may have.
+  /// Docker's names for the host's own network, for none, and for a way out of the host without a network, which no other network may have.
   public static let hostName = "host"
   public static let noneName = "none"
+  public static let bridgeName = "bridge"
+  public static let predefinedNames: Set = [hostName, noneName, bridgeName]
 }
 
 /// A named volume; its data lives on the hosts whose tasks mount it.

@@ -415,10 +415,11 @@ extension ServiceSpec {
   public var isGlobal: Bool { mode?.global != nil }
   public var ports: [PortConfig] { endpointSpec?.ports ?? [] }
   public var networks: [NetworkAttachmentConfig] { taskTemplate.networks ?? [] }
-  /// "host" or "none", in Docker's form: one attachment to the network of that name. nil: its networks are the cluster's.
-  public var predefinedNetwork: String? {
-    networks.first { $0.target == Network.hostName || $0.target == Network.noneName }?.target
-  }
+  /// "host", "none" or "bridge", in Docker's form: one attachment to the network of that name. nil: its networks are the cluster's, or it names none.
+  public var predefinedNetwork: String? { networks.first { Network.predefinedNames.contains($0.target) }?.target }
+  /// Its tasks have a way out of their hosts and no network, unless they publish through ingress. As Swarm's that name none: their containers are made
+  /// with the engine's default (moby daemon/cluster/executor/container/container.go, hostConfig).
+  public var isBridged: Bool { networks.isEmpty || predefinedNetwork == Network.bridgeName }
   public var endpointMode: EndpointSpec.Mode { endpointSpec?.mode ?? .vip }
   /// Its ports in host mode as one task of it has them. One without a number has any of its host, as Swarm's: drawn with the task's id, so that all
   /// who know the task know it, and none is told twice; where something else has it, the next task has another.

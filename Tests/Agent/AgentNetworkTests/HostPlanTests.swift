@@ -113,6 +113,12 @@ struct HostPlanTests {
     var published = cluster.network(1, [cluster.inside])
     published.hostPorts = [PortConfig(targetPort: 80, publishedPort: 8080, publishMode: .host)]
     #expect(world.needsUplink(published) && world.gateway(of: published) == nil && !world.leadsOutside(published))
+    // On no network: docker's bridge, or none.
+    for isBridged in [true, false] {
+      let network = TaskNetwork(task: cluster.task(1), attachments: [], isBridged: isBridged)
+      #expect(world.needsUplink(network) == isBridged && world.gateway(of: network) == (isBridged ? address("172.28.240.1") : nil))
+    }
+    #expect(!TaskNetwork(task: cluster.task(1), attachments: cluster.network(1).attachments, isBridged: true).isBridged)
   }
 
   @Test("uplinks' addresses come from a private range that is free, all in turn; none: nil")

@@ -320,6 +320,7 @@ struct OverlayNetworkTests {
       try await overlay.apply(networks: cluster.networks(of: 1), services: cluster.services, endpoints: cluster.endpoints)
       let one = try await overlay.attach(cluster.network(1))
       let other = try await overlay.attach(cluster.network(3, [cluster.web]))
+      let bridged = try await overlay.attach(TaskNetwork(task: cluster.task(4), attachments: [], isBridged: true))
       let uplink = InterfaceName.uplink(cluster.task(3))
       func shape() async throws -> String {
         let host = world.host(1)
@@ -376,6 +377,11 @@ struct OverlayNetworkTests {
         ("container link", "nsenter --net=\(one.path) ip link set eth1 down"),
         ("container link", "nsenter --net=\(one.path) ip link set eth1 mtu 1200"),
         ("rules", "nft delete table ip orch"), ("rules", "nft add rule ip orch prerouting counter"), ("rules", "nft flush ruleset"),
+        ("link", "ip link del \(InterfaceName.uplink(cluster.task(4)))"),
+        ("container rules", "nsenter --net=\(bridged.path) nft flush table ip orch"),
+        ("container address", "nsenter --net=\(bridged.path) ip address flush dev eth0"),
+        ("container route", "nsenter --net=\(bridged.path) ip route del default"),
+        ("container link", "nsenter --net=\(bridged.path) ip link set eth0 down"),
       ]
       for (kind, command) in tampering {
         let counted = await overlay.repairs[kind] ?? 0

@@ -137,9 +137,10 @@ private struct Run {
         text = "attach \(number)"
         let sets = [
           [cluster.web], [cluster.ingress, cluster.web], [cluster.inside], [cluster.web, cluster.inside],
-          [cluster.inside, cluster.web, cluster.ingress],
+          [cluster.inside, cluster.web, cluster.ingress], [],
         ]
         var network = cluster.network(number, sets[random(sets.count)])
+        network.isBridged = network.attachments.isEmpty
         if random(3) == 0 {
           network.hostPorts = [
             PortConfig(targetPort: 80, publishedPort: UInt16(9000 + number), protocol: random(2) == 0 ? .tcp : .udp, publishMode: .host)
@@ -185,11 +186,11 @@ private struct Run {
       "ip link del orbr\(network.vni)",
     ]
     if let container = containers.sorted(by: { $0.key < $1.key }).first?.value {
-      let (veth, inner) = (InterfaceName.veth(container.task, 0), "nsenter --net=\(path(container, of: "run1"))")
+      let (veth, inner) = (InterfaceName.first(of: container), "nsenter --net=\(path(container, of: "run1"))")
       commands += [
-        "ip link del \(veth)", "ip link set \(veth) nomaster", "bridge link set dev \(veth) flood on", "\(inner) ip address flush dev eth0",
-        "\(inner) ip link set eth0 down", "\(inner) ip link set eth0 mtu 1200",
+        "ip link del \(veth)", "\(inner) ip address flush dev eth0", "\(inner) ip link set eth0 down", "\(inner) ip link set eth0 mtu 1200",
       ]
+      if !container.isBridged { commands += ["ip link set \(veth) nomaster", "bridge link set dev \(veth) flood on"] }
     }
     let command = commands[random(commands.count)]
     let before = await overlay.repairs

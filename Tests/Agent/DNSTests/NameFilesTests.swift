@@ -42,6 +42,18 @@ struct NameFilesTests {
         == "# x\ndomain box.example\noptions edns0\nnameserver 10.0.0.2\n")
   }
 
+  @Test("with a way out and no network it has its address there, and the domains of its host's file unless it has some of its own")
+  func bridge() {
+    let own = IPAddress.v4(IPv4Address("172.28.240.2")!)
+    let resolv = "domain old.example\nsearch box.example  lan\nnameserver 10.1.1.2\noptions edns0\n"
+    let plain = NameFiles(ContainerSpec(image: "a:1"), hostname: "web", on: .bridge(own, resolv: resolv))
+    #expect(plain.hosts == localhost + "172.28.240.2\tweb\n")
+    #expect(plain.resolv == "search box.example lan\nnameserver 127.0.0.11\noptions ndots:0\n")
+    let files = NameFiles(spec, hostname: "web", on: .bridge(own, resolv: resolv))
+    #expect(files.resolv == "search a.example b.example\nnameserver 127.0.0.11\noptions ndots:0 timeout:1\n")
+    #expect(NameFiles(ContainerSpec(image: "a:1"), hostname: "web", on: .bridge(nil, resolv: "")).hosts == localhost)
+  }
+
   @Test("without a network there is what the task says, and nothing else; the domain '.' is none")
   func none() {
     var spec = spec

@@ -88,6 +88,28 @@ import Testing
     #expect(world.state.services.isEmpty)
   }
 
+  @Test("bridge is docker's name for a way out without a network, and what a service has that names none; it goes with ports and with no other")
+  func bridged() throws {
+    var world = World(nodes: 1)
+    for (name, targets) in [("web", ["bridge"]), ("plain", [])] {
+      let id = try world.create(name) { spec in
+        spec.taskTemplate.networks = targets.map { NetworkAttachmentConfig(target: $0) }
+        spec.endpointSpec = EndpointSpec(ports: [PortConfig(targetPort: 80, publishedPort: name == "web" ? 80 : 81)])
+      }
+      #expect(world.state.spec(of: world.state.services[id]!)?.isBridged == true)
+    }
+    let none = try world.create("none") { $0.taskTemplate.networks = [NetworkAttachmentConfig(target: "none")] }
+    #expect(world.state.spec(of: world.state.services[none]!)?.isBridged == false)
+    let mixed = #expect(throws: EditError.self) {
+      try world.create("two") { $0.taskTemplate.networks = ["bridge", "none"].map { NetworkAttachmentConfig(target: $0) } }
+    }
+    #expect(mixed?.description.contains("cannot be combined with others") == true)
+    let taken = #expect(throws: EditError.self) {
+      try ServiceEdits.createNetwork(NetworkSpec(name: "bridge"), state: world.state, now: world.now, generator: &world.generator)
+    }
+    #expect(taken?.description.contains("the name is taken, as bridge, host, none are") == true, "\(String(describing: taken))")
+  }
+
   @Test("services publish one number at different addresses of hosts; one that overlaps another's is refused, and the other is named")
   func portAddresses() throws {
     var world = World(nodes: 1)
