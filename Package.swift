@@ -107,7 +107,9 @@ let agent: [Target] = [
       "Model", "Surroundings", "LinuxSystem", "RegistryLogin", "TreeArchive", "CLinux", "CZlib", "CZstd", "CLzma", "CBzip2", crypto, httpClient, log,
       nioSSL,
     ] + nio),
-  room("Build", "Agent/Build", ["Model", "Surroundings", "Dockerfile", "AgentImage", "Runtime", "TreeArchive", "LinuxSystem", "CLinux", log]),
+  room(
+    "Build", "Agent/Build",
+    ["Model", "Surroundings", "Dockerfile", "AgentImage", "AgentNetwork", "DNS", "Runtime", "TreeArchive", "LinuxSystem", "CLinux", log]),
   room("DNS", "Agent/DNS", ["Model", "LinuxSystem", "CLinux", log]),
   room("AgentNetwork", "Agent/Network", ["Model", "LinuxSystem", "CLinux", "Netlink", "CNFTables", "Telemetry", log]),
   room("AgentVolume", "Agent/Volume", ["Model", "LinuxSystem", "CLinux"]),
@@ -197,7 +199,9 @@ let testTargets: [Target] = [
   tests("Bundle", "Agent", ["LinuxSystem", "CLinux", "orch-runtime"]),
   tests("Runtime", "Agent", ["LinuxSystem", "Cgroups", "Seccomp", "Model", "AgentVolume"]),
   tests("AgentImage", "Agent", ["LinuxSystem", "CLinux", "CZlib", "CZstd", "Model", crypto]),
-  tests("Build", "Agent", ["LinuxSystem", "CLinux", "Model", "AgentImage", "Runtime", "Cgroups", "TreeArchive", "Dockerfile", log]),
+  tests(
+    "Build", "Agent",
+    ["LinuxSystem", "CLinux", "Model", "AgentImage", "AgentNetwork", "DNS", "Netlink", "Runtime", "Cgroups", "TreeArchive", "Dockerfile", log]),
   tests("Telemetry", "Shared", ["LinuxSystem"]),
   tests("DNS", "Agent", ["Model", "LinuxSystem", "OwnProcess", log]),
   tests("AgentNetwork", "Agent", ["Model", "Netlink", "LinuxSystem", "CLinux", "OwnProcess", "Telemetry", log]),

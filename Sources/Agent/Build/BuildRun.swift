@@ -1,4 +1,6 @@
 import AgentImage
+import AgentNetwork
+import DNS
 import Dockerfile
 import Glibc
 import LinuxSystem
@@ -14,6 +16,7 @@ struct BuildRun {
   /// A folder of its own, removed at the end.
   let work: String
   let tell: @Sendable (BuildEvent) async throws -> Void
+  private let namespace: BuildNamespace
   private let context: SourceTree
   private let dockerfile: Dockerfile
   private let plan: BuildPlan
@@ -36,9 +39,10 @@ struct BuildRun {
   }
 
   init(
-    _ builder: Builder, _ request: BuildRequest, context folder: String, work: String, _ tell: @escaping @Sendable (BuildEvent) async throws -> Void
+    _ builder: Builder, _ request: BuildRequest, context folder: String, work: String, _ namespace: BuildNamespace,
+    _ tell: @escaping @Sendable (BuildEvent) async throws -> Void
   ) throws {
-    (self.builder, self.request, self.work, self.tell) = (builder, request, work, tell)
+    (self.builder, self.request, self.work, self.namespace, self.tell) = (builder, request, work, namespace, tell)
     let root = SharedDescriptor(try .open(folder, O_RDONLY | O_DIRECTORY))
     func text(_ path: String) throws -> String? {
       do throws(SystemError) {
@@ -184,7 +188,13 @@ struct BuildRun {
     if step.fingerprint.isEmpty { return try await tell(.finished(ContinuousClock.now - begin)) }
     var decides = "\(done.key.hex) \(step.fingerprint)"
     // The build's own word for it, where the step says nothing; as BuildKit, whose key has the mode of each step.
-    if case .run(let run) = step.action, run.network == .standard, request.network == .none { decides += " without a network" }
+    if case .run(let run) = step.action, run.network == .standard {
+      switch request.network {
+      case .standard: break
+      case .none: decides += " without a network"
+      case .host: decides += " on the host's network"
+      }
+    }
     var copying: [Copying] = []
     for copy in step.copies {
       let found = try await sources(copy, instruction, in: number)
@@ -280,11 +290,21 @@ struct BuildRun {
     config.user = run.user
     config.hostname = "build"
     config.log = .init(maxSize: 1 << 30, maxFiles: 1)
-    let network = run.network == .standard ? request.network : run.network
-    config.network = network == .none ? .new : .host
-    try Files.writeAtomically("\(place)/hosts", "127.0.0.1\tlocalhost\n::1\tlocalhost\n", mode: 0o644, durable: false)
-    try Files.writeAtomically(
-      "\(place)/resolv.conf", network == .none ? "" : (try? Files.text("/etc/resolv.conf")) ?? "", mode: 0o644, durable: false)
+    var names = (hosts: "127.0.0.1\tlocalhost\n::1\tlocalhost\n", resolv: (try? Files.text("/etc/resolv.conf")) ?? "")
+    switch run.network == .standard ? request.network : run.network {
+    case .host: config.network = .host
+    case .none:
+      config.network = .new
+      names.resolv = ""
+    case .standard:
+      let opened: AttachedNamespace
+      do { opened = try await namespace.open() } catch { throw BuildError(.invalid, "line \(instruction.line): a network for RUN: \(error)") }
+      config.networkNamespacePath = opened.path
+      let files = NameFiles(ContainerSpec(image: ""), hostname: "build", on: .bridge(opened.bridged.map { .v4($0) }, resolv: names.resolv))
+      names = (files.hosts, files.resolv)
+    }
+    try Files.writeAtomically("\(place)/hosts", names.hosts, mode: 0o644, durable: false)
+    try Files.writeAtomically("\(place)/resolv.conf", names.resolv, mode: 0o644, durable: false)
     for file in ["hosts", "resolv.conf"] { config.mounts.append(.bind("\(place)/\(file)", "/etc/\(file)", readOnly: true)) }
     let mounted = try await mount(run, copies, layers: layers, place: place, line: instruction.line)
     defer { unmount(mounted) }

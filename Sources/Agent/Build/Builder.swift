@@ -2,7 +2,8 @@
 //
 // Invariants
 // - A step is looked up before it is carried out; what was made is remembered under the key of what decided it, and nothing else.
-// - RUN is a container like any other (namespaces, seccomp, capabilities, no_new_privs, no mount of the host but resolv.conf and hosts);
+// - RUN is a container like any other (namespaces, seccomp, capabilities, no_new_privs, no mount of the host but resolv.conf and hosts), on its host's
+//   network where the Dockerfile or who builds asks for that, and nowhere else;
 //   COPY and ADD write below the image's root only, by descriptors that no link leads out of.
 // - A build that fails or is cancelled leaves no image, no container and no file; its finished steps stay in the cache.
 // It refuses to know HTTP, managers and where a context comes from: it gets a folder.
@@ -27,8 +28,8 @@ public struct BuildRequest: Hashable, Sendable {
   public var usesCache = true
   /// Asks the registry for bases that are here already.
   public var pulls = false
-  /// For RUNs that do not say.
-  public var network = Instruction.Run.Network.host
+  /// For RUNs that do not say. `standard`: a namespace of the build's own, with a way out (docker's `bridge`).
+  public var network = Instruction.Run.Network.standard
   /// For `RUN --mount=type=secret`, by id. In memory alone.
   public var secrets: [String: [UInt8]] = [:]
   public init() {}
@@ -61,6 +62,8 @@ public final class Builder: Sendable {
   let runtime: ContainerRuntime
   let cache: BuildCache
   let cacheMounts: CacheMounts
+  /// nil: there are none here, and a RUN that wants a network is refused.
+  let networks: BuildNetworks?
   let log: Logger
   private let running = Mutex(0)
   /// Builds at once; more are refused.
@@ -71,7 +74,10 @@ public final class Builder: Sendable {
   static let containerPrefix = "build-"
 
   /// Blocking, once at start, before anything is swept.
-  public init(store: ImageStore, runtime: ContainerRuntime, cacheFile: String, remoteBytesMax: Int64 = 4 << 30, log: Logger) {
+  public init(
+    store: ImageStore, runtime: ContainerRuntime, cacheFile: String, networks: BuildNetworks?, remoteBytesMax: Int64 = 4 << 30, log: Logger
+  ) {
+    self.networks = networks
     self.store = store
     self.runtime = runtime
     self.log = log
@@ -113,13 +119,16 @@ public final class Builder: Sendable {
     }
     return try await store.holding { [self] in
       let work = try await onOwnThread("orch-build") { [store] in try store.workFolder() }
+      let namespace = BuildNamespace(networks, log)
       var run: BuildRun
       do {
-        run = try BuildRun(self, request, context: folder, work: work, tell)
+        run = try BuildRun(self, request, context: folder, work: work, namespace, tell)
         let record = try await run.carryOut()
+        await namespace.close()
         await discard(work)
         return record
       } catch {
+        await namespace.close()
         await discard(work)
         if let error = error as? DockerfileError { throw BuildError(.invalid, error.description) }
         throw error

@@ -192,13 +192,13 @@ actor Agent {
   private func sweep() {
     Task {
       let links = (try? await rooms.network.containerLinks()) ?? []
-      for id in await rooms.leftovers() where worker.task(id) == nil && lanes[id] == nil {
+      for id in await rooms.leftovers() where worker.task(id) == nil && lanes[id] == nil && !rooms.builder.isBuilding(in: id) {
         log.notice("removing what is left of task \(id)")
         await TaskController(id: id, rooms: rooms, log: log).remove(sparing: volumesInUse)
       }
       // With their namespaces most are gone now; those whose other end lies elsewhere are not.
       let known = Set(lanes.keys).union(worker.liveTasks.map(\.id))
-      let stray = links.filter { link in !known.contains { link.isOf($0) } }
+      let stray = links.filter { link in !known.contains { link.isOf($0) } && !rooms.builder.isBuilding(behind: link) }
       do {
         if !stray.isEmpty { log.notice("removing interfaces that are left of tasks: \(stray.map(\.name).joined(separator: " "))") }
         try await rooms.network.remove(stray)

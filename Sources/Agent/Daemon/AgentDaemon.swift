@@ -66,15 +66,16 @@ struct AgentDaemon {
         stateDirectory: "\(options.runDir)/containers", dataDirectory: "\(options.stateDir)/containers", cgroupParent: options.cgroupParent,
         initPath: initPath, stubs: options.stubs))
     let store = try ImageStore(directory: "\(options.stateDir)/images", configuration: options.images())
+    let network = try OverlayNetwork(
+      configuration: .init(
+        underlayAddress: underlay, runDirectory: options.runDir, uplinkSubnet: options.uplinkSubnet.flatMap { IPv4Prefix($0) },
+        bypassesBridges: !options.bridgeFrames), log: log)
+    let names = try NameServer(log: log)
+    let builder = Builder(
+      store: store, runtime: runtime, cacheFile: "\(options.stateDir)/build-cache", networks: BuildNetworks(network, names), log: log)
     return Rooms(
-      runtime: runtime, images: store,
-      builder: Builder(store: store, runtime: runtime, cacheFile: "\(options.stateDir)/build-cache", log: log),
-      volumes: try VolumeStore(directory: "\(options.stateDir)/volumes"),
-      network: try OverlayNetwork(
-        configuration: .init(
-          underlayAddress: underlay, runDirectory: options.runDir, uplinkSubnet: options.uplinkSubnet.flatMap { IPv4Prefix($0) },
-          bypassesBridges: !options.bridgeFrames), log: log),
-      names: try NameServer(log: log), underlay: underlay, stateDirectory: options.stateDir, runDirectory: options.runDir, node: identity.node)
+      runtime: runtime, images: store, builder: builder, volumes: try VolumeStore(directory: "\(options.stateDir)/volumes"), network: network,
+      names: names, underlay: underlay, stateDirectory: options.stateDir, runDirectory: options.runDir, node: identity.node)
   }
 
   /// Containers that run go on; those that ended meanwhile are told of; those of tasks that nobody knows are removed. What this host was assigned is

@@ -90,6 +90,7 @@ struct HostAPI: Sendable {
     } catch let error as ImageError { throw Refusal(status: 400, message: "the build's context: \(error)") }
     try await stream.answer(200, type: "application/json")
     let report = BuildReport(stream: stream, isQuiet: isQuiet)
+    await agent.networkApplied()
     do {
       let image = try await rooms.builder.build(build, context: context) { try await report.tell($0) }
       try await report.done(image, names: build.names, node: "\(rooms.node)")
@@ -124,7 +125,9 @@ struct HostAPI: Sendable {
         if name == "labels" { build.labels = given } else { build.arguments = given }
       case "networkmode":
         switch value {
-        case "", "default", "host": build.network = .host
+        // Docker's clients may name what is its default.
+        case "", "default", Network.bridgeName: build.network = .standard
+        case "host": build.network = .host
         case "none": build.network = .none
         default: throw bad("a build's network is default, host or none, not '\(value)'")
         }

@@ -29,7 +29,8 @@ struct Build: AsyncParsableCommand {
   var secret: [String] = []
   @Flag(help: "Carry out every step, whatever was built before.") var noCache = false
   @Flag(help: "Ask the registry for newer bases.") var pull = false
-  @Option(help: ArgumentHelp("For RUN: host, or none.", valueName: "mode")) var network: String?
+  @Option(help: ArgumentHelp("For RUN that does not say: default, a way out of its own; host, the host's network; none.", valueName: "mode"))
+  var network: String?
   @Option(help: "auto and plain show every step, quiet the image's id, json the manager's own lines.") var progress: ProgressStyle = .auto
   @Flag(name: .shortAndLong, help: "As --progress quiet.") var quiet = false
   @Option(help: ArgumentHelp("Build on this host; the manager's own otherwise.", valueName: "host")) var node: String?

@@ -1,11 +1,14 @@
 import AgentImage
+import AgentNetwork
 import CLinux
 import Cgroups
+import DNS
 import Dockerfile
 import Glibc
 import LinuxSystem
 import Logging
 import Model
+import Netlink
 import Runtime
 import Synchronization
 import Testing
@@ -20,8 +23,39 @@ final class World: Sendable {
   let runtime: ContainerRuntime
   let builder: Builder
   let parent: String
+  /// Of the host that builds, which is not this process's.
+  let network: OverlayNetwork
+  var host: String { folder + "/net-host" }
+  var outside: String { folder + "/net-outside" }
 
-  init(remoteBytesMax: Int64 = 1 << 30) async throws {
+  /// Network namespaces: the host's, 192.0.2.1, and one behind its eth0, 192.0.2.100 (RFC 5737).
+  private static func surround(_ host: String, _ outside: String) async throws {
+    @Sendable func new(_ path: String) throws {
+      try Files.writeAtomically(path, "", mode: 0o400, durable: false)
+      try checkResult(clinux_new_network_namespace(), "make network namespace", path)
+      try checkResult(mount("/proc/thread-self/ns/net", path, nil, UInt(MS_BIND), nil), "bind network namespace", path)
+      try NetlinkSocket().perform([.setLink(1, "lo", up: true)])
+    }
+    @Sendable func address(_ last: UInt8) throws {
+      let socket = try NetlinkSocket()
+      let link = try socket.links().first { $0.name == "eth0" }!.index
+      try socket.perform([.addAddress([192, 0, 2, last], length: 24, on: link), .setLink(link, "eth0", up: true)])
+    }
+    try await onOwnThread("test-network") {
+      try new(outside)
+      let other = try OwnedDescriptor.open(outside, O_RDONLY)
+      try new(host)
+      try NetlinkSocket().perform([
+        .addVeth("eth0", master: 0, mtu: 1500, peer: "eth0", peerMAC: nil, peerNamespace: other.rawValue, alias: "test")
+      ])
+      try address(1)
+      _ = try joinNetworkNamespace(outside)
+      try address(100)
+    }
+  }
+
+  /// - Parameter servers: that answer names; nil: the machine's own.
+  init(remoteBytesMax: Int64 = 1 << 30, servers: ResolvConf? = nil) async throws {
     folder = "/tmp/orch-build-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
     parent = "orch-build-test-\(getpid())-\(UInt32.random(in: 0 ... .max))"
     let root = folder + "/base"
@@ -40,13 +74,24 @@ final class World: Sendable {
         stateDirectory: folder + "/state", dataDirectory: folder + "/data", cgroupParent: parent,
         initPath: candidates.first { Files.exists($0) } ?? candidates[0]))
     store = try ImageStore(directory: folder + "/images")
-    builder = Builder(store: store, runtime: runtime, cacheFile: folder + "/build-cache", remoteBytesMax: remoteBytesMax, log: Logger(label: "test"))
+    let log = Logger(label: "test")
+    try await Self.surround(folder + "/net-host", folder + "/net-outside")
+    network = try OverlayNetwork(
+      configuration: .init(underlayAddress: IPv4Address("192.0.2.1")!, runDirectory: folder + "/run", hostNamespace: folder + "/net-host"), log: log)
+    let names = try NameServer(upstreams: servers, log: log)
+    names.update([])
+    try await network.apply(networks: [], services: [], endpoints: [])
+    builder = Builder(
+      store: store, runtime: runtime, cacheFile: folder + "/build-cache", networks: BuildNetworks(network, names), remoteBytesMax: remoteBytesMax,
+      log: log)
     try tar(root, folder + "/base.tar")
     var config = ImageConfig()
     config.env = ["PATH=/bin"]
     _ = try await store.import(folder + "/base.tar", name: "base:1", config: config)
   }
   deinit {
+    for name in ["net-host", "net-outside"] { umount2("\(folder)/\(name)", Int32(MNT_DETACH)) }
+    for name in (try? Files.list(folder + "/run/netns")) ?? [] { umount2("\(folder)/run/netns/\(name)", Int32(MNT_DETACH)) }
     try? Files.removeTree(folder)
     if let host = try? CgroupHost.detect() { try? host.group(parent: parent, name: "").remove() }
   }
@@ -434,6 +479,11 @@ struct BuildTests {
     #expect(try await world.run(closed.image, "cat /n") == "3\n")
     #expect(try await world.build(files) { $0.network = .none }.image.id == closed.image.id)
     #expect(try await world.build(files).image.id == open.image.id)
+    // Nor one on the host's.
+    let shared = try await world.build(files) { $0.network = .host }
+    #expect(shared.steps.map { $0.hasSuffix("(cached)") } == [false, true, false])
+    let asked = ["Dockerfile": "FROM base:1\nCOPY a /a\nRUN --network=none cat /proc/net/dev | wc -l > /n", "a": "a"]
+    #expect(try await world.run(try await world.build(asked) { $0.network = .host }.image, "cat /n") == "3\n")
   }
 
   @Test("a failing step tells its code and line and leaves nothing; its finished steps stay in the cache")
@@ -632,7 +682,8 @@ struct BuildTests {
     // The layers stay for the cache when the image goes, also for the next agent.
     try await world.store.remove("made:1")
     _ = try await world.store.prune(all: true)
-    let builder = Builder(store: world.store, runtime: world.runtime, cacheFile: world.folder + "/build-cache", log: Logger(label: "test"))
+    let builder = Builder(
+      store: world.store, runtime: world.runtime, cacheFile: world.folder + "/build-cache", networks: nil, log: Logger(label: "test"))
     let request = BuildRequest()
     let context = world.folder + "/again"
     try Files.makeDirectories(context, mode: 0o755)
