@@ -149,12 +149,18 @@ private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else
     #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
     defer { _ = try? world.call(["delete", "-f", "one"]) }
     let limit = isV2 ? "memory.max" : "memory/memory.limit_in_bytes"
-    for (text, value) in [("64M", 64 << 20), ("65536k", 64 << 20), ("67108864", 64 << 20), ("1gb", 1 << 30), ("32MiB", 32 << 20)] {
+    for (text, value) in [
+      ("64M", 64 << 20), ("65536k", 64 << 20), ("67108864", 64 << 20), ("1gb", 1 << 30), ("32MiB", 32 << 20), ("1.5g", 3 << 29),
+      ("0.5GiB", 1 << 29), (".25Gb", 1 << 28), ("64. m", 64 << 20), ("67108864b", 64 << 20), ("100.7m", 105_591_603 / 4096 * 4096), ("1p", 1 << 50),
+    ] {
       let result = try world.call(["update", "--memory", text, "one"])
       #expect(result.code == 0, "\(text): \(result.err)")
       #expect(try world.call(["exec", "one", "cat", "/sys/fs/cgroup/\(limit)"]).out == "\(value)\n", "\(text)")
     }
-    for bad in ["-2", "1x", "", "-1M", "99999999999G", "0x10"] {
+    for bad in [
+      "-2", "1x", "", "-1M", "99999999999G", "8192p", "8191.9999999999999999999p", "0x10", "1e9", "1.5.0g", ".", ".g", "1.5gbb", "1i", "1bb", "1  g",
+      "g",
+    ] {
       let result = try world.call(["update", "--memory", bad, "one"])
       #expect(result.code != 0 && result.err.contains("--memory"), "\(bad): \(result)")
     }
