@@ -5,6 +5,7 @@
 # built (the test bundle, orch-init and orch-runtime) in ORCH_SCRATCH (default .build). Nothing of this host is changed; the kernel and the ramdisk stay in ORCH_SCRATCH/vm.
 # Also: ORCH_VM_MEMORY (MiB, 2048), ORCH_VM_SECONDS (1800). ORCH_VM_COMMAND: run that instead of the tests, as in
 # ORCH_VM_COMMAND="CRUN_SOURCE=FOLDER scripts/crun-tests.sh $PWD/.build/debug/orch-runtime test_update"; what is below /tmp, /run and /var/lib is not seen there.
+# The machine has 8 huge pages of 2 MB.
 # ORCH_VM_SYSTEMD=1: systemd is its first process (Debian's packages systemd and dbus), as tests of systemd's scopes want it.
 set -euo pipefail
 filter=${1:-RuntimeTests|CgroupsTests|BundleTests}
@@ -113,7 +114,7 @@ shown='test-vm:|✔|✘|↳|Kernel panic|rror:'
 echo "test-vm.sh: booting (emulated: a minute or two)"
 timeout "${ORCH_VM_SECONDS:-1800}" qemu-system-x86_64 -accel "${ORCH_VM_ACCEL:-tcg,thread=multi}" -cpu max -smp 2 -m "${ORCH_VM_MEMORY:-2048}" \
   -nodefaults -nographic -no-reboot -serial stdio -kernel "$kernel/vmlinuz" -initrd "$work/ramdisk.gz" \
-  -append "console=ttyS0 quiet panic=-1 no_timer_check" -device virtio-rng-pci \
+  -append "console=ttyS0 quiet panic=-1 no_timer_check hugepages=8" -device virtio-rng-pci \
   -fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap -device virtio-9p-pci,fsdev=host,mount_tag=host \
   </dev/null | stdbuf -oL tr -d '\r' | tee "$log" | grep --line-buffered -aE "$shown" || true
 code=$(sed -n 's/^test-vm: exit \([0-9]*\)$/\1/p' "$log")
