@@ -62,6 +62,7 @@ test-vm: deps ## tests of containers and cgroups in Debian's kernel with cgroup 
 	$(call products,orchPackageTests orch-init orch-runtime,$(FLAGS))
 	ORCH_SCRATCH=$(SCRATCH) scripts/test-vm.sh
 	ORCH_SCRATCH=$(SCRATCH) ORCH_VM_SYSTEMD=1 scripts/test-vm.sh SystemdTests
+	ORCH_SCRATCH=$(SCRATCH) ORCH_VM_SELINUX=1 scripts/test-vm.sh SELinuxTests
 format: ## format every source in place
 	swift format -i -r -p Sources Tests Package.swift
 check: deps ## format, imports, warnings as errors, unit tests

@@ -5,6 +5,8 @@
 # built (the test bundle, orch-init and orch-runtime) in ORCH_SCRATCH (default .build). Nothing of this host is changed; the kernel and the ramdisk stay in ORCH_SCRATCH/vm.
 # Also: ORCH_VM_MEMORY (MiB, 2048), ORCH_VM_SECONDS (1800). ORCH_VM_COMMAND: run that instead of the tests, as in
 # ORCH_VM_COMMAND="CRUN_SOURCE=FOLDER scripts/crun-tests.sh $PWD/.build/debug/orch-runtime test_update"; what is below /tmp, /run and /var/lib is not seen there.
+# The machine has 8 huge pages of 2 MB.
+# ORCH_VM_SELINUX=1: SELinux in AppArmor's place (one alone labels processes), with the policy of scripts/test-vm.cil, permissive.
 # ORCH_VM_SYSTEMD=1: systemd is its first process (Debian's packages systemd and dbus), as tests of systemd's scopes want it.
 set -euo pipefail
 filter=${1:-RuntimeTests|CgroupsTests|BundleTests}
@@ -44,6 +46,11 @@ if [ ! -x "$work/apparmor_parser" ]; then
   (cd "$work" && rm -rf deb && mkdir deb && cd deb && apt-get download -q -o APT::Sandbox::User=root apparmor >/dev/null && dpkg-deb -x ./*.deb x && cp "$(find x -name apparmor_parser)" ..)
   rm -rf "$work/deb"
 fi
+# What compiles SELinux' policies; libsepol is everywhere where useradd is.
+if [ -n "${ORCH_VM_SELINUX:-}" ] && [ ! -x "$work/secilc" ]; then
+  (cd "$work" && rm -rf deb && mkdir deb && cd deb && apt-get download -q -o APT::Sandbox::User=root secilc >/dev/null && dpkg-deb -x ./*.deb x && cp x/usr/bin/secilc ..)
+  rm -rf "$work/deb"
+fi
 release=$(ls "$kernel/lib/modules")
 
 # The ramdisk: busybox, the modules with what they depend on, and an init that changes into this host's files.
@@ -53,6 +60,11 @@ trap 'rm -rf "$disk" "$log"' EXIT
 mkdir -p "$disk"/{bin,modules,proc,host,memory,root}
 cp "$(command -v busybox)" "$disk/bin/busybox"
 cp "$work/apparmor_parser" "$disk/bin/apparmor_parser"
+parameters="console=ttyS0 quiet panic=-1 no_timer_check hugepages=8"
+if [ -n "${ORCH_VM_SELINUX:-}" ]; then
+  "$work/secilc" -f /dev/null -o "$disk/policy" scripts/test-vm.cil
+  parameters+=" security=selinux selinux=1 enforcing=0"
+fi
 for module in virtio_pci 9pnet_virtio 9p overlay virtio_rng veth bridge br_netfilter vxlan dummy tun nf_tables nft_chain_nat nft_ct nft_masq nft_nat \
   nft_redir nft_fib_inet nft_numgen nft_reject_inet nft_reject_ipv4 nft_reject_ipv6 nft_objref nf_conntrack_netlink udp_diag tcp_diag sctp sch_ingress cls_bpf; do
   modprobe -d "$kernel" -S "$release" --show-depends $module
@@ -72,6 +84,11 @@ $b mount -t proc proc /root/proc
 $b mount -t sysfs sys /root/sys
 $b mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
 $b mount -t securityfs securityfs /root/sys/kernel/security
+if [ -e /policy ]; then
+  $b mount -t selinuxfs selinuxfs /root/sys/fs/selinux
+  # In one write(2), as the kernel wants it.
+  $b dd if=/policy of=/root/sys/fs/selinux/load bs=1M 2>/dev/null || echo "test-vm: the kernel does not take the policy"
+fi
 $b mount -t devtmpfs dev /root/dev
 $b mkdir -p /root/dev/pts /root/dev/shm
 $b ln -s /proc/self/fd /root/dev/fd
@@ -107,13 +124,13 @@ INSIDE
 chmod +x "$disk/init"
 (cd "$disk" && find . | cpio -o -H newc --quiet | gzip -1) >"$work/ramdisk.gz"
 
-# no_timer_check: on a busy host an emulated timer is late, and the kernel would take it for broken.
+# no_timer_check above: on a busy host an emulated timer is late, and the kernel would take it for broken.
 shown='test-vm:|✔|✘|↳|Kernel panic|rror:'
 [ -z "${ORCH_VM_COMMAND:-}" ] || shown=.
 echo "test-vm.sh: booting (emulated: a minute or two)"
 timeout "${ORCH_VM_SECONDS:-1800}" qemu-system-x86_64 -accel "${ORCH_VM_ACCEL:-tcg,thread=multi}" -cpu max -smp 2 -m "${ORCH_VM_MEMORY:-2048}" \
   -nodefaults -nographic -no-reboot -serial stdio -kernel "$kernel/vmlinuz" -initrd "$work/ramdisk.gz" \
-  -append "console=ttyS0 quiet panic=-1 no_timer_check" -device virtio-rng-pci \
+  -append "$parameters" -device virtio-rng-pci \
   -fsdev local,id=host,path=/,security_model=none,readonly=on,multidevs=remap -device virtio-9p-pci,fsdev=host,mount_tag=host \
   </dev/null | stdbuf -oL tr -d '\r' | tee "$log" | grep --line-buffered -aE "$shown" || true
 code=$(sed -n 's/^test-vm: exit \([0-9]*\)$/\1/p' "$log")

@@ -286,16 +286,63 @@ extension MainJobTests {
       try cluster.must(cluster.orch("image", "load", "\(folder)/layout", "--node", "host3"))
       let there = try cluster.must(cluster.orch("image", "ls", "--node", "host3")).output
       #expect(there.contains("made-import") && there.contains("made-one"), "\(there)")
+      try saved()
       // A name that goes on to another image leaves one without a name.
       try cluster.must(
         cluster.orch("image", "tag", "made-one:1", "made-import:1", "--node", "host3"))
-      let pruned = try cluster.must(cluster.orch("image", "prune", "--node", "host3")).output
+      func prune(_ options: String...) throws -> Outcome {
+        try LocalCluster.run(
+          "\(LocalCluster.programs)/orch", ["image", "prune", "--node", "host3"] + options, environment: ["ORCH_HOST": cluster.socket()])
+      }
+      // All is younger than that, with a name and without.
+      for time in ["24h", "2020-01-01T00:00:00Z"] {
+        #expect(try cluster.must(prune("--all", "--until", time)).output == "Total reclaimed space: 0B\n")
+      }
+      for time in ["yesterday", "1x", ""] {
+        let refused = try prune("--until", time)
+        #expect(refused.code == 1 && refused.errors.contains("until=\(time)'") && refused.errors.contains("RFC 3339"), "\(refused)")
+      }
+      let pruned = try cluster.must(prune("--until", "2099-01-01T00:00:00Z")).output
       #expect(
         pruned.contains("deleted: sha256:") && pruned.contains("Total reclaimed space:"),
         "\(pruned)")
       #expect(
         try cluster.must(cluster.orch("image", "prune", "--node", "host3")).output
           == "Total reclaimed space: 0B\n")
+    }
+
+    /// Each format, into a file and out of stdout, is the archive that others take it for; what cannot be written is told before it is begun.
+    private func saved() throws {
+      let (folder, names) = ("\(scratch.path)/saved", ["made-import:1", "made-one:1"])
+      try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+      func save(_ options: String, shell: String = "") throws -> Outcome {
+        try LocalCluster.run(
+          "/bin/sh", ["-c", "\(LocalCluster.programs)/orch image save --node host1 \(options) \(names.joined(separator: " ")) \(shell)"],
+          environment: ["ORCH_HOST": cluster.socket()], seconds: 60)
+      }
+      for (format, files) in [("docker", ["manifest.json"]), ("oci", ["oci-layout", "index.json"])] {
+        let (file, piped) = ("\(folder)/\(format).tar", "\(folder)/\(format)-piped.tar")
+        try cluster.must(save("--format \(format) -o \(file)"))
+        try cluster.must(save("--format \(format)", shell: "> \(piped)"))
+        #expect(FileManager.default.contentsEqual(atPath: file, andPath: piped))
+        let listed = try cluster.must(LocalCluster.run("/bin/tar", ["-tf", file])).output.split(separator: "\n").map(String.init)
+        #expect(files.allSatisfy(listed.contains), "\(listed)")
+        let names = try cluster.must(LocalCluster.run("/bin/tar", ["-xOf", file, files.last!])).output
+        #expect(names.contains("made-import:1") && names.contains("made-one:1"), "\(names)")
+        if format == "docker", FileManager.default.isExecutableFile(atPath: "/usr/bin/skopeo") {
+          try cluster.must(LocalCluster.run("/usr/bin/skopeo", ["inspect", "--config", "docker-archive:\(file):made-one:1"]))
+        }
+        try cluster.must(cluster.orch("image", "load", file, "--node", "host2"))
+        try cluster.must(cluster.orch("image", "inspect", "--node", "host2", "made-import:1", "made-one:1"))
+        try cluster.must(cluster.orch("image", "rm", "--node", "host2", "made-import:1"))
+      }
+      let nowhere = try save("--format oci-dir", shell: "> /dev/null")
+      #expect(nowhere.code != 0 && nowhere.errors.contains("Name the folder to make with -o"), "\(nowhere)")
+      let there = try save("--format oci-dir -o \(folder)")
+      #expect(there.code == 1 && there.errors.contains("\(folder) exists"), "\(there)")
+      let unknown = try save("--format tar -o \(folder)/x")
+      #expect(unknown.code != 0 && unknown.errors.contains("oci-dir"), "\(unknown)")
+      #expect(try FileManager.default.contentsOfDirectory(atPath: folder).count == 4)
     }
 
     /// The program's own answer to a signal is the run's; whoever does not listen is left at the third.

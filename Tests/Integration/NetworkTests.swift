@@ -428,15 +428,64 @@ extension MainJobTests {
       try cluster.must(
         cluster.on(
           "host2", "sh", "-c",
-          "for f in /run/orch/agent/tasks /run/orch/agent/netns /var/lib/orch/agent/containers/containers; do mkdir -p $f/\(mine) $f/keep.me; done"))
+          """
+          set -e
+          for f in /run/orch/agent/tasks /var/lib/orch/agent/containers/containers; do mkdir -p $f/\(mine)/mounted $f/keep.me; done
+          mkdir -p /run/orch/agent/netns/keep.me /run/orch/agent/kept; touch /run/orch/agent/netns/\(mine)
+          unshare --net=/run/orch/agent/netns/\(mine) true
+          echo precious > /run/orch/agent/kept/file; mount --bind /run/orch/agent/kept /run/orch/agent/tasks/\(mine)/mounted
+          ip link add ov\(mine.suffix(10))0 type veth peer name left0; ip link add ovkeep type veth peer name keep0
+          """))
+      // Processes in a group of each.
+      let groups = try cluster.must(
+        LocalCluster.run(
+          "/bin/sh",
+          [
+            "-ec",
+            """
+            for id in \(mine) keep.me; do
+              sleep 1000 >/dev/null 2>&1 & echo $!
+              for root in /sys/fs/cgroup /sys/fs/cgroup/*; do
+                group=$root/orch-dev-\(cluster.name)/host2/containers
+                [ -d $group ] || continue
+                # It would have no CPUs there.
+                [ ! -e $root/release_agent ] || [ ! -e $group/cpuset.cpus ] || continue
+                mkdir $group/$id
+                echo $! > $group/$id/cgroup.procs
+              done
+            done
+            """,
+          ]))
+      let processes = groups.output.split(separator: "\n").compactMap { Int32($0) }
+      defer {
+        for process in processes { kill(process, SIGKILL) }
+        _ = try? LocalCluster.run(
+          "/bin/sh",
+          [
+            "-c",
+            "sleep 0.2; rmdir /sys/fs/cgroup/orch-dev-\(cluster.name)/host2/containers/keep.me /sys/fs/cgroup/*/orch-dev-\(cluster.name)/host2/containers/keep.me",
+          ])
+      }
+      try #require(processes.count == 2, "\(groups)")
       try cluster.must(cluster.on("host2", "sh", "-c", "echo nothing of it > /var/lib/orch/agent/assignments"))
       try cluster.must(cluster.dev("kill", "host2", "--agent"))
       try cluster.must(cluster.dev("start", "host2"))
       try await eventually("only ours is gone") {
         let left = try cluster.on("host2", "sh", "-c", "ls -d /run/orch/agent/*/* /var/lib/orch/agent/containers/containers/*").output
-        return (!left.contains("tasks/\(mine)") && !left.contains("containers/\(mine)") && left.components(separatedBy: "keep.me").count == 4, left)
+        let links = try cluster.on("host2", "ip", "-o", "link").output
+        return (
+          !left.contains(mine) && left.components(separatedBy: "keep.me").count == 4 && !links.contains("left0") && links.contains("ovkeep"),
+          left + links
+        )
       }
-      _ = try cluster.on("host2", "sh", "-c", "rm -rf /run/orch/agent/*/keep.me /var/lib/orch/agent/containers/containers/keep.me")
+      #expect(try cluster.on("host2", "cat", "/run/orch/agent/kept/file").output == "precious\n")
+      #expect(try !cluster.on("host2", "cat", "/proc/self/mountinfo").output.contains(mine))
+      #expect(kill(processes[0], 0) != 0 && kill(processes[1], 0) == 0)
+      let left = try LocalCluster.run("/bin/sh", ["-c", "find /sys/fs/cgroup -path '*/orch-dev-\(cluster.name)/host2/containers/*' -type d"]).output
+      #expect(left.contains("/keep.me") && !left.contains(mine), "\(left)")
+      _ = try cluster.on(
+        "host2", "sh", "-c",
+        "ip link del ovkeep; rm -rf /run/orch/agent/kept /run/orch/agent/*/keep.me /var/lib/orch/agent/containers/containers/keep.me")
       // A host that was away for more than 3 s has other tasks then.
       try await eventually("names and virtual IPs answer in its tasks") {
         guard let task = try cluster.running("shop").first(where: { $0["Node"] == "host2" })?["ID"] else {

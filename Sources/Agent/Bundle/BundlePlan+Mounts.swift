@@ -36,6 +36,12 @@ extension BundlePlan {
         continue
       }
       if let label = config.linux?.mountLabel, !label.isEmpty, Labels.hasSELinux, !options.isBind, !Labels.unlabelled.contains(type) {
+        if type == "mqueue" {
+          // The IPC namespace's, mounted by the kernel before: another context for it is refused (runc labels it afterwards, too).
+          attach(type, mount.source ?? type, target, options, &plan)
+          plan.add(CLINUX_OP_LABEL_MOUNT, "label /\(target)", [.text(target), .text(label)])
+          continue
+        }
         var labelled = options
         labelled.data.append("context=\"\(label)\"")
         attach(type, mount.source ?? type, target, labelled, &plan)

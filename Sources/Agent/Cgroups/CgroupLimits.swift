@@ -8,8 +8,6 @@ public struct CgroupLimits: Hashable, Sendable {
   public var swap: Int64?
   /// Bytes that are taken away from it last when the host has little left (v2 memory.low, v1 the soft limit).
   public var memoryReservation: Int64?
-  /// Bytes above which it is slowed down and its memory taken back (v2 memory.high; v1 has none).
-  public var memoryHigh: Int64?
   /// An OOM kill ends all of it and not one process (v2 memory.oom.group; v1 has none, which is passed over).
   public var oomGroup: Bool?
   /// 10^9 is one CPU.
@@ -51,7 +49,6 @@ extension Cgroup {
   private func limitV2(_ base: String, _ limits: CgroupLimits) throws(SystemError) {
     func set(_ file: String, _ value: Int64) throws(SystemError) { try Files.writeExisting("\(base)/\(file)", value < 0 ? "max" : "\(value)") }
     if let low = limits.memoryReservation { try set("memory.low", max(0, low)) }
-    if let high = limits.memoryHigh { try set("memory.high", high) }
     if let memory = limits.memory {
       try set("memory.max", memory)
       let swap = limits.swap ?? (memory < 0 ? -1 : 0)
@@ -68,7 +65,6 @@ extension Cgroup {
 
   private func limitV1(_ limits: CgroupLimits) throws(SystemError) {
     if let soft = limits.memoryReservation { try write(controller: "memory", file: "memory.soft_limit_in_bytes", "\(max(-1, soft))") }
-    if limits.memoryHigh != nil { throw SystemError("set memory.high, which cgroup v1 has not, of", name, .unsupported) }
     if let memory = limits.memory {
       let (file, both) = ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
       let (sum, isTooMuch) = memory.addingReportingOverflow(limits.swap ?? 0)

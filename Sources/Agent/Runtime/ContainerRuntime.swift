@@ -330,7 +330,10 @@ public final class ContainerRuntime: Sendable {
     record.cgroup.killAll()
     try record.cgroup.remove()
     // A container's mounts are in its own namespace; what nevertheless lies here must not be emptied with the folders.
-    if record.isFound { for folder in [record.paths.data, record.paths.state] { try MountPoints.detach(below: folder) } }
+    // A link there is nothing of ours: it goes, and what it leads to stays.
+    for folder in [record.paths.data, record.paths.state] where record.isFound && (try? Files.link(folder)) == nil {
+      try MountPoints.detach(below: folder)
+    }
     try Files.removeTree(record.paths.data)
     // Last: as long as it is there, `recover` finds the container and `delete` can be repeated.
     try Files.removeTree(record.paths.state)

@@ -18,7 +18,7 @@ struct Update: ParsableCommand {
   @Option(name: .customLong("cpu-rt-runtime"), parsing: .unconditional, help: "Microseconds a period (v1).") var realtimeRuntime: Int64?
   @Option(name: .customLong("cpuset-cpus"), help: "As in 0-2,5.") var cpusetCpus: String?
   @Option(name: .customLong("cpuset-mems"), help: "As in 0.") var cpusetMems: String?
-  @Option(parsing: .unconditional, help: "Bytes, or as in 512M; -1: unlimited.") var memory: Bytes?
+  @Option(parsing: .unconditional, help: "Bytes, or as in 512M and 1.5g; -1: unlimited.") var memory: Bytes?
   @Option(name: .customLong("memory-reservation"), parsing: .unconditional, help: "Bytes.") var memoryReservation: Bytes?
   @Option(name: .customLong("memory-swap"), parsing: .unconditional, help: "Bytes of memory and swap together; -1: unlimited.") var memorySwap: Bytes?
   @Option(name: .customLong("kernel-memory"), parsing: .unconditional, help: "Ignored: no kernel has it any more.") var kernelMemory: String?
@@ -28,25 +28,32 @@ struct Update: ParsableCommand {
   @Option(name: .customLong("mem-bw-schema"), help: "Refused, as linux.intelRdt is.") var bandwidthSchema: String?
   @Argument var id: String
 
-  /// As runc reads them: a number, with k, m, g or t for powers of 1024 (and a b, or ib, after it); -1 stays.
+  /// As runc reads them (docker/go-units, `RAMInBytes`): a number, whole or with a fraction, perhaps a blank, then b, or k, m, g, t or p for powers of
+  /// 1024 with or without b or ib, in either case; what is less than a byte is dropped. -1 stays.
   struct Bytes: ExpressibleByArgument {
+    private static let shifts: [String: Int64] = ["": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50]
     var value: Int64
+
     init?(argument: String) {
-      let digits = argument.drop { $0 == "-" }.prefix { $0.isASCII && $0.isNumber }
-      var unit = argument.drop { $0 == "-" }.dropFirst(digits.count).lowercased()
-      for end in ["ib", "b"] where unit.hasSuffix(end) && (end == "b" || unit.count > 2) {
-        unit.removeLast(end.count)
-        break
-      }
-      guard let number = Int64(digits), let shift = ["": 0, "k": 10, "m": 20, "g": 30, "t": 40][unit], number <= Int64.max >> shift else {
-        return nil
-      }
-      guard argument.hasPrefix("-") else {
-        value = number << shift
+      if argument == "-1" {
+        value = -1
         return
       }
-      guard argument == "-1" else { return nil }
-      value = -1
+      let number = argument.prefix { $0 == "." || $0.isASCII && $0.isNumber }
+      var unit = argument.dropFirst(number.count).lowercased()
+      if unit.hasPrefix(" ") { unit.removeFirst() }
+      if unit == "b" {
+        unit = ""
+      } else if let end = ["ib", "b"].first(where: { unit.count == $0.count + 1 && unit.hasSuffix($0) }) {
+        unit.removeLast(end.count)
+      }
+      let parts = number.split(separator: ".", maxSplits: 1, omittingEmptySubsequences: false)
+      guard number.contains(where: \.isNumber), let shift = Self.shifts[unit], let whole = Int64(parts[0].isEmpty ? "0" : parts[0]),
+        let fraction = Double(parts.count > 1 ? "0.\(parts[1])0" : "0"), whole <= Int64.max >> shift
+      else { return nil }
+      let (sum, isTooMuch) = (whole << shift).addingReportingOverflow(Int64(fraction * Double(Int64(1) << shift)))
+      if isTooMuch { return nil }
+      value = sum
     }
   }
 

@@ -14,6 +14,7 @@
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
+#include <sys/xattr.h>
 #include <dirent.h>
 #include <unistd.h>
 
@@ -582,6 +583,16 @@ static int do_label(struct child *child, struct cursor *p) {
   return r;
 }
 
+static int do_label_mount(struct child *child, struct cursor *p) {
+  const char *target = string(p), *context = string(p);
+  if (p->bad) return -EBADMSG;
+  int fd = clinux_openat2(child->root, target, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0, in_root);
+  if (fd < 0) return fd;
+  int r = fsetxattr(fd, "security.selinux", context, strlen(context) + 1, 0) < 0 ? -errno : 0;
+  close(fd);
+  return r;
+}
+
 int clinux_child_bundle(struct child *child, uint32_t code, struct cursor *p) {
   switch (code) {
     case CLINUX_OP_PROPAGATION: return do_propagation(p);
@@ -607,6 +618,7 @@ int clinux_child_bundle(struct child *child, uint32_t code, struct cursor *p) {
     case CLINUX_OP_MEMORY_POLICY: return do_memory_policy(p);
     case CLINUX_OP_CPUS: return do_cpus(p);
     case CLINUX_OP_LABEL: return do_label(child, p);
+    case CLINUX_OP_LABEL_MOUNT: return do_label_mount(child, p);
     case CLINUX_OP_KEEP_SHARED: return do_keep_shared(child, p);
     case CLINUX_OP_HOOKS:
       clinux_child_tell(child->report, CLINUX_REPORT_HOOKS, 0, child->index, "", -1);

@@ -89,6 +89,39 @@ import Testing
     #expect(!Files.exists(record.layerPaths[0] + "/x"))
   }
 
+  @Test("prune takes what has no name, or all, but nothing that came or was used later than it is told, nor what a container uses")
+  func prune() async throws {
+    let store = try open()
+    let now = Timestamp.now
+    func ago(_ hours: Int64) -> Timestamp { Timestamp(nanoseconds: now.nanoseconds - hours * 3_600_000_000_000) }
+    func age(_ record: ImageRecord, _ hours: Int64) throws {
+      try store.change { state in
+        for name in state.entries(of: record.digest).keys { state.index.images[name]?.used = ago(hours).nanoseconds / 1_000_000_000 }
+      }
+    }
+    var records: [String: ImageRecord] = [:]
+    for name in ["fresh", "old", "used", "replaced", "again"] { records[name] = try await image(name, in: store) }
+    // A name that goes on to another image leaves one without a name.
+    try await store.tag("again", as: "replaced")
+    for name in ["old", "used", "replaced"] { try age(records[name]!, 48) }
+    try await store.use(records["used"]!, by: "container", now: ago(48))
+    func names() -> [String] { store.list().map { $0.name ?? "" }.sorted() }
+    let all = ["", "again:latest", "fresh:latest", "old:latest", "replaced:latest", "used:latest"]
+    #expect(names() == all)
+    for isAll in [false, true] {
+      let none = try await store.prune(all: isAll, before: ago(72))
+      #expect(none.untagged == [] && none.deleted == [] && none.bytes == 0)
+    }
+    #expect(names() == all)
+    let unnamed = try await store.prune(before: ago(24))
+    #expect(unnamed.untagged == [] && unnamed.deleted == [records["replaced"]!.id] && unnamed.bytes > 0)
+    let old = try await store.prune(all: true, before: ago(24))
+    #expect(old.untagged == ["old:latest"] && old.deleted == [records["old"]!.id])
+    #expect(names() == ["again:latest", "fresh:latest", "replaced:latest", "used:latest"])
+    await store.release("container")
+    #expect(try await store.prune(all: true, before: ago(24)).untagged == ["used:latest"])
+  }
+
   @Test("room is made while other images are pulled, built or saved; what these need stays")
   func roomMeanwhile() async throws {
     let store = try open { $0.highWater = 100 }

@@ -188,6 +188,39 @@ import Testing
       server.asked.withLock { $0.last.map { Set($0.scopes).isSuperset(of: ["repository:copy:pull,push", "repository:private/web:pull"]) } } == true)
   }
 
+  @Test("a token that ends in the midst of a layer is replaced and the layer goes on; a registry that takes no token is not asked for ever")
+  func tokenEnds() async throws {
+    let server = try TokenServer()
+    let registry = try Registry(.token(realm: server.realm, certificate: server.certificate.path))
+    let user = RegistryCredentials(username: "user", password: "secret")
+    let loader = try open("loader")
+    let path = try folder.write("one.tar", savedImage(layers: [Self.noise(2_000_000)], name: "web:1", config: "{\"Cmd\":[\"x\"]}"))
+    _ = try await loader.load(path, name: "\(registry.host)/web:1")
+    try await loader.push("\(registry.host)/web:1", credentials: user)
+    let challenge = "WWW-Authenticate: Bearer realm=\"\(server.realm)\",service=\"registry\",scope=\"repository:web:pull\""
+    // Each connection of a blob is cut, and its token has ended by then, whatever the token server said of its time.
+    let ended = Mutex<Set<String>>([])
+    let proxy = try FaultProxy(registry.port) { request, _ in
+      guard let token = request.header("authorization"), request.target.contains("/blobs/") else { return nil }
+      return ended.withLock { $0.insert(token).inserted } ? .cut(600_000) : .status(401, headers: [challenge])
+    }
+    server.asked.withLock { $0 = [] }
+    let store = try open { $0.attempts = 2 }
+    #expect(try await store.pull("\(proxy.host)/web:1", credentials: user).config.cmd == ["x"])
+    let ranges = proxy.requests("GET", "/blobs/").compactMap { $0.header("range") }
+    #expect(Set(ranges).count >= 3, "\(ranges)")
+    let asked = server.asked.withLock { $0 }
+    #expect(asked.count == ended.withLock { $0.count } && asked.count >= 4, "\(asked)")
+    #expect(asked.allSatisfy { $0.user == "user:secret" && $0.scopes == ["repository:web:pull"] }, "\(asked)")
+
+    server.asked.withLock { $0 = [] }
+    proxy.fault { request, _ in request.target.contains("/blobs/") ? .status(401, headers: [challenge]) : nil }
+    let denied = await #expect(throws: ImageError.self) { try await open("denied").pull("\(proxy.host)/web:1", credentials: user) }
+    #expect(denied?.kind == .unauthorized && denied?.description.contains("docker login") == true)
+    #expect(proxy.requests("GET", "/blobs/").count <= 4 && server.asked.withLock { $0.count } <= 3)
+    #expect(try Files.list(folder.path + "/denied/ingest").isEmpty)
+  }
+
   @Test("what cannot be noted of a push is no error of it; pushes at once note all")
   func notes() async throws {
     let registry = try Registry()
@@ -325,8 +358,6 @@ import Testing
   }
 
   // MARK: - Faults
-
-  private func isBlob(_ request: HTTPListener.Request) -> Bool { request.method == "GET" && request.target.contains("/blobs/") }
 
   @Test("a layer whose connections are cut again and again goes on where it stopped")
   func cuts() async throws {

@@ -692,4 +692,14 @@ struct BuildTests {
     let again = try await builder.build(request, context: context) { if case .cached = $0 { cached.withLock { $0 += 1 } } }
     #expect(again.id == made.image.id && cached.withLock { $0 } == 2)
   }
+
+  @Test("what a killed agent left of its RUNs is removed; what is only called so, and other containers, stay")
+  func leftovers() async throws {
+    let world = try await World()
+    let folder = world.runtime.configuration.dataDirectory + "/containers"
+    let others = ["build-", "build-notes", "build-0123456789abcdef0", "build-xyz", "keep.me", "rebuild-1"]
+    for name in ["build-1f", "build-ffffffffffffffff"] + others { try Files.makeDirectories("\(folder)/\(name)/upper") }
+    await world.builder.removeLeftovers(await world.runtime.leftovers())
+    #expect(try Files.list(folder) == others.sorted())
+  }
 }

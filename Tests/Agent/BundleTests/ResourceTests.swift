@@ -138,6 +138,10 @@ import Testing
 }
 
 private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else { false }
+/// Of 2 MB that nobody has, where a container's group can limit them.
+private let freeHugePages =
+  (try? Files.text("/proc/cgroups"))?.contains("\nhugetlb\t") == true
+  ? (try? Files.text("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")).flatMap { Int($0.dropLast()) } ?? 0 : 0
 
 /// On this host's own version of cgroups.
 @Suite(.enabled(if: isRoot), .serialized) struct CgroupBundleTests {
@@ -149,12 +153,18 @@ private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else
     #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
     defer { _ = try? world.call(["delete", "-f", "one"]) }
     let limit = isV2 ? "memory.max" : "memory/memory.limit_in_bytes"
-    for (text, value) in [("64M", 64 << 20), ("65536k", 64 << 20), ("67108864", 64 << 20), ("1gb", 1 << 30), ("32MiB", 32 << 20)] {
+    for (text, value) in [
+      ("64M", 64 << 20), ("65536k", 64 << 20), ("67108864", 64 << 20), ("1gb", 1 << 30), ("32MiB", 32 << 20), ("1.5g", 3 << 29),
+      ("0.5GiB", 1 << 29), (".25Gb", 1 << 28), ("64. m", 64 << 20), ("67108864b", 64 << 20), ("100.7m", 105_591_603 / 4096 * 4096), ("1p", 1 << 50),
+    ] {
       let result = try world.call(["update", "--memory", text, "one"])
       #expect(result.code == 0, "\(text): \(result.err)")
       #expect(try world.call(["exec", "one", "cat", "/sys/fs/cgroup/\(limit)"]).out == "\(value)\n", "\(text)")
     }
-    for bad in ["-2", "1x", "", "-1M", "99999999999G", "0x10"] {
+    for bad in [
+      "-2", "1x", "", "-1M", "99999999999G", "8192p", "8191.9999999999999999999p", "0x10", "1e9", "1.5.0g", ".", ".g", "1.5gbb", "1i", "1bb", "1  g",
+      "g",
+    ] {
       let result = try world.call(["update", "--memory", bad, "one"])
       #expect(result.code != 0 && result.err.contains("--memory"), "\(bad): \(result)")
     }
@@ -390,5 +400,43 @@ private let isV2 = if case .v2? = try? CgroupHost.detect().version { true } else
       let refused = try run(["unified": [key: "1"]])
       #expect(refused.code == 1 && refused.err.contains(words), "\(refused)")
     }
+  }
+
+  @Test(
+    "huge pages are limited, in a new container and by update",
+    .enabled(if: freeHugePages >= 4, "no 4 free huge pages here (vm.nr_hugepages): scripts/test-vm.sh has some"))
+  func hugePages() throws {
+    let world = try BundleWorld()
+    try world.specify()
+    func resources(_ pages: Int) -> [String: Any] { ["hugepageLimits": [["pageSize": "2MB", "limit": pages << 21]]] }
+    try world.configure(["sleep", "1000"]) { config in
+      config.append("mounts", ["destination": "/huge", "type": "hugetlbfs", "source": "hugetlbfs", "options": ["nosuid", "nodev", "pagesize=2M"]])
+      config.object("linux") { $0["resources"] = resources(1) }
+    }
+    let made = try world.call(["run", "-d", "--bundle", world.bundle, "one"])
+    try #require(made.code == 0, "\(made)")
+    defer { _ = try? world.call(["delete", "-f", "one"]) }
+    func fill(_ name: String) throws -> BundleWorld.Result {
+      try world.call(["exec", "one", "busybox", "fallocate", "-l", "\(1 << 21)", "/huge/" + name])
+    }
+    func limit() throws -> String {
+      let file = isV2 ? "hugetlb.2MB.max" : "hugetlb/hugetlb.2MB.limit_in_bytes"
+      return try world.call(["exec", "one", "cat", "/sys/fs/cgroup/" + file]).out
+    }
+    #expect(try limit() == "\(1 << 21)\n")
+    let (first, second) = (try fill("first"), try fill("second"))
+    #expect(first.code == 0, "\(first)")
+    #expect(second.code != 0 && second.err.contains("No space left on device"), "\(second)")
+    let file = world.folder + "/resources.json"
+    try Files.writeAtomically(file, Array(try JSONSerialization.data(withJSONObject: resources(3))), durable: false)
+    let updated = try world.call(["update", "--resources", file, "one"])
+    #expect(updated.code == 0, "\(updated)")
+    #expect(try limit() == "\(3 << 21)\n")
+    for name in ["second", "third"] {
+      let filled = try fill(name)
+      #expect(filled.code == 0, "\(filled)")
+    }
+    let fourth = try fill("fourth")
+    #expect(fourth.code != 0, "\(fourth)")
   }
 }

@@ -88,6 +88,7 @@ enum clinux_op {
   CLINUX_OP_DETACH = 72,      // path in the root: unmount it, and what is mounted below
   CLINUX_OP_END = 73,         // nothing is executed: exit with 0
   CLINUX_OP_WAIT = 62,        // report READY; a connection to the socket that is descriptor 5 starts
+  CLINUX_OP_LABEL_MOUNT = 75, // folder in the root, SELinux context: of what was mounted there, where no mount option takes one
   CLINUX_OP_HOOKS_DONE = 74,  // report READY on that connection: nothing but EXEC is left to do
 };
 enum { CLINUX_BIND_READONLY = 1, CLINUX_BIND_RECURSIVE = 2, CLINUX_BIND_DEVICES = 4 };
