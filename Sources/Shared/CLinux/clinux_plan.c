@@ -163,6 +163,13 @@ static int walk(struct child *child, const char *path, int folder, uint64_t reso
     }
     if (below == -ELOOP && (resolve & CLINUX_RESOLVE_IN_ROOT)) {
       char link[4096];
+      // procfs's links to what a process has open say where that is, and are no way there (proc(5)): refused as for what exists. CVE-2024-21626
+      memcpy(link, here, length);
+      link[length] = '/';
+      memcpy(link + length + 1, name, n + 1);
+      int seen = clinux_openat2(child->root, link, O_PATH | O_CLOEXEC, 0, in_root);
+      if (seen >= 0) close(seen);
+      if (seen == -ELOOP) { r = seen; goto fail; }
       ssize_t count = readlinkat(fd, name, link, sizeof link);
       size_t left = strlen(end);
       if (count < 0) { r = -errno; goto fail; }
