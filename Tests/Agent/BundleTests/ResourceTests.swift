@@ -153,10 +153,13 @@ private let freeHugePages =
     #expect(try world.call(["run", "-d", "--bundle", world.bundle, "one"]).code == 0)
     defer { _ = try? world.call(["delete", "-f", "one"]) }
     let limit = isV2 ? "memory.max" : "memory/memory.limit_in_bytes"
-    for (text, value) in [
-      ("64M", 64 << 20), ("65536k", 64 << 20), ("67108864", 64 << 20), ("1gb", 1 << 30), ("32MiB", 32 << 20), ("1.5g", 3 << 29),
-      ("0.5GiB", 1 << 29), (".25Gb", 1 << 28), ("64. m", 64 << 20), ("67108864b", 64 << 20), ("100.7m", 105_591_603 / 4096 * 4096), ("1p", 1 << 50),
-    ] {
+    let sizes: [(String, Int)] = [
+      ("64M", 67_108_864), ("65536k", 67_108_864), ("67108864", 67_108_864), ("1gb", 1_073_741_824), ("32MiB", 33_554_432), ("1.5g", 1_610_612_736),
+      ("0.5GiB", 536_870_912), (".25Gb", 268_435_456), ("64. m", 67_108_864), ("67108864b", 67_108_864), ("1p", 1_125_899_906_842_624),
+      // The kernel keeps whole pages of these 105,591,603 bytes.
+      ("100.7m", 105_590_784),
+    ]
+    for (text, value) in sizes {
       let result = try world.call(["update", "--memory", text, "one"])
       #expect(result.code == 0, "\(text): \(result.err)")
       #expect(try world.call(["exec", "one", "cat", "/sys/fs/cgroup/\(limit)"]).out == "\(value)\n", "\(text)")
