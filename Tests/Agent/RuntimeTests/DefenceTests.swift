@@ -268,7 +268,7 @@ private final class Flag: Sendable {
   @Test("who else holds a container's output and writes on does not keep its end from being told", arguments: [false, true])
   func foreignWriter(_ hasTerminal: Bool) async throws {
     let world = try World()
-    var config = world.shell("held", "echo first; sleep 4; echo last")
+    var config = world.shell("held", "trap 'echo last; exit 0' USR1; echo first; while :; do sleep 0.1; done")
     config.tty = hasTerminal
     // Of the flood the last is enough.
     config.log = .init(maxSize: 2 << 20, maxFiles: 2)
@@ -285,10 +285,19 @@ private final class Flag: Sendable {
     }
     while !begun.isSet { try await Task.sleep(for: .milliseconds(1)) }
     let runtime = world.runtime
+    let first = try PidDescriptor(pid: running.pid)
     let exit = await withTaskGroup { group in
       group.addTask { try? await runtime.wait("held") }
       group.addTask {
-        try? await Task.sleep(for: .seconds(30))
+        // The flood has begun; as first process it hears none before it has said what it does then.
+        while !Task.isCancelled {
+          try? await Task.sleep(for: .seconds(2))
+          try? first.send(SIGUSR1)
+        }
+        return nil
+      }
+      group.addTask {
+        try? await Task.sleep(for: .seconds(60))
         // What would hold it for ever.
         ended.set()
         return nil
