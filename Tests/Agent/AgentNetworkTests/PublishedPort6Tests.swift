@@ -303,31 +303,30 @@ struct PublishedPort6Tests {
     }
   }
 
-  @Test("a port in host mode answers over IPv6 at its task's host, whatever the task's networks have, and the client's address arrives")
-  func hostMode() async throws {
+  @Test(
+    "a port in host mode answers over IPv6 at its task's host, whatever the task's networks have, and the client's address arrives",
+    arguments: [false, true])
+  func hostMode(isDual: Bool) async throws {
     try await NamespaceWorld.with(2) { world in
       try await world.addIPv6()
-      for isDual in [false, true] {
-        var cluster = Cluster(hosts: 2)
-        cluster.dualIngress = isDual
-        let overlays = try (1...2).map { try world.overlay($0) }
-        #expect(try await apply(overlays, cluster) == [])
-        var servers: [pid_t] = []
-        defer { world.stop(servers) }
-        for (number, networks) in [(1, [cluster.web]), (2, [cluster.ingress, cluster.web])] {
-          var network = cluster.network(number, networks)
-          network.hostPorts = [PortConfig(targetPort: 80, publishedPort: UInt16(9000 + number), publishMode: .host)]
-          servers.append(try await world.serve("task\(number)", in: try await overlays[0].attach(network).path))
-          let target = "[fd00:192::1]:\(9000 + number)"
-          for (path, client) in [(world.outside, "100"), (world.host(2), "2"), (world.host(1), "1")] {
-            let answer = try await world.ask(target, from: path)
-            #expect(answer?.name == "task\(number)" && answer?.client == client, "\(isDual) \(client): \(String(describing: answer))")
-          }
-          #expect(try await world.ask("[::1]:\(9000 + number)", from: world.host(1))?.name == "task\(number)", "\(isDual)")
-          #expect(try await world.ask("192.168.77.1:\(9000 + number)", from: world.outside)?.client == "192.168.77.100", "\(isDual)")
-          #expect(try await world.request("[fd00:192::2]:\(9000 + number)", from: world.outside) == .refused)
+      var cluster = Cluster(hosts: 2)
+      cluster.dualIngress = isDual
+      let overlays = try (1...2).map { try world.overlay($0) }
+      #expect(try await apply(overlays, cluster) == [])
+      var servers: [pid_t] = []
+      defer { world.stop(servers) }
+      for (number, networks) in [(1, [cluster.web]), (2, [cluster.ingress, cluster.web])] {
+        var network = cluster.network(number, networks)
+        network.hostPorts = [PortConfig(targetPort: 80, publishedPort: UInt16(9000 + number), publishMode: .host)]
+        servers.append(try await world.serve("task\(number)", in: try await overlays[0].attach(network).path))
+        let target = "[fd00:192::1]:\(9000 + number)"
+        for (path, client) in [(world.outside, "100"), (world.host(2), "2"), (world.host(1), "1")] {
+          let answer = try await world.ask(target, from: path)
+          #expect(answer?.name == "task\(number)" && answer?.client == client, "\(isDual) \(client): \(String(describing: answer))")
         }
-        for overlay in overlays { try await overlay.removeAll() }
+        #expect(try await world.ask("[::1]:\(9000 + number)", from: world.host(1))?.name == "task\(number)", "\(isDual)")
+        #expect(try await world.ask("192.168.77.1:\(9000 + number)", from: world.outside)?.client == "192.168.77.100", "\(isDual)")
+        #expect(try await world.request("[fd00:192::2]:\(9000 + number)", from: world.outside) == .refused)
       }
     }
   }

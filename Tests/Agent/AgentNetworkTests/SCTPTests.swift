@@ -15,31 +15,35 @@ struct SCTPTests {
   }()
 
   @Test(
-    "messages of any size come to a task by every host's port, from any client's own address, and are answered",
-    .enabled(if: isThere, "this kernel has no SCTP"))
-  func packets() async throws {
+    "messages of any size come to a task by every host's port, from any client's own address, and are answered, over IPv6, too",
+    .enabled(if: isThere, "this kernel has no SCTP"), arguments: [IPFamily.v4, .v6])
+  func packets(family: IPFamily) async throws {
     try await NamespaceWorld.with(2) { world in
+      try await world.addIPv6()
       var cluster = Cluster(hosts: 2)
+      cluster.dualIngress = true
       cluster.ports = [PortConfig(targetPort: 7, publishedPort: 7700, protocol: .sctp)]
       cluster.place(1, on: 1)
       let overlays = try (1...2).map { try world.overlay($0) }
       #expect(try await cluster.apply(to: overlays) == [])
       let task = try await overlays[0].attach(cluster.network(1)).path
-      let server = try await world.open(SOCK_STREAM, in: task, port: 7, protocol: Self.number)
+      let server = try await world.open(SOCK_STREAM, in: task, port: 7, protocol: Self.number, any: family == .v6 ? "::" : "0.0.0.0")
       defer { close(server) }
-      for (name, path) in [("100", world.outside), ("1", world.host(1)), ("2", world.host(2))] {
+      for (number, path) in [(100, world.outside), (1, world.host(1)), (2, world.host(2))] {
         for host in 1...2 {
-          let client = try await world.open(SOCK_STREAM, in: path, connectedTo: "192.168.77.\(host)", port: 7700, protocol: Self.number)
+          let client = try await world.open(SOCK_STREAM, in: path, connectedTo: world.underlay(host, family), port: 7700, protocol: Self.number)
           defer { close(client) }
-          var peer = sockaddr_in()
-          var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-          let taken = withUnsafeMutablePointer(to: &peer) {
-            $0.withMemoryRebound(to: sockaddr.self, capacity: 1) { accept(server, $0, &size) }
-          }
+          var taken: Int32 = -1
+          let peer = try #require(
+            SocketName { name, size in
+              taken = accept(server, name, &size)
+              return taken >= 0
+            }, "from \(number) at host \(host)")
           defer { close(taken) }
-          #expect("\(IPv4Address(UInt32(bigEndian: peer.sin_addr.s_addr)))" == "192.168.77.\(name)", "at host \(host)")
+          #expect(peer.host == world.underlay(number, family), "at host \(host)")
           for length in [10, 3_000, 20_000] {
-            #expect(carry(length, client, taken) == length && carry(length, taken, client) == length, "from \(name) at host \(host), \(length) bytes")
+            let there = carry(length, client, taken), back = carry(length, taken, client)
+            #expect(there == length && back == length, "from \(number) at host \(host), \(length) bytes: \(there), \(back)")
           }
         }
       }
