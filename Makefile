@@ -4,7 +4,7 @@ SCRATCH := $(if $(ORCH_SCRATCH),$(ORCH_SCRATCH),.build)
 FLAGS := --scratch-path $(SCRATCH) -Xswiftc -use-ld=lld --explicit-target-dependency-import-check error
 DEBIAN := libsqlite3-dev libseccomp-dev libcap-dev zlib1g-dev libzstd-dev liblzma-dev libbz2-dev libnftables-dev nftables iproute2 busybox-static gcc pkg-config
 # Counterparts of some tests, which are skipped where they are not installed.
-TEST_DEBIAN := docker-registry skopeo umoci buildah podman runc wrk bind9-dnsutils tshark socat
+TEST_DEBIAN := docker-registry skopeo umoci buildah podman runc wrk bind9-dnsutils tshark socat curl
 PROGRAMS := orch orch-manager orch-agent orch-init orch-runtime
 BENCHMARKS := consensus-bench network-bench runtime-bench image-bench
 EVERYTHING := orchPackageTests $(PROGRAMS) simulator fuzz $(BENCHMARKS)

@@ -43,7 +43,8 @@ extension MainJobTests {
         for at in 1...3 {
           let url = "http://192.168.77.\(at):8098/\(from)-at-\(at)"
           try await eventually("\(from) is answered at host\(at)", seconds: 45) {
-            let answer = try cluster.on(from, "timeout", "3", "busybox", "wget", "-qO-", url)
+            let get = from == LocalCluster.outside ? "curl -sS --max-time 3" : "timeout 3 busybox wget -qO-"
+            let answer = try cluster.on(from, "sh", "-c", "\(get) \(url)")
             return (answer.output == "hello\n", "\(answer)")
           }
         }
