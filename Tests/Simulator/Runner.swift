@@ -139,6 +139,12 @@ struct Runner {
           outcomes.append(Outcome(seed: seed, failure: job.isEndless ? ("endless", "no end after \(Self.secondsOfSeedMax) s") : trap))
           let left = Array(job.seeds.drop { $0 != seed }.dropFirst())
           if !left.isEmpty, !isStopping { jobs.append(begin(left, fault)) }
+        } else if status != 0 {
+          // Between two seeds, or before the first: what it did not tell of was not run.
+          let told = Set(outcomes.map(\.seed))
+          outcomes += job.seeds.filter { !told.contains($0) }.map {
+            Outcome(seed: $0, failure: ("trap", "the process ended with status \(status) before it began this seed (see above)"))
+          }
         }
       }
       // Those that are under way come to their ends: one of them may be an earlier seed.
