@@ -87,7 +87,7 @@ import Testing
     let (world, slow, pid) = try createdSlow()
     defer { slow.release() }
     let start = Command(world, ["start", "one"])
-    for _ in 0..<1000 where !slow.isAwaited(by: pid) { usleep(10_000) }
+    for _ in 0..<6000 where !slow.isAwaited(by: pid) { usleep(10_000) }
     try #require(slow.isAwaited(by: pid))
     #expect(try world.state("one")["status"] as? String == "created")
     #expect(try world.call(["kill", "one", "0"]).code == 0)
@@ -114,7 +114,7 @@ import Testing
     let (world, slow, pid) = try createdSlow()
     defer { slow.release() }
     let start = try ChildProcess.start(world.program, [world.program, "--root", world.folder + "/root", "start", "one"]) { _ in }
-    for _ in 0..<1000 where !slow.isAwaited(by: pid) { usleep(10_000) }
+    for _ in 0..<6000 where !slow.isAwaited(by: pid) { usleep(10_000) }
     #expect(try world.state("one")["status"] as? String == "created")
     kill(start, SIGKILL)
     ChildProcess.reap(start)
