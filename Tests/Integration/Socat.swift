@@ -1,4 +1,5 @@
 import Foundation
+import Testing
 
 /// Numbers that go out by one socket of socat's, and the lines that come back by it. It ends with this object.
 final class Socat: CustomStringConvertible {
@@ -29,8 +30,21 @@ final class Socat: CustomStringConvertible {
   var count: Int { lines.count }
   var errors: String { read(".errors") }
   var ended: Bool { kill(pid, 0) != 0 }
+  /// Every number came back once and in order.
+  var isWhole: Bool { lines.enumerated().allSatisfy { $1 == "\($0)" } }
   var description: String {
     let lines = lines
     return "\(place): \(lines.count) lines, \(lines.first ?? "-") to \(lines.last ?? "-")\(ended ? ", ended" : "") \(errors)"
+  }
+}
+
+extension [Socat] {
+  /// Five numbers more come back by each, none lost, and none has ended.
+  func goOn(_ when: String, within seconds: Double = 45) async throws {
+    let before = map(\.count)
+    try await eventually("every stream goes on \(when)", seconds: seconds) {
+      (zip(self, before).allSatisfy { $0.count >= $1 + 5 || $0.ended }, "\(self)")
+    }
+    for stream in self { try #require(!stream.ended && stream.isWhole, "\(when): \(stream)") }
   }
 }

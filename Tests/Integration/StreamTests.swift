@@ -49,7 +49,7 @@ extension MainJobTests {
         let tasks = try cluster.tasks("echo").filter { $0["CurrentState"]?.hasPrefix("Running") == true }
         return (tasks.isEmpty, "\(tasks)")
       }
-      for stream in streams.all { #expect(stream.isWhole, "\(stream)") }
+      for stream in streams { #expect(stream.isWhole, "\(stream)") }
     }
 
     /// `nc` as first process is not ended by SIGTERM.
@@ -73,7 +73,7 @@ extension MainJobTests {
       """
 
     /// At every host's port, and from a task at the virtual IP and at every task's own address.
-    private func open() throws -> Held {
+    private func open() throws -> [Socat] {
       let client = try #require(try cluster.running("client").first)
       let (task, host) = (try #require(client["ID"]), try #require(client["Node"]))
       func addresses(_ name: String) throws -> [String] {
@@ -87,7 +87,7 @@ extension MainJobTests {
       var all: [Socat] = []
       for (number, host) in hosts.enumerated() { all.append(try Socat(cluster, on: host, "", "TCP:192.168.77.\(number + 1):8094")) }
       for address in virtual + virtual + virtual + own { all.append(try Socat(cluster, on: host, inside, "TCP:\(address):7")) }
-      return Held(all: all)
+      return all
     }
 
     /// What an administrator's slip does: the agent puts it right, and connections wait for it. (Without the tables of nftables they do not: what is no
@@ -100,21 +100,5 @@ extension MainJobTests {
         """
       try cluster.must(cluster.on(host, "sh", "-c", spoil))
     }
-
-    private struct Held {
-      let all: [Socat]
-      func goOn(_ when: String) async throws {
-        let before = all.map(\.count)
-        try await eventually("every stream goes on \(when)") {
-          (zip(all, before).allSatisfy { $0.count >= $1 + 5 || $0.ended }, "\(all)")
-        }
-        for stream in all { try #require(!stream.ended && stream.isWhole, "\(when): \(stream)") }
-      }
-    }
   }
-}
-
-extension Socat {
-  /// Every number came back once and in order.
-  fileprivate var isWhole: Bool { lines.enumerated().allSatisfy { $1 == "\($0)" } }
 }
